@@ -1,0 +1,105 @@
+"""Sources to code objects, compiled on first use and cached by the hash of all that decides the result.
+
+The key covers the source, every header it includes, the options, the compiler's version and the instruction set that
+`-march=native` stands for here, so a cache folder may be shared by machines, branches and compilers.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from hipgpt.errors import UserError
+
+KERNELS = Path(__file__).resolve().parents[2] / "kernels"
+OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+           "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-unknown-pragmas")  # fmt: skip
+INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: $XDG_CACHE_HOME/hipgpt, by default ~/.cache/hipgpt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hipgpt"
+
+
+def with_headers(source: Path) -> list[Path]:
+    """Return source and every file it includes with quotes, directly or not, in the order first met."""
+    found, waiting = [], [source]
+    while waiting:
+        path = waiting.pop(0).resolve()
+        if path not in found:
+            found.append(path)
+            waiting += [path.parent / name.decode() for name in INCLUDE.findall(path.read_bytes())]
+    return found
+
+
+@functools.cache
+def host_compiler() -> tuple[str, ...]:
+    """Return the C++ compiler's command: $CXX, or the first of c++, g++, clang++ on the PATH.
+
+    Raises UserError if there is none.
+    """
+    if os.environ.get("CXX"):
+        return tuple(os.environ["CXX"].split())
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name):
+            return (path,)
+    raise UserError(
+        "no C++ compiler found: the CPU kernels and the tokenizer are compiled on first use; "
+        "install g++ >= 11 or clang++ >= 14, or set CXX"
+    )
+
+
+def _accepts(*options: str) -> bool:
+    command = [*host_compiler(), *options, "-x", "c++", "-", "-fsyntax-only"]
+    return subprocess.run(command, input=b"#ifdef NEED_OMP\n#include <omp.h>\n#endif\n", capture_output=True).returncode == 0
+
+
+@functools.cache
+def host_options() -> tuple[str, ...]:
+    """Return OPTIONS and what this compiler has of: tuning for this processor, OpenMP threads."""
+    native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
+    openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
+    return (*OPTIONS, *native, *openmp)
+
+
+@functools.cache
+def _compiler_identity() -> bytes:
+    """Return the compiler's version and the resolved target flags (what 'native' means on this machine)."""
+    version = subprocess.run([*host_compiler(), "--version"], capture_output=True).stdout
+    dry_run = [*host_compiler(), *host_options(), "-E", "-x", "c++", "-", "-###"]
+    return version + subprocess.run(dry_run, input=b"", capture_output=True).stderr
+
+
+def host_library(source: Path) -> Path:
+    """Return the shared library of one C++ file, compiled for this machine unless the cache has it.
+
+    Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
+    """
+    digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
+    for path in with_headers(source):
+        digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
+    library = cache_folder() / f"{source.stem}-{digest.hexdigest()[:24]}.so"
+    if not library.exists():
+        _compile([*host_compiler(), *host_options()], source, library)
+    return library
+
+
+def _compile(command: list[str], source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
+    except OSError as error:
+        raise UserError(f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME") from error
+    os.close(handle)
+    try:
+        done = subprocess.run([*command, str(source), "-o", temporary], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

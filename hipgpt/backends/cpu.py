@@ -1,0 +1,81 @@
+"""The CPU backend: kernels/cpu compiled by the host's C++ compiler, called through ctypes."""
+
+import ctypes
+import functools
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.backends.build import KERNELS, host_library
+from hipgpt.backends.device import check_transfer
+from hipgpt.backends.variants import find_source
+from hipgpt.op import Op
+from hipgpt.plan import Launch
+from hipgpt.tensor import DType, Tensor
+
+SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
+
+
+@functools.cache
+def _library(source: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(host_library(source)))
+
+
+def kernel(op: Op, act: DType) -> Callable[..., None]:
+    """Return an op's C function with its argument types set from the contract."""
+    function = getattr(_library(find_source(op, "cpu", act)), op.name)
+    pointers = [ctypes.c_void_p] * len(op.arguments)
+    dimensions = [ctypes.c_int64] * len(op.dimensions)
+    function.argtypes = [*pointers, *dimensions, *(SCALARS[kind] for _, kind in op.scalars)]
+    function.restype = None
+    return function
+
+
+class CpuDevice:
+    """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
+
+    def __init__(self, threads: int):
+        self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
+        _library(KERNELS / "cpu" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
+
+    def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
+        memory = np.zeros(size_bytes + 64, np.uint8)
+        return memory.ctypes.data + -memory.ctypes.data % 64, memory
+
+    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+        check_transfer(tensor, values)
+        self._array(tensor)[...] = values
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        return self._array(tensor).copy()
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        calls = [_bind(launch) for launch in launches]
+
+        def replay() -> None:
+            for call in calls:
+                call()
+
+        return replay
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        memory = (ctypes.c_uint8 * tensor.size_bytes).from_address(tensor.address)
+        return np.frombuffer(memory, tensor.dtype.numpy).reshape(tensor.shape)
+
+
+def _bind(launch: Launch) -> Callable[[], None]:
+    """Return the launch as a call without arguments, its C arguments converted once.
+
+    The closure holds the tensors, so their memory outlives it.
+    """
+    act = next((t.dtype for a, t in zip(launch.op.arguments, launch.tensors, strict=True) if t and a.dtype == "act"), DType.F32)
+    function = kernel(launch.op, act)
+    values = [tensor.address if tensor else None for tensor in launch.tensors]
+    values += [launch.sizes[name] for name in launch.op.dimensions]
+    values += [launch.scalars[name] for name, _ in launch.op.scalars]
+    arguments = [convert(value) for convert, value in zip(function.argtypes, values, strict=True)]
+    call = functools.partial(function, *arguments)
+    call.tensors = launch.tensors
+    return call

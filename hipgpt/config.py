@@ -1,0 +1,243 @@
+"""config.yaml made into checked, frozen values: one `RunConfig` for each run.
+
+Values are coerced to the types of the schema (the command line and YAML's `3e-4` give strings), then checked against
+workflow/schemas/config.schema.yaml, then against each other. Every mistake is a UserError of one line.
+"""
+
+import copy
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hipgpt.errors import UserError
+
+SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+DEFAULT_RUN = "default"
+RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The `model` section with the tokenizer's vocabulary size."""
+
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    context_length: int
+    activation: str
+    tie_embeddings: bool
+    output_bias: bool
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The `training` section; the schema describes each key."""
+
+    seed: int
+    steps: int
+    batch_sequences: int
+    accumulation_steps: int
+    learning_rate_peak: float
+    learning_rate_floor: float
+    warmup_steps: int
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    clip_norm: float
+    drop_probability: float
+    log_every_steps: int
+    validate_every_steps: int
+    validation_windows: int
+    save_every_steps: int
+    keep_last: int
+    sample_every_steps: int
+    sample_prompt: str
+    sample_tokens: int
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The `sampling` section without its prompts; the schema describes each key."""
+
+    num_tokens: int
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop_at_end_of_text: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, checked. `sections` holds the coerced config of each key of RUN_KEYS, `corpus_settings` the corpus's entry."""
+
+    name: str
+    corpus: str
+    corpus_settings: Mapping[str, Any]
+    sections: Mapping[str, Any]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.sections["tokenizer"]["vocab_size"]
+
+    @property
+    def model(self) -> ModelConfig:
+        return ModelConfig(vocab_size=self.vocab_size, **self.sections["model"])
+
+    @property
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(**self.sections["training"])
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(**{key: value for key, value in self.sections["sampling"].items() if key != "prompts"})
+
+    @property
+    def stage_model(self) -> dict[str, Any]:
+        """The model as scripts take it: JSON-ready keyword arguments of ModelConfig."""
+        return asdict(self.model)
+
+
+def load_runs(config: Mapping[str, Any]) -> dict[str, RunConfig]:
+    """Return every run of a parsed config.yaml, `default` first. Raises UserError on the first mistake."""
+    schema = _schema()
+    config = _coerce(copy.deepcopy(dict(config)), schema)
+    _validate(config, schema, prefix="")
+    base = {key: config[key] for key in RUN_KEYS}
+    runs = {DEFAULT_RUN: {}} | config["runs"]
+    return {name: _run(name, base, overrides, config["corpora"]) for name, overrides in runs.items()}
+
+
+def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
+    prefix = "" if name == DEFAULT_RUN else f"runs.{name}."
+    schema = {**_schema(), "required": list(RUN_KEYS)}
+    sections = _coerce(_merge(base, overrides), schema)
+    _validate(sections, schema, prefix)
+    corpus = sections["corpus"]
+    if corpus not in corpora:
+        known = ", ".join(corpora)
+        raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected an entry of corpora: {known}{_nearest(corpus, corpora)}")
+    run = RunConfig(name, corpus, corpora[corpus], sections)
+    _cross_check(run, prefix)
+    return run
+
+
+def _cross_check(run: RunConfig, prefix: str) -> None:
+    model, training, stride = run.model, run.training, run.sections["evaluation"]["stride_tokens"]
+    checks = [
+        (model.embed_dim % model.num_heads == 0, "model.num_heads", model.num_heads,
+         f"a divisor of model.embed_dim = {model.embed_dim}"),
+        (stride <= model.context_length, "evaluation.stride_tokens", stride,
+         f"at most model.context_length = {model.context_length}"),
+        (training.warmup_steps <= training.steps, "training.warmup_steps", training.warmup_steps,
+         f"at most training.steps = {training.steps}"),
+        (training.learning_rate_floor <= training.learning_rate_peak, "training.learning_rate_floor",
+         training.learning_rate_floor, f"at most training.learning_rate_peak = {training.learning_rate_peak}"),
+    ]  # fmt: skip
+    for passed, key, got, expected in checks:
+        if not passed:
+            raise UserError(f"config: {prefix}{key}: got {got}, expected {expected}")
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    import yaml
+
+    return yaml.load(SCHEMA.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = _merge(base[key], value) if nested else value
+    return merged
+
+
+def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return value with strings turned into the number, boolean or null that the schema asks for, where they read so."""
+    if isinstance(value, Mapping):
+        other = schema.get("additionalProperties")
+        known = schema.get("properties", {})
+        return {key: _coerce(item, known.get(key) or (other if isinstance(other, Mapping) else {})) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_coerce(item, schema.get("items", {})) for item in value]
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if isinstance(value, str) and "string" not in types:
+        return _read_string(value, types)
+    if isinstance(value, float) and value.is_integer() and "integer" in types:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and "number" in types:
+        return float(value)
+    return value
+
+
+def _read_string(text: str, types: list[str]) -> Any:
+    word = text.strip().lower()
+    if "boolean" in types and word in ("true", "false"):
+        return word == "true"
+    if "null" in types and word in ("null", "none", "~"):
+        return None
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", word):
+        number = float(word)
+        if "number" in types:
+            return number
+        if "integer" in types and number.is_integer():
+            return int(number)
+    return text
+
+
+def _validate(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(f"config: {_explain(error, prefix)}")
+
+
+def _explain(error: Any, prefix: str) -> str:
+    where = prefix + ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = next(key for key in error.instance if key not in known)
+        key = f"{where}.{unknown}".lstrip(".")
+        return f"{key}: unknown key{_nearest(unknown, known)}; accepted here: {', '.join(known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
+        return f"{where}.{missing}".lstrip(".") + f": missing; {about}".rstrip("; ")
+    return f"{where or 'top level'}: got {error.instance!r}, expected {' '.join(_expected(error.schema))}"
+
+
+def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "enum" in schema:
+        yield "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "type" in schema:
+        types = schema["type"]
+        yield types if isinstance(types, str) else " or ".join(types)
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "matching",
+              "minLength": "of length >=", "minItems": "of length >="}  # fmt: skip
+    limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
+    if limits:
+        yield " and ".join(limits)
+    if schema.get("description"):
+        yield f"({schema['description'].rstrip('.')})"
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,278 @@
+"""GPT-2 as flat lists of ops: the parameter table, the forward pass, and the backward pass written by hand.
+
+Pre-LayerNorm blocks with learned positions. Radford et al. 2019, "Language models are unsupervised multitask learners".
+Weights of linear layers are (out, in); rows N = B sequences of S positions.
+"""
+
+import math
+
+import numpy as np
+
+from hipgpt.config import ModelConfig
+from hipgpt.ops import (
+    ADD_SUM,
+    ATTENTION_BACKWARD,
+    ATTENTION_DECODE,
+    ATTENTION_FORWARD,
+    CROSS_ENTROPY_FORWARD,
+    CROSS_ENTROPY_TRAINING,
+    DROPOUT,
+    EMBEDDING_BACKWARD,
+    EMBEDDING_FORWARD,
+    GELU_BACKWARD,
+    GELU_FORWARD,
+    LAYERNORM_BACKWARD,
+    LAYERNORM_FORWARD,
+    MATMUL_BACKWARD_INPUT,
+    MATMUL_BACKWARD_WEIGHT,
+    MATMUL_FORWARD,
+    RELU_BACKWARD,
+    RELU_FORWARD,
+    RESIDUAL_ADD,
+    ZERO,
+)
+from hipgpt.plan import Plan
+from hipgpt.tensor import Arena, Field, Tensor
+
+INITIAL_STD = 0.02
+LAYERNORM_EPSILON = 1e-5
+ACTIVATIONS = {"gelu": (GELU_FORWARD, GELU_BACKWARD), "relu": (RELU_FORWARD, RELU_BACKWARD)}
+
+
+def parameters(model: ModelConfig) -> list[Field]:
+    """Return the parameter table: fields that weight decay touches (matrices) first, then biases and LayerNorms.
+
+    Projections into the residual stream start with std 0.02 / sqrt(2 L), as in GPT-2.
+    """
+    E, F, V, S = model.embed_dim, model.mlp_dim, model.vocab_size, model.context_length
+    residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)
+
+    def matrix(name: str, out: int, into: int, std: float = INITIAL_STD) -> Field:
+        return Field(f"{name}.weight", (out, into), decay=True, std=std)
+
+    def layernorm(name: str) -> list[Field]:
+        return [Field(f"{name}.gamma", (E,), mean=1.0), Field(f"{name}.beta", (E,))]
+
+    decayed, undecayed = [matrix("token_embedding", V, E), matrix("position_embedding", S, E)], []
+    for i in range(model.num_layers):
+        decayed += [
+            matrix(f"block{i}.qkv", 3 * E, E),
+            matrix(f"block{i}.projection", E, E, residual_std),
+            matrix(f"block{i}.mlp_in", F, E),
+            matrix(f"block{i}.mlp_out", E, F, residual_std),
+        ]
+        undecayed += [
+            *layernorm(f"block{i}.attention_norm"),
+            Field(f"block{i}.qkv.bias", (3 * E,)),
+            Field(f"block{i}.projection.bias", (E,)),
+            *layernorm(f"block{i}.mlp_norm"),
+            Field(f"block{i}.mlp_in.bias", (F,)),
+            Field(f"block{i}.mlp_out.bias", (E,)),
+        ]
+    undecayed += layernorm("final_norm")
+    if not model.tie_embeddings:
+        decayed.append(matrix("output", V, E))
+    if model.output_bias:
+        undecayed.append(Field("output.bias", (V,)))
+    return decayed + undecayed
+
+
+def parameter_count(model: ModelConfig) -> int:
+    """Return the number of trained parameters (the table in README.md)."""
+    return sum(field.elements for field in parameters(model))
+
+
+def initial_values(field: Field, seed: int) -> np.ndarray:
+    """Return a field's initial values, f32: normal draws that depend on the seed and the field's name only."""
+    if field.std == 0:
+        return np.full(field.shape, field.mean, np.float32)
+    name = int.from_bytes(field.name.encode()[:64], "little")
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name])))
+    return generator.normal(field.mean, field.std, field.shape).astype(np.float32)
+
+
+class Weights:
+    """The tensors of a parameter table (weights or their gradients) by name, with the output layer's two forms."""
+
+    def __init__(self, arena: Arena, model: ModelConfig):
+        self.arena = arena
+        self._tensors = {field.name: arena[field.name] for field in arena.fields}
+        self.output = self._tensors["token_embedding.weight" if model.tie_embeddings else "output.weight"]
+        self.output_bias = self._tensors.get("output.bias")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def linear(self, name: str) -> tuple[Tensor, Tensor]:
+        return self[f"{name}.weight"], self[f"{name}.bias"]
+
+    def norm(self, name: str) -> tuple[Tensor, Tensor]:
+        return self[f"{name}.gamma"], self[f"{name}.beta"]
+
+
+def activations(model: ModelConfig, sequences: int, length: int) -> list[Field]:
+    """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again."""
+    N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
+
+    def norm(name: str) -> list[Field]:
+        return [Field(name, (N, E)), Field(f"{name}.mean", (N,)), Field(f"{name}.rstd", (N,))]
+
+    fields = [Field("residual0", (N, E)), Field("branch", (N, E)), Field("dropped", (N, E))]
+    for i in range(model.num_layers):
+        fields += norm(f"block{i}.attention_norm")
+        fields += [Field(f"block{i}.qkv", (N, 3 * E)), Field(f"block{i}.attention", (N, E))]
+        fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length)), Field(f"block{i}.middle", (N, E))]
+        fields += norm(f"block{i}.mlp_norm")
+        fields += [Field(f"block{i}.mlp_hidden", (N, F)), Field(f"block{i}.mlp_active", (N, F))]
+        fields += [Field(f"residual{i + 1}", (N, E))]
+    return [*fields, *norm("final_norm"), Field("logits", (N, V)), Field("losses", (N,))]
+
+
+def activation_gradients(model: ModelConfig, sequences: int, length: int) -> list[Field]:
+    """Return the table of gradients with respect to activations: one block's worth, reused by every block."""
+    N, E, F = sequences * length, model.embed_dim, model.mlp_dim
+    widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}
+    return [Field(name, (N, width)) for name, width in widths.items()]
+
+
+def kv_cache(model: ModelConfig, sequences: int) -> list[Field]:
+    """Return the table of cached keys and values, (B, H, T, D) each."""
+    shape = (sequences, model.num_heads, model.context_length, model.head_dim)
+    return [Field(f"block{i}.{kind}", shape) for i in range(model.num_layers) for kind in ("keys", "values")]
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.view(tensor.elements)
+
+
+class Network:
+    """The network for one batch shape (B, S); its methods record passes onto plans.
+
+    weights: the parameters; saved: an Arena of `activations`; tokens (B, S), starts (B): i32, each sequence's first position.
+    cache: an Arena of `kv_cache`: attention then appends to it and reads it, one token a sequence (S = 1).
+    drop_probability: dropout of the embedding sum and of both branches of every block; counters (4): i32, see DROPOUT.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        weights: Weights,
+        saved: Arena,
+        tokens: Tensor,
+        starts: Tensor,
+        cache: Arena | None = None,
+        drop_probability: float = 0.0,
+        counters: Tensor | None = None,
+    ):
+        self.model, self.w, self.s, self.tokens, self.starts, self.cache = model, weights, saved, tokens, starts, cache
+        self.drop_probability, self.counters = drop_probability, counters
+        self.B, self.S = tokens.shape
+        self.H, self.D = model.num_heads, model.head_dim
+
+    def forward(self, plan: Plan) -> None:
+        """Record tokens -> logits (N, V)."""
+        w, s, L = self.w, self.s, self.model.num_layers
+        activate, _ = ACTIVATIONS[self.model.activation]
+        embedded = s["branch"] if self.drop_probability else s["residual0"]
+        tables = w["token_embedding.weight"], w["position_embedding.weight"]
+        plan(EMBEDDING_FORWARD, embedded.view(self.B, self.S, self.model.embed_dim), self.tokens, self.starts, *tables)
+        if self.drop_probability:
+            self._drop(plan, s["residual0"], s["branch"], stream=0)
+        for i in range(L):
+            block, x, middle = f"block{i}", s[f"residual{i}"], s[f"block{i}.middle"]
+            self._layernorm(plan, f"{block}.attention_norm", x)
+            plan(MATMUL_FORWARD, s[f"{block}.qkv"], s[f"{block}.attention_norm"], *w.linear(f"{block}.qkv"))
+            self._attention(plan, block)
+            plan(MATMUL_FORWARD, s["branch"], s[f"{block}.attention"], *w.linear(f"{block}.projection"))
+            self._add_branch(plan, middle, x, stream=2 * i + 1)
+
+            self._layernorm(plan, f"{block}.mlp_norm", middle)
+            plan(MATMUL_FORWARD, s[f"{block}.mlp_hidden"], s[f"{block}.mlp_norm"], *w.linear(f"{block}.mlp_in"))
+            plan(activate, _flat(s[f"{block}.mlp_active"]), _flat(s[f"{block}.mlp_hidden"]))
+            plan(MATMUL_FORWARD, s["branch"], s[f"{block}.mlp_active"], *w.linear(f"{block}.mlp_out"))
+            self._add_branch(plan, s[f"residual{i + 1}"], middle, stream=2 * i + 2)
+        self._layernorm(plan, "final_norm", s[f"residual{L}"])
+        plan(MATMUL_FORWARD, s["logits"], s["final_norm"], w.output, w.output_bias)
+
+    def losses(self, plan: Plan, targets: Tensor, ranks: Tensor) -> None:
+        """Record logits -> `losses` in nats and the rank of each target; targets, ranks: (N) i32."""
+        plan(CROSS_ENTROPY_FORWARD, self.s["losses"], ranks, self.s["logits"], targets)
+
+    def training_loss(self, plan: Plan, loss: Tensor, targets: Tensor, scale: float) -> None:
+        """Record loss (1) += scale * sum of losses, and put the gradient of that in place of the logits."""
+        plan(CROSS_ENTROPY_TRAINING, self.s["losses"], self.s["logits"], targets, scale=scale)
+        plan(ADD_SUM, loss, self.s["losses"], scale=scale)
+
+    def backward(self, plan: Plan, gradients: Weights, scratch: Arena) -> None:
+        """Record the forward pass's lines reversed, after `training_loss`: gradients += d loss / d weights.
+
+        scratch: an Arena of `activation_gradients`.
+        """
+        w, s, g, d, L = self.w, self.s, gradients, scratch, self.model.num_layers
+        _, differentiate = ACTIVATIONS[self.model.activation]
+        dresidual, dnorm, dhidden = d["residual"], d["norm"], d["hidden"]
+        plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, s["logits"], s["final_norm"])
+        plan(MATMUL_BACKWARD_INPUT, dnorm, s["logits"], w.output)
+        plan(ZERO, _flat(dresidual))
+        self._layernorm_backward(plan, g, dresidual, dnorm, "final_norm", s[f"residual{L}"])
+        for i in reversed(range(L)):
+            block, x, middle = f"block{i}", s[f"residual{i}"], s[f"block{i}.middle"]
+            dbranch = self._drop_gradient(plan, d, stream=2 * i + 2)
+            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_out"), dbranch, s[f"{block}.mlp_active"])
+            plan(MATMUL_BACKWARD_INPUT, dhidden, dbranch, w[f"{block}.mlp_out.weight"])
+            plan(differentiate, _flat(dhidden), _flat(s[f"{block}.mlp_hidden"]))
+            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), dhidden, s[f"{block}.mlp_norm"])
+            plan(MATMUL_BACKWARD_INPUT, dnorm, dhidden, w[f"{block}.mlp_in.weight"])
+            self._layernorm_backward(plan, g, dresidual, dnorm, f"{block}.mlp_norm", middle)
+
+            dbranch = self._drop_gradient(plan, d, stream=2 * i + 1)
+            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.projection"), dbranch, s[f"{block}.attention"])
+            plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
+            self._attention_backward(plan, block, d)
+            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), d["qkv"], s[f"{block}.attention_norm"])
+            plan(MATMUL_BACKWARD_INPUT, dnorm, d["qkv"], w[f"{block}.qkv.weight"])
+            self._layernorm_backward(plan, g, dresidual, dnorm, f"{block}.attention_norm", x)
+        dembedded = self._drop_gradient(plan, d, stream=0).view(self.B, self.S, self.model.embed_dim)
+        tables = g["token_embedding.weight"], g["position_embedding.weight"]
+        plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
+
+    def _layernorm(self, plan: Plan, name: str, x: Tensor) -> None:
+        s, statistics = self.s, (self.s[f"{name}.mean"], self.s[f"{name}.rstd"])
+        plan(LAYERNORM_FORWARD, s[name], *statistics, x, *self.w.norm(name), epsilon=LAYERNORM_EPSILON)
+
+    def _layernorm_backward(self, plan: Plan, g: Weights, dx: Tensor, dy: Tensor, name: str, x: Tensor) -> None:
+        statistics = self.s[f"{name}.mean"], self.s[f"{name}.rstd"]
+        plan(LAYERNORM_BACKWARD, dx, *g.norm(name), dy, x, *statistics, self.w[f"{name}.gamma"])
+
+    def _attention(self, plan: Plan, block: str) -> None:
+        y, qkv, logsumexp = (self.s[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
+        B, S, H, D = self.B, self.S, self.H, self.D
+        if self.cache is None:
+            plan(ATTENTION_FORWARD, y.view(B, S, H, D), logsumexp, qkv.view(B, S, 3, H, D))
+        else:
+            cached = self.cache[f"{block}.keys"], self.cache[f"{block}.values"]
+            plan(ATTENTION_DECODE, y.view(B, H, D), *cached, qkv.view(B, 3, H, D), self.starts)
+
+    def _attention_backward(self, plan: Plan, block: str, d: Arena) -> None:
+        y, qkv, logsumexp = (self.s[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
+        heads, triple = (self.B, self.S, self.H, self.D), (self.B, self.S, 3, self.H, self.D)
+        outputs = y.view(*heads), logsumexp, qkv.view(*triple)
+        plan(ATTENTION_BACKWARD, d["qkv"].view(*triple), d["attention"].view(*heads), *outputs)
+
+    def _add_branch(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:
+        branch = self.s["branch"]
+        if self.drop_probability:
+            self._drop(plan, self.s["dropped"], branch, stream)
+            branch = self.s["dropped"]
+        plan(RESIDUAL_ADD, _flat(y), _flat(x), _flat(branch))
+
+    def _drop_gradient(self, plan: Plan, d: Arena, stream: int) -> Tensor:
+        """Return the residual stream's gradient as a branch sees it: under the mask of its forward pass."""
+        if not self.drop_probability:
+            return d["residual"]
+        self._drop(plan, d["dropped"], d["residual"], stream)
+        return d["dropped"]
+
+    def _drop(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:
+        settings = {"drop_probability": self.drop_probability, "stream": stream}
+        plan(DROPOUT, _flat(y), _flat(x), self.counters, **settings)

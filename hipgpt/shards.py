@@ -1,0 +1,197 @@
+"""Token shards: a corpus's tokens in llm.c's file format, with a manifest that tells when one was changed.
+
+A shard is 256 int32 (magic, version, number of tokens, zeros) and then the tokens, little-endian: uint16 in version 1,
+which is llm.c's own; uint32 in version 2, ours, for vocabularies over 65,536. Each document begins with <|endoftext|>.
+"""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.errors import UserError
+from hipgpt.files import replacing, sha256_of
+from hipgpt.tokenizer import Tokenizer, next_cut
+
+MAGIC = 20240520
+TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
+HEADER = np.dtype("<i4")
+HEADER_BYTES = 256 * HEADER.itemsize
+MOST_TOKENS = 2**31 - 1  # the header counts in int32
+BLOCK = 4 << 20  # bytes of text encoded at once
+REMEDY = "run the tokenize stage again"
+
+Part = tuple[int, int, bool]  # begin and end in the split's text, whether a document begins there
+
+
+class Tokens:
+    """The tokens of a split as one sequence over its memory-mapped shards."""
+
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+        """shards: arrays (N,) of tokens, unsigned."""
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length], across shards too."""
+        places = starts[:, None] + np.arange(length)
+        if len(self._shards) == 1:
+            return self._shards[0][places].astype(np.int32)
+        found = np.empty(places.shape, np.int32)
+        owner = np.searchsorted(self._ends, places, side="right")
+        for index in np.unique(owner):
+            shard = self._shards[index]
+            found[owner == index] = shard[places[owner == index] - (self._ends[index] - len(shard))]
+        return found
+
+
+def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int) -> None:
+    """Write output/train_00000.bin to train_<train_shards - 1>.bin, validation_00000.bin and manifest.json.
+
+    corpus: folder that build_corpus wrote. The text is mapped, not loaded: it is cut into shards of about equal bytes,
+    and these into blocks, where a cut changes no token. Raises UserError if the folder is not whole, if the text
+    cannot be cut into that many shards, or if a shard would hold more tokens than its header can count.
+    """
+    documents = _documents(corpus)
+    lengths = {
+        "train": [document["split_at"] for document in documents],
+        "validation": [document["bytes"] - document["split_at"] for document in documents],
+    }
+    shards = {"train": train_shards, "validation": 1}
+    manifest = {
+        "format": "llm.c",
+        "version": _version(tokenizer),
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_sha256": tokenizer.sha256,
+        "corpus_sha256": sha256_of(corpus / "provenance.json"),
+        "splits": {
+            split: _write_split(corpus / f"{split}.txt", lengths[split], tokenizer, output, shards[split])
+            for split in shards
+        },
+    }
+    with replacing(output / "manifest.json") as file:
+        file.write(json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) -> Tokens:
+    """Return the tokens of "train" or "validation", memory-mapped, after reading every byte once to check it.
+
+    tokenizer_sha256: hash of the tokenizer in use, None if any will do. Raises UserError, naming the file, what was
+    got and what was expected, for another tokenizer and for a shard that is missing, truncated, altered or of another
+    format.
+    """
+    try:
+        record = json.loads(manifest.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{manifest}: is missing; {REMEDY}") from None
+    except ValueError as error:
+        raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
+    if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
+        raise UserError(
+            f"{manifest}: the shards are of the tokenizer with sha256 {record['tokenizer_sha256']}, but the one in use "
+            f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
+        )
+    entries = record["splits"][split]
+    return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
+
+
+def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
+    """Return the tokens (N,) of one shard, memory-mapped."""
+    if not path.is_file():
+        raise UserError(f"{path}: this shard is missing; {REMEDY}")
+    with open(path, "rb") as file:
+        header = np.frombuffer(file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0"), HEADER)
+    checks = (
+        ("size in bytes", path.stat().st_size, HEADER_BYTES + entry["tokens"] * TOKEN_TYPES[version].itemsize),
+        ("magic number", int(header[0]), MAGIC),
+        ("version", int(header[1]), version),
+        ("number of tokens", int(header[2]), entry["tokens"]),
+        ("sha256", sha256_of(path), entry["sha256"]),
+    )
+    for what, got, expected in checks:
+        if got != expected:
+            how = "truncated" if what == "size in bytes" and got < expected else "altered"
+            raise UserError(f"{path}: {how}: the shard's {what} is {got}, expected {expected}; delete it and {REMEDY}")
+    return np.memmap(path, TOKEN_TYPES[version], mode="r", offset=HEADER_BYTES).view(np.ndarray)
+
+
+def _documents(corpus: Path) -> list[dict]:
+    try:
+        return json.loads((corpus / "provenance.json").read_bytes())["documents"]
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: is missing; run the download stage") from None
+
+
+def _version(tokenizer: Tokenizer) -> int:
+    return 1 if tokenizer.vocab_size <= 1 << 16 else 2
+
+
+def _write_split(path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int) -> list[dict]:
+    """Write a split's shards; return their entries in the manifest. lengths: bytes of each document in this split."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size == 0 or size != sum(lengths):
+        raise UserError(
+            f"{path}: {size} bytes, but provenance.json says {sum(lengths)}; delete both and run the download stage"
+        )
+    entries = []
+    with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards)):
+            shard = output / f"{path.stem}_{index:05}.bin"
+            tokens = _write_shard(shard, text, parts, tokenizer)
+            text_bytes = sum(end - begin for begin, end, _ in parts)
+            entry = {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": text_bytes}
+            entries.append(entry)
+    return entries
+
+
+def _parts_of_shards(path: Path, text: mmap, lengths: list[int], shards: int) -> Iterator[list[Part]]:
+    """Yield the parts of documents that each shard holds; a document without text in this split has none."""
+    ends = list(accumulate(length for length in lengths if length))
+    begins = [0, *ends[:-1]]
+    targets = [len(text) * index // shards for index in range(1, shards)]
+    cuts = [0, *(min(next_cut(text, target), ends[bisect_right(ends, target)]) for target in targets), len(text)]
+    for low, high in pairwise(cuts):
+        if low >= high:
+            raise UserError(f"{path}: {len(text)} bytes cannot be cut into {shards} shards; lower train_shards")
+        held = slice(bisect_right(ends, low), bisect_left(begins, high))
+        yield [
+            (max(begin, low), min(end, high), begin >= low) for begin, end in zip(begins[held], ends[held], strict=True)
+        ]
+
+
+def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer) -> int:
+    """Write one shard; return its number of tokens."""
+    version = _version(tokenizer)
+    count = 0
+    with replacing(path) as file:
+        file.write(bytes(HEADER_BYTES))  # the count is known at the end only
+        for tokens in _encoded(text, parts, tokenizer):
+            count += len(tokens)
+            if count > MOST_TOKENS:
+                raise UserError(
+                    f"{path}: more than {MOST_TOKENS:,} tokens, which its header cannot count; raise train_shards, "
+                    "or lower validation_fraction if this is the validation split"
+                )
+            file.write(tokens.astype(TOKEN_TYPES[version]).tobytes())
+        header = np.zeros(HEADER_BYTES // HEADER.itemsize, HEADER)
+        header[:3] = MAGIC, version, count
+        file.seek(0)
+        file.write(header.tobytes())
+    return count
+
+
+def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    for begin, end, opens_document in parts:
+        if opens_document:
+            yield np.array([tokenizer.end_of_text], np.uint32)
+        while begin < end:
+            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK), end)
+            yield tokenizer.encode(text[begin:cut])
+            begin = cut

@@ -1,0 +1,61 @@
+"""Where a text may be cut so that the tokens of its parts, one after the other, are the tokens of the whole.
+
+Rule: before an ASCII white space byte that follows no white space. Proof: let W be that byte and p the symbol before
+it, no white space.
+- No symbol spans the cut: an ASCII byte is a symbol of its own, whatever precedes it, valid UTF-8 or not.
+- No piece spans the cut: a piece is white space alone, or has white space only as its first symbol; p then W is neither.
+- The left part falls into the same pieces without its sequel: the scanner looks past the end of a piece only to learn
+  that a run ends there, or that non-white-space follows white space. The last piece ends with p, and its run ends at
+  the end of the text as it does before W; any white space further left is followed by p or by something before it.
+- The right part is scanned from W on in both cases, and the scanner never looks back.
+- <|endoftext|> holds no white space, so no occurrence spans the cut, and the parts' occurrences are the whole's.
+
+Text without such a place (a run of one letter, Chinese without a blank or a line end) stays in one part.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from mmap import mmap
+from typing import BinaryIO
+
+from hipgpt.tokenizer.pretokenize import WHITE_SPACE
+
+
+def _cut_pattern() -> re.Pattern[bytes]:
+    encoded = sorted((chr(code_point).encode() for code_point in WHITE_SPACE), key=len)
+    by_length = [list(group) for _, group in groupby(encoded, key=len)]
+    ascii_space = b"|".join(map(re.escape, by_length[0]))
+    not_after = b"".join(b"(?<!%b)" % b"|".join(map(re.escape, group)) for group in by_length)
+    return re.compile(b"(?=%b)%b" % (ascii_space, not_after))
+
+
+CUT = _cut_pattern()
+
+
+def next_cut(text: bytes | bytearray | mmap, offset: int) -> int:
+    """Return the first place at or after offset where the text may be cut; its length if there is none.
+
+    The beginning and the end are such places too. An mmap of a file is searched without reading the rest of it.
+    """
+    if offset <= 0:
+        return 0
+    found = CUT.search(text, offset)
+    return found.start() if found else len(text)
+
+
+def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    """Yield the stream's bytes in order, about chunk_bytes at a time, cut only where no token can span the cut.
+
+    Memory: two chunks, or the longest stretch that has no place to cut where that is longer.
+    """
+    pending = bytearray(stream.read(chunk_bytes))
+    while block := stream.read(chunk_bytes):
+        seam = len(pending)
+        pending += block
+        cut = next_cut(pending, seam)
+        if cut < len(pending):
+            yield bytes(pending[:cut])
+            del pending[:cut]
+    if pending:
+        yield bytes(pending)

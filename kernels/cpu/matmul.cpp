@@ -1,0 +1,150 @@
+// matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null
+// matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
+// matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
+// All row-major f32. Operations: 2*N*C*O each. Minimum traffic: 4*(N*O + N*C + O*C) bytes.
+//
+// One product serves all three: C (M, N) = A (M, K) B (K, N), A and B given by their strides. B is packed into panels of
+// PANEL columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over one block of
+// K. Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+// A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
+#include "parallel.h"
+#include <memory>
+
+// The widest vectors of the target; ROWS * 2 sums, 2 columns of B and one of A fill its registers.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 12;
+#elif defined(__AVX2__)
+constexpr int LANES = 8, ROWS = 6;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, ROWS = 12;
+#else
+constexpr int LANES = 4, ROWS = 6;
+#endif
+constexpr int PANEL = 2 * LANES;
+constexpr int64_t BLOCK_K = 256, BLOCK_COLUMNS = 512;
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+
+struct Matrix {
+    const float* data;
+    int64_t row_stride, column_stride;
+    const float* at(int64_t row, int64_t column) const { return data + row * row_stride + column * column_stride; }
+};
+
+// How a tile starts: from zero, from the bias of its columns, or from what C holds.
+enum class Start { zero, bias, sum };
+
+// R rows of C (R, columns <= PANEL) over K terms: C = start + A panel.
+template <int R>
+static void tile(int64_t K, Matrix a, const float* panel, float* c, int64_t c_stride, int64_t columns, Start start,
+                 const float* bias) {
+    Vector sums[R][2] = {};
+    for (int64_t k = 0; k < K; ++k) {
+        const Vector left = *reinterpret_cast<const Vector*>(panel + k * PANEL);
+        const Vector right = *reinterpret_cast<const Vector*>(panel + k * PANEL + LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const float factor = *a.at(r, k);
+            sums[r][0] += factor * left;
+            sums[r][1] += factor * right;
+        }
+    }
+    for (int r = 0; r < R; ++r) {
+        float* row = c + r * c_stride;
+        if (columns == PANEL) {
+            Vector *out = reinterpret_cast<Vector*>(row), *out_right = reinterpret_cast<Vector*>(row + LANES);
+            if (start == Start::sum) {
+                *out += sums[r][0];
+                *out_right += sums[r][1];
+            } else {
+                *out = sums[r][0];
+                *out_right = sums[r][1];
+                if (start == Start::bias)
+                    for (int column = 0; column < PANEL; ++column) row[column] += bias[column];
+            }
+        } else {
+            for (int64_t column = 0; column < columns; ++column) {
+                const float before = start == Start::sum ? row[column] : start == Start::bias ? bias[column] : 0.0f;
+                row[column] = before + sums[r][column / LANES][column % LANES];
+            }
+        }
+    }
+}
+
+using Tile = void (*)(int64_t, Matrix, const float*, float*, int64_t, int64_t, Start, const float*);
+
+template <int R>
+static Tile tile_of_rows(int64_t rows) {
+    if constexpr (R == 1)
+        return tile<1>;
+    else
+        return rows == R ? tile<R> : tile_of_rows<R - 1>(rows);
+}
+
+// Copies B[0:K, 0:columns] into panels of PANEL columns, k by k, the last one filled with zeros.
+static void pack(float* panels, Matrix b, int64_t K, int64_t columns) {
+    for (int64_t first = 0; first < columns; first += PANEL, panels += K * PANEL) {
+        const int64_t width = std::min<int64_t>(PANEL, columns - first);
+        if (width < PANEL) std::fill(panels, panels + K * PANEL, 0.0f);
+        if (b.column_stride == 1) {
+            for (int64_t k = 0; k < K; ++k) std::copy_n(b.at(k, first), width, panels + k * PANEL);
+        } else {
+            for (int64_t column = 0; column < width; ++column)
+                for (int64_t k = 0; k < K; ++k) panels[k * PANEL + column] = *b.at(k, first + column);
+        }
+    }
+}
+
+// C[0:M, 0:N] = start + A B on the calling thread.
+static void product_block(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, float* c, int64_t c_stride, Start start,
+                          const float* bias) {
+    const std::unique_ptr<float[]> panels(new float[BLOCK_K * (BLOCK_COLUMNS + PANEL)]);
+    for (int64_t first = 0; first < N; first += BLOCK_COLUMNS) {
+        const int64_t columns = std::min(BLOCK_COLUMNS, N - first);
+        for (int64_t k = 0; k < K; k += BLOCK_K) {
+            const int64_t terms = std::min(BLOCK_K, K - k);
+            pack(panels.get(), {b.at(k, first), b.row_stride, b.column_stride}, terms, columns);
+            for (int64_t row = 0; row < M; row += ROWS) {
+                const Tile multiply = tile_of_rows<ROWS>(std::min<int64_t>(ROWS, M - row));
+                for (int64_t column = 0; column < columns; column += PANEL)
+                    multiply(terms, {a.at(row, k), a.row_stride, a.column_stride}, panels.get() + column * terms,
+                             c + row * c_stride + first + column, c_stride, std::min<int64_t>(PANEL, columns - column),
+                             k == 0 ? start : Start::sum, bias ? bias + first + column : nullptr);
+            }
+        }
+    }
+}
+
+// The same on all threads, split along the longer side of C.
+static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, float* c, Start start, const float* bias) {
+    const int64_t smallest = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
+    if (M >= N)
+        parallel_ranges(M, (smallest + ROWS - 1) / ROWS * ROWS, [=](int64_t begin, int64_t end) {
+            product_block(end - begin, N, K, {a.at(begin, 0), a.row_stride, a.column_stride}, b, c + begin * N, N, start,
+                          bias);
+        });
+    else
+        parallel_ranges(N, (smallest + PANEL - 1) / PANEL * PANEL, [=](int64_t begin, int64_t end) {
+            product_block(M, end - begin, K, a, {b.at(0, begin), b.row_stride, b.column_stride}, c + begin, N, start,
+                          bias ? bias + begin : nullptr);
+        });
+}
+
+extern "C" void matmul_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O,
+                               int64_t C) {
+    product(N, O, C, {x, C, 1}, {weight, 1, C}, y, bias ? Start::bias : Start::zero, bias);
+}
+
+extern "C" void matmul_backward_input(float* dx, const float* dy, const float* weight, int64_t N, int64_t C, int64_t O) {
+    product(N, C, O, {dy, O, 1}, {weight, C, 1}, dx, Start::zero, nullptr);
+}
+
+extern "C" void matmul_backward_weight(float* dweight, float* dbias, const float* dy, const float* x, int64_t O,
+                                       int64_t C, int64_t N) {
+    product(O, C, N, {dy, 1, O}, {x, C, 1}, dweight, Start::sum, nullptr);
+    if (dbias)
+        parallel_ranges(O, 64, [=](int64_t begin, int64_t end) {
+            for (int64_t n = 0; n < N; ++n)
+                for (int64_t o = begin; o < end; ++o) dbias[o] += dy[n * O + o];
+        });
+}

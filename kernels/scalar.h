@@ -1,0 +1,78 @@
+// Formulas that every backend must compute alike, written once: exp, GELU, the AdamW element, Philox counters.
+// A GPU build defines HIPGPT_SCALAR with its own qualifiers before it includes this file.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifndef HIPGPT_SCALAR
+#define HIPGPT_SCALAR static inline
+#endif
+
+// e^x in f32 for x clamped to [-87, 88], relative error below 2 units in the last place: x = n ln 2 + r with
+// |r| <= ln(2)/2, e^r by its Taylor series to the sixth power (remainder r^7/7! < 1.3e-7), times 2^n made from its bits.
+// Branch-free, so that compilers turn loops over it into vector code.
+HIPGPT_SCALAR float exp_f32(float x) {
+    const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float shifted = x * 1.44269504f + round_to_integer;
+    const float n = shifted - round_to_integer;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts: the first product is exact
+    float series = 1.0f / 720.0f;
+    series = series * r + 1.0f / 120.0f;
+    series = series * r + 1.0f / 24.0f;
+    series = series * r + 1.0f / 6.0f;
+    series = series * r + 0.5f;
+    series = series * r + 1.0f;
+    series = series * r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = static_cast<int32_t>((static_cast<uint32_t>(bits) - 0x4B400000u + 127u) << 23);
+    float power;
+    memcpy(&power, &bits, 4);
+    return series * power;
+}
+
+HIPGPT_SCALAR float tanh_f32(float x) { return 1.0f - 2.0f / (exp_f32(2.0f * x) + 1.0f); }
+
+// GELU by its tanh form, 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Hendrycks & Gimpel 2016, arXiv:1606.08415.
+HIPGPT_SCALAR float gelu(float x) { return 0.5f * x * (1.0f + tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x))); }
+
+HIPGPT_SCALAR float gelu_derivative(float x) {
+    const float t = tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x));
+    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
+}
+
+struct AdamwSettings {
+    float learning_rate, first_correction, second_correction;  // corrections: 1 / (1 - beta^step)
+    float beta1, beta2, epsilon, weight_decay, clip_factor;
+};
+
+// One element of AdamW with clipping. Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+HIPGPT_SCALAR void adamw_element(float& weight, float& first, float& second, float gradient, const AdamwSettings& s) {
+    gradient *= s.clip_factor;
+    first = s.beta1 * first + (1.0f - s.beta1) * gradient;
+    second = s.beta2 * second + (1.0f - s.beta2) * gradient * gradient;
+    const float direction = first * s.first_correction / (sqrtf(second * s.second_correction) + s.epsilon);
+    weight -= s.learning_rate * (direction + s.weight_decay * weight);
+}
+
+// Philox4x32-10: four random words from a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as
+// 1, 2, 3".
+struct Philox {
+    uint32_t word[4];
+};
+
+HIPGPT_SCALAR Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t key0, uint32_t key1) {
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t a = 0xD2511F53ull * c0, b = 0xCD9E8D57ull * c2;
+        c0 = static_cast<uint32_t>(b >> 32) ^ c1 ^ key0;
+        c2 = static_cast<uint32_t>(a >> 32) ^ c3 ^ key1;
+        c1 = static_cast<uint32_t>(b);
+        c3 = static_cast<uint32_t>(a);
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return {{c0, c1, c2, c3}};
+}

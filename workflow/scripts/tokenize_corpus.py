@@ -1,0 +1,24 @@
+"""Turn a corpus into token shards: writes train_*.bin, validation_00000.bin and manifest.json into a folder."""
+# Not tokenize.py: Python puts a script's folder first on its path, and tokenize is a module of the standard library.
+
+import argparse
+from pathlib import Path
+
+from hipgpt.errors import exit_on_user_error
+from hipgpt.shards import write_shards
+from hipgpt.tokenizer import Tokenizer
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", required=True, type=Path, help="folder that download.py wrote")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the shards")
+    parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
+    arguments = parser.parse_args()
+    write_shards(arguments.corpus, Tokenizer.load(arguments.tokenizer), arguments.output, arguments.train_shards)
+
+
+if __name__ == "__main__":
+    main()
