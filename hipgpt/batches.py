@@ -23,9 +23,9 @@ class Batches:
         """
         _check_length(tokens, context_length)
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
-        # one window fewer than fit from phase 0, so that every phase has as many
+        # one window fewer than fit, so that there is room for at least context_length phases
         self.windows_per_epoch = max(1, len(tokens) // context_length - 1)
-        self._phases = min(context_length, len(tokens) - self.windows_per_epoch * context_length)
+        self._phases = len(tokens) - self.windows_per_epoch * context_length
         self._epoch, self._phase, self._order = -1, 0, np.empty(0, np.uint32)
 
     def starts(self, step: int) -> np.ndarray:

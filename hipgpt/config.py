@@ -4,12 +4,11 @@ Values are coerced to the types of the schema (the command line and YAML's `3e-4
 workflow/schemas/config.schema.yaml, then against each other. Every mistake is a UserError of one line.
 """
 
-import copy
 import difflib
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ class TrainingConfig:
     batch_sequences: int
     accumulation_steps: int
     learning_rate_peak: float
-    learning_rate_floor: float
-    warmup_steps: int
+    learning_rate_floor_fraction: float
+    warmup_fraction: float
     beta1: float
     beta2: float
     epsilon: float
@@ -81,12 +80,14 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, checked. `sections` holds the coerced config of each key of RUN_KEYS, `corpus_settings` the corpus's entry."""
+    """One run, checked. `sections` holds the coerced config of each key of RUN_KEYS."""
 
     name: str
-    corpus: str
-    corpus_settings: Mapping[str, Any]
     sections: Mapping[str, Any]
+
+    @property
+    def corpus(self) -> str:
+        return self.sections["corpus"]
 
     @property
     def vocab_size(self) -> int:
@@ -100,24 +101,25 @@ class RunConfig:
     def training(self) -> TrainingConfig:
         return TrainingConfig(**self.sections["training"])
 
-    @property
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(**{key: value for key, value in self.sections["sampling"].items() if key != "prompts"})
 
-    @property
-    def stage_model(self) -> dict[str, Any]:
-        """The model as scripts take it: JSON-ready keyword arguments of ModelConfig."""
-        return asdict(self.model)
+@dataclass(frozen=True)
+class Config:
+    """All of config.yaml, checked: runs by name, `default` first, the entries of corpora by name, token files a split."""
+
+    runs: Mapping[str, RunConfig]
+    corpora: Mapping[str, Mapping[str, Any]]
+    train_shards: int
 
 
-def load_runs(config: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return every run of a parsed config.yaml, `default` first. Raises UserError on the first mistake."""
+def load_config(config: Mapping[str, Any]) -> Config:
+    """Return the checked form of a parsed config.yaml. Raises UserError on the first mistake."""
     schema = _schema()
-    config = _coerce(copy.deepcopy(dict(config)), schema)
+    config = _coerce(config, schema)
     _validate(config, schema, prefix="")
     base = {key: config[key] for key in RUN_KEYS}
-    runs = {DEFAULT_RUN: {}} | config["runs"]
-    return {name: _run(name, base, overrides, config["corpora"]) for name, overrides in runs.items()}
+    overrides = {DEFAULT_RUN: {}} | config["runs"]
+    runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
+    return Config(runs, config["corpora"], config["train_shards"])
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
@@ -129,22 +131,18 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     if corpus not in corpora:
         known = ", ".join(corpora)
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected an entry of corpora: {known}{_nearest(corpus, corpora)}")
-    run = RunConfig(name, corpus, corpora[corpus], sections)
+    run = RunConfig(name, sections)
     _cross_check(run, prefix)
     return run
 
 
 def _cross_check(run: RunConfig, prefix: str) -> None:
-    model, training, stride = run.model, run.training, run.sections["evaluation"]["stride_tokens"]
+    model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     checks = [
         (model.embed_dim % model.num_heads == 0, "model.num_heads", model.num_heads,
          f"a divisor of model.embed_dim = {model.embed_dim}"),
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),
-        (training.warmup_steps <= training.steps, "training.warmup_steps", training.warmup_steps,
-         f"at most training.steps = {training.steps}"),
-        (training.learning_rate_floor <= training.learning_rate_peak, "training.learning_rate_floor",
-         training.learning_rate_floor, f"at most training.learning_rate_peak = {training.learning_rate_peak}"),
     ]  # fmt: skip
     for passed, key, got, expected in checks:
         if not passed:

@@ -17,10 +17,11 @@ from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple, Uns
 from tqdm import tqdm
 
 from hipgpt.errors import UserError
-from hipgpt.files import BLOCK, sha256_of
+from hipgpt.files import sha256_of
 
 PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
+BLOCK = 64 << 10  # bytes received at once: what a broken connection loses of them is fetched again
 BUSY = (408, 429)  # HTTP statuses below 500 that may pass
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
 
 import numpy as np
@@ -194,4 +194,5 @@ def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer) -> Iterator[np
         while begin < end:
             cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK), end)
             yield tokenizer.encode(text[begin:cut])
+            text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
             begin = cut

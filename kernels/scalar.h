@@ -9,8 +9,9 @@
 #define HIPGPT_SCALAR static inline
 #endif
 
-// e^x in f32 for x clamped to [-87, 88], relative error below 2 units in the last place: x = n ln 2 + r with
-// |r| <= ln(2)/2, e^r by its Taylor series to the sixth power (remainder r^7/7! < 1.3e-7), times 2^n made from its bits.
+// e^x in f32 for x clamped to [-87, 88], error below 2 units in the last place: x = n ln 2 + r with |r| <= ln(2)/2, e^r by
+// the polynomial 1 + r + ... of degree 6 whose largest relative error there is least (3.6e-9; the Taylor series' is
+// 1.6e-7, which alone costs 2 units), times 2^n made from its bits.
 // Branch-free, so that compilers turn loops over it into vector code.
 HIPGPT_SCALAR float exp_f32(float x) {
     const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
@@ -19,11 +20,11 @@ HIPGPT_SCALAR float exp_f32(float x) {
     const float shifted = x * 1.44269504f + round_to_integer;
     const float n = shifted - round_to_integer;
     const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts: the first product is exact
-    float series = 1.0f / 720.0f;
-    series = series * r + 1.0f / 120.0f;
-    series = series * r + 1.0f / 24.0f;
-    series = series * r + 1.0f / 6.0f;
-    series = series * r + 0.5f;
+    float series = 0.00138145406f;
+    series = series * r + 0.00836874545f;
+    series = series * r + 0.041668389f;
+    series = series * r + 0.166665211f;
+    series = series * r + 0.49999994f;
     series = series * r + 1.0f;
     series = series * r + 1.0f;
     int32_t bits;

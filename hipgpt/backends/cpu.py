@@ -36,6 +36,8 @@ def kernel(op: Op, act: DType) -> Callable[..., None]:
 class CpuDevice:
     """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
 
+    backend = "cpu"
+
     def __init__(self, threads: int):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
         _library(KERNELS / "cpu" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))

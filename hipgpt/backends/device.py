@@ -16,8 +16,9 @@ DEVICES = ("auto", "cpu", "null")
 
 
 class Device(Protocol):
-    """One processor with its memory. `name` is for people and records: backend and chip."""
+    """One processor with its memory. `backend` names the code that computes, `name` is for people."""
 
+    backend: str
     name: str
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:

@@ -12,7 +12,7 @@ from hipgpt.tensor import Tensor
 class NullDevice:
     """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros."""
 
-    name = "null"
+    backend = name = "null"
 
     def __init__(self) -> None:
         self.allocated_bytes = 0

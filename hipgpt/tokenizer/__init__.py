@@ -29,7 +29,9 @@ class Tokenizer:
         try:
             text = Path(path).read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer") from error
+            raise UserError(
+                f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer"
+            ) from error
         return cls(tuple(formats.read_json(text, str(path))))
 
     def save(self, path: str | Path) -> None:
@@ -58,7 +60,10 @@ class Tokenizer:
         return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
-        """Return the bytes of the ids: decode(encode(text)) == text. Raises UserError for an id outside the vocabulary."""
+        """Return the bytes of the ids: decode(encode(text)) == text.
+
+        Raises UserError for an id outside the vocabulary.
+        """
         tokens = np.asarray(ids)
         if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.vocab_size):
             wrong = tokens[(tokens < 0) | (tokens >= self.vocab_size)][0]

@@ -9,16 +9,17 @@ earliest merge that fits, from left to right. The last id, after all the merges,
 Corollary. The merges depend on how often each piece occurs and on nothing else: not on the order of the text, nor on
 how it is cut into chunks or threads, as long as no cut falls inside a piece (chunks.py).
 
-Worked example. (l, o) and (o, w) both occur 5 times, and (l, o) is the smaller pair:
+Worked example. (l, o) and (o, w) both occur 5 times, and (l, o) is the smaller pair. At the end several pairs occur
+once, and (s, t) = (115, 116) is smaller than (" lowe", r) = (259, 114):
 
 >>> merges = train(b"low low low lower lowest", 262)
 >>> names = token_table(merges)
 >>> [(names[left], names[right]) for left, right in merges]
-[(b'l', b'o'), (b'lo', b'w'), (b' ', b'low'), (b' low', b'e'), (b' lowe', b'r')]
+[(b'l', b'o'), (b'lo', b'w'), (b' ', b'low'), (b' low', b'e'), (b's', b't')]
 >>> encode(b"slow lower", merges)
-[115, 257, 260]
+[115, 257, 259, 114]
 >>> [names[token] for token in encode(b"slow lower", merges)]
-[b's', b'low', b' lower']
+[b's', b'low', b' lowe', b'r']
 
 Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow & Birch 2016, arXiv:1508.07909.
 """

@@ -3,7 +3,7 @@
 Rule: before an ASCII white space byte that follows no white space. Proof: let W be that byte and p the symbol before
 it, no white space.
 - No symbol spans the cut: an ASCII byte is a symbol of its own, whatever precedes it, valid UTF-8 or not.
-- No piece spans the cut: a piece is white space alone, or has white space only as its first symbol; p then W is neither.
+- No piece spans the cut: a piece is white space alone, or has none after its first symbol; p then W is neither.
 - The left part falls into the same pieces without its sequel: the scanner looks past the end of a piece only to learn
   that a run ends there, or that non-white-space follows white space. The last piece ends with p, and its run ends at
   the end of the text as it does before W; any white space further left is followed by p or by something before it.

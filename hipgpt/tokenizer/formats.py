@@ -71,7 +71,9 @@ def read_json(text: bytes, where: str) -> list[Pair]:
     try:
         document = json.loads(text)
     except ValueError as error:  # not UTF-8, or not JSON
-        raise UserError(f"{where}: not a tokenizer.json ({error}); expected JSON as train_tokenizer writes it") from error
+        raise UserError(
+            f"{where}: not a tokenizer.json ({error}); expected JSON as train_tokenizer writes it"
+        ) from error
     model = document.get("model") if isinstance(document, dict) else None
     merges = model.get("merges") if isinstance(model, dict) else None
     if not isinstance(merges, list):

@@ -5,8 +5,8 @@ Definition: the pieces are the successive matches of
     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
 where the first alternative that matches wins. Read as a scanner over four classes of symbols: a contraction; else an
-optional space and a run of one class that is not white space; else a run of white space, which leaves its last symbol
-to what follows it, if anything does.
+optional space and a run of one class that is not white space; else a run of white space, without its last symbol if it
+has several and something follows it.
 
 Example: "I'll  say 42!\n" -> "I" "'ll" " " " say" " 42" "!" "\n"
 
@@ -25,7 +25,8 @@ CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 OTHER, LETTER, NUMBER, SPACE = range(4)
 
 # \s is Unicode's White_Space property, which unicodedata lacks; str.isspace would add U+001C..U+001F.
-WHITE_SPACE = (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
+WHITE_SPACE = (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))
+WHITE_SPACE += (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 CLASS_TABLE_SIZE = 0x40000  # no letter, number or white space lies above U+3FFFF
 
 

@@ -21,7 +21,7 @@ constexpr int LANES = 4, ROWS = 12;
 constexpr int LANES = 4, ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;
-constexpr int64_t BLOCK_K = 256, BLOCK_COLUMNS = 512;
+constexpr int64_t BLOCK_K = 256, BLOCK_COLUMNS = 512, FEW_ROWS = 4;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
@@ -130,8 +130,23 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, float* 
         });
 }
 
+// The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
+static void few_rows_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O,
+                             int64_t C) {
+    parallel_ranges(O, std::max<int64_t>(16, 200000 / (N * C)), [=](int64_t begin, int64_t end) {
+        for (int64_t o = begin; o < end; ++o)
+            for (int64_t n = 0; n < N; ++n) {
+                float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t c = 0; c < C; ++c) sum += x[n * C + c] * weight[o * C + c];
+                y[n * O + o] = sum + (bias ? bias[o] : 0.0f);
+            }
+    });
+}
+
 extern "C" void matmul_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O,
                                int64_t C) {
+    if (N < FEW_ROWS) return few_rows_forward(y, x, weight, bias, N, O, C);
     product(N, O, C, {x, C, 1}, {weight, 1, C}, y, bias ? Start::bias : Start::zero, bias);
 }
 

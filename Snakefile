@@ -1,0 +1,221 @@
+# The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then export, evaluate, sample, plot; summarize.
+#
+# Each rule calls the script of its name in workflow/scripts. What decides its result stands in its param `depends`
+# (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it, never dates of files.
+
+import json
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+sys.path.insert(0, str(workflow.basedir))
+from hipgpt.config import load_config
+from hipgpt.errors import UserError
+from hipgpt.recipes import Recipes
+
+
+configfile: str(Path(workflow.basedir) / "config.yaml")
+
+
+try:
+    CONFIG = load_config(config)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+RECIPES = Recipes(CONFIG)
+PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
+
+CORPUS = "results/corpora/{corpus}"
+TOKENS = "results/corpora/{corpus}/bpe-{vocab_size}"
+RUN = "results/runs/{run}"
+SHARDS = [*(f"train_{number:05d}.bin" for number in range(CONFIG.train_shards)), "validation_00000.bin"]
+CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
+PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
+MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
+
+
+def run_file(pattern):
+    """A path whose corpus and vocabulary are those of the run."""
+    settings = lambda wildcards: CONFIG.runs[wildcards.run]
+    return lambda wildcards: [
+        path.format(corpus=settings(wildcards).corpus, vocab_size=settings(wildcards).vocab_size)
+        for path in ([pattern] if isinstance(pattern, str) else pattern)
+    ]
+
+
+def of_run(stage):
+    return lambda wildcards: RECIPES.of_run(stage, wildcards.run)
+
+
+def section(key):
+    """A section of the run's config as JSON, for a script."""
+    return lambda wildcards: json.dumps(CONFIG.runs[wildcards.run].sections[key])
+
+
+wildcard_constraints:
+    corpus="|".join(CONFIG.corpora),
+    run="|".join(CONFIG.runs),
+    vocab_size="[0-9]+",
+
+
+rule all:
+    input:
+        "results/summary.csv",
+        expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
+        expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
+        expand(RUN + "/plots/{picture}", run=CONFIG.runs, picture=PICTURES),
+        expand(RUN + "/{file}", run=CONFIG.runs, file=["training_samples.txt", "samples.txt", "samples.csv"]),
+
+
+rule download:
+    output:
+        train=CORPUS + "/train.txt",
+        validation=CORPUS + "/validation.txt",
+        provenance=report(CORPUS + "/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
+    params:
+        depends=lambda wildcards: RECIPES.of_corpus("download", wildcards.corpus),
+        settings=lambda wildcards: json.dumps(CONFIG.corpora[wildcards.corpus]),
+        folder=CORPUS,
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/download.py --name {wildcards.corpus:q} --settings {params.settings:q}"
+        " --output {params.folder:q}"
+
+
+rule train_tokenizer:
+    input:
+        text=CORPUS + "/train.txt",
+    output:
+        tokenizer=TOKENS + "/tokenizer.json",
+    params:
+        depends=lambda wildcards: RECIPES.of_corpus("train_tokenizer", wildcards.corpus, int(wildcards.vocab_size)),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --vocab-size {wildcards.vocab_size}"
+        " --output {output.tokenizer:q}"
+
+
+rule tokenize:
+    input:
+        corpus=multiext(CORPUS + "/", "train.txt", "validation.txt", "provenance.json"),
+        tokenizer=TOKENS + "/tokenizer.json",
+    output:
+        shards=[f"{TOKENS}/{name}" for name in SHARDS],
+        manifest=TOKENS + "/manifest.json",
+    params:
+        depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, int(wildcards.vocab_size)),
+        corpus=CORPUS,
+        folder=TOKENS,
+        train_shards=CONFIG.train_shards,
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
+        " --output {params.folder:q} --train-shards {params.train_shards}"
+
+
+rule train:
+    input:
+        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+        manifest=run_file(TOKENS + "/manifest.json"),
+        shards=run_file([f"{TOKENS}/{name}" for name in SHARDS]),
+    output:
+        best=RUN + "/checkpoints/best.safetensors",
+        last=RUN + "/checkpoints/last.safetensors",
+        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
+        samples=report(RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="{run}"),
+    params:
+        depends=of_run("train"),
+        model=lambda wildcards: json.dumps(vars(CONFIG.runs[wildcards.run].model)),
+        training=section("training"),
+        device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
+        folder=RUN,
+    log:
+        RUN + "/train.log",
+    threads: workflow.cores
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
+        " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {params.folder:q}"
+        " --device {params.device:q} --threads {threads} --log {log:q}"
+
+
+rule export:
+    input:
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+    output:
+        model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
+    params:
+        depends=of_run("export"),
+        folder=RUN + "/model",
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/export.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        " --output {params.folder:q}"
+
+
+rule evaluate:
+    input:
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+        manifest=run_file(TOKENS + "/manifest.json"),
+        shards=run_file([f"{TOKENS}/{name}" for name in SHARDS]),
+        texts=run_file([CORPUS + "/train.txt", CORPUS + "/validation.txt"]),
+    output:
+        table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
+    params:
+        depends=of_run("evaluate"),
+        stride=lambda wildcards: CONFIG.runs[wildcards.run].sections["evaluation"]["stride_tokens"],
+        device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
+    threads: workflow.cores
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
+        " --output {output.table:q} --device {params.device:q} --threads {threads}"
+
+
+rule sample:
+    input:
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+    output:
+        text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
+        table=RUN + "/samples.csv",
+    params:
+        depends=of_run("sample"),
+        sampling=section("sampling"),
+        device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
+    threads: workflow.cores
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        " --sampling {params.sampling:q} --text {output.text:q} --table {output.table:q}"
+        " --device {params.device:q} --threads {threads}"
+
+
+rule plot:
+    input:
+        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
+    output:
+        pictures=report(
+            expand(RUN + "/plots/{picture}", picture=PICTURES, allow_missing=True),
+            caption="workflow/report/curves.rst",
+            category="{run}",
+        ),
+    params:
+        depends=of_run("plot"),
+        run=RUN,
+        folder=RUN + "/plots",
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q}"
+
+
+rule summarize:
+    input:
+        checkpoints=expand(RUN + "/checkpoints/best.safetensors", run=CONFIG.runs),
+        curves=expand(RUN + "/{file}", run=CONFIG.runs, file=["metrics.csv", "throughput.csv"]),
+        evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
+    output:
+        table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
+    params:
+        depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
+        runs=expand(RUN, run=CONFIG.runs),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}"

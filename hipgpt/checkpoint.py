@@ -1,0 +1,158 @@
+"""Weights files, and the resumable state of a training run: whole or absent, and refused when it is another run's."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hipgpt.backends.device import Device
+from hipgpt.config import ModelConfig
+from hipgpt.errors import UserError
+from hipgpt.files import replacing
+from hipgpt.model import Weights, parameters
+from hipgpt.tensor import Arena
+
+
+def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
+    """Return an arena's fields by name."""
+    flat = device.read(arena.flat)
+    return {
+        prefix + field.name: flat[arena.offsets[field.name] :][: field.elements].reshape(field.shape) for field in arena.fields
+    }
+
+
+def write_arena(device: Device, arena: Arena, arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:
+    """Set an arena's fields from arrays by name."""
+    for field in arena.fields:
+        device.write(arena[field.name], arrays[prefix + field.name])
+
+
+def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as file:
+        file.write(save(contiguous, dict(metadata)))
+
+
+def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file whose metadata holds ours as one JSON text."""
+    save_tensors(path, arrays, {"hipgpt": json.dumps(metadata)})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and metadata of what `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the train stage") from error
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again") from error
+    return arrays, metadata
+
+
+def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Return the model and the weights by name of a checkpoint that training wrote.
+
+    Raises UserError if the file is no such checkpoint, or was trained with another tokenizer.
+    """
+    arrays, metadata = load_checkpoint(path)
+    if "model" not in metadata:
+        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+    if metadata["tokenizer_sha256"] != tokenizer_sha256:
+        raise UserError(
+            f"{path}: trained with the tokenizer of sha256 {metadata['tokenizer_sha256']}, got the one of "
+            f"{tokenizer_sha256}; run the train stage again"
+        )
+    model = ModelConfig(**metadata["model"])
+    for field in parameters(model):
+        got = arrays.get(field.name)
+        if got is None or got.shape != field.shape or got.dtype != field.dtype.numpy:
+            found = "nothing" if got is None else f"{got.dtype} {got.shape}"
+            raise UserError(f"{path}: {field.name}: got {found}, expected {field.dtype.numpy} {field.shape}")
+    return model, arrays
+
+
+def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, Weights]:
+    """Return the model and its weights on the device. Raises UserError as `load_model` does."""
+    model, arrays = load_model(path, tokenizer_sha256)
+    arena = Arena(device, "weights", parameters(model))
+    write_arena(device, arena, arrays)
+    return model, Weights(arena, model)
+
+
+class StateFolder:
+    """`keep_last` states of one run, one folder each: state.safetensors and copies of the files that grow with it.
+
+    fingerprint: what decides the run (config, data, code, device). A state of another fingerprint is never loaded: the
+    whole folder is set aside, so that nothing of it mixes with the new run.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
+        self.folder, self.fingerprint, self.keep_last, self.live_files = folder, dict(fingerprint), keep_last, live_files
+
+    @property
+    def best(self) -> Path:
+        """Where the weights with the lowest validation loss so far are kept."""
+        return self.folder / "best.safetensors"
+
+    def steps(self) -> list[int]:
+        """Return the saved steps, oldest first."""
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*[0-9]"))
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
+        """Save a state and drop the oldest ones beyond keep_last; return the new state's folder."""
+        part = self.folder / "saving"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in self.live_files:
+            with replacing(part / file.name) as copy:
+                copy.write(file.read_bytes())
+        save_checkpoint(part / "state.safetensors", arrays, {"fingerprint": self.fingerprint, "progress": dict(progress)})
+        target = self.path(step)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+        for old in self.steps()[: -self.keep_last]:
+            shutil.rmtree(self.path(old))
+        return target
+
+    def load_last(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return the last state's arrays and progress and restore the live files; None if there is none.
+
+        Raises StateRefused, after setting the folder aside, if the state belongs to another run.
+        """
+        if not self.steps():
+            return None
+        last = self.path(self.steps()[-1])
+        arrays, metadata = load_checkpoint(last / "state.safetensors")
+        if metadata["fingerprint"] != self.fingerprint:
+            aside = self.folder.with_name(self.folder.name + ".refused")
+            shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(aside)
+            what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
+            raise StateRefused(f"{last}: this state belongs to another run ({what}); set aside as {aside.name}")
+        for file in self.live_files:
+            with replacing(file) as copy:
+                copy.write((last / file.name).read_bytes())
+        return arrays, metadata["progress"]
+
+
+class StateRefused(Exception):
+    """A saved state does not belong to this run; the message says what differs."""
+
+
+def differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """Return "key before -> after" for each leaf that differs between two nested maps."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        names = [*before, *(name for name in after if name not in before)]
+        return [line for name in names for line in differences(before.get(name), after.get(name), f"{key}.{name}".lstrip("."))]
+    return [] if before == after else [f"{key} {before} -> {after}"]

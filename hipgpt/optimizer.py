@@ -1,0 +1,87 @@
+"""AdamW over arenas, clipping by global norm, and the learning-rate schedule."""
+
+import math
+
+import numpy as np
+
+from hipgpt.backends.device import Device
+from hipgpt.config import TrainingConfig
+from hipgpt.ops import ADAMW, GRADIENT_NORM, RECORD_STEP
+from hipgpt.plan import Plan
+from hipgpt.tensor import Arena, DType, Field, Tensor
+
+NORM_PARTS = 256
+
+
+def learning_rate(training: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step, which counts from 1 to training.steps.
+
+    Linear warm-up to the peak, then half a cosine down to the floor. Loshchilov & Hutter 2017, arXiv:1608.03983.
+    """
+    warmup_steps = round(training.warmup_fraction * training.steps)
+    if step <= warmup_steps:
+        return training.learning_rate_peak * step / warmup_steps
+    progress = (step - warmup_steps) / (training.steps - warmup_steps)
+    floor = training.learning_rate_floor_fraction
+    return training.learning_rate_peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def schedule(training: TrainingConfig, step: int) -> np.ndarray:
+    """Return what ADAMW reads at a step (counted from 1): learning rate and both bias corrections, (3) f32."""
+    corrections = (1 / (1 - beta**step) for beta in (training.beta1, training.beta2))
+    return np.array([learning_rate(training, step), *corrections], np.float32)
+
+
+class AdamW:
+    """Both moments of a weights arena, and the ops of one update."""
+
+    def __init__(self, device: Device, weights: Arena, training: TrainingConfig):
+        self.weights, self.training = weights, training
+        self.first_moment = Arena(device, "first_moment", weights.fields)
+        self.second_moment = Arena(device, "second_moment", weights.fields)
+        fields = [Field("norm", (1,)), Field("partials", (NORM_PARTS,)), Field("schedule", (3,))]
+        self._scratch = Arena(device, "optimizer", fields)
+        self.norm, self.schedule = self._scratch["norm"], self._scratch["schedule"]
+
+    @property
+    def given(self) -> list[Tensor]:
+        """The tensors that hold values before an update."""
+        return [self.weights.flat, self.first_moment.flat, self.second_moment.flat, self.schedule]
+
+    def update(self, plan: Plan, gradients: Arena) -> None:
+        """Record: global norm, then AdamW on the decayed fields and on the others (two launches)."""
+        training = self.training
+        plan(GRADIENT_NORM, self.norm, self._scratch["partials"], gradients.flat)
+        betas = {"beta1": training.beta1, "beta2": training.beta2, "epsilon": training.epsilon}
+        undecayed = next(field for field in self.weights.fields if not field.decay)
+        border, end = self.weights.offsets[undecayed.name], self.weights.flat.elements
+        arenas = self.weights, self.first_moment, self.second_moment, gradients
+        for start, stop, decay in ((0, border, training.weight_decay), (border, end, 0.0)):
+            parts = [arena.flat.rows(start, stop) for arena in arenas]
+            settings = {**betas, "weight_decay": decay, "clip_norm": training.clip_norm}
+            plan(ADAMW, *parts, self.norm, self.schedule, **settings)
+
+
+class StepHistory:
+    """Loss and gradient norm of the last `steps` steps, kept on the device and read all at once."""
+
+    def __init__(self, device: Device, steps: int):
+        self._device, self._steps = device, steps
+        self._history = Arena(device, "history", [Field("rows", (steps, 2))])["rows"]
+
+    @property
+    def given(self) -> list[Tensor]:
+        return [self._history]
+
+    def record(self, plan: Plan, loss: Tensor, norm: Tensor, counters: Tensor) -> None:
+        plan(RECORD_STEP, self._history, loss, norm, counters)
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Return (steps, 2) f32, loss in nats per token and gradient norm, of steps first..last, at most `steps` of them."""
+        return self._device.read(self._history)[np.arange(first, last + 1) % self._steps]
+
+
+def counters(seed: int, step: int, micro_step: int) -> np.ndarray:
+    """Return what DROPOUT and RECORD_STEP read: seed low and high, step, micro step; (4) i32."""
+    words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, step, micro_step], np.uint32)
+    return words.view(DType.I32.numpy)

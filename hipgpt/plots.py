@@ -1,0 +1,66 @@
+"""A run's curves as pictures."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+
+TRAIN, VALIDATION = "#9db8d2", "#c2410c"
+SMOOTHING_SPAN = 50  # steps
+
+
+def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> None:
+    """Draw the training loss (each step, and its moving average) and the validation loss."""
+    steps, held_out = pd.read_csv(metrics), pd.read_csv(validation)
+    figure, axes = _axes(title, "step", "loss, nats per token")
+    axes.plot(steps.step, steps.loss_nats_per_token, color=TRAIN, linewidth=0.6, alpha=0.6)
+    smooth = steps.loss_nats_per_token.ewm(span=SMOOTHING_SPAN).mean()
+    axes.plot(steps.step, smooth, color="#1d4e89", label=f"training, moving average over {SMOOTHING_SPAN} steps")
+    axes.plot(held_out.step, held_out.loss_nats_per_token, "o-", color=VALIDATION, markersize=4, label="validation")
+    last = held_out.iloc[-1]
+    label = f"{last.loss_nats_per_token:.3f} nats, {last.bits_per_byte:.3f} bits per byte"
+    axes.annotate(label, (last.step, last.loss_nats_per_token), (-8, 18), textcoords="offset points", ha="right", color=VALIDATION)
+    axes.legend(frameon=False)
+    _save(figure, picture)
+
+
+def plot_learning_rate(metrics: Path, picture: Path, title: str) -> None:
+    """Draw the learning rate and, below it, the gradient norm before clipping."""
+    steps = pd.read_csv(metrics)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
+    upper.plot(steps.step, steps.learning_rate, color="#1d4e89")
+    upper.set(title=title, ylabel="learning rate", ylim=(0, None))
+    lower.plot(steps.step, steps.gradient_norm, color=TRAIN, linewidth=0.6)
+    lower.plot(steps.step, steps.gradient_norm.ewm(span=SMOOTHING_SPAN).mean(), color="#1d4e89")
+    lower.set(xlabel="step", ylabel="gradient norm", yscale="log")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, picture)
+
+
+def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
+    """Draw tokens per second over the steps, with the median."""
+    rows = pd.read_csv(throughput)
+    figure, axes = _axes(title, "step", "tokens per second")
+    axes.plot(rows.step, rows.tokens_per_second, color=TRAIN)
+    median = rows.tokens_per_second.median()
+    axes.axhline(median, color="#1d4e89", linestyle="--", label=f"median {median:,.0f}")
+    axes.set_ylim(0, None)
+    axes.legend(frameon=False, loc="lower right")
+    _save(figure, picture)
+
+
+def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: plt.Figure, picture: Path) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=150)
+    plt.close(figure)

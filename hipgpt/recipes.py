@@ -1,0 +1,77 @@
+"""What decides each stage's result: settings and code of the stage and of all stages before it.
+
+The workflow hands a recipe to Snakemake as the one param `depends` of a rule. When it differs from the one that the
+existing files were made by, the stage reruns; dates and places of files decide nothing.
+"""
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hipgpt.code_hash import code_hash
+from hipgpt.config import Config
+from hipgpt.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """before: the stages whose files it reads; sections: the keys of a run that it reads; module: the code it runs."""
+
+    module: str
+    before: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+
+
+STAGES = {
+    "download": Stage("hipgpt.corpus"),
+    "train_tokenizer": Stage("hipgpt.tokenizer", ("download",)),
+    "tokenize": Stage("hipgpt.shards", ("train_tokenizer",)),
+    "train": Stage("hipgpt.training", ("tokenize",), ("device", "model", "training")),
+    "export": Stage("hipgpt.export", ("train",)),
+    "evaluate": Stage("hipgpt.evaluation", ("train",), ("evaluation",)),
+    "sample": Stage("hipgpt.sampling", ("train",), ("sampling",)),
+    "plot": Stage("hipgpt.plots", ("train",)),
+    "summarize": Stage("hipgpt.summary", ("evaluate",)),
+}
+
+
+class Recipes:
+    """The recipes of all stages of a config."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._code = {name: code_hash(stage.module) for name, stage in STAGES.items()}
+        self._sources: dict[str, Mapping[str, Any]] = {}
+
+    def of_corpus(self, stage: str, corpus: str, vocab_size: int | None = None) -> dict[str, Any]:
+        """Return the recipe of `download`, `train_tokenizer` or `tokenize`."""
+        stages = upstream(stage)
+        recipe = {"corpus": corpus, "source": self.source(corpus), "code": {name: self._code[name] for name in stages}}
+        if "train_tokenizer" in stages:
+            recipe["vocab_size"] = vocab_size
+        if "tokenize" in stages:
+            recipe["train_shards"] = self.config.train_shards
+        return recipe
+
+    def of_run(self, stage: str, name: str) -> dict[str, Any]:
+        """Return the recipe of a stage from `train` on."""
+        run = self.config.runs[name]
+        sections = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
+        return self.of_corpus(stage, run.corpus, run.vocab_size) | sections
+
+    def source(self, corpus: str) -> Mapping[str, Any]:
+        """Return what decides a corpus's text: its entry, and the hash of files here if the entry pins none."""
+        if corpus not in self._sources:
+            entry = dict(self.config.corpora[corpus])
+            if entry["kind"] == "file" and "sha256" not in entry:
+                files = sorted(path for path in map(Path, glob.glob(entry["path"], recursive=True)) if path.is_file())
+                entry["files_sha256"] = {str(path): sha256_of(path) for path in files}
+            self._sources[corpus] = entry
+        return self._sources[corpus]
+
+
+def upstream(stage: str) -> list[str]:
+    """Return a stage and all stages before it, first things first."""
+    return [name for before in STAGES[stage].before for name in upstream(before)] + [stage]

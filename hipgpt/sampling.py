@@ -1,0 +1,138 @@
+"""Continuing a text: one token at a time, keys and values of earlier tokens cached on the device."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hipgpt.backends.device import Device
+from hipgpt.config import ModelConfig, SamplingConfig, TrainingConfig
+from hipgpt.files import replacing
+from hipgpt.model import Network, Weights, activations, kv_cache
+from hipgpt.plan import Plan
+from hipgpt.tensor import Arena, DType, Field
+from hipgpt.tokenizer import Tokenizer
+
+TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
+
+class Decoder:
+    """A sequence under continuation.
+
+    The model has no position beyond its context length T. When the cache is full, decoding starts again from the last
+    T // 2 tokens: each prediction then sees between T // 2 and T tokens, and costs one pass over one token on average two.
+    """
+
+    def __init__(self, device: Device, model: ModelConfig, weights: Weights):
+        self.device, self.model = device, model
+        self.window: list[int] = []
+        inputs = Arena(device, "inputs", [Field("tokens", (1, 1), DType.I32), Field("position", (1,), DType.I32)])
+        cache = Arena(device, "kv_cache", kv_cache(model, sequences=1))
+        saved = Arena(device, "activations", activations(model, 1, 1))
+        self._token, self._position, self._logits = inputs["tokens"], inputs["position"], saved["logits"]
+        self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat])
+        Network(model, weights, saved, self._token, self._position, cache=cache).forward(self._plan)
+
+    def restart(self, tokens: Sequence[int]) -> None:
+        """Forget the sequence and read the last T of `tokens`."""
+        self.window = []
+        for token in tokens[-self.model.context_length :]:
+            self.append(token)
+
+    def append(self, token: int) -> None:
+        """Read one more token."""
+        if len(self.window) == self.model.context_length:
+            kept = self.model.context_length // 2
+            self.restart([*self.window, token][-kept:])
+            return
+        self.device.write(self._token, np.array([[token]], np.int32))
+        self.device.write(self._position, np.array([len(self.window)], np.int32))
+        self._plan.run()
+        self.window.append(token)
+
+    def logits(self) -> np.ndarray:
+        """Return (V,) f32: the logits of the token after those read so far."""
+        return self.device.read(self._logits)[0]
+
+
+def probabilities(logits: np.ndarray, context: Sequence[int], sampling: SamplingConfig) -> np.ndarray:
+    """Return the distribution (V,) f64 that a token is drawn from.
+
+    In this order: repetition penalty (Keskar et al. 2019, arXiv:1909.05858), temperature, top-k, top-p (Holtzman et al.
+    2020, arXiv:1904.09751: the smallest set of likeliest tokens whose probabilities sum to at least top_p).
+    Equal logits count as ordered by id, the lowest first. Temperature 0 puts all on the likeliest token.
+    """
+    scores = logits.astype(np.float64)
+    seen = np.unique(np.asarray(context, np.int64))
+    penalty = sampling.repetition_penalty
+    scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
+    if sampling.temperature == 0:
+        return (np.arange(len(scores)) == scores.argmax()).astype(np.float64)
+    order = np.argsort(-scores, kind="stable")
+    if sampling.top_k is not None:
+        order = order[: sampling.top_k]
+    weights = np.exp((scores[order] - scores[order[0]]) / sampling.temperature)
+    weights /= weights.sum()
+    kept = 1 + int(np.searchsorted(np.cumsum(weights), sampling.top_p)) if sampling.top_p < 1 else len(order)
+    result = np.zeros(len(scores))
+    result[order[:kept]] = weights[:kept] / weights[:kept].sum()
+    return result
+
+
+def generate(decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0) -> Iterator[int]:
+    """Yield the tokens that follow `prompt` (ids; empty: a new document), at most sampling.num_tokens of them.
+
+    Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key
+    (seed, stream): same seed and stream, same text. The repetition penalty looks at the decoder's window.
+    """
+    random = np.random.Generator(np.random.Philox(key=np.array([sampling.seed, stream], np.uint64)))
+    decoder.restart(list(prompt) or [end_of_text])
+    for _ in range(sampling.num_tokens):
+        cumulative = np.cumsum(probabilities(decoder.logits(), decoder.window, sampling))
+        token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
+        if sampling.stop_at_end_of_text and token == end_of_text:
+            return
+        yield token
+        decoder.append(token)
+
+
+def training_sampler(
+    device: Device, model: ModelConfig, training: TrainingConfig, tokenizer: Tokenizer
+) -> Callable[[Weights], Callable[[], str]]:
+    """Return what a training run takes as its sampler: it continues training.sample_prompt."""
+    prompt = tokenizer.encode(training.sample_prompt).tolist()
+    settings = SamplingConfig(training.sample_tokens, TRAINING_TEMPERATURE, TRAINING_TOP_K, seed=training.seed)
+
+    def with_weights(weights: Weights) -> Callable[[], str]:
+        decoder = Decoder(device, model, weights)
+        return lambda: _text(tokenizer, [*prompt, *generate(decoder, prompt, settings, tokenizer.end_of_text)])
+
+    return with_weights
+
+
+def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, table: Path) -> None:
+    """Continue each prompt of the config's sampling section; write a text to read, and a CSV with the settings.
+
+    Prompt number i draws from stream i, so adding a prompt leaves the others' texts as they were.
+    """
+    sampling = SamplingConfig(**{key: value for key, value in settings.items() if key != "prompts"})
+    rows, blocks = [], []
+    for number, prompt in enumerate(settings["prompts"]):
+        ids = tokenizer.encode(prompt).tolist()
+        continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream=number))
+        rows.append([number, prompt, _text(tokenizer, continuation), len(continuation), *vars(sampling).values()])
+        blocks.append(f"--- prompt {number}\n{_text(tokenizer, ids + continuation)}\n")
+    with replacing(text) as file:
+        file.write("\n".join(blocks).encode())
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["number", "prompt", "continuation", "tokens", *vars(sampling)])
+    writer.writerows(rows)
+    with replacing(table) as file:
+        file.write(lines.getvalue().encode())
+
+
+def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    return tokenizer.decode(tokens).decode("utf-8", "replace")

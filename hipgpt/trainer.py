@@ -1,0 +1,128 @@
+"""A model in training on a device: three plans, recorded once and replayed: a micro-batch, an update, a validation."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipgpt.backends.device import Device
+from hipgpt.batches import Batches
+from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.errors import UserError
+from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters
+from hipgpt.ops import ZERO
+from hipgpt.optimizer import AdamW, StepHistory, counters, schedule
+from hipgpt.plan import Plan
+from hipgpt.shards import Tokens
+from hipgpt.tensor import Arena, DType, Field
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tokens of both splits, and (V,) the number of bytes that each token stands for."""
+
+    train: Tokens
+    validation: Tokens
+    byte_counts: np.ndarray
+
+
+class Trainer:
+    """One model in training on one device: weights, moments, gradients, and the plans over them."""
+
+    def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device):
+        self.model, self.training, self.device = model, training, device
+        B, S = training.batch_sequences, model.context_length
+        fields = parameters(model)
+        self.weights = Arena(device, "weights", fields)
+        self.gradients = Arena(device, "gradients", fields)
+        self.optimizer = AdamW(device, self.weights, training)
+        self.history = StepHistory(device, training.log_every_steps)
+        inputs = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("counters", (4,))]
+        self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in inputs])
+        self._ranks = Arena(device, "ranks", [Field("ranks", (B * S,), DType.I32)])["ranks"]
+        self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
+        self._saved = Arena(device, "activations", activations(model, B, S))
+        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S))
+        self._micro_batch, self._update, self._validation = self._record()
+
+    def _record(self) -> tuple[Plan, Plan, Plan]:
+        training, inputs, weights = self.training, self.inputs, Weights(self.weights, self.model)
+        targets, loss, gradients = inputs["targets"], self._loss, self.gradients
+        shape = self.model, weights, self._saved, inputs["tokens"], inputs["starts"]
+        drop = {"drop_probability": training.drop_probability, "counters": inputs["counters"]}
+
+        micro_batch = Plan(self.device, "micro_batch", [self.weights.flat, inputs.flat, loss, gradients.flat])
+        network = Network(*shape, **drop)
+        network.forward(micro_batch)
+        terms = targets.elements * training.accumulation_steps
+        network.training_loss(micro_batch, loss, targets, scale=1 / terms)
+        network.backward(micro_batch, Weights(gradients, self.model), self._scratch)
+
+        given = [*self.optimizer.given, *self.history.given, gradients.flat, loss, inputs.flat]
+        update = Plan(self.device, "update", given)
+        self.optimizer.update(update, gradients)
+        self.history.record(update, loss, self.optimizer.norm, inputs["counters"])
+        for tensor in (gradients.flat, loss):
+            update(ZERO, tensor)
+
+        validation = Plan(self.device, "validation", [self.weights.flat, inputs.flat])
+        network = Network(*shape)
+        network.forward(validation)
+        network.losses(validation, targets, self._ranks)
+        return micro_batch, update, validation
+
+    def initialize(self) -> None:
+        """Draw the initial weights from the seed."""
+        for field in self.weights.fields:
+            self.device.write(self.weights[field.name], initial_values(field, self.training.seed))
+
+    def step(self, step: int, batches: Batches) -> None:
+        """Run one optimizer step, counted from 1; its loss and norm go to the history."""
+        for micro_step in range(self.training.accumulation_steps):
+            self._write_batch(batches.batch((step - 1) * self.training.accumulation_steps + micro_step))
+            self.device.write(self.inputs["counters"], counters(self.training.seed, step, micro_step))
+            self._micro_batch.run()
+        self.device.write(self.optimizer.schedule, schedule(self.training, step))
+        self._update.run()
+
+    def losses(self, windows: np.ndarray) -> np.ndarray:
+        """Return the loss in nats, (B * S) f32, of each target of the windows (B, S + 1) i32, without dropout."""
+        self._write_batch(windows)
+        self._validation.run()
+        return self.device.read(self._saved["losses"])
+
+    def _write_batch(self, windows: np.ndarray) -> None:
+        self.device.write(self.inputs["tokens"], np.ascontiguousarray(windows[:, :-1]))
+        self.device.write(self.inputs["targets"], windows[:, 1:].ravel())
+
+    @property
+    def state(self) -> list[Arena]:
+        """The arenas that a resumed run needs."""
+        return [self.weights, self.optimizer.first_moment, self.optimizer.second_moment]
+
+
+class ValidationSet:
+    """Plain windows spread evenly over the validation split; a validation reads all of them."""
+
+    def __init__(self, splits: Splits, model: ModelConfig, training: TrainingConfig):
+        S, tokens = model.context_length, splits.validation
+        fitting = (len(tokens) - 1) // S
+        if fitting < 1:
+            raise UserError(
+                f"model.context_length: got {S}, expected less than the validation split's {len(tokens)} tokens; "
+                "shorten the context or give the corpus more text"
+            )
+        count = min(training.validation_windows, fitting)
+        self._windows = tokens.windows(np.arange(count) * fitting // count * S, S + 1)
+        self._batch, self._byte_counts = training.batch_sequences, splits.byte_counts
+
+    def measure(self, trainer: Trainer) -> tuple[float, float]:
+        """Return the mean loss in nats per token and the bits per byte."""
+        nats, count = 0.0, len(self._windows)
+        for first in range(0, count, self._batch):
+            rows = np.arange(first, first + self._batch)
+            losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(self._batch, -1)
+            nats += float(losses[rows < count].sum(dtype=np.float64))
+        targets = self._windows[:, 1:]
+        return nats / targets.size, nats / math.log(2) / float(self._byte_counts[targets].sum())

@@ -1,0 +1,35 @@
+"""Evaluate a checkpoint on the whole validation split, beside baselines: writes evaluation.csv."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.backends.device import open_device
+from hipgpt.checkpoint import load_weights
+from hipgpt.errors import exit_on_user_error
+from hipgpt.evaluation import predict, write_evaluation
+from hipgpt.shards import open_split
+from hipgpt.tokenizer import Tokenizer
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
+    parser.add_argument("--texts", required=True, nargs=2, type=Path, help="train.txt and validation.txt of the corpus")
+    parser.add_argument("--stride-tokens", required=True, type=int, help="step between the windows")
+    parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
+    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    arguments = parser.parse_args()
+
+    tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
+    model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
+    train, validation = (open_split(arguments.manifest, split, tokenizer.sha256) for split in ("train", "validation"))
+    predictions = predict(device, model, weights, validation, arguments.stride_tokens)
+    write_evaluation(arguments.output, predictions, train, validation, arguments.texts, tokenizer.byte_counts)
+
+
+if __name__ == "__main__":
+    main()

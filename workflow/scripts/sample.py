@@ -1,0 +1,32 @@
+"""Continue the configured prompts: writes samples.txt to read and samples.csv with the settings."""
+
+import argparse
+import json
+from pathlib import Path
+
+from hipgpt.backends.device import open_device
+from hipgpt.checkpoint import load_weights
+from hipgpt.errors import exit_on_user_error
+from hipgpt.sampling import Decoder, write_samples
+from hipgpt.tokenizer import Tokenizer
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
+    parser.add_argument("--text", required=True, type=Path, help="samples.txt")
+    parser.add_argument("--table", required=True, type=Path, help="samples.csv")
+    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    arguments = parser.parse_args()
+
+    tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
+    model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
+    write_samples(Decoder(device, model, weights), tokenizer, arguments.sampling, arguments.text, arguments.table)
+
+
+if __name__ == "__main__":
+    main()

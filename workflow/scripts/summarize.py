@@ -1,0 +1,20 @@
+"""Put every run into one table, a row each."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.errors import exit_on_user_error
+from hipgpt.summary import summarize
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
+    parser.add_argument("--output", required=True, type=Path, help="summary.csv")
+    arguments = parser.parse_args()
+    summarize(arguments.runs, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Train a GPT: writes checkpoints, metrics.csv, validation.csv, throughput.csv and training_samples.txt into a folder."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from hipgpt.backends.device import open_device
+from hipgpt.code_hash import code_hash
+from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.errors import exit_on_user_error
+from hipgpt.files import sha256_of
+from hipgpt.metrics import start_log
+from hipgpt.sampling import training_sampler
+from hipgpt.shards import open_split
+from hipgpt.tokenizer import Tokenizer
+from hipgpt.trainer import Splits, Trainer
+from hipgpt.training import Run
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, type=json.loads, help="the model section and vocab_size, as JSON")
+    parser.add_argument("--training", required=True, type=json.loads, help="the training section, as JSON")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
+    parser.add_argument("--output", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    parser.add_argument("--log", type=Path, help="file that gets a copy of all messages")
+    arguments = parser.parse_args()
+
+    start_log(arguments.log)
+    model, training = ModelConfig(**arguments.model), TrainingConfig(**arguments.training)
+    tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
+    train, validation = (open_split(arguments.manifest, split, tokenizer.sha256) for split in ("train", "validation"))
+    fingerprint = {
+        "model": asdict(model),
+        "training": asdict(training),
+        "tokenizer_sha256": tokenizer.sha256,
+        "data_sha256": sha256_of(arguments.manifest),
+        "code": code_hash("hipgpt.training"),
+        "device": device.backend,
+    }
+    trainer, splits = Trainer(model, training, device), Splits(train, validation, tokenizer.byte_counts)
+    Run(trainer, splits, arguments.output, fingerprint, training_sampler(device, model, training, tokenizer)).run()
+
+
+if __name__ == "__main__":
+    main()
