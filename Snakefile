@@ -1,9 +1,10 @@
 # The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then export, evaluate, sample, plot; summarize.
 #
 # Each rule calls the script of its name in workflow/scripts. What decides its result stands in its param `depends`
-# (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it, never dates of files.
+# (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it.
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,25 +26,31 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
+# Scripts run the code that the recipes hash, also where another checkout is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 RECIPES = Recipes(CONFIG)
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 
 CORPUS = "results/corpora/{corpus}"
 TOKENS = "results/corpora/{corpus}/bpe-{vocab_size}"
 RUN = "results/runs/{run}"
-SHARDS = [*(f"train_{number:05d}.bin" for number in range(CONFIG.train_shards)), "validation_00000.bin"]
+CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json")]
+SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
+SHARDS += [f"{TOKENS}/validation_00000.bin"]
+TOKEN_FILES = [f"{TOKENS}/tokenizer.json", f"{TOKENS}/manifest.json", *SHARDS]
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
 MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
 
 
-def run_file(pattern):
-    """A path whose corpus and vocabulary are those of the run."""
-    settings = lambda wildcards: CONFIG.runs[wildcards.run]
-    return lambda wildcards: [
-        path.format(corpus=settings(wildcards).corpus, vocab_size=settings(wildcards).vocab_size)
-        for path in ([pattern] if isinstance(pattern, str) else pattern)
-    ]
+def run_files(*patterns):
+    """Paths whose corpus and vocabulary are those of the run."""
+
+    def of_wildcards(wildcards):
+        run = CONFIG.runs[wildcards.run]
+        return expand(patterns, corpus=run.corpus, vocab_size=run.vocab_size)
+
+    return of_wildcards
 
 
 def of_run(stage):
@@ -63,6 +70,8 @@ wildcard_constraints:
 
 rule all:
     input:
+        [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
+        [expand(TOKEN_FILES, corpus=run.corpus, vocab_size=run.vocab_size) for run in CONFIG.runs.values()],
         "results/summary.csv",
         expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
         expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
@@ -98,10 +107,10 @@ rule train_tokenizer:
 
 rule tokenize:
     input:
-        corpus=multiext(CORPUS + "/", "train.txt", "validation.txt", "provenance.json"),
+        corpus=CORPUS_FILES,
         tokenizer=TOKENS + "/tokenizer.json",
     output:
-        shards=[f"{TOKENS}/{name}" for name in SHARDS],
+        shards=SHARDS,
         manifest=TOKENS + "/manifest.json",
     params:
         depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, int(wildcards.vocab_size)),
@@ -115,9 +124,9 @@ rule tokenize:
 
 rule train:
     input:
-        tokenizer=run_file(TOKENS + "/tokenizer.json"),
-        manifest=run_file(TOKENS + "/manifest.json"),
-        shards=run_file([f"{TOKENS}/{name}" for name in SHARDS]),
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+        manifest=run_files(TOKENS + "/manifest.json"),
+        shards=run_files(*SHARDS),
     output:
         best=RUN + "/checkpoints/best.safetensors",
         last=RUN + "/checkpoints/last.safetensors",
@@ -141,7 +150,7 @@ rule train:
 rule export:
     input:
         checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
         model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
     params:
@@ -155,10 +164,10 @@ rule export:
 rule evaluate:
     input:
         checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_file(TOKENS + "/tokenizer.json"),
-        manifest=run_file(TOKENS + "/manifest.json"),
-        shards=run_file([f"{TOKENS}/{name}" for name in SHARDS]),
-        texts=run_file([CORPUS + "/train.txt", CORPUS + "/validation.txt"]),
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+        manifest=run_files(TOKENS + "/manifest.json"),
+        shards=run_files(*SHARDS),
+        texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
     params:
@@ -175,7 +184,7 @@ rule evaluate:
 rule sample:
     input:
         checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_file(TOKENS + "/tokenizer.json"),
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
         text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
         table=RUN + "/samples.csv",

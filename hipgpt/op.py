@@ -82,10 +82,11 @@ class Op:
         label = act.label if argument.dtype == "act" else argument.dtype
         if tensor.dtype.label != label:
             raise ContractError(f"{where} ({tensor.name}) has dtype {tensor.dtype.label}, expected {label}")
-        if len(tensor.shape) != len(argument.shape):
+        numbers = [(int(name), size) for name, size in zip(argument.shape, tensor.shape, strict=False) if name.isdigit()]
+        if len(tensor.shape) != len(argument.shape) or any(number != size for number, size in numbers):
             raise ContractError(f"{where} ({tensor.name}) has shape {tensor.shape}, expected ({', '.join(argument.shape)})")
         for name, size in zip(argument.shape, tensor.shape, strict=True):
-            expected = int(name) if name.isdigit() else sizes.setdefault(name, size)
+            expected = sizes.setdefault(name, size)
             if size != expected:
                 raise ContractError(f"{where} has {name}={size}, but an earlier argument has {name}={expected}")
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 TRAIN, VALIDATION = "#9db8d2", "#c2410c"
-SMOOTHING_SPAN = 50  # steps
+SMOOTHED_SHARE = 0.02  # of all steps, in one point of a moving average
 
 
 def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> None:
@@ -17,8 +17,7 @@ def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> Non
     steps, held_out = pd.read_csv(metrics), pd.read_csv(validation)
     figure, axes = _axes(title, "step", "loss, nats per token")
     axes.plot(steps.step, steps.loss_nats_per_token, color=TRAIN, linewidth=0.6, alpha=0.6)
-    smooth = steps.loss_nats_per_token.ewm(span=SMOOTHING_SPAN).mean()
-    axes.plot(steps.step, smooth, color="#1d4e89", label=f"training, moving average over {SMOOTHING_SPAN} steps")
+    axes.plot(steps.step, _smooth(steps.loss_nats_per_token), color="#1d4e89", label="training, moving average")
     axes.plot(held_out.step, held_out.loss_nats_per_token, "o-", color=VALIDATION, markersize=4, label="validation")
     last = held_out.iloc[-1]
     label = f"{last.loss_nats_per_token:.3f} nats, {last.bits_per_byte:.3f} bits per byte"
@@ -34,7 +33,7 @@ def plot_learning_rate(metrics: Path, picture: Path, title: str) -> None:
     upper.plot(steps.step, steps.learning_rate, color="#1d4e89")
     upper.set(title=title, ylabel="learning rate", ylim=(0, None))
     lower.plot(steps.step, steps.gradient_norm, color=TRAIN, linewidth=0.6)
-    lower.plot(steps.step, steps.gradient_norm.ewm(span=SMOOTHING_SPAN).mean(), color="#1d4e89")
+    lower.plot(steps.step, _smooth(steps.gradient_norm), color="#1d4e89")
     lower.set(xlabel="step", ylabel="gradient norm", yscale="log")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
@@ -51,6 +50,10 @@ def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
     axes.set_ylim(0, None)
     axes.legend(frameon=False, loc="lower right")
     _save(figure, picture)
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    return values.rolling(max(1, round(len(values) * SMOOTHED_SHARE)), center=True, min_periods=1).mean()
 
 
 def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:

@@ -1,7 +1,7 @@
 """What decides each stage's result: settings and code of the stage and of all stages before it.
 
 The workflow hands a recipe to Snakemake as the one param `depends` of a rule. When it differs from the one that the
-existing files were made by, the stage reruns; dates and places of files decide nothing.
+existing files were made by, the stage reruns.
 """
 
 import glob

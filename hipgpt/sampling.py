@@ -18,6 +18,7 @@ from hipgpt.tokenizer import Tokenizer
 
 TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
 
+
 class Decoder:
     """A sequence under continuation.
 
@@ -70,15 +71,30 @@ def probabilities(logits: np.ndarray, context: Sequence[int], sampling: Sampling
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
     if sampling.temperature == 0:
         return (np.arange(len(scores)) == scores.argmax()).astype(np.float64)
-    order = np.argsort(-scores, kind="stable")
-    if sampling.top_k is not None:
-        order = order[: sampling.top_k]
-    weights = np.exp((scores[order] - scores[order[0]]) / sampling.temperature)
-    weights /= weights.sum()
-    kept = 1 + int(np.searchsorted(np.cumsum(weights), sampling.top_p)) if sampling.top_p < 1 else len(order)
+    chosen = _chosen(scores, sampling)
+    weights = np.exp((scores[chosen] - scores.max()) / sampling.temperature)
     result = np.zeros(len(scores))
-    result[order[:kept]] = weights[:kept] / weights[:kept].sum()
+    result[chosen] = weights / weights.sum()
     return result
+
+
+def _chosen(scores: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+    """Return the ids that top-k and top-p leave."""
+    ids = np.arange(len(scores))
+    if sampling.top_k is not None and sampling.top_k < len(scores):
+        ids = _largest(scores, sampling.top_k, np.partition(scores, -sampling.top_k)[-sampling.top_k])
+    if sampling.top_p < 1:
+        descending = np.sort(scores[ids])[::-1]
+        cumulative = np.cumsum(np.exp((descending - descending[0]) / sampling.temperature))
+        last = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1]))
+        ids = ids[_largest(scores[ids], last + 1, descending[last])]
+    return ids
+
+
+def _largest(values: np.ndarray, count: int, smallest: float) -> np.ndarray:
+    """Return the indices of the `count` largest values, the last of which is `smallest`; of equal ones the first."""
+    above = np.flatnonzero(values > smallest)
+    return np.concatenate([above, np.flatnonzero(values == smallest)[: count - len(above)]])
 
 
 def generate(decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0) -> Iterator[int]:

@@ -55,8 +55,8 @@ Symbol symbol_at(std::string_view text, size_t at, const uint8_t* classes) {
         if ((byte(i) & 0xC0) != 0x80) return {OTHER, 1};
         code_point = code_point << 6 | (byte(i) & 0x3F);
     }
-    const bool surrogate = code_point >= 0xD800 && code_point < 0xE000;
-    if (code_point < SMALLEST[bytes] || surrogate || code_point > 0x10FFFF) return {OTHER, 1};
+    if (code_point < SMALLEST[bytes]) return {OTHER, 1};
+    // Surrogates and what lies above U+10FFFF are ill-formed too, but OTHER either way: the pieces are the same.
     return {code_point < CLASS_TABLE_SIZE ? classes[code_point] : static_cast<uint8_t>(OTHER), bytes};
 }
 

@@ -1,0 +1,142 @@
+"""Time one training step of HipGPT's CPU kernels against PyTorch's fp32, side by side, and print the ratio.
+
+    python bench/train_step.py --threads 2 --peer-python <python of an environment with torch>
+
+Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same work:
+forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile; the ratio is
+against the better of both.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
+    "S1": (128, 2, 4, 256, 5000, 32, 64),
+    "S2": (256, 8, 8, 1024, 5000, 256, 8),
+    "S3": (768, 12, 12, 3072, 50257, 256, 4),
+}
+
+
+def measure(step, warmup: int, seconds: float) -> float:
+    """Return the median milliseconds of a step."""
+    for _ in range(warmup):
+        step()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e3
+
+
+def ours(size: str, threads: int, seconds: float) -> float:
+    import numpy as np
+
+    from hipgpt.backends.device import open_device
+    from hipgpt.batches import Batches
+    from hipgpt.config import ModelConfig, TrainingConfig
+    from hipgpt.shards import Tokens
+    from hipgpt.trainer import Trainer
+
+    E, L, H, F, V, S, B = SIZES[size]
+    model = ModelConfig(V, E, L, H, F, S, "gelu", tie_embeddings=False, output_bias=False)
+    training = TrainingConfig(
+        seed=1, steps=10**6, batch_sequences=B, accumulation_steps=1, learning_rate_peak=3e-4,
+        learning_rate_floor_fraction=0.1, warmup_fraction=0, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1,
+        clip_norm=1.0, drop_probability=0.0, log_every_steps=10, validate_every_steps=10**6, validation_windows=1,
+        save_every_steps=10**6, keep_last=1, sample_every_steps=10**6, sample_prompt="a", sample_tokens=1,
+    )  # fmt: skip
+    trainer = Trainer(model, training, open_device("cpu", threads))
+    trainer.initialize()
+    tokens = np.random.default_rng(0).integers(0, V, 200_000).astype(np.uint16)
+    batches, steps = Batches(Tokens([tokens]), B, S, seed=1), iter(range(1, 10**6))
+    return measure(lambda: trainer.step(next(steps), batches), warmup=3, seconds=seconds)
+
+
+def torch_step(size: str, threads: int, seconds: float, compiled: bool) -> float:
+    import torch
+    import torch.nn.functional as functional
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    E, L, H, F, V, S, B = SIZES[size]
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention_norm, self.mlp_norm = nn.LayerNorm(E), nn.LayerNorm(E)
+            self.qkv, self.projection = nn.Linear(E, 3 * E), nn.Linear(E, E)
+            self.mlp = nn.Sequential(nn.Linear(E, F), nn.GELU(approximate="tanh"), nn.Linear(F, E))
+
+        def forward(self, x):
+            heads = self.qkv(self.attention_norm(x)).view(B, S, 3, H, E // H).permute(2, 0, 3, 1, 4)
+            attended = functional.scaled_dot_product_attention(*heads, is_causal=True)
+            x = x + self.projection(attended.transpose(1, 2).reshape(B, S, E))
+            return x + self.mlp(self.mlp_norm(x))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(V, E), nn.Embedding(S, E)
+            self.blocks, self.norm = nn.Sequential(*(Block() for _ in range(L))), nn.LayerNorm(E)
+            self.head = nn.Linear(E, V, bias=False)
+
+        def forward(self, inputs, targets):
+            x = self.blocks(self.tokens(inputs) + self.positions(torch.arange(S)))
+            return functional.cross_entropy(self.head(self.norm(x)).view(-1, V), targets.reshape(-1))
+
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    forward = torch.compile(model) if compiled else model
+    batches = torch.randint(0, V, (8, B, S + 1))
+
+    def step():
+        batch = batches[torch.randint(0, 8, ())]
+        forward(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return measure(step, warmup=3, seconds=seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="S1")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
+    parser.add_argument("--peer-python", help="python of an environment with torch; without it only ours is timed")
+    parser.add_argument("--role", choices=["ours", "eager", "compile"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    settings = arguments.size, arguments.threads, arguments.seconds
+    if arguments.role:
+        milliseconds = ours(*settings) if arguments.role == "ours" else torch_step(*settings, arguments.role == "compile")
+        print(json.dumps(milliseconds))
+        return
+
+    pythons = {"ours": sys.executable}
+    if arguments.peer_python:
+        pythons |= {"eager": arguments.peer_python, "compile": arguments.peer_python}
+    options = ["--size", arguments.size, "--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
+    times = {role: [] for role in pythons}
+    for _ in range(arguments.rounds):
+        for role, python in pythons.items():
+            done = subprocess.run([python, __file__, *options, "--role", role], stdout=subprocess.PIPE, check=True)
+            times[role].append(json.loads(done.stdout.splitlines()[-1]))
+    *_, context, batch = SIZES[arguments.size]
+    medians = {role: statistics.median(values) for role, values in times.items()}
+    for role, median in medians.items():
+        rounds = " ".join(f"{value:.1f}" for value in times[role])
+        print(f"{arguments.size} {role:8s} {median:8.1f} ms a step {context * batch / median * 1e3:10,.0f} tokens/s   rounds: {rounds}")
+    if arguments.peer_python:
+        best = min(medians["eager"], medians["compile"])
+        print(f"{arguments.size} ours / PyTorch's better mode: {medians['ours'] / best:.2f}x the time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Calls of single ops for tests: which sizes, which values, and memory that shows what a kernel did to it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import reference
+
+from hipgpt.backends.device import Device
+from hipgpt.op import Argument, Op
+from hipgpt.ops import CATALOGUE
+from hipgpt.plan import Plan
+from hipgpt.tensor import ALIGNMENT_ELEMENTS, DType, Tensor
+
+AWKWARD = (17, 31, 33, 3, 5)
+# matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
+MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
+# sizes that several threads share, or that cross a block of some kernel
+LARGE = {
+    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}],
+    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}],
+    "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
+    "cross_entropy_forward": [{"N": 21, "V": 5003}],
+    "cross_entropy_training": [{"N": 21, "V": 5003}],
+    "layernorm_forward": [{"N": 67, "C": 768}],
+    "layernorm_backward": [{"N": 67, "C": 768}],
+    "gradient_norm": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
+}
+LARGE |= {
+    name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
+}
+SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
+           "weight_decay": 0.1, "clip_norm": 1.7}  # fmt: skip
+GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32
+
+
+@dataclass(frozen=True, eq=False)  # hashable, by identity
+class Case:
+    """An op at given sizes; absent: the optional arguments that are None."""
+
+    op: Op
+    sizes: dict[str, int]
+    absent: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sizes = ",".join(f"{name}{size}" for name, size in self.sizes.items())
+        return "-".join([self.op.name, sizes, *(f"no_{name}" for name in self.absent)])
+
+
+def cases() -> Iterator[Case]:
+    """Yield every op of the catalogue at sizes of one, awkward and large, with and without what is optional."""
+    for op in CATALOGUE.values():
+        rotations = [AWKWARD[i:] + AWKWARD[:i] for i in range(3)]
+        sizes = [dict(zip(op.dimensions, rotation, strict=False)) for rotation in rotations]
+        sizes += LARGE.get(op.name, [{op.dimensions[0]: 12_293}] if len(op.dimensions) == 1 else [])
+        optional = tuple(argument.name for argument in op.arguments if argument.optional)
+        for case in [dict.fromkeys(op.dimensions, 1), *sizes]:
+            if {"S", "T"} <= set(case):
+                case["T"] = max(case["T"], case["S"])  # a sequence fits the context
+            yield Case(op, case)
+            if optional:
+                yield Case(op, case, optional)
+
+
+def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
+    """Return a value for each tensor before the call, `out` ones garbage; the same for the same case and seed."""
+    random = np.random.default_rng([seed, *case.sizes.values()])
+    values = {a.name: _draw(a, case, random) for a in case.op.arguments}
+    if case.op.name == "attention_backward":  # probabilities, so that they stay below 1
+        forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {})
+        values["logsumexp"] = forward["logsumexp"].value.astype(np.float32)
+    return values
+
+
+def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.ndarray | None:
+    sizes, name = case.sizes, argument.name
+    shape = tuple(int(size) if size.isdigit() else sizes[size] for size in argument.shape)
+    if name in case.absent:
+        return None
+    if argument.access == "out":
+        return np.full(shape, GARBAGE).view(np.int32 if argument.dtype == "i32" else np.float32)
+    if argument.dtype == "i32":
+        limits = {"tokens": "V", "targets": "V", "positions": "T"}
+        if name == "counters":
+            return np.array([-7, 11, 1234, 2], np.int32)
+        limit = sizes["T"] - sizes["S"] + 1 if name == "starts" else sizes[limits[name]]
+        return random.integers(limit, size=shape, dtype=np.int32)
+    values = random.normal(size=shape)
+    if name in ("rstd", "norm", "second_moment", "schedule"):
+        values = np.abs(values) + 0.25
+    elif name == "logits":  # quarters: some are equal; one far above the rest: exp_f32 clamps for the others of its row
+        values = np.round(values * 12) / 4
+        values[0, -1] = 300
+    elif case.op.family == "activation" and name == "x":
+        values *= 4
+        values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
+    return values.astype(np.float32)
+
+
+class Memory:
+    """The tensors of a call, each between two stretches of garbage that nothing may read or write."""
+
+    def __init__(self, device: Device, case: Case, values: dict[str, np.ndarray | None]):
+        self.device, self.case, self.tensors, self._whole = device, case, [], {}
+        for argument in case.op.arguments:
+            self.tensors.append(self._place(argument.name, values[argument.name]))
+
+    def _place(self, name: str, values: np.ndarray | None) -> Tensor | None:
+        if values is None:
+            return None
+        dtype = DType.I32 if values.dtype == np.int32 else DType.F32
+        elements, guard = values.size, ALIGNMENT_ELEMENTS
+        address, owner = self.device.allocate((elements + 2 * guard) * dtype.size_bytes)
+        whole = Tensor(name, (elements + 2 * guard,), dtype, address, owner)
+        contents = np.full(whole.shape, GARBAGE).view(dtype.numpy)
+        contents[guard:-guard] = values.ravel()
+        self.device.write(whole, contents)
+        self._whole[name] = whole
+        return whole.rows(guard, guard + elements).view(*values.shape)
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Run the op once; return every tensor afterwards."""
+        plan = Plan(self.device, "test", [tensor for tensor in self.tensors if tensor])
+        plan(self.case.op, *self.tensors, **{name: SCALARS[name] for name, _ in self.case.op.scalars})
+        plan.run()
+        names = [argument.name for argument in self.case.op.arguments]
+        return {n: self.device.read(t) for n, t in zip(names, self.tensors, strict=True) if t}
+
+    def surroundings(self) -> np.ndarray:
+        """Return the words around all tensors, each GARBAGE unless a kernel wrote there."""
+        guard = ALIGNMENT_ELEMENTS
+        words = [self.device.read(whole).view(np.uint32) for whole in self._whole.values()]
+        return np.concatenate([part for word in words for part in (word[:guard], word[-guard:])])

@@ -1,0 +1,278 @@
+"""What a Plan refuses, in which words; what it records; and the memory it reasons about."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded_model import MODEL, RecordedModel, draw_batch
+
+from hipgpt.backends.device import open_device
+from hipgpt.backends.null import NullDevice
+from hipgpt.op import ContractError, op
+from hipgpt.ops import CATALOGUE, DROPOUT, GELU_BACKWARD, LAYERNORM_FORWARD, MATMUL_BACKWARD_WEIGHT, MATMUL_FORWARD
+from hipgpt.plan import Plan, WrittenMemory
+from hipgpt.tensor import ALIGNMENT_ELEMENTS, Arena, DType, Field, Tensor
+
+
+@pytest.fixture
+def null():
+    return NullDevice()
+
+
+def tensors(device, dtype=DType.F32, **shapes):
+    """Return new tensors by name."""
+    fields = [Field(name, shape, dtype) for name, shape in shapes.items()]
+    arena = Arena(device, "test", fields)
+    return [arena[name] for name in shapes]
+
+
+def refusal(plan, *call, **scalars) -> str:
+    """Return the message with which a plan refuses a call; a refused call is not recorded."""
+    before = list(plan.launches)
+    with pytest.raises(ContractError) as refused:
+        plan(*call, **scalars)
+    assert plan.launches == before
+    return str(refused.value)
+
+
+def layernorm(device, **changed):
+    """Return the tensors of LAYERNORM_FORWARD for N=3, C=64, some in other shapes."""
+    shapes = {"y": (3, 64), "mean": (3,), "rstd": (3,), "x": (3, 64), "gamma": (64,), "beta": (64,)} | changed
+    return tensors(device, **shapes)
+
+
+def test_wrong_dimension_names_op_argument_got_and_expected(null):
+    made = layernorm(null, gamma=(63,))
+    message = refusal(Plan(null, "p", made), LAYERNORM_FORWARD, *made, epsilon=1e-5)
+    assert message == "layernorm_forward: gamma has C=63, but an earlier argument has C=64"
+
+
+def test_wrong_fixed_dimension_shows_both_shapes(null):
+    y, x = tensors(null, y=(8,), x=(8,))
+    (counters,) = tensors(null, DType.I32, counters=(3,))
+    message = refusal(Plan(null, "p", [x, counters]), DROPOUT, y, x, counters, drop_probability=0.1, stream=0)
+    assert message == "dropout: counters (test.counters) has shape (3,), expected (4)"
+
+
+def test_wrong_rank_shows_both_shapes(null):
+    made = layernorm(null, x=(3, 8, 8))
+    message = refusal(Plan(null, "p", made), LAYERNORM_FORWARD, *made, epsilon=1e-5)
+    assert message == "layernorm_forward: x (test.x) has shape (3, 8, 8), expected (N, C)"
+
+
+def test_wrong_dtype_shows_both(null):
+    (x,) = tensors(null, DType.I32, x=(8,))
+    (gradient,) = tensors(null, gradient=(8,))
+    message = refusal(Plan(null, "p", [x, gradient]), GELU_BACKWARD, gradient, x)
+    assert message == "gelu_backward: x (test.x) has dtype i32, expected f32"
+
+
+def test_wrong_number_of_tensors_lists_the_arguments(null):
+    y, x, weight = tensors(null, y=(2, 3), x=(2, 4), weight=(3, 4))
+    message = refusal(Plan(null, "p", [x, weight]), MATMUL_FORWARD, y, x, weight)
+    assert message == "matmul_forward: got 3 tensors, expected 4 (y, x, weight, bias)"
+
+
+@pytest.mark.parametrize("scalars", [{}, {"eps": 1e-5}, {"epsilon": 1e-5, "scale": 1.0}])
+def test_wrong_scalars_show_both_lists(null, scalars):
+    made = layernorm(null)
+    message = refusal(Plan(null, "p", made), LAYERNORM_FORWARD, *made, **scalars)
+    assert message == f"layernorm_forward: got scalars {sorted(scalars)}, expected ['epsilon']"
+
+
+def test_none_where_an_argument_is_required_is_refused(null):
+    y, x = tensors(null, y=(2, 3), x=(2, 4))
+    message = refusal(Plan(null, "p", [x]), MATMUL_FORWARD, y, x, None, None)
+    assert message == "matmul_forward: weight is None, but it is not optional"
+
+
+def test_none_where_an_argument_is_optional_is_taken(null):
+    y, x, weight = tensors(null, y=(2, 3), x=(2, 4), weight=(3, 4))
+    plan = Plan(null, "p", [x, weight])
+    plan(MATMUL_FORWARD, y, x, weight, None)
+    assert plan.launches[0].sizes == {"N": 2, "O": 3, "C": 4}
+
+
+@pytest.mark.parametrize("start", [0, 1, 15])
+def test_output_that_overlaps_an_input_is_refused(null, start):
+    (both,) = tensors(null, both=(32,))
+    message = refusal(Plan(null, "p", [both]), GELU_BACKWARD, both.rows(start, start + 16), both.rows(0, 16))
+    assert message == f"gelu_backward: gradient (test.both[{start}:{start + 16}]) overlaps x (test.both[0:16])"
+
+
+def test_neighbours_do_not_overlap(null):
+    (both,) = tensors(null, both=(32,))
+    plan = Plan(null, "p", [both])
+    plan(GELU_BACKWARD, both.rows(0, 16), both.rows(16, 32))
+    assert len(plan.launches) == 1
+
+
+def test_outputs_that_overlap_are_refused(null):
+    dweight, dy, x = tensors(null, dweight=(3, 4), dy=(2, 3), x=(2, 4))
+    dbias = dweight.view(12).rows(9, 12)
+    plan = Plan(null, "p", [dweight, dy, x])
+    message = refusal(plan, MATMUL_BACKWARD_WEIGHT, dweight, dbias, dy, x)
+    assert message == "matmul_backward_weight: dweight (test.dweight) overlaps dbias (test.dweight[9:12])"
+
+
+def test_inputs_may_overlap(null):
+    y, x = tensors(null, y=(2, 2), x=(2, 2))
+    plan = Plan(null, "p", [x])
+    plan(MATMUL_FORWARD, y, x, x, None)
+    assert len(plan.launches) == 1
+
+
+def test_reading_what_nothing_wrote_is_refused(null):
+    y, x, weight, gradient = tensors(null, y=(2, 3), x=(2, 4), weight=(3, 4), gradient=(6,))
+    plan = Plan(null, "p", [x, gradient])
+    message = refusal(plan, MATMUL_FORWARD, y, x, weight, None)
+    assert message == "matmul_forward: weight (test.weight) is read, but nothing has written it"
+    message = refusal(plan, GELU_BACKWARD, gradient, y.view(6))
+    assert message == "gelu_backward: x (test.y) is read, but nothing has written it"
+
+
+@pytest.mark.parametrize("access", ["add", "inout"])
+def test_adding_to_what_nothing_wrote_is_refused(null, access):
+    accumulate = op("accumulate", "none", f"{access} y f32 (N)\nin x f32 (N)")
+    y, x = tensors(null, y=(8,), x=(8,))
+    message = refusal(Plan(null, "p", [x]), accumulate, y, x)
+    assert message == "accumulate: y (test.y) is read, but nothing has written it"
+
+
+def test_an_output_may_be_read_afterwards(null):
+    y, x, gradient = tensors(null, y=(8,), x=(8,), gradient=(8,))
+    plan = Plan(null, "p", [x, gradient])
+    plan(CATALOGUE["gelu_forward"], y, x)
+    plan(GELU_BACKWARD, gradient, y)
+    assert [launch.op.name for launch in plan.launches] == ["gelu_forward", "gelu_backward"]
+
+
+def test_half_an_output_does_not_stand_for_all_of_it(null):
+    y, x = tensors(null, y=(8,), x=(8,))
+    plan = Plan(null, "p", [x])
+    plan(CATALOGUE["gelu_forward"], y.rows(0, 4), x.rows(0, 4))
+    assert "nothing has written it" in refusal(plan, GELU_BACKWARD, x, y)
+
+
+def test_recording_after_a_run_is_refused(null):
+    y, x = tensors(null, y=(8,), x=(8,))
+    plan = Plan(null, "forward", [x])
+    plan(CATALOGUE["gelu_forward"], y, x)
+    plan.run()
+    message = refusal(plan, CATALOGUE["gelu_forward"], y, x)
+    assert message == "gelu_forward: plan forward has run; a plan is recorded once, then only replayed"
+
+
+@pytest.mark.parametrize("line", ["inn x f32 (N)", "in x f32 N"])
+def test_a_contract_that_does_not_read_so_is_refused(line):
+    with pytest.raises(ValueError, match="broken: cannot read the line"):
+        op("broken", "none", line)
+
+
+def test_a_scalar_of_another_type_is_refused():
+    with pytest.raises(ValueError, match="broken: scalar types are"):
+        op("broken", "none", "in x f32 (N)", scalars="scale f64")
+
+
+MEMORY = 40
+ranges = st.tuples(st.integers(0, MEMORY - 1), st.integers(1, 12)).map(lambda r: (r[0], min(MEMORY, sum(r))))
+
+
+@given(st.lists(ranges, max_size=12), ranges)
+def test_written_memory_is_a_set_of_bytes(written, asked):
+    def piece(start, stop):
+        return Tensor("piece", (stop - start,), EIGHT_BITS, start, None)
+
+    memory, model = WrittenMemory(), set()
+    for first, last in written:
+        memory.add(piece(first, last))
+        model |= set(range(first, last))
+    assert memory.covers(piece(*asked)) == (set(range(*asked)) <= model)
+
+
+class EIGHT_BITS:
+    """Stands for a DType of one byte, so that addresses count elements."""
+
+    size_bytes = 1
+
+
+@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=8))
+def test_arena_places_fields_in_order_on_aligned_disjoint_offsets(shapes):
+    device = NullDevice()
+    fields = [Field(f"f{i}", tuple(shape)) for i, shape in enumerate(shapes)]
+    arena = Arena(device, "arena", fields)
+    end = 0
+    for field in fields:
+        assert arena.offsets[field.name] >= end
+        assert arena.offsets[field.name] % ALIGNMENT_ELEMENTS == 0
+        assert arena[field.name].address == arena.flat.address + 4 * arena.offsets[field.name]
+        assert arena[field.name].shape == field.shape
+        end = arena.offsets[field.name] + field.elements
+    assert end <= arena.flat.elements < end + ALIGNMENT_ELEMENTS
+    assert Arena(device, "another", fields).offsets == arena.offsets
+
+
+def test_arenas_of_a_device_do_not_overlap(null):
+    arenas = [Arena(null, str(i), [Field("x", (i + 1,)), Field("y", (200,))]) for i in range(3)]
+    spans = [(arena.flat.address, arena.flat.address + arena.flat.size_bytes) for arena in arenas]
+    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+
+
+@pytest.mark.parametrize("fields", [
+    [Field("x", (2,)), Field("x", (3,))],
+    [Field("x", (2,)), Field("y", (3,), DType.I32)],
+], ids=["name twice", "two dtypes"])  # fmt: skip
+def test_a_table_that_no_arena_can_hold_is_refused(null, fields):
+    with pytest.raises(ValueError, match="arena: [xy] is listed twice or has another dtype"):
+        Arena(null, "arena", fields)
+
+
+def test_a_view_keeps_the_number_of_elements(null):
+    (x,) = tensors(null, x=(4, 6))
+    assert x.view(3, 8).address == x.address
+    with pytest.raises(ValueError, match=r"test.x: cannot view shape \(4, 6\) as \(5, 5\)"):
+        x.view(5, 5)
+
+
+def test_rows_are_a_part_of_the_same_memory(null):
+    (x,) = tensors(null, x=(4, 6))
+    part = x.rows(1, 3)
+    assert (part.shape, part.address) == ((2, 6), x.address + 6 * 4)
+    for start, stop in ((-1, 2), (2, 2), (3, 5)):
+        with pytest.raises(ValueError, match=f"test.x: rows {start}:{stop} of 4"):
+            x.rows(start, stop)
+
+
+def test_null_device_records_the_plan_of_a_real_one():
+    def launches(device):
+        plan = RecordedModel(device, MODEL, drop_probability=0.1).training
+        return [(launch.op.name, launch.sizes, launch.scalars, launch.bytes_moved) for launch in plan.launches]
+
+    assert launches(NullDevice()) == launches(open_device("cpu", threads=1))
+
+
+def test_null_device_counts_the_bytes_of_every_arena(null):
+    recorded = RecordedModel(null, MODEL)
+    needed = sum(arena.flat.size_bytes for arena in recorded.arenas)
+    alignment = 128 * len(recorded.arenas)
+    assert needed <= null.allocated_bytes <= needed + alignment
+
+
+def test_null_device_computes_nothing(null):
+    recorded = RecordedModel(null, MODEL)
+    recorded.train(*draw_batch(MODEL, 3))
+    assert all((values == 0).all() for values in recorded.read_gradients().values())
+
+
+def test_launch_counts_bytes_and_operations(null):
+    y, x, weight, bias = tensors(null, y=(2, 3), x=(2, 4), weight=(3, 4), bias=(3,))
+    plan = Plan(null, "p", [x, weight, bias])
+    plan(MATMUL_FORWARD, y, x, weight, bias)
+    assert plan.launches[0].operations == 2 * 2 * 3 * 4
+    assert plan.launches[0].bytes_moved == 4 * (2 * 3 + 2 * 4 + 3 * 4 + 3)
+
+
+def test_what_is_added_to_counts_as_read_and_written(null):
+    gradient, x = tensors(null, gradient=(8,), x=(8,))
+    plan = Plan(null, "p", [gradient, x])
+    plan(GELU_BACKWARD, gradient, x)
+    assert plan.launches[0].bytes_moved == 4 * 3 * 8

@@ -1,0 +1,165 @@
+"""Interrupted and resumed runs give the same bytes as undisturbed ones; foreign state is refused."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from workflow_copy import Project
+
+from hipgpt.backends.device import open_device
+from hipgpt.checkpoint import load_checkpoint
+from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.errors import UserError
+from hipgpt.shards import Tokens
+from hipgpt.trainer import Splits, Trainer
+from hipgpt.training import Interrupted, Run
+
+MODEL = ModelConfig(50, 16, 1, 2, 16, 8, "gelu", tie_embeddings=False, output_bias=True)
+TRAINING = TrainingConfig(
+    seed=3, steps=30, batch_sequences=4, accumulation_steps=2, learning_rate_peak=1e-2, learning_rate_floor_fraction=0.1,
+    warmup_fraction=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0, drop_probability=0.1,
+    log_every_steps=4, validate_every_steps=7, validation_windows=9, save_every_steps=5, keep_last=2,
+    sample_every_steps=10, sample_prompt="a", sample_tokens=1,
+)  # fmt: skip
+CSVS = ("metrics.csv", "validation.csv")
+FINGERPRINT = {"model": dataclasses.asdict(MODEL), "tokenizer_sha256": "t", "code": "c"}
+
+
+def make_run(folder, training=TRAINING, fingerprint=FINGERPRINT, threads=1, sampler=lambda weights: lambda: "sample"):
+    random = np.random.default_rng(0)
+    train, validation = (Tokens([random.integers(0, 50, size).astype(np.uint16)]) for size in (999, 200))
+    trainer = Trainer(MODEL, training, open_device("cpu", threads))
+    return Run(trainer, Splits(train, validation, np.ones(50, np.int64)), folder, fingerprint, sampler)
+
+
+def stop_before_step(run: Run, step: int, action) -> None:
+    """Make the run call `action` when it is about to train `step`."""
+    train = run.trainer.step
+
+    def train_or_act(now, batches):
+        if now == step:
+            action()
+        train(now, batches)
+
+    run.trainer.step = train_or_act
+
+
+def files(folder) -> dict[str, bytes]:
+    names = [*CSVS, "training_samples.txt", "checkpoints/best.safetensors", "checkpoints/last.safetensors"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    make_run(folder).run()
+    return files(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 7, 10, 29])
+def test_a_signal_finishes_the_step_and_the_resumed_run_gives_the_same_bytes(tmp_path, undisturbed, number, step):
+    run = make_run(tmp_path)
+    stop_before_step(run, step, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(Interrupted, match=f"stopped after step {step} of 30, state saved"):
+        run.run()
+    assert not (tmp_path / "checkpoints").exists()
+    for name in CSVS:  # Snakemake deletes the declared outputs of a failed job
+        (tmp_path / name).unlink()
+    make_run(tmp_path).run()
+    assert files(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("step", [4, 14, 26])
+def test_a_crash_between_saves_goes_back_to_the_last_state_and_gives_the_same_bytes(tmp_path, undisturbed, step):
+    class Crash(Exception):
+        pass
+
+    def crash():
+        raise Crash
+
+    run = make_run(tmp_path)
+    stop_before_step(run, step, crash)
+    with pytest.raises(Crash):
+        run.run()
+    make_run(tmp_path).run()
+    assert files(tmp_path) == undisturbed
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path, undisturbed):
+    make_run(tmp_path, threads=2).run()
+    assert files(tmp_path) == undisturbed
+
+
+def test_a_seed_changes_the_run(tmp_path, undisturbed):
+    make_run(tmp_path, dataclasses.replace(TRAINING, seed=4)).run()
+    assert files(tmp_path)["metrics.csv"] != undisturbed["metrics.csv"]
+
+
+@pytest.mark.parametrize("key, value", [("model", {"embed_dim": 8}), ("tokenizer_sha256", "u"), ("code", "d")])
+def test_a_state_of_another_config_data_or_code_is_set_aside(tmp_path, undisturbed, caplog, key, value):
+    foreign = make_run(tmp_path, fingerprint={**FINGERPRINT, key: value})
+    stop_before_step(foreign, 12, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted):
+        foreign.run()
+    with caplog.at_level("INFO", "hipgpt"):
+        make_run(tmp_path).run()
+    assert "this state belongs to another run" in caplog.text and key in caplog.text
+    assert (tmp_path / "state.refused").is_dir()
+    assert files(tmp_path) == undisturbed
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_state(tmp_path):
+    run = make_run(tmp_path)
+    weights = run.trainer.weights.flat
+    poison = np.full(weights.shape, np.nan, np.float32)
+    stop_before_step(run, 13, lambda: run.trainer.device.write(weights, poison))
+    with pytest.raises(UserError, match=r"step 13: loss is nan.*last good state is .*step_00000010.*learning_rate_peak"):
+        run.run()
+    assert b"nan" not in (tmp_path / "metrics.csv").read_bytes()
+
+
+def test_keep_last_states_are_kept_and_best_holds_the_lowest_validation_loss(tmp_path):
+    run = make_run(tmp_path)
+    run.run()
+    assert run.states.steps() == [25, 30]
+    rows = [line.split(",") for line in (tmp_path / "validation.csv").read_text().splitlines()[1:]]
+    best = min(rows, key=lambda row: float(row[2]))
+    _, metadata = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
+    assert metadata["step"] == int(best[0])
+    assert metadata["validation_loss_nats_per_token"] == pytest.approx(float(best[2]), rel=1e-6)
+
+
+def test_accumulated_batches_are_seen_once_each(tmp_path):
+    seen = []
+    run = make_run(tmp_path)
+    batch = run.batches.batch
+    run.batches.batch = lambda step: seen.append(step) or batch(step)
+    run.run()
+    assert seen == list(range(60))
+
+
+def test_ctrl_c_in_the_terminal_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path):
+    twin, project = Project(tmp_path / "undisturbed"), Project(tmp_path / "interrupted")
+    steps = ("--config", "training={steps: 3000}")
+    process = subprocess.Popen(
+        project.command("all", *steps), cwd=project.folder, env=project.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    log = project.folder / "results/runs/default/train.log"
+    while not (log.exists() and "step 300 of" in log.read_text()):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "state saved; the same command goes on from there" in output and "Traceback" not in output
+    assert process.returncode != 0
+    assert "resuming after step" in project.snakemake("all", *steps)
+    twin.snakemake("all", *steps)
+    for name in CSVS:
+        path = f"results/runs/default/{name}"
+        assert (project.folder / path).read_bytes() == (twin.folder / path).read_bytes()

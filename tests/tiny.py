@@ -1,0 +1,105 @@
+"""A model small enough to compute a second way: its shape, weights whose predictions differ, its tokenizer, its logits."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import reference
+from rounding import Rounded
+
+from hipgpt.backends.device import Device
+from hipgpt.checkpoint import save_checkpoint, write_arena
+from hipgpt.config import ModelConfig
+from hipgpt.model import LAYERNORM_EPSILON, Network, Weights, activations, parameters
+from hipgpt.plan import Plan
+from hipgpt.tensor import Arena, DType, Field
+from hipgpt.tokenizer import Tokenizer, train
+
+TEXT = "".join(f"Enter Falstaff, number {n}: to be, or not to be? élan 語!\n" for n in range(200)).encode()
+MODEL = ModelConfig(
+    vocab_size=300,
+    embed_dim=12,
+    num_layers=2,
+    num_heads=3,
+    mlp_dim=20,
+    context_length=8,
+    activation="gelu",
+    tie_embeddings=False,
+    output_bias=True,
+)
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
+    return train([TEXT], MODEL.vocab_size)
+
+
+def draw_arrays(model: ModelConfig = MODEL, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return weights by name, every one of them away from its initial value, so that none can be forgotten.
+
+    Large embeddings keep each LayerNorm from magnifying rounding errors: the bounds of `logits` stay far below them.
+    """
+    random = np.random.default_rng(seed)
+    std = {field.name: 4.0 if "embedding" in field.name else 0.1 for field in parameters(model)}
+    return {f.name: random.normal(f.mean, std[f.name], f.shape).astype(np.float32) for f in parameters(model)}
+
+
+def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> Weights:
+    """Return the weights on the device."""
+    arena = Arena(device, "weights", parameters(model))
+    write_arena(device, arena, arrays)
+    return Weights(arena, model)
+
+
+def save_run(results: Path, name: str = "default", model: ModelConfig = MODEL, seed: int = 0) -> Path:
+    """Write what the stages train and train_tokenizer leave of a finished run; return its folder."""
+    folder = results / "runs" / name
+    metadata = {"model": asdict(model), "step": 7, "tokenizer_sha256": tokenizer().sha256}
+    save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)
+    (folder / "model").mkdir()
+    tokenizer().save(folder / "model" / "tokenizer.json")
+    return folder
+
+
+def network_logits(device: Device, model: ModelConfig, weights: Weights, tokens: Sequence[int]) -> np.ndarray:
+    """Return the logits (S, V) f32 of one forward pass over all tokens at once."""
+    S = len(tokens)
+    inputs = Arena(device, "inputs", [Field("tokens", (1, S), DType.I32), Field("starts", (1,), DType.I32)])
+    saved = Arena(device, "activations", activations(model, 1, S))
+    plan = Plan(device, "whole", [weights.arena.flat, inputs.flat])
+    Network(model, weights, saved, inputs["tokens"], inputs["starts"]).forward(plan)
+    device.write(inputs["tokens"], np.array([tokens], np.int32))
+    plan.run()
+    return device.read(saved["logits"])
+
+
+def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequence[int]) -> Rounded:
+    """Return the logits (S, V) in float64 with the bound that any f32 evaluation of the formulas keeps."""
+    w = {name: Rounded(array) for name, array in arrays.items()}
+    S, E, H = len(tokens), model.embed_dim, model.num_heads
+
+    def linear(x: Rounded, name: str) -> Rounded:
+        return reference.matmul_forward(x, w[f"{name}.weight"], w.get(f"{name}.bias"))["y"]
+
+    def norm(x: Rounded, name: str) -> Rounded:
+        gamma, beta, epsilon = w[f"{name}.gamma"], w[f"{name}.beta"], Rounded(np.float32(LAYERNORM_EPSILON))
+        return reference.layernorm_forward(x, gamma, beta, epsilon)["y"]
+
+    def attention(qkv: Rounded) -> Rounded:
+        shape = 1, S, 3, H, E // H
+        heads = Rounded(qkv.value.reshape(shape), qkv.error.reshape(shape))
+        y = reference.attention_forward(heads, S)["y"]
+        return Rounded(y.value.reshape(S, E), y.error.reshape(S, E))
+
+    activate = {"gelu": reference.gelu_forward, "relu": reference.relu_forward}[model.activation]
+    x = w["token_embedding.weight"][list(tokens)] + w["position_embedding.weight"][:S]
+    for i in range(model.num_layers):
+        block = f"block{i}"
+        x = x + linear(attention(linear(norm(x, f"{block}.attention_norm"), f"{block}.qkv")), f"{block}.projection")
+        hidden = activate(linear(norm(x, f"{block}.mlp_norm"), f"{block}.mlp_in"))["y"]
+        x = x + linear(hidden, f"{block}.mlp_out")
+    if model.tie_embeddings:
+        w["output.weight"] = w["token_embedding.weight"]
+    return linear(norm(x, "final_norm"), "output")
