@@ -33,7 +33,8 @@ def measure(step, warmup: int, seconds: float) -> float:
     return statistics.median(times) * 1e3
 
 
-def ours(size: str, threads: int, seconds: float) -> float:
+def make_trainer(size: str, threads: int):
+    """Return a trainer of that size with initial weights, and batches of random tokens."""
     import numpy as np
 
     from hipgpt.backends.device import open_device
@@ -53,7 +54,12 @@ def ours(size: str, threads: int, seconds: float) -> float:
     trainer = Trainer(model, training, open_device("cpu", threads))
     trainer.initialize()
     tokens = np.random.default_rng(0).integers(0, V, 200_000).astype(np.uint16)
-    batches, steps = Batches(Tokens([tokens]), B, S, seed=1), iter(range(1, 10**6))
+    return trainer, Batches(Tokens([tokens]), B, S, seed=1)
+
+
+def ours(size: str, threads: int, seconds: float) -> float:
+    trainer, batches = make_trainer(size, threads)
+    steps = iter(range(1, 10**6))
     return measure(lambda: trainer.step(next(steps), batches), warmup=3, seconds=seconds)
 
 

@@ -22,9 +22,10 @@ def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: in
     """Return the loss in nats, (N - 1,), of each token of `text` after the first, under a back-off n-gram model of `train`.
 
     Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h), with
-    d = n1 / (n1 + 2 n2) of the n-grams seen once and twice; unseen histories take the shorter one's p; the unigram is
-    (n(w) + 1) / (N + V). Ney, Essen & Kneser 1994, "On structuring probabilistic dependences in stochastic language
-    modelling". The first tokens of the text have shorter histories.
+    d = n1 / (n1 + 2 n2) of the n-grams seen once and twice, 1/2 if none was seen once (d = 0 would leave nothing for what
+    is new); unseen histories take the shorter one's p; the unigram is (n(w) + 1) / (N + V). Ney, Essen & Kneser 1994, "On
+    structuring probabilistic dependences in stochastic language modelling". The text's first tokens have shorter
+    histories.
     """
     counts = np.bincount(train, minlength=vocab_size)
     probability = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
@@ -33,7 +34,7 @@ def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: in
         histories, begins, types = np.unique(seen // vocab_size, return_index=True, return_counts=True)
         totals = np.add.reduceat(seen_counts, begins)
         once, twice = (int((seen_counts == n).sum()) for n in (1, 2))
-        discount = once / (once + 2 * twice) if once else 0.0
+        discount = once / (once + 2 * twice) if once else 0.5
         wanted = _keys(text, length, vocab_size)
         n_word, n_history = _look_up(seen, seen_counts, wanted), _look_up(histories, totals, wanted // vocab_size)
         n_types = _look_up(histories, types, wanted // vocab_size)

@@ -103,8 +103,9 @@ class StateFolder:
         return self.folder / "best.safetensors"
 
     def steps(self) -> list[int]:
-        """Return the saved steps, oldest first."""
-        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*[0-9]"))
+        """Return the saved steps, oldest first; a state whose arrays were deleted is none."""
+        states = self.folder.glob("step_*[0-9]/state.safetensors")
+        return sorted(int(path.parent.name.removeprefix("step_")) for path in states)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}"

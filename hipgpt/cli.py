@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 from hipgpt.config import DEFAULT_RUN, SamplingConfig
@@ -12,34 +11,36 @@ from hipgpt.errors import UserError, exit_on_user_error
 HELP = {
     "num_tokens": "longest continuation, in tokens",
     "temperature": "divides the logits; 0 takes the likeliest token",
-    "top_k": "sample among the k likeliest tokens (default: all)",
+    "top_k": "sample among the k likeliest tokens",
     "top_p": "sample among the likeliest tokens that together have this probability",
     "repetition_penalty": "above 1, makes tokens of the context less likely",
     "seed": "same seed, same text",
 }
 TYPES = {"num_tokens": int, "top_k": int, "seed": int}
+DEVICES = ("auto", "cpu")
 
 
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Use what the workflow trained.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_generate(commands.add_parser("generate", help="continue a text with a trained run", formatter_class=argparse.ArgumentDefaultsHelpFormatter))
+    _add_generate(commands.add_parser("generate", help="continue a text with a trained run"))
     arguments = parser.parse_args()
     arguments.command(arguments)
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=generate)
-    parser.add_argument("--run", default=DEFAULT_RUN, help="its name in config.yaml")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's results folder")
-    parser.add_argument("--prompt", default="", help="text to continue; empty: begin a document")
-    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--run", default=DEFAULT_RUN, help="its name in config.yaml (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's folder (default: %(default)s)")
+    parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="auto: the best present (default: %(default)s)")
     defaults = SamplingConfig(num_tokens=100)
-    for field in fields(SamplingConfig):
-        if field.name in HELP:
-            option = f"--{field.name.replace('_', '-')}"
-            parser.add_argument(option, type=TYPES.get(field.name, float), default=getattr(defaults, field.name), help=HELP[field.name])
+    for name, about in HELP.items():
+        default = getattr(defaults, name)
+        shown = f"{about} (default: {'all' if default is None else default})"
+        option, metavar = f"--{name.replace('_', '-')}", name.split("_")[-1].upper()
+        parser.add_argument(option, type=TYPES.get(name, float), default=default, metavar=metavar, help=shown)
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -50,18 +51,20 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.tokenizer import Tokenizer
 
     folder = arguments.results / "runs" / arguments.run
-    checkpoint = folder / "checkpoints" / "best.safetensors"
-    if not checkpoint.exists():
-        finished = sorted(path.parents[1].name for path in folder.parent.glob("*/checkpoints/best.safetensors"))
-        raise UserError(f"--run: no finished run {arguments.run!r} in {folder.parent}; found: {', '.join(finished) or 'none'}; run snakemake first")
+    finished = sorted(path.parents[1].name for path in folder.parent.glob("*/model/tokenizer.json"))
+    if arguments.run not in finished:
+        found = f"no finished run {arguments.run!r} in {folder.parent}; found: {', '.join(finished) or 'none'}"
+        raise UserError(f"--run: {found}; run snakemake first")
     settings = SamplingConfig(**{name: getattr(arguments, name) for name in HELP})
     _check(settings)
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
     device = open_device(arguments.device)
+    checkpoint = folder / "checkpoints" / "best.safetensors"
     decoder = sampling.Decoder(device, *load_weights(checkpoint, device, tokenizer.sha256))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    prompt = tokenizer.encode(arguments.prompt).tolist()
     sys.stdout.write(arguments.prompt)
-    for token in sampling.generate(decoder, tokenizer.encode(arguments.prompt).tolist(), settings, tokenizer.end_of_text):
+    for token in sampling.generate(decoder, prompt, settings, tokenizer.end_of_text):
         sys.stdout.write(text.decode(tokenizer.token_bytes(token)))
         sys.stdout.flush()
     sys.stdout.write(text.decode(b"", final=True) + "\n")
@@ -74,7 +77,7 @@ def _check(settings: SamplingConfig) -> None:
         "top_k": (settings.top_k is None or settings.top_k >= 1, ">= 1"),
         "top_p": (0 < settings.top_p <= 1, "> 0 and <= 1"),
         "repetition_penalty": (settings.repetition_penalty > 0, "> 0"),
-        "seed": (settings.seed >= 0, ">= 0"),
+        "seed": (0 <= settings.seed < 2**64, ">= 0 and < 2^64"),
     }
     for name, (passed, expected) in checks.items():
         if not passed:

@@ -123,7 +123,7 @@ def load_config(config: Mapping[str, Any]) -> Config:
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
-    prefix = "" if name == DEFAULT_RUN else f"runs.{name}."
+    prefix = f"runs.{name}." if overrides else ""
     schema = {**_schema(), "required": list(RUN_KEYS)}
     sections = _coerce(_merge(base, overrides), schema)
     _validate(sections, schema, prefix)
@@ -213,7 +213,7 @@ def _explain(error: Any, prefix: str) -> str:
         known = error.schema.get("properties", {})
         unknown = next(key for key in error.instance if key not in known)
         key = f"{where}.{unknown}".lstrip(".")
-        return f"{key}: unknown key{_nearest(unknown, known)}; accepted here: {', '.join(known)}"
+        return f"{key}: unknown key{_nearest(str(unknown), known)}; accepted here: {', '.join(known)}"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = error.schema.get("properties", {}).get(missing, {}).get("description", "")

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -21,8 +22,9 @@ class UserError(Exception):
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Make a script's main() leave with a line on stderr, and no traceback, where the user can mend what went wrong.
 
-    Exit status 1 after a UserError, a full disk or a missing permission; 130 after Ctrl-C, as shells do. Every other
-    exception is a defect of ours and keeps its traceback.
+    Exit status 1 after a UserError, a full disk or a missing permission; 130 after Ctrl-C and, without a line, 141 after
+    the reader of our output has gone (`| head`), as shells do. Every other exception is a defect of ours and keeps its
+    traceback.
     """
 
     @functools.wraps(main)
@@ -31,6 +33,9 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
             return main(*arguments, **keywords)
         except UserError as error:
             sys.exit(f"error: {error}")
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to flush at exit
+            sys.exit(141)
         except OSError as error:
             if error.errno not in SURROUNDINGS:
                 raise

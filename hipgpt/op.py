@@ -82,10 +82,12 @@ class Op:
         label = act.label if argument.dtype == "act" else argument.dtype
         if tensor.dtype.label != label:
             raise ContractError(f"{where} ({tensor.name}) has dtype {tensor.dtype.label}, expected {label}")
-        numbers = [(int(name), size) for name, size in zip(argument.shape, tensor.shape, strict=False) if name.isdigit()]
-        if len(tensor.shape) != len(argument.shape) or any(number != size for number, size in numbers):
-            raise ContractError(f"{where} ({tensor.name}) has shape {tensor.shape}, expected ({', '.join(argument.shape)})")
-        for name, size in zip(argument.shape, tensor.shape, strict=True):
+        pairs = list(zip(argument.shape, tensor.shape, strict=False))
+        fits = len(tensor.shape) == len(argument.shape)
+        if not fits or any(name.isdigit() and int(name) != size for name, size in pairs):
+            shape = ", ".join(argument.shape)
+            raise ContractError(f"{where} ({tensor.name}) has shape {tensor.shape}, expected ({shape})")
+        for name, size in pairs:
             expected = sizes.setdefault(name, size)
             if size != expected:
                 raise ContractError(f"{where} has {name}={size}, but an earlier argument has {name}={expected}")
@@ -99,7 +101,8 @@ class Op:
                     or second.address + second.size_bytes <= tensor.address
                 )
                 if (argument.writes or other.writes) and not apart:
-                    raise ContractError(f"{self.name}: {argument.name} ({tensor.name}) overlaps {other.name} ({second.name})")
+                    what = f"{argument.name} ({tensor.name}) overlaps {other.name} ({second.name})"
+                    raise ContractError(f"{self.name}: {what}")
 
     def bytes_moved(self, tensors: Sequence[Tensor | None]) -> int:
         """Return the least memory traffic of a call in bytes: each input read once, each output written once."""

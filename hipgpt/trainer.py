@@ -72,6 +72,11 @@ class Trainer:
         network.losses(validation, targets, self._ranks)
         return micro_batch, update, validation
 
+    @property
+    def training_plans(self) -> tuple[Plan, Plan]:
+        """The plans of a step: a micro-batch, and the update after the last one."""
+        return self._micro_batch, self._update
+
     def initialize(self) -> None:
         """Draw the initial weights from the seed."""
         for field in self.weights.fields:

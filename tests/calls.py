@@ -18,8 +18,8 @@ AWKWARD = (17, 31, 33, 3, 5)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 # sizes that several threads share, or that cross a block of some kernel
 LARGE = {
-    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}],
-    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}],
+    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
+    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
     "cross_entropy_training": [{"N": 21, "V": 5003}],

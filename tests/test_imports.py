@@ -96,7 +96,7 @@ def test_an_upward_import_would_be_seen(importer, imported):
 
 @pytest.mark.parametrize("module", ["config", "errors", "recipes", "plan", "tokenizer"])
 def test_import_stays_light(module):
-    """The Snakefile imports config and recipes whenever it starts; plots and tables are for the stages that make them."""
+    """The Snakefile imports config and recipes whenever it starts; plots and tables are for their own stages."""
     program = f"import sys, hipgpt.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())

@@ -8,52 +8,76 @@
 //
 // attention_decode: one new token a sequence, at positions[b]; its key and value are put into the cache
 // (B, H, T, D), and its query attends to cache rows 0..positions[b].
-// A thread owns whole heads, so every sum has one order.
+// A thread owns whole heads, so every sum has one order. It copies a head's rows to the side, padded with zeros to whole
+// vectors, keys and values also transposed: all sums then run along vectors, none across their lanes.
 #include "../scalar.h"
 #include "parallel.h"
+#include "vector.h"
 #include <vector>
 
-static float dot(const float* a, const float* b, int64_t D) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < D; ++d) sum += a[d] * b[d];
-    return sum;
+static int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
+
+// The rows (S, D) of one head, `stride` floats apart in the source, as (S, padded D).
+static void copy_rows(std::vector<float>& rows, const float* source, int64_t S, int64_t D, int64_t stride) {
+    for (int64_t j = 0; j < S; ++j) std::copy_n(source + j * stride, D, &rows[j * padded(D)]);
 }
 
-static void add_scaled(float* target, float factor, const float* source, int64_t D) {
-#pragma omp simd
-    for (int64_t d = 0; d < D; ++d) target[d] += factor * source[d];
+// The same transposed, as (D, padded S).
+static void copy_columns(std::vector<float>& columns, const float* source, int64_t S, int64_t D, int64_t stride) {
+    for (int64_t j = 0; j < S; ++j)
+        for (int64_t d = 0; d < D; ++d) columns[d * padded(S) + j] = source[j * stride + d];
 }
 
-// One query against `length` keys and values that lie `stride` floats apart; returns the logsumexp.
-static float attend(float* y, const float* query, const float* keys, const float* values, int64_t length, int64_t stride,
-                    int64_t D, float* scores) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+// products[j] = sum over k of factors[k] matrix[k, j], for VECTORS vectors of j side by side: one sum alone would wait for
+// each of its additions.
+template <int VECTORS>
+static void combine_vectors(float* products, const float* factors, const float* matrix, int64_t terms, int64_t row_stride) {
+    Vector sums[VECTORS] = {};
+    for (int64_t k = 0; k < terms; ++k)
+        for (int v = 0; v < VECTORS; ++v) sums[v] += factors[k] * vector_at(matrix + k * row_stride + v * LANES);
+    for (int v = 0; v < VECTORS; ++v) vector_at(products + v * LANES) = sums[v];
+}
+
+// The same for whole vectors that cover 0 <= j < columns.
+static void combine(float* products, const float* factors, const float* matrix, int64_t terms, int64_t columns,
+                    int64_t row_stride) {
+    int64_t j = 0;
+    for (; j + 3 * LANES < columns; j += 4 * LANES) combine_vectors<4>(products + j, factors, matrix + j, terms, row_stride);
+    for (; j + LANES < columns; j += 2 * LANES) combine_vectors<2>(products + j, factors, matrix + j, terms, row_stride);
+    if (j < columns) combine_vectors<1>(products + j, factors, matrix + j, terms, row_stride);
+}
+
+// weights = softmax(scores), in place, over the first `length`; returns the logsumexp.
+static float softmax(float* scores, int64_t length) {
     float maximum = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < length; ++j) {
-        scores[j] = dot(query, keys + j * stride, D) * scale;
-        maximum = std::max(maximum, scores[j]);
-    }
+#pragma omp simd reduction(max : maximum)
+    for (int64_t j = 0; j < length; ++j) maximum = scores[j] > maximum ? scores[j] : maximum;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < length; ++j) {
         scores[j] = exp_f32(scores[j] - maximum);
         sum += scores[j];
     }
-    std::fill(y, y + D, 0.0f);
-    for (int64_t j = 0; j < length; ++j) add_scaled(y, scores[j] / sum, values + j * stride, D);
+    for (int64_t j = 0; j < length; ++j) scores[j] /= sum;
     return maximum + std::log(sum);
 }
 
 extern "C" void attention_forward(float* y, float* logsumexp, const float* qkv, int64_t B, int64_t S, int64_t H,
                                   int64_t D) {
+    const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
-        std::vector<float> scores(S);
+        std::vector<float> keys(D * padded(S)), values(S * padded(D)), query(D), scores(padded(S)), row(padded(D));
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, stride = 3 * H * D;
-            const float *query = qkv + b * S * stride + h * D, *keys = query + H * D, *values = keys + H * D;
-            for (int64_t i = 0; i < S; ++i)
-                logsumexp[head * S + i] = attend(y + ((b * S + i) * H + h) * D, query + i * stride, keys, values, i + 1,
-                                                 stride, D, scores.data());
+            const float* queries = qkv + b * S * stride + h * D;
+            copy_columns(keys, queries + H * D, S, D, stride);
+            copy_rows(values, queries + 2 * H * D, S, D, stride);
+            for (int64_t i = 0; i < S; ++i) {
+                for (int64_t d = 0; d < D; ++d) query[d] = queries[i * stride + d] * scale;
+                combine(scores.data(), query.data(), keys.data(), D, i + 1, padded(S));
+                logsumexp[head * S + i] = softmax(scores.data(), i + 1);
+                combine(row.data(), scores.data(), values.data(), i + 1, D, padded(D));
+                std::copy_n(row.data(), D, y + ((b * S + i) * H + h) * D);
+            }
         }
     });
 }
@@ -61,32 +85,44 @@ extern "C" void attention_forward(float* y, float* logsumexp, const float* qkv, 
 extern "C" void attention_backward(float* dqkv, const float* dy, const float* y, const float* logsumexp,
                                    const float* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+    const int64_t width = padded(D);
     parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
-        std::vector<float> p(S), ds(S);
+        std::vector<float> queries(S * width), keys(S * width), dout(S * width), dkeys(S * width), dvalues(S * width);
+        std::vector<float> key_columns(D * padded(S)), value_columns(D * padded(S)), p(padded(S)), ds(padded(S)), dq(width);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, stride = 3 * H * D, offset = b * S * stride + h * D;
-            const float *query = qkv + offset, *keys = query + H * D, *values = keys + H * D;
-            float *dquery = dqkv + offset, *dkeys = dquery + H * D, *dvalues = dkeys + H * D;
-            for (int64_t i = 0; i < S; ++i)
-                for (float* row : {dquery, dkeys, dvalues}) std::fill(row + i * stride, row + i * stride + D, 0.0f);
+            const int64_t position = b * S * H * D + h * D;
+            const float* source = qkv + offset;
+            copy_rows(queries, source, S, D, stride);
+            copy_rows(keys, source + H * D, S, D, stride);
+            copy_rows(dout, dy + position, S, D, H * D);
+            copy_columns(key_columns, source + H * D, S, D, stride);
+            copy_columns(value_columns, source + 2 * H * D, S, D, stride);
+            std::fill(dkeys.begin(), dkeys.end(), 0.0f);
+            std::fill(dvalues.begin(), dvalues.end(), 0.0f);
             for (int64_t i = 0; i < S; ++i) {
-                const int64_t position = ((b * S + i) * H + h) * D;
-                const float *dout = dy + position, *q = query + i * stride, delta = dot(dout, y + position, D);
+                const float *query = &queries[i * width], *dout_row = &dout[i * width], *out = y + position + i * H * D;
                 const float normalizer = logsumexp[head * S + i];
-                for (int64_t j = 0; j <= i; ++j) {
-                    p[j] = dot(q, keys + j * stride, D) * scale - normalizer;
-                    ds[j] = dot(dout, values + j * stride, D) - delta;
-                }
+                float delta = 0;
+                for (int64_t d = 0; d < D; ++d) delta += dout_row[d] * out[d];
+                combine(p.data(), query, key_columns.data(), D, i + 1, padded(S));
+                combine(ds.data(), dout_row, value_columns.data(), D, i + 1, padded(S));
 #pragma omp simd
                 for (int64_t j = 0; j <= i; ++j) {
-                    p[j] = exp_f32(p[j]);
-                    ds[j] *= p[j] * scale;
+                    p[j] = exp_f32(p[j] * scale - normalizer);
+                    ds[j] = (ds[j] - delta) * p[j] * scale;
                 }
-                for (int64_t j = 0; j <= i; ++j) {
-                    add_scaled(dquery + i * stride, ds[j], keys + j * stride, D);
-                    add_scaled(dkeys + j * stride, ds[j], q, D);
-                    add_scaled(dvalues + j * stride, p[j], dout, D);
-                }
+                combine(dq.data(), ds.data(), keys.data(), i + 1, D, width);
+                std::copy_n(dq.data(), D, dqkv + offset + i * stride);
+                for (int64_t j = 0; j <= i; ++j)
+                    for (int64_t d = 0; d < width; d += LANES) {
+                        vector_at(&dkeys[j * width + d]) += ds[j] * vector_at(query + d);
+                        vector_at(&dvalues[j * width + d]) += p[j] * vector_at(dout_row + d);
+                    }
+            }
+            for (int64_t j = 0; j < S; ++j) {
+                std::copy_n(&dkeys[j * width], D, dqkv + offset + H * D + j * stride);
+                std::copy_n(&dvalues[j * width], D, dqkv + offset + 2 * H * D + j * stride);
             }
         }
     });
@@ -94,15 +130,25 @@ extern "C" void attention_backward(float* dqkv, const float* dy, const float* y,
 
 extern "C" void attention_decode(float* y, float* keys, float* values, const float* qkv, const int32_t* positions,
                                  int64_t B, int64_t H, int64_t D, int64_t T) {
+    const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, 4, [=](int64_t begin, int64_t end) {
         std::vector<float> scores(T);
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, position = positions[b];
+            const int64_t b = head / H, h = head % H, length = positions[b] + 1;
             const float* query = qkv + (b * 3 * H + h) * D;
-            float *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
-            std::copy_n(query + H * D, D, cached_keys + position * D);
-            std::copy_n(query + 2 * H * D, D, cached_values + position * D);
-            attend(y + head * D, query, cached_keys, cached_values, position + 1, D, D, scores.data());
+            float *cached_keys = keys + head * T * D, *cached_values = values + head * T * D, *out = y + head * D;
+            std::copy_n(query + H * D, D, cached_keys + (length - 1) * D);
+            std::copy_n(query + 2 * H * D, D, cached_values + (length - 1) * D);
+            for (int64_t j = 0; j < length; ++j) {
+                float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t d = 0; d < D; ++d) sum += query[d] * cached_keys[j * D + d];
+                scores[j] = sum * scale;
+            }
+            softmax(scores.data(), length);
+            std::fill(out, out + D, 0.0f);
+            for (int64_t j = 0; j < length; ++j)
+                for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
         }
     });
 }

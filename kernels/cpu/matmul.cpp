@@ -8,22 +8,17 @@
 // K. Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #include "parallel.h"
+#include "vector.h"
 #include <memory>
 
-// The widest vectors of the target; ROWS * 2 sums, 2 columns of B and one of A fill its registers.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 12;
-#elif defined(__AVX2__)
-constexpr int LANES = 8, ROWS = 6;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, ROWS = 12;
+// ROWS * 2 sums, 2 vectors of B and one of A fill the registers: 32 with AVX-512 and on aarch64, else 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ROWS = 12;
 #else
-constexpr int LANES = 4, ROWS = 6;
+constexpr int ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;
 constexpr int64_t BLOCK_K = 256, BLOCK_COLUMNS = 512, FEW_ROWS = 4;
-
-typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
 struct Matrix {
     const float* data;
@@ -40,8 +35,7 @@ static void tile(int64_t K, Matrix a, const float* panel, float* c, int64_t c_st
                  const float* bias) {
     Vector sums[R][2] = {};
     for (int64_t k = 0; k < K; ++k) {
-        const Vector left = *reinterpret_cast<const Vector*>(panel + k * PANEL);
-        const Vector right = *reinterpret_cast<const Vector*>(panel + k * PANEL + LANES);
+        const Vector left = vector_at(panel + k * PANEL), right = vector_at(panel + k * PANEL + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             const float factor = *a.at(r, k);
@@ -52,16 +46,13 @@ static void tile(int64_t K, Matrix a, const float* panel, float* c, int64_t c_st
     for (int r = 0; r < R; ++r) {
         float* row = c + r * c_stride;
         if (columns == PANEL) {
-            Vector *out = reinterpret_cast<Vector*>(row), *out_right = reinterpret_cast<Vector*>(row + LANES);
-            if (start == Start::sum) {
-                *out += sums[r][0];
-                *out_right += sums[r][1];
-            } else {
-                *out = sums[r][0];
-                *out_right = sums[r][1];
-                if (start == Start::bias)
-                    for (int column = 0; column < PANEL; ++column) row[column] += bias[column];
+            if (start != Start::zero) {
+                const float* before = start == Start::sum ? row : bias;
+                sums[r][0] += vector_at(before);
+                sums[r][1] += vector_at(before + LANES);
             }
+            vector_at(row) = sums[r][0];
+            vector_at(row + LANES) = sums[r][1];
         } else {
             for (int64_t column = 0; column < columns; ++column) {
                 const float before = start == Start::sum ? row[column] : start == Start::bias ? bias[column] : 0.0f;

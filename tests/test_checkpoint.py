@@ -1,0 +1,215 @@
+"""Checkpoints and resumable state: whole or absent, of this run or refused, and never half of each."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from safetensors.numpy import load_file, save_file
+
+from hipgpt import checkpoint
+from hipgpt.checkpoint import (
+    StateFolder,
+    StateRefused,
+    differences,
+    load_checkpoint,
+    load_model,
+    load_weights,
+    read_arena,
+    save_checkpoint,
+)
+from hipgpt.errors import UserError
+
+FINGERPRINT = {"model": {"embed_dim": 8, "num_heads": 2}, "training": {"steps": 10}, "code": "aa", "device": "cpu"}
+
+
+def arrays_of(step: int) -> dict[str, np.ndarray]:
+    return {"weights.a": np.full((2, 3), step, np.float32), "weights.b": np.arange(step, step + 5, dtype=np.float32)}
+
+
+@pytest.fixture
+def live(tmp_path) -> list[Path]:
+    files = [tmp_path / "metrics.csv", tmp_path / "samples.txt"]
+    for file in files:
+        file.write_text("begun\n")
+    return files
+
+
+@pytest.fixture
+def states(tmp_path, live) -> StateFolder:
+    return StateFolder(tmp_path / "state", FINGERPRINT, keep_last=2, live_files=live)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_gives_back_arrays_and_metadata(tmp_path):
+    save_checkpoint(tmp_path / "c.safetensors", arrays_of(3), {"model": {"x": 1}, "step": 3})
+    arrays, metadata = load_checkpoint(tmp_path / "c.safetensors")
+    assert metadata == {"model": {"x": 1}, "step": 3}
+    assert {name: array.tolist() for name, array in arrays.items()} == {n: a.tolist() for n, a in arrays_of(3).items()}
+
+
+def test_weights_come_back_on_the_device(device, tmp_path):
+    run, expected = tiny.save_run(tmp_path), tiny.draw_arrays()
+    model, weights = load_weights(run / "checkpoints" / "best.safetensors", device, tiny.tokenizer().sha256)
+    assert model == tiny.MODEL
+    found = read_arena(device, weights.arena)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path):
+    for name in ("one", "other"):
+        save_checkpoint(tmp_path / name, arrays_of(3), {"model": asdict(tiny.MODEL), "step": 3})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file; run the train stage"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not a whole safetensors file .*; delete it and run"),
+        (lambda path: path.write_bytes(b""), "not a whole safetensors file .*; delete it and run the train stage again"),
+        (lambda path: save_file(load_file(path), path), "no model in its metadata, expected a checkpoint of the train"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, message):
+    path = tiny.save_run(tmp_path) / "checkpoints" / "best.safetensors"
+    damage(path)
+    with pytest.raises(UserError, match=f"best.safetensors: {message}"):
+        load_model(path, tiny.tokenizer().sha256)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays: arrays.pop("output.bias"), r"output.bias: got nothing, expected float32 \(300,\)"),
+        (lambda arrays: arrays.update({"output.bias": np.zeros(9, np.float32)}), r"output.bias: got float32 \(9,\)"),
+        (lambda arrays: arrays.update({"output.bias": np.zeros(300)}), r"output.bias: got float64 \(300,\), expected"),
+    ],
+)
+def test_a_checkpoint_without_the_model_s_weights_is_refused(tmp_path, change, message):
+    arrays = tiny.draw_arrays()
+    change(arrays)
+    save_checkpoint(tmp_path / "c", arrays, {"model": asdict(tiny.MODEL), "tokenizer_sha256": "t"})
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "c", "t")
+
+
+def test_there_is_no_state_at_first(states):
+    assert states.steps() == []
+    assert states.load_last() is None
+
+
+def test_the_last_states_are_kept_and_the_last_is_loaded(states):
+    for step in (2, 4, 6, 100_000_000):  # one more digit than the folder's name is padded to
+        states.save(step, arrays_of(step), {"step": step, "best_loss": 1.5})
+    assert states.steps() == [6, 100_000_000]
+    states.save(8, arrays_of(8), {"step": 8})
+    assert states.steps() == [8, 100_000_000]
+    arrays, progress = states.load_last()
+    assert progress == {"step": 100_000_000, "best_loss": 1.5}
+    assert (arrays["weights.a"] == 100_000_000).all()
+
+
+def test_loading_puts_the_live_files_back_as_they_were(states, live):
+    states.save(2, arrays_of(2), {"step": 2})
+    for file in live:
+        file.write_text(file.read_text() + "rows after the state was saved\n")
+    live[1].unlink()
+    states.load_last()
+    assert [file.read_text() for file in live] == ["begun\n"] * 2
+
+
+def test_saving_a_step_again_replaces_it(states, live):
+    states.save(2, arrays_of(2), {"step": 2, "try": 1})
+    live[0].write_text("second try\n")
+    states.save(2, arrays_of(2), {"step": 2, "try": 2})
+    assert states.steps() == [2]
+    assert states.load_last()[1]["try"] == 2
+    assert live[0].read_text() == "second try\n"
+
+
+@pytest.mark.parametrize("failing", ["save_checkpoint", "replacing"])
+def test_an_exception_while_saving_leaves_the_states_before_it(states, monkeypatch, failing):
+    states.save(2, arrays_of(2), {"step": 2})
+    before = contents(states.path(2))
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
+        patched.setattr(checkpoint, failing, fail)
+        states.save(4, arrays_of(4), {"step": 4})
+    assert states.steps() == [2]
+    assert contents(states.path(2)) == before
+    states.save(4, arrays_of(4), {"step": 4})
+    assert states.load_last()[1] == {"step": 4}
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, arrays_of(1), {})
+    monkeypatch.setattr("hipgpt.files.os.replace", lambda *paths: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_checkpoint(path, arrays_of(2), {})
+    assert (load_checkpoint(path)[0]["weights.a"] == 1).all()
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"code": "bb"}, "code aa -> bb"),
+        ({"training": {"steps": 20}}, "training.steps 10 -> 20"),
+        ({"model": {"embed_dim": 2, "num_heads": 8}}, "model.embed_dim 8 -> 2; model.num_heads 2 -> 8"),
+        ({"model": {"embed_dim": 8}}, "model.num_heads 2 -> None"),
+        ({"data": "d"}, "data None -> d"),
+    ],
+)
+def test_a_state_of_another_run_is_set_aside_and_what_differs_is_named(states, live, change, named):
+    states.save(2, arrays_of(2), {"step": 2})
+    before = contents(states.folder)
+    live[0].write_text("of the new run\n")
+    other = StateFolder(states.folder, FINGERPRINT | change, 2, live)
+    with pytest.raises(StateRefused) as refused:
+        other.load_last()
+    path = states.path(2)
+    assert str(refused.value) == f"{path}: this state belongs to another run ({named}); set aside as state.refused"
+    assert other.load_last() is None
+    assert contents(states.folder.with_name("state.refused")) == before
+    assert live[0].read_text() == "of the new run\n"
+
+
+def test_only_the_latest_refused_state_is_kept(states, live):
+    for code in ("bb", "cc"):
+        states.save(2, arrays_of(2), {"code": states.fingerprint["code"]})
+        states = StateFolder(states.folder, FINGERPRINT | {"code": code}, 2, live)
+        with pytest.raises(StateRefused):
+            states.load_last()
+    _, metadata = load_checkpoint(states.folder.with_name("state.refused") / "step_00000002" / "state.safetensors")
+    assert metadata["progress"] == {"code": "bb"}
+
+
+def test_a_damaged_state_is_named_and_the_one_before_it_serves_once_it_is_deleted(states):
+    for step in (2, 4):
+        states.save(step, arrays_of(step), {"step": step})
+    damaged = states.path(4) / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    with pytest.raises(UserError, match="step_00000004/state.safetensors: not a whole safetensors file .*; delete it"):
+        states.load_last()
+    damaged.unlink()
+    assert states.load_last()[1] == {"step": 2}
+    states.save(4, arrays_of(4), {"step": 4})
+    assert states.load_last()[1] == {"step": 4}
+
+
+def test_the_fingerprint_is_compared_as_it_is_read_back(states):
+    states.save(2, arrays_of(2), {"step": 2})
+    _, metadata = load_checkpoint(states.path(2) / "state.safetensors")
+    assert metadata["fingerprint"] == json.loads(json.dumps(FINGERPRINT))
+    assert differences(metadata["fingerprint"], FINGERPRINT) == []
