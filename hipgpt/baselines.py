@@ -15,17 +15,19 @@ def read_tokens(tokens: Tokens, most: int) -> np.ndarray:
     """Return the last `most` tokens of a split, (N,) int64."""
     first = max(0, len(tokens) - most)
     starts = range(first, len(tokens), BLOCK)
-    return np.concatenate([tokens.windows(np.array([s]), min(BLOCK, len(tokens) - s))[0] for s in starts]).astype(np.int64)
+    return np.concatenate([tokens.windows(np.array([s]), min(BLOCK, len(tokens) - s))[0] for s in starts]).astype(
+        np.int64
+    )
 
 
 def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
-    """Return the loss in nats, (N - 1,), of each token of `text` after the first, under a back-off n-gram model of `train`.
+    """Return the loss in nats, (N - 1,), of each token of `text` but the first, by a back-off n-gram model of `train`.
 
-    Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h), with
-    d = n1 / (n1 + 2 n2) of the n-grams seen once and twice, 1/2 if none was seen once (d = 0 would leave nothing for what
-    is new); unseen histories take the shorter one's p; the unigram is (n(w) + 1) / (N + V). Ney, Essen & Kneser 1994, "On
-    structuring probabilistic dependences in stochastic language modelling". The text's first tokens have shorter
-    histories.
+    Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h),
+    with d = n1 / (n1 + 2 n2) of the n-grams seen once and twice, or 1/2 if none was seen once: d = 0 would leave
+    nothing for what is new. Unseen histories take the shorter one's p; the unigram is (n(w) + 1) / (N + V).
+    The text's first tokens have shorter histories. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences
+    in stochastic language modelling".
     """
     counts = np.bincount(train, minlength=vocab_size)
     probability = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
@@ -60,7 +62,7 @@ def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.nda
 
 
 def lzma_bits(train: bytes, text: bytes) -> int:
-    """Return how many bits `text` adds to the LZMA stream of `train`, whose last LZMA_DICTIONARY_BYTES it can refer to."""
+    """Return how many bits `text` adds to the LZMA stream of `train`, cut to its last LZMA_DICTIONARY_BYTES."""
     known = train[-LZMA_DICTIONARY_BYTES:]
     return 8 * (len(_compress(known + text)) - len(_compress(known)))
 

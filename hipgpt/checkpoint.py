@@ -22,7 +22,8 @@ def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.n
     """Return an arena's fields by name."""
     flat = device.read(arena.flat)
     return {
-        prefix + field.name: flat[arena.offsets[field.name] :][: field.elements].reshape(field.shape) for field in arena.fields
+        prefix + field.name: flat[arena.offsets[field.name] :][: field.elements].reshape(field.shape)
+        for field in arena.fields
     }
 
 
@@ -45,7 +46,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapp
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return arrays and metadata of what `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
+    """Return arrays and metadata that `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -53,7 +54,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the train stage") from error
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again") from error
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
+        ) from error
     return arrays, metadata
 
 
@@ -90,12 +93,17 @@ def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[Mod
 class StateFolder:
     """`keep_last` states of one run, one folder each: state.safetensors and copies of the files that grow with it.
 
-    fingerprint: what decides the run (config, data, code, device). A state of another fingerprint is never loaded: the
-    whole folder is set aside, so that nothing of it mixes with the new run.
+    fingerprint: what decides the run (config, data, code, device). A state of another fingerprint is never loaded:
+    the whole folder is set aside, so that nothing of it mixes with the new run.
     """
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
-        self.folder, self.fingerprint, self.keep_last, self.live_files = folder, dict(fingerprint), keep_last, live_files
+        self.folder, self.fingerprint, self.keep_last, self.live_files = (
+            folder,
+            dict(fingerprint),
+            keep_last,
+            live_files,
+        )
 
     @property
     def best(self) -> Path:
@@ -118,7 +126,9 @@ class StateFolder:
         for file in self.live_files:
             with replacing(part / file.name) as copy:
                 copy.write(file.read_bytes())
-        save_checkpoint(part / "state.safetensors", arrays, {"fingerprint": self.fingerprint, "progress": dict(progress)})
+        save_checkpoint(
+            part / "state.safetensors", arrays, {"fingerprint": self.fingerprint, "progress": dict(progress)}
+        )
         target = self.path(step)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
@@ -155,5 +165,9 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     """Return "key before -> after" for each leaf that differs between two nested maps."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         names = [*before, *(name for name in after if name not in before)]
-        return [line for name in names for line in differences(before.get(name), after.get(name), f"{key}.{name}".lstrip("."))]
+        return [
+            line
+            for name in names
+            for line in differences(before.get(name), after.get(name), f"{key}.{name}".lstrip("."))
+        ]
     return [] if before == after else [f"{key} {before} -> {after}"]

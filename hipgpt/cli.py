@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import os
 import sys
 from pathlib import Path
 
@@ -32,9 +33,13 @@ def main() -> None:
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=generate)
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in config.yaml (default: %(default)s)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="the workflow's folder (default: %(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of the runs (default: %(default)s)"
+    )
     parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
-    parser.add_argument("--device", default="auto", choices=DEVICES, help="auto: the best present (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="auto", choices=DEVICES, help="auto: the best present (default: %(default)s)"
+    )
     defaults = SamplingConfig(num_tokens=100)
     for name, about in HELP.items():
         default = getattr(defaults, name)
@@ -62,9 +67,9 @@ def generate(arguments: argparse.Namespace) -> None:
     checkpoint = folder / "checkpoints" / "best.safetensors"
     decoder = sampling.Decoder(device, *load_weights(checkpoint, device, tokenizer.sha256))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    prompt = tokenizer.encode(arguments.prompt).tolist()
-    sys.stdout.write(arguments.prompt)
-    for token in sampling.generate(decoder, prompt, settings, tokenizer.end_of_text):
+    prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
+    sys.stdout.write(text.decode(prompt))
+    for token in sampling.generate(decoder, tokenizer.encode(prompt).tolist(), settings, tokenizer.end_of_text):
         sys.stdout.write(text.decode(tokenizer.token_bytes(token)))
         sys.stdout.flush()
     sys.stdout.write(text.decode(b"", final=True) + "\n")

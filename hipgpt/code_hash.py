@@ -13,8 +13,8 @@ TOKENIZER_KERNEL = KERNELS / "cpu" / "bpe.cpp"
 
 
 def code_hash(*modules: str) -> str:
-    """Return 16 hex digits over these modules ("hipgpt.training"), every module of the package that they import, in turn,
-    and every kernel that these compile. Paths relative to the repository and bytes count, not dates or places.
+    """Return 16 hex digits over these modules ("hipgpt.training"), every module of the package that they import, in
+    turn, and every kernel that these compile. Paths relative to the repository and bytes count, not dates or places.
     """
     files = set()
     for module in modules:
@@ -27,7 +27,8 @@ def code_hash(*modules: str) -> str:
 
 @functools.cache
 def _closure(module: str) -> frozenset[Path]:
-    files, waiting, met = set(), [module], {module}
+    files, waiting = set(), list(_with_parents({module}))
+    met = set(waiting)
     while waiting:
         name = waiting.pop()
         files |= {_file(name), *_kernels(name)}

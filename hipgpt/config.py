@@ -104,7 +104,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: runs by name, `default` first, the entries of corpora by name, token files a split."""
+    """All of config.yaml, checked: runs by name, `default` first, and the entries of corpora by name."""
 
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
@@ -130,7 +130,8 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     corpus = sections["corpus"]
     if corpus not in corpora:
         known = ", ".join(corpora)
-        raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected an entry of corpora: {known}{_nearest(corpus, corpora)}")
+        expected = f"an entry of corpora: {known}{_nearest(corpus, corpora)}"
+        raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
     run = RunConfig(name, sections)
     _cross_check(run, prefix)
     return run
@@ -165,11 +166,11 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return value with strings turned into the number, boolean or null that the schema asks for, where they read so."""
+    """Return value with strings turned into the number, boolean or null that the schema asks for, if they read so."""
     if isinstance(value, Mapping):
-        other = schema.get("additionalProperties")
-        known = schema.get("properties", {})
-        return {key: _coerce(item, known.get(key) or (other if isinstance(other, Mapping) else {})) for key, item in value.items()}
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        other = other if isinstance(other, Mapping) else {}
+        return {key: _coerce(item, known.get(key, other)) for key, item in value.items()}
     if isinstance(value, list):
         return [_coerce(item, schema.get("items", {})) for item in value]
     types = schema.get("type", [])

@@ -22,9 +22,9 @@ class UserError(Exception):
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Make a script's main() leave with a line on stderr, and no traceback, where the user can mend what went wrong.
 
-    Exit status 1 after a UserError, a full disk or a missing permission; 130 after Ctrl-C and, without a line, 141 after
-    the reader of our output has gone (`| head`), as shells do. Every other exception is a defect of ours and keeps its
-    traceback.
+    Exit status 1 after a UserError, a full disk or a missing permission; as shells do, 130 after Ctrl-C, and 141,
+    without a line, after the reader of our output has gone (`| head`). Every other exception is a defect of ours and
+    keeps its traceback.
     """
 
     @functools.wraps(main)

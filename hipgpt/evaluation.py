@@ -19,7 +19,8 @@ from hipgpt.shards import Tokens
 from hipgpt.tensor import Arena, DType, Field
 
 ROWS_AT_ONCE = 2048
-COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy", "tokens", "bytes")
+COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy",
+           "tokens", "bytes")  # fmt: skip
 NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
 
 
@@ -71,7 +72,9 @@ def predict(device: Device, model: ModelConfig, weights: Weights, tokens: Tokens
     return Predictions(*(np.concatenate(found) for found in (nats, ranks, targets)))
 
 
-def write_evaluation(path: Path, predictions: Predictions, train: Tokens, validation: Tokens, texts: list[Path], byte_counts: np.ndarray) -> None:
+def write_evaluation(
+    path: Path, predictions: Predictions, train: Tokens, validation: Tokens, texts: list[Path], byte_counts: np.ndarray
+) -> None:
     """Write evaluation.csv: the model's row, then the baselines' on the same tokens and bytes.
 
     texts: train.txt and validation.txt; byte_counts: (V,) bytes of each token.
@@ -85,7 +88,9 @@ def write_evaluation(path: Path, predictions: Predictions, train: Tokens, valida
     for name, nats in _ngram_rows(train, validation, len(byte_counts)):
         table.append(name, *_loss_columns(nats, counts), "", "", *extent)
     train_text, validation_text = (text.read_bytes() for text in texts)
-    table.append("lzma", "", "", lzma_bits(train_text, validation_text) / len(validation_text), "", "", "", len(validation_text))
+    table.append(
+        "lzma", "", "", lzma_bits(train_text, validation_text) / len(validation_text), "", "", "", len(validation_text)
+    )
 
 
 def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:

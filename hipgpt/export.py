@@ -29,7 +29,9 @@ def export_huggingface(checkpoint: Path, tokenizer: Tokenizer, folder: Path) -> 
     model, arrays = load_model(checkpoint, tokenizer.sha256)
     weights = huggingface_arrays(model, arrays)
     save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
-    _write_json(folder / "config.json", huggingface_config(model, tokenizer.end_of_text, "lm_head.weight" not in weights))
+    _write_json(
+        folder / "config.json", huggingface_config(model, tokenizer.end_of_text, "lm_head.weight" not in weights)
+    )
     _write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
     tokenizer.save(folder / "tokenizer.json")
 
@@ -71,8 +73,8 @@ def fold_output_bias(
     if not np.all(gamma):
         zeros = int((gamma == 0).sum())
         raise UserError(
-            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so the output bias cannot be carried by GPT-2's head; "
-            "train with model.output_bias: false"
+            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so GPT-2's head, which has no bias, cannot carry "
+            "the output bias; train with model.output_bias: false"
         )
     w, b, g, shift = (array.astype(np.float64) for array in (weight, bias, gamma, beta))
     t = 1 - np.mean(shift / g)
@@ -107,4 +109,3 @@ def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     with replacing(path) as file:
         file.write(json.dumps(document, indent=2).encode() + b"\n")
-

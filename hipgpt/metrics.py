@@ -72,5 +72,12 @@ class Progress:
         self._bar.update(step - self._bar.n)
         if step >= self._next_line:
             left = tqdm.format_interval((self.total - step) * step_seconds)
-            LOG.info("step %d of %d: loss %.3f, %s tokens/s, %s left", step, self.total, loss, f"{tokens_per_second:,.0f}", left)
+            LOG.info(
+                "step %d of %d: loss %.3f, %s tokens/s, %s left",
+                step,
+                self.total,
+                loss,
+                f"{tokens_per_second:,.0f}",
+                left,
+            )
             self._next_line = step + max(1, self.total // 10)

@@ -23,7 +23,7 @@ class Decoder:
     """A sequence under continuation.
 
     The model has no position beyond its context length T. When the cache is full, decoding starts again from the last
-    T // 2 tokens: each prediction then sees between T // 2 and T tokens, and costs one pass over one token on average two.
+    T // 2 tokens: each prediction then sees between T // 2 and T tokens, and a token costs two passes on average.
     """
 
     def __init__(self, device: Device, model: ModelConfig, weights: Weights):
@@ -97,7 +97,9 @@ def _largest(values: np.ndarray, count: int, smallest: float) -> np.ndarray:
     return np.concatenate([above, np.flatnonzero(values == smallest)[: count - len(above)]])
 
 
-def generate(decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0) -> Iterator[int]:
+def generate(
+    decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0
+) -> Iterator[int]:
     """Yield the tokens that follow `prompt` (ids; empty: a new document), at most sampling.num_tokens of them.
 
     Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key

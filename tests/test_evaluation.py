@@ -36,7 +36,7 @@ def test_each_token_but_the_first_is_predicted_once_from_its_window(device, monk
         logits = tiny.logits(tiny.MODEL, arrays, context)[-1:]
         target, loss = TOKENS[place], found.nats[place - 1]
         exact = math.log(np.exp(logits.value - logits.value[0, target]).sum())
-        # each logit is off by at most `error`, so their logsumexp and the target's logit are; then exp, sum and log round
+        # logits are off by at most `error`, so their logsumexp is; then exp, sum and log round
         rounding = 2 * logits.error.max() + 2**-24 * (len(logits.value[0]) + 8) * (1 + np.ptp(logits.value))
         assert abs(loss - exact) <= rounding
         margin = logits.value[0] - logits.value[0, target]
@@ -70,7 +70,9 @@ def slow_probability(train: list[int], history: tuple[int, ...], word: int, voca
         return (train.count(word) + 1) / (len(train) + vocab_size)
     shorter = slow_probability(train, history[1:], word, vocab_size, order)
     length = len(history)
-    followers = Counter(train[i + length] for i in range(len(train) - length) if tuple(train[i : i + length]) == history)
+    followers = Counter(
+        train[i + length] for i in range(len(train) - length) if tuple(train[i : i + length]) == history
+    )
     total, discount = sum(followers.values()), discounts(train, order)[length + 1]
     if total == 0:
         return shorter

@@ -96,7 +96,9 @@ def test_a_float64_gpt2_of_the_directory_gives_the_checkpoint_s_logits(device, t
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
 def test_transformers_gives_the_checkpoint_s_logits_and_misses_no_weight(device, tmp_path, changes):
     torch = pytest.importorskip("torch", reason="needs torch and transformers, which the project does not")
-    transformers = pytest.importorskip("transformers", reason="needs torch and transformers, which the project does not")
+    transformers = pytest.importorskip(
+        "transformers", reason="needs torch and transformers, which the project does not"
+    )
     model, folder = exported(tmp_path, changes)
     arrays = tiny.draw_arrays(model)
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)

@@ -145,7 +145,9 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits, temperature, top_p)
 def test_a_repetition_penalty_lowers_the_tokens_of_the_context_alone(logits, penalty, data):
     context = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
     found = probabilities(logits, context, SamplingConfig(1, repetition_penalty=penalty))
-    scores = np.array([x if i not in context else x / penalty if x > 0 else x * penalty for i, x in enumerate(logits.tolist())])
+    scores = np.array(
+        [x if i not in context else x / penalty if x > 0 else x * penalty for i, x in enumerate(logits.tolist())]
+    )
     assert found == pytest.approx(np.exp(scores) / np.exp(scores).sum(), rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""A model small enough to compute a second way: its shape, weights whose predictions differ, its tokenizer, its logits."""
+"""A model small enough to compute a second way: shape, weights whose predictions differ, tokenizer, logits."""
 
 import functools
 from collections.abc import Mapping, Sequence
