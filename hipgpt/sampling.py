@@ -72,7 +72,7 @@ def probabilities(logits: np.ndarray, context: Sequence[int], sampling: Sampling
     if sampling.temperature == 0:
         return (np.arange(len(scores)) == scores.argmax()).astype(np.float64)
     chosen = _chosen(scores, sampling)
-    weights = np.exp((scores[chosen] - scores.max()) / sampling.temperature)
+    weights = _weights(scores[chosen], sampling.temperature)
     result = np.zeros(len(scores))
     result[chosen] = weights / weights.sum()
     return result
@@ -85,10 +85,16 @@ def _chosen(scores: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
         ids = _largest(scores, sampling.top_k, np.partition(scores, -sampling.top_k)[-sampling.top_k])
     if sampling.top_p < 1:
         descending = np.sort(scores[ids])[::-1]
-        cumulative = np.cumsum(np.exp((descending - descending[0]) / sampling.temperature))
+        cumulative = np.cumsum(_weights(descending, sampling.temperature))
         last = int(np.searchsorted(cumulative, sampling.top_p * cumulative[-1]))
         ids = ids[_largest(scores[ids], last + 1, descending[last])]
     return ids
+
+
+def _weights(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the scores' probabilities up to a factor, 1 for the largest."""
+    with np.errstate(over="ignore"):  # near temperature 0 a quotient may be -inf, whose exp is 0 as it should be
+        return np.exp((scores - scores.max()) / temperature)
 
 
 def _largest(values: np.ndarray, count: int, smallest: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hipgpt.backends.device import open_device
@@ -92,6 +92,14 @@ def test_draws_follow_the_distribution(decoder):
     assert np.abs(counts / len(draws) - expected).max() < off
 
 
+@pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (0.4, 1), (0.6, 2), (1 - 2**-53, 2)])
+def test_the_ends_of_the_uniform_draw_give_no_token_of_probability_zero(monkeypatch, uniform, drawn):
+    monkeypatch.setattr("numpy.random.Generator", lambda bits: SimpleNamespace(random=lambda: uniform))
+    equal = SimpleNamespace(window=[], restart=lambda tokens: None, append=lambda token: None)
+    equal.logits = lambda: np.array([0, 9, 9, 0], np.float32)
+    assert list(generate(equal, [0], SamplingConfig(1, top_k=2), end_of_text=3)) == [drawn]
+
+
 def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
     ending = SimpleNamespace(window=[], restart=lambda tokens: None)
     ending.append = ending.window.append
@@ -107,6 +115,7 @@ def test_tokens_come_as_they_are_drawn(decoder):
     assert list(islice(endless, 3)) == continued(decoder, [1])[:3]
 
 
+@settings(deadline=None)
 @given(LOGITS, st.floats(0, 5), st.none() | st.integers(1, 14), st.floats(0.01, 1), st.floats(0.1, 5), st.data())
 def test_probabilities_sum_to_one_over_no_more_than_top_k_tokens(logits, temperature, top_k, top_p, penalty, data):
     context = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
@@ -116,6 +125,7 @@ def test_probabilities_sum_to_one_over_no_more_than_top_k_tokens(logits, tempera
     assert np.count_nonzero(found) <= (top_k or len(logits))
 
 
+@settings(deadline=None)
 @given(LOGITS, st.floats(0.05, 5), st.none() | st.integers(1, 14), st.floats(0.01, 1))
 def test_a_likelier_token_is_never_left_out_before_a_less_likely_one(logits, temperature, top_k, top_p):
     found = probabilities(logits, [], SamplingConfig(1, temperature, top_k, top_p))
@@ -123,6 +133,7 @@ def test_a_likelier_token_is_never_left_out_before_a_less_likely_one(logits, tem
     assert (np.diff(found[by_logit_then_id]) <= 0).all()
 
 
+@settings(deadline=None)
 @given(LOGITS, st.floats(0.05, 5), st.integers(1, 12))
 def test_top_k_keeps_k_tokens_and_their_proportions(logits, temperature, top_k):
     everything = probabilities(logits, [], SamplingConfig(1, temperature))
@@ -132,6 +143,7 @@ def test_top_k_keeps_k_tokens_and_their_proportions(logits, temperature, top_k):
     assert found[kept] == pytest.approx(everything[kept] / everything[kept].sum(), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(LOGITS, st.floats(0.5, 5), st.floats(0.01, 0.99))
 def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits, temperature, top_p):
     everything = probabilities(logits, [], SamplingConfig(1, temperature))
@@ -141,6 +153,7 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits, temperature, top_p)
     assert everything[kept].sum() - everything[kept].min() < top_p + rounding
 
 
+@settings(deadline=None)
 @given(LOGITS, st.floats(1, 5), st.data())
 def test_a_repetition_penalty_lowers_the_tokens_of_the_context_alone(logits, penalty, data):
     context = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
@@ -153,8 +166,8 @@ def test_a_repetition_penalty_lowers_the_tokens_of_the_context_alone(logits, pen
 
 def test_equal_logits_are_ordered_by_id():
     logits = np.array([0, 1, 1, 0, 1, 1], np.float32)
-    for settings, kept in (({"top_k": 3}, [1, 2, 4]), ({"top_k": 5}, [0, 1, 2, 4, 5]), ({"temperature": 0}, [1])):
-        assert np.flatnonzero(probabilities(logits, [], SamplingConfig(1, **settings))).tolist() == kept
+    for options, kept in (({"top_k": 3}, [1, 2, 4]), ({"top_k": 5}, [0, 1, 2, 4, 5]), ({"temperature": 0}, [1])):
+        assert np.flatnonzero(probabilities(logits, [], SamplingConfig(1, **options))).tolist() == kept
     nearly_flat = SamplingConfig(1, temperature=1e9, top_p=0.6)
     assert np.flatnonzero(probabilities(logits, [], nearly_flat)).tolist() == [1, 2, 4, 5]
 
