@@ -132,15 +132,15 @@ rule train:
         last=RUN + "/checkpoints/last.safetensors",
         curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
         samples=report(RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="{run}"),
+    log:
+        RUN + "/train.log",
+    threads: workflow.cores
     params:
         depends=of_run("train"),
         model=lambda wildcards: json.dumps(vars(CONFIG.runs[wildcards.run].model)),
         training=section("training"),
         device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
         folder=RUN,
-    log:
-        RUN + "/train.log",
-    threads: workflow.cores
     shell:
         "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {params.folder:q}"
@@ -170,11 +170,11 @@ rule evaluate:
         texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
+    threads: workflow.cores
     params:
         depends=of_run("evaluate"),
         stride=lambda wildcards: CONFIG.runs[wildcards.run].sections["evaluation"]["stride_tokens"],
         device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
-    threads: workflow.cores
     shell:
         "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
@@ -188,11 +188,11 @@ rule sample:
     output:
         text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
         table=RUN + "/samples.csv",
+    threads: workflow.cores
     params:
         depends=of_run("sample"),
         sampling=section("sampling"),
         device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
-    threads: workflow.cores
     shell:
         "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --sampling {params.sampling:q} --text {output.text:q} --table {output.table:q}"

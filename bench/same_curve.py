@@ -58,10 +58,8 @@ def main() -> None:
 
     fields = parameters(model)
     w = {field.name: torch.tensor(initial_values(field, training.seed), requires_grad=True) for field in fields}
-    groups = [
-        {"params": [w[field.name] for field in fields if field.decay == decay], "weight_decay": training.weight_decay * decay}
-        for decay in (True, False)
-    ]
+    decayed, others = ([w[field.name] for field in fields if field.decay == decay] for decay in (True, False))
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(training.beta1, training.beta2), eps=training.epsilon)
     batches = Batches(train, training.batch_sequences, model.context_length, training.seed)
     theirs = []

@@ -2,9 +2,9 @@
 
     python bench/train_step.py --threads 2 --peer-python <python of an environment with torch>
 
-Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same work:
-forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile; the ratio is
-against the better of both.
+Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same
+work: forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile;
+the ratio is against the better of both.
 """
 
 import argparse
@@ -121,8 +121,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = arguments.size, arguments.threads, arguments.seconds
     if arguments.role:
-        milliseconds = ours(*settings) if arguments.role == "ours" else torch_step(*settings, arguments.role == "compile")
-        print(json.dumps(milliseconds))
+        is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
+        print(json.dumps(ours(*settings) if is_ours else torch_step(*settings, compiled)))
         return
 
     pythons = {"ours": sys.executable}
@@ -138,7 +138,8 @@ def main() -> None:
     medians = {role: statistics.median(values) for role, values in times.items()}
     for role, median in medians.items():
         rounds = " ".join(f"{value:.1f}" for value in times[role])
-        print(f"{arguments.size} {role:8s} {median:8.1f} ms a step {context * batch / median * 1e3:10,.0f} tokens/s   rounds: {rounds}")
+        rate = context * batch / median * 1e3
+        print(f"{arguments.size} {role:8s} {median:8.1f} ms a step {rate:10,.0f} tokens/s   rounds: {rounds}")
     if arguments.peer_python:
         best = min(medians["eager"], medians["compile"])
         print(f"{arguments.size} ours / PyTorch's better mode: {medians['ours'] / best:.2f}x the time")

@@ -121,7 +121,8 @@ def activations(model: ModelConfig, sequences: int, length: int) -> list[Field]:
     for i in range(model.num_layers):
         fields += norm(f"block{i}.attention_norm")
         fields += [Field(f"block{i}.qkv", (N, 3 * E)), Field(f"block{i}.attention", (N, E))]
-        fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length)), Field(f"block{i}.middle", (N, E))]
+        fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length))]
+        fields += [Field(f"block{i}.middle", (N, E))]
         fields += norm(f"block{i}.mlp_norm")
         fields += [Field(f"block{i}.mlp_hidden", (N, F)), Field(f"block{i}.mlp_active", (N, F))]
         fields += [Field(f"residual{i + 1}", (N, E))]
@@ -148,8 +149,8 @@ def _flat(tensor: Tensor) -> Tensor:
 class Network:
     """The network for one batch shape (B, S); its methods record passes onto plans.
 
-    weights: the parameters; saved: an Arena of `activations`; tokens (B, S), starts (B): i32, each sequence's first position.
-    cache: an Arena of `kv_cache`: attention then appends to it and reads it, one token a sequence (S = 1).
+    weights: the parameters; saved: an Arena of `activations`; tokens (B, S) i32; starts (B) i32: the position of each
+    sequence's first token. cache: an Arena of `kv_cache`: attention then appends to it and reads it (S = 1).
     drop_probability: dropout of the embedding sum and of both branches of every block; counters (4): i32, see DROPOUT.
     """
 

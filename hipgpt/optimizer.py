@@ -77,7 +77,7 @@ class StepHistory:
         plan(RECORD_STEP, self._history, loss, norm, counters)
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Return (steps, 2) f32, loss in nats per token and gradient norm, of steps first..last, at most `steps` of them."""
+        """Return (last - first + 1, 2) f32: loss in nats per token and gradient norm of the steps first to last."""
         return self._device.read(self._history)[np.arange(first, last + 1) % self._steps]
 
 

@@ -21,7 +21,8 @@ def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> Non
     axes.plot(held_out.step, held_out.loss_nats_per_token, "o-", color=VALIDATION, markersize=4, label="validation")
     last = held_out.iloc[-1]
     label = f"{last.loss_nats_per_token:.3f} nats, {last.bits_per_byte:.3f} bits per byte"
-    axes.annotate(label, (last.step, last.loss_nats_per_token), (-8, 18), textcoords="offset points", ha="right", color=VALIDATION)
+    place = {"xytext": (0, 18), "textcoords": "offset points", "ha": "right"}
+    axes.annotate(label, (last.step, last.loss_nats_per_token), color=VALIDATION, **place)
     axes.legend(frameon=False)
     _save(figure, picture)
 

@@ -89,8 +89,8 @@ class Allocator(Protocol):
 class Arena:
     """One allocation for a table of fields of one dtype, in the table's order.
 
-    Offsets are in elements and multiples of ALIGNMENT_ELEMENTS, so arenas of one table share them: `flat` of the weights,
-    of the gradients and of both moments line up element by element. Padding stays zero.
+    Offsets are in elements and multiples of ALIGNMENT_ELEMENTS, so arenas of one table share them: `flat` of the
+    weights, of the gradients and of both moments line up element by element. Padding stays zero.
     """
 
     def __init__(self, device: Allocator, name: str, fields: Iterable[Field]):

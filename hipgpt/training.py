@@ -37,7 +37,9 @@ class Run:
     sampler: given the weights on the device, returns the function that writes a sample of the model as it stands.
     """
 
-    def __init__(self, trainer: Trainer, splits: Splits, folder: Path, fingerprint: Mapping[str, Any], sampler: Sampler):
+    def __init__(
+        self, trainer: Trainer, splits: Splits, folder: Path, fingerprint: Mapping[str, Any], sampler: Sampler
+    ):
         self.trainer, self.model, self.training = trainer, trainer.model, trainer.training
         S, training = self.model.context_length, self.training
         self.batches = Batches(splits.train, training.batch_sequences, S, training.seed)
@@ -56,8 +58,8 @@ class Run:
     def run(self) -> None:
         """Train to the last step, from the last saved state if there is one; then write both checkpoints.
 
-        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; UserError if a loss or a gradient
-        is not finite.
+        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; UserError if a loss or a
+        gradient is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
         with stop_requests() as stop_requested, Progress(total, first) as progress:
@@ -73,7 +75,9 @@ class Run:
                     self._look(step, stopping)
                     started, timed_from = time.perf_counter(), step
                 if stopping and step < total:
-                    raise Interrupted(f"stopped after step {step} of {total}, state saved; the same command goes on from there")
+                    raise Interrupted(
+                        f"stopped after step {step} of {total}, state saved; the same command goes on from there"
+                    )
         self._finish()
 
     def _due(self, step: int, every: int) -> bool:

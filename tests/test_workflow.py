@@ -71,10 +71,16 @@ CHANGES = {
     "nothing": (lambda project: None, set()),
     "touch of every file": (touch_every_file, set()),
     "fresh clone with copied results": (clone_and_copy_results_with_their_dates, set()),
-    "fresh clone with results and records copied at another time": (clone_and_copy_results_and_records_without_dates, set()),
+    "fresh clone with results and records copied at another time": (
+        clone_and_copy_results_and_records_without_dates,
+        set(),
+    ),
     "a comment in README": (append("README.md", "\nanother line\n"), set()),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
-    "layers and heads swapped": (lambda p: override(p, model={"num_layers": 2, "num_heads": 1}), {"train"} | AFTER_TRAIN),
+    "layers and heads swapped": (
+        lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),
+        {"train"} | AFTER_TRAIN,
+    ),
     "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
     "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), ALL - {"download", "train_tokenizer"}),
     "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample"}),
@@ -140,6 +146,10 @@ def test_a_mistake_in_the_config_is_one_line_without_traceback(changed):
     output = changed.snakemake("all", "--config", "model={num_head: 3}", expect=1)
     assert "config: model.num_head: unknown key, did you mean 'num_heads'?" in output
     assert "Traceback" not in output
+
+
+def test_the_corpus_is_larger_than_what_snakemake_compares_by_itself(finished):
+    assert (finished.folder / "results/corpora/tiny/train.txt").stat().st_size > 1_000_000
 
 
 def test_every_artifact_is_readable_and_has_content(finished):

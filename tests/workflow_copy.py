@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "config.yaml", "README.md", "hipgpt", "kernels", "workflow")
-WORDS = "the king shall speak of love and war before the night is gone my lord".split()
+PARTS = ("Snakefile", "config.yaml", "README.md", "hipgpt", "kernels", "profiles", "workflow")
+WORDS = ["the", "king", "shall", "speak", "of", "love", "and", "war", "before", "the", "night", "is", "gone", "my lord"]
+LINES = 14_000  # in each of two texts: over the 1 MB up to which Snakemake compares content by itself
 TINY = {
     "corpus": "tiny",
     "corpora": {"tiny": {"kind": "file", "path": "texts/*.txt", "cleaning": [], "validation_fraction": 0.1}},
@@ -48,7 +49,7 @@ class Project:
                 shutil.copy(source, folder / part)
         (folder / "texts").mkdir()
         for number in range(2):
-            lines = (" ".join(WORDS[(i * 7 + j * (i + number)) % len(WORDS)] for j in range(9)) for i in range(300))
+            lines = (" ".join(WORDS[(i * 7 + j * (i + number)) % len(WORDS)] for j in range(9)) for i in range(LINES))
             (folder / "texts" / f"{number}.txt").write_text("\n".join(lines))
         self.write_config(TINY)
 

@@ -56,7 +56,8 @@ def host_compiler() -> tuple[str, ...]:
 
 def _accepts(*options: str) -> bool:
     command = [*host_compiler(), *options, "-x", "c++", "-", "-fsyntax-only"]
-    return subprocess.run(command, input=b"#ifdef NEED_OMP\n#include <omp.h>\n#endif\n", capture_output=True).returncode == 0
+    source = b"#ifdef NEED_OMP\n#include <omp.h>\n#endif\n"
+    return subprocess.run(command, input=source, capture_output=True).returncode == 0
 
 
 @functools.cache
@@ -94,7 +95,9 @@ def _compile(command: list[str], source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
     except OSError as error:
-        raise UserError(f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME") from error
+        raise UserError(
+            f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME"
+        ) from error
     os.close(handle)
     try:
         done = subprocess.run([*command, str(source), "-o", temporary], capture_output=True, text=True)

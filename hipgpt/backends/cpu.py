@@ -72,7 +72,8 @@ def _bind(launch: Launch) -> Callable[[], None]:
 
     The closure holds the tensors, so their memory outlives it.
     """
-    act = next((t.dtype for a, t in zip(launch.op.arguments, launch.tensors, strict=True) if t and a.dtype == "act"), DType.F32)
+    pairs = zip(launch.op.arguments, launch.tensors, strict=True)
+    act = next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
     function = kernel(launch.op, act)
     values = [tensor.address if tensor else None for tensor in launch.tensors]
     values += [launch.sizes[name] for name in launch.op.dimensions]

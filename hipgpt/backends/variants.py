@@ -12,7 +12,7 @@ ANY = "*"
 
 @dataclass(frozen=True)
 class Variant:
-    """A row: op (or ANY), architecture, activation dtype; source relative to kernels/, `{family}` standing for the op's."""
+    """A row: op (or ANY), architecture, activation dtype; source in kernels/, `{family}` standing for the op's."""
 
     op: str
     arch: str

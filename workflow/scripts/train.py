@@ -1,4 +1,4 @@
-"""Train a GPT: writes checkpoints, metrics.csv, validation.csv, throughput.csv and training_samples.txt into a folder."""
+"""Train a GPT: writes checkpoints, curves as CSV, samples and resumable state into a folder."""
 
 import argparse
 import json
