@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def section(key):
 
 
 wildcard_constraints:
-    corpus="|".join(CONFIG.corpora),
-    run="|".join(CONFIG.runs),
+    corpus="|".join(map(re.escape, CONFIG.corpora)),
+    run="|".join(map(re.escape, CONFIG.runs)),
     vocab_size="[0-9]+",
 
 

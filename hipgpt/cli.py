@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hipgpt.config import DEFAULT_RUN, SamplingConfig
+from hipgpt.config import DEFAULT_RUN, DEVICES, SamplingConfig
 from hipgpt.errors import UserError, exit_on_user_error
 
 HELP = {
@@ -18,7 +18,6 @@ HELP = {
     "seed": "same seed, same text",
 }
 TYPES = {"num_tokens": int, "top_k": int, "seed": int}
-DEVICES = ("auto", "cpu")
 
 
 @exit_on_user_error

@@ -18,6 +18,7 @@ from hipgpt.errors import UserError
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
            "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-unknown-pragmas")  # fmt: skip
+SPIN_COUNT = "10000"
 INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
@@ -79,8 +80,11 @@ def _compiler_identity() -> bytes:
 def host_library(source: Path) -> Path:
     """Return the shared library of one C++ file, compiled for this machine unless the cache has it.
 
+    To be called before the library is loaded: it also bounds how long OpenMP's threads spin at a barrier. By default
+    they do for so long that a step takes ten times its time when another job has one of the cores.
     Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
     for path in with_headers(source):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hipgpt.config import DEVICES
 from hipgpt.errors import UserError
 from hipgpt.tensor import Tensor
 
 if TYPE_CHECKING:
     from hipgpt.plan import Launch
-
-DEVICES = ("auto", "cpu", "null")
 
 
 class Device(Protocol):
