@@ -39,6 +39,7 @@ CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "
 SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
 SHARDS += [f"{TOKENS}/validation_00000.bin"]
 TOKEN_FILES = [f"{TOKENS}/tokenizer.json", f"{TOKENS}/manifest.json", *SHARDS]
+EVERY_CORE = 1024  # Snakemake gives a job no more than --cores
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
 MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
@@ -135,7 +136,7 @@ rule train:
         samples=report(RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="{run}"),
     log:
         RUN + "/train.log",
-    threads: workflow.cores
+    threads: EVERY_CORE
     params:
         depends=of_run("train"),
         model=lambda wildcards: json.dumps(vars(CONFIG.runs[wildcards.run].model)),
@@ -171,7 +172,7 @@ rule evaluate:
         texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
-    threads: workflow.cores
+    threads: EVERY_CORE
     params:
         depends=of_run("evaluate"),
         stride=lambda wildcards: CONFIG.runs[wildcards.run].sections["evaluation"]["stride_tokens"],
@@ -189,7 +190,7 @@ rule sample:
     output:
         text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
         table=RUN + "/samples.csv",
-    threads: workflow.cores
+    threads: EVERY_CORE
     params:
         depends=of_run("sample"),
         sampling=section("sampling"),

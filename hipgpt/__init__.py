@@ -1,1 +1,1 @@
-"""HipGPT: a small-GPT trainer over hand-written kernels. DESIGN: docs/design.md."""
+"""HipGPT: a small-GPT trainer over hand-written kernels. Its design: docs/design.md."""

@@ -8,6 +8,8 @@ import contextlib
 import fnmatch
 import functools
 import gzip
+import lzma
+import os
 import stat
 import tarfile
 import tempfile
@@ -28,7 +30,15 @@ UNPACKED_BYTES_ALWAYS_ALLOWED = 256 << 20
 UNPACKED_BYTES_PER_BYTE = 200
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.zst")
 DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError),
+    *(
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        zlib.error,
+        zstandard.ZstdError,
+        lzma.LZMAError,
+        EOFError,
+    ),
     NotImplementedError,  # zipfile: a compression method it does not know
 )
 
@@ -82,9 +92,38 @@ def _decompressed(path: Path) -> Iterator[BinaryIO]:
         if path.name.lower().endswith((".gz", ".tgz")):
             yield gzip.GzipFile(fileobj=file)
         elif path.name.lower().endswith(".zst"):
+            _check_last_frame(file)
             yield zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         else:
             yield file
+
+
+def _check_last_frame(file: BinaryIO) -> None:
+    """Raise EOFError if a .zst file ends within a frame, which zstandard's reader takes for its end.
+
+    Walks the headers of frames and blocks (RFC 8878, 3.1.1) and leaves the file at its beginning.
+    """
+    size = file.seek(0, os.SEEK_END)
+    place = file.seek(0)
+    while place < size:
+        head = file.read(18)
+        if head[1:4] == b"\x2a\x4d\x18":  # a skippable frame: magic, length, content
+            place = file.seek(place + 8 + int.from_bytes(head[4:8], "little"))
+            continue
+        checksum = 4 * zstandard.get_frame_parameters(head).has_checksum
+        place = file.seek(place + zstandard.frame_header_size(head))
+        last = False
+        while not last:
+            block = file.read(3)
+            last, kind = bool(block[:1] and block[0] & 1), block[:1] and block[0] >> 1 & 3
+            length = 1 if kind == 1 else int.from_bytes(block, "little") >> 3  # kind 1: one byte, repeated
+            place = file.seek(place + 3 + length)
+            if len(block) < 3 or place > size:
+                raise EOFError("it ends within a frame")
+        place = file.seek(place + checksum)
+    if place > size:
+        raise EOFError("it ends within a frame")
+    file.seek(0)
 
 
 class _Allowance:

@@ -75,6 +75,6 @@ def windows(tokens: Sized, context_length: int, stride: int) -> Iterator[tuple[i
 def _check_length(tokens: Sized, context_length: int) -> None:
     if len(tokens) < context_length + 1:
         raise UserError(
-            f"context_length: {context_length} needs {context_length + 1} tokens, but the split has {len(tokens)}; "
-            "shorten the context or give the corpus more text"
+            f"model.context_length: {context_length} needs {context_length + 1} tokens, "
+            f"but the split has {len(tokens)}; shorten the context or give the corpus more text"
         )

@@ -1,5 +1,6 @@
 """Weights files, and the resumable state of a training run: whole or absent, and refused when it is another run's."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from hipgpt.errors import UserError
 from hipgpt.files import replacing
 from hipgpt.model import Weights, parameters
 from hipgpt.tensor import Arena
+
+OTHER_RUNS_KEPT = 2
 
 
 def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
@@ -68,9 +71,9 @@ def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str
     arrays, metadata = load_checkpoint(path)
     if "model" not in metadata:
         raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
-    if metadata["tokenizer_sha256"] != tokenizer_sha256:
+    if metadata.get("tokenizer_sha256") != tokenizer_sha256:
         raise UserError(
-            f"{path}: trained with the tokenizer of sha256 {metadata['tokenizer_sha256']}, got the one of "
+            f"{path}: trained with the tokenizer of sha256 {metadata.get('tokenizer_sha256')}, got the one of "
             f"{tokenizer_sha256}; run the train stage again"
         )
     model = ModelConfig(**metadata["model"])
@@ -93,17 +96,15 @@ def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[Mod
 class StateFolder:
     """`keep_last` states of one run, one folder each: state.safetensors and copies of the files that grow with it.
 
-    fingerprint: what decides the run (config, data, code, device). A state of another fingerprint is never loaded:
-    the whole folder is set aside, so that nothing of it mixes with the new run.
+    fingerprint: what decides the run (config, data, code, device). Its hash names the folder below `root`, so a state
+    of another fingerprint is never loaded; the latest OTHER_RUNS_KEPT of them stay beside it, to be gone on with.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
-        self.folder, self.fingerprint, self.keep_last, self.live_files = (
-            folder,
-            dict(fingerprint),
-            keep_last,
-            live_files,
-        )
+    def __init__(self, root: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
+        self.root, self.fingerprint, self.keep_last = root, dict(fingerprint), keep_last
+        self.live_files = live_files
+        digest = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
+        self.folder = root / digest[:12]
 
     @property
     def best(self) -> Path:
@@ -111,9 +112,10 @@ class StateFolder:
         return self.folder / "best.safetensors"
 
     def steps(self) -> list[int]:
-        """Return the saved steps, oldest first; a state whose arrays were deleted is none."""
-        states = self.folder.glob("step_*[0-9]/state.safetensors")
-        return sorted(int(path.parent.name.removeprefix("step_")) for path in states)
+        """Return the saved steps, oldest first; a state of which a file was deleted is none."""
+        names = ["state.safetensors", *(file.name for file in self.live_files)]
+        whole = [path for path in self.folder.glob("step_*[0-9]") if all((path / name).exists() for name in names)]
+        return sorted(int(path.name.removeprefix("step_")) for path in whole)
 
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}"
@@ -137,28 +139,28 @@ class StateFolder:
         return target
 
     def load_last(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the last state's arrays and progress and restore the live files; None if there is none.
-
-        Raises StateRefused, after setting the folder aside, if the state belongs to another run.
-        """
+        """Return the last state's arrays and progress and restore the live files; None if there is none."""
         if not self.steps():
             return None
         last = self.path(self.steps()[-1])
         arrays, metadata = load_checkpoint(last / "state.safetensors")
-        if metadata["fingerprint"] != self.fingerprint:
-            aside = self.folder.with_name(self.folder.name + ".refused")
-            shutil.rmtree(aside, ignore_errors=True)
-            self.folder.rename(aside)
-            what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
-            raise StateRefused(f"{last}: this state belongs to another run ({what}); set aside as {aside.name}")
         for file in self.live_files:
             with replacing(file) as copy:
                 copy.write((last / file.name).read_bytes())
         return arrays, metadata["progress"]
 
-
-class StateRefused(Exception):
-    """A saved state does not belong to this run; the message says what differs."""
+    def refuse_others(self) -> str | None:
+        """Say what sets the latest state of another fingerprint apart; delete those beyond OTHER_RUNS_KEPT."""
+        others = [path for path in self.root.glob("*/step_*[0-9]/state.safetensors") if path.parents[1] != self.folder]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        folders = list(dict.fromkeys(path.parents[1] for path in others))
+        for folder in folders[OTHER_RUNS_KEPT:]:
+            shutil.rmtree(folder)
+        if not others:
+            return None
+        _, metadata = load_checkpoint(others[0])
+        what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
+        return f"{others[0].parent}: this state belongs to another run ({what}) and stays there"
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:

@@ -1,14 +1,16 @@
 """The hash of the code that a stage runs: when it changes, and only then, the stage's results are out of date."""
 
-import ast
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from hipgpt.backends.build import KERNELS, with_headers
 
 ROOT = Path(__file__).resolve().parents[1]
+# the first line of an import; submodules are imported on one line
+IMPORT = re.compile(r"^[ ]*(?:from (hipgpt[\w.]*) import ([^(\n]*)|import (hipgpt[\w.]*))", re.MULTILINE)
 TOKENIZER_KERNEL = KERNELS / "cpu" / "bpe.cpp"
 
 
@@ -58,12 +60,9 @@ def _file(module: str) -> Path:
 def _imports(module: str) -> frozenset[str]:
     """Return the package's modules that a module names in an import, at the top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(_file(module).read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(name for name in _with_parents(found) if name.split(".")[0] == "hipgpt" and _file(name).is_file())
+    for package, names, imported in IMPORT.findall(_file(module).read_text()):
+        found |= {imported or package, *(f"{package}.{name.split()[0]}" for name in names.split(",") if name.strip())}
+    return frozenset(name for name in _with_parents(found) if _file(name).is_file())
 
 
 def _with_parents(names: set[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ workflow/schemas/config.schema.yaml, then against each other. Every mistake is a
 
 import difflib
 import functools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -178,6 +179,8 @@ def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
     types = [types] if isinstance(types, str) else types
     if isinstance(value, str) and "string" not in types:
         return _read_string(value, types)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # comparisons with NaN would let it through; no type of the schema takes a string here
     if isinstance(value, float) and value.is_integer() and "integer" in types:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and "number" in types:
@@ -191,8 +194,12 @@ def _read_string(text: str, types: list[str]) -> Any:
         return word == "true"
     if "null" in types and word in ("null", "none", "~"):
         return None
+    if "integer" in types and re.fullmatch(r"[+-]?\d+", word):
+        return int(word)
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", word):
         number = float(word)
+        if not math.isfinite(number):
+            return text
         if "number" in types:
             return number
         if "integer" in types and number.is_integer():

@@ -2,14 +2,18 @@
 
 import errno
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # the disk's faults, not the code's
+# faults of the disk or of a path that was given, not of the code
+SURROUNDINGS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+)
 
 
 class UserError(Exception):
@@ -22,9 +26,9 @@ class UserError(Exception):
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Make a script's main() leave with a line on stderr, and no traceback, where the user can mend what went wrong.
 
-    Exit status 1 after a UserError, a full disk or a missing permission; as shells do, 130 after Ctrl-C, and 141,
-    without a line, after the reader of our output has gone (`| head`). Every other exception is a defect of ours and
-    keeps its traceback.
+    Exit status 1 after a UserError, too little memory, a full disk, a missing file or permission; as shells do, 130
+    after Ctrl-C, and 141, without a line, after the reader of our output has gone (`| head`). Every other exception is
+    a defect of ours and keeps its traceback. Where messages go to a log too, so does the line.
     """
 
     @functools.wraps(main)
@@ -32,16 +36,26 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
         try:
             return main(*arguments, **keywords)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            _leave(str(error))
+        except MemoryError as error:
+            _leave(f"out of memory ({error}); make the model, its context or training.batch_sequences smaller")
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to flush at exit
             sys.exit(141)
         except OSError as error:
             if error.errno not in SURROUNDINGS:
                 raise
-            sys.exit(f"error: {error.filename or 'writing'}: {error.strerror}")
+            _leave(f"{error.filename or 'writing'}: {error.strerror}")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
 
     return guarded
+
+
+def _leave(message: str) -> NoReturn:
+    log = logging.getLogger("hipgpt")
+    if not log.handlers:
+        sys.exit(f"error: {message}")
+    log.error("error: %s", message)
+    sys.exit(1)

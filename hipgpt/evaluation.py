@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from hipgpt.backends.device import Device
-from hipgpt.baselines import MOST_TOKENS, lzma_bits, ngram_losses, read_tokens
+from hipgpt.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngram_losses, read_tokens
 from hipgpt.batches import windows
 from hipgpt.config import ModelConfig
-from hipgpt.metrics import CsvFile
+from hipgpt.metrics import CsvFile, bits_per_byte
 from hipgpt.model import Network, Weights, activations
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
@@ -31,18 +31,6 @@ class Predictions:
     nats: np.ndarray
     ranks: np.ndarray
     targets: np.ndarray
-
-
-def bits_per_byte(nats: np.ndarray, byte_counts: np.ndarray) -> float:
-    """Return the corpus's bits per byte, comparable across tokenizers.
-
-    nats: (N,) loss of each target token; byte_counts: (N,) the bytes it stands for, 0 leaves a token out.
-    Raises ValueError if byte_counts sums to 0. Formula: sum(nats[byte_counts > 0]) / (ln 2 * sum(byte_counts)).
-    """
-    total = int(byte_counts.sum())
-    if total == 0:
-        raise ValueError("bits_per_byte: the tokens stand for no bytes")
-    return float(nats[byte_counts > 0].sum(dtype=np.float64)) / (math.log(2) * total)
 
 
 def predict(device: Device, model: ModelConfig, weights: Weights, tokens: Tokens, stride: int) -> Predictions:
@@ -87,10 +75,14 @@ def write_evaluation(
     table.append("model", *_loss_columns(predictions.nats, counts), *accuracy, *extent)
     for name, nats in _ngram_rows(train, validation, len(byte_counts)):
         table.append(name, *_loss_columns(nats, counts), "", "", *extent)
-    train_text, validation_text = (text.read_bytes() for text in texts)
-    table.append(
-        "lzma", "", "", lzma_bits(train_text, validation_text) / len(validation_text), "", "", "", len(validation_text)
-    )
+    known, text = _end_of(texts[0], LZMA_DICTIONARY_BYTES), texts[1].read_bytes()
+    table.append("lzma", "", "", lzma_bits(known, text) / len(text), "", "", "", len(text))
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read()
 
 
 def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:

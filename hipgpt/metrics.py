@@ -1,6 +1,7 @@
 """What a run writes while it trains: CSV files that grow row by row, and its log with a progress bar."""
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,26 @@ LOG = logging.getLogger("hipgpt")
 
 
 def start_log(path: Path | None) -> None:
-    """Send messages to stderr and, if a path is given, with the time of day to that file, which is begun anew."""
+    """Send messages to stderr and, if a path is given, with the time of day to the end of that file."""
     LOG.setLevel(logging.INFO)
     LOG.addHandler(logging.StreamHandler(sys.stderr))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w")
+        file = logging.FileHandler(path)
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         LOG.addHandler(file)
+
+
+def bits_per_byte(nats: np.ndarray, byte_counts: np.ndarray) -> float:
+    """Return the corpus's bits per byte, comparable across tokenizers.
+
+    nats: (...) loss of each target token; byte_counts: (...) the bytes it stands for, 0 leaves a token out.
+    Raises ValueError if byte_counts sums to 0. Formula: sum(nats[byte_counts > 0]) / (ln 2 * sum(byte_counts)).
+    """
+    total = int(byte_counts.sum())
+    if total == 0:
+        raise ValueError("bits_per_byte: the tokens stand for no bytes")
+    return float(nats[byte_counts > 0].sum(dtype=np.float64)) / (math.log(2) * total)
 
 
 class CsvFile:

@@ -93,6 +93,8 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
         raise UserError(f"{manifest}: is missing; {REMEDY}") from None
     except ValueError as error:
         raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
+    if not isinstance(record, dict) or not {"tokenizer_sha256", "splits", "version"} <= record.keys():
+        raise UserError(f"{manifest}: is no manifest of token shards; delete it and {REMEDY}")
     if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
         raise UserError(
             f"{manifest}: the shards are of the tokenizer with sha256 {record['tokenizer_sha256']}, but the one in use "

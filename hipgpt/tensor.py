@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,6 +110,3 @@ class Arena:
         field = next(field for field in self.fields if field.name == name)
         address = self.flat.address + self.offsets[name] * field.dtype.size_bytes
         return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self.flat.owner)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[field.name] for field in self.fields)

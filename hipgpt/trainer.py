@@ -1,7 +1,6 @@
 """A model in training on a device: three plans, recorded once and replayed: a micro-batch, an update, a validation."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from hipgpt.backends.device import Device
 from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
+from hipgpt.metrics import bits_per_byte
 from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters
 from hipgpt.ops import ZERO
 from hipgpt.optimizer import AdamW, StepHistory, counters, schedule
@@ -124,10 +124,10 @@ class ValidationSet:
 
     def measure(self, trainer: Trainer) -> tuple[float, float]:
         """Return the mean loss in nats per token and the bits per byte."""
-        nats, count = 0.0, len(self._windows)
+        nats, count = [], len(self._windows)
         for first in range(0, count, self._batch):
             rows = np.arange(first, first + self._batch)
             losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(self._batch, -1)
-            nats += float(losses[rows < count].sum(dtype=np.float64))
-        targets = self._windows[:, 1:]
-        return nats / targets.size, nats / math.log(2) / float(self._byte_counts[targets].sum())
+            nats.append(losses[rows < count])
+        every = np.concatenate(nats)
+        return float(every.mean(dtype=np.float64)), bits_per_byte(every, self._byte_counts[self._windows[:, 1:]])

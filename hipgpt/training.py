@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from hipgpt.backends.device import Device
 from hipgpt.batches import Batches
-from hipgpt.checkpoint import StateFolder, StateRefused, load_checkpoint, read_arena, save_checkpoint, write_arena
+from hipgpt.checkpoint import StateFolder, load_checkpoint, read_arena, save_checkpoint, write_arena
+from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.files import replacing
 from hipgpt.metrics import LOG, CsvFile, Progress
@@ -38,12 +40,25 @@ class Run:
     """
 
     def __init__(
-        self, trainer: Trainer, splits: Splits, folder: Path, fingerprint: Mapping[str, Any], sampler: Sampler
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        device: Device,
+        splits: Splits,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        sampler: Sampler,
     ):
-        self.trainer, self.model, self.training = trainer, trainer.model, trainer.training
-        S, training = self.model.context_length, self.training
+        """Raise UserError if the tokens are too few for the context, or of another vocabulary."""
+        if len(splits.byte_counts) != model.vocab_size:
+            raise UserError(
+                f"vocab_size: got {model.vocab_size}, but the tokenizer has {len(splits.byte_counts)} tokens"
+            )
+        self.model, self.training = model, training
+        S = model.context_length
         self.batches = Batches(splits.train, training.batch_sequences, S, training.seed)
-        self.validation_set = ValidationSet(splits, self.model, training)
+        self.validation_set = ValidationSet(splits, model, training)
+        self.trainer = Trainer(model, training, device)
         self.folder = folder
         self.metrics = CsvFile(folder / "metrics.csv", METRICS)
         self.validation = CsvFile(folder / "validation.csv", VALIDATION)
@@ -51,7 +66,7 @@ class Run:
         self.samples = folder / "training_samples.txt"
         live_files = [self.metrics.path, self.validation.path, self.throughput.path, self.samples]
         self.states = StateFolder(folder / "state", fingerprint, training.keep_last, live_files)
-        self._sample = sampler(Weights(trainer.weights, self.model))
+        self._sample = sampler(Weights(self.trainer.weights, model))
         self._tokens_per_step = training.batch_sequences * training.accumulation_steps * S
         self._best_loss, self._recorded_step = math.inf, 0
 
@@ -103,10 +118,9 @@ class Run:
 
     def _resume_or_begin(self) -> int:
         """Return the last finished step: that of the last saved state, or 0 after starting anew."""
-        try:
-            state = self.states.load_last()
-        except StateRefused as refused:
-            LOG.warning("%s; starting at step 1", refused)
+        state = self.states.load_last()
+        if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
+            LOG.warning("%s: is missing; starting at step 1", self.states.best)
             state = None
         if state is not None:
             arrays, progress = state
@@ -115,6 +129,8 @@ class Run:
             self._best_loss, self._recorded_step = progress["best_loss"], progress["step"]
             LOG.info("resuming after step %d of %d", progress["step"], self.training.steps)
             return progress["step"]
+        if refusal := self.states.refuse_others():
+            LOG.warning("%s; starting at step 1", refusal)
         self.trainer.initialize()
         for file in (self.metrics, self.validation, self.throughput):
             file.begin()

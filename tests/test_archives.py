@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 import stat
 import tarfile
 import tracemalloc
@@ -159,3 +160,17 @@ def test_a_pattern_that_matches_nothing_says_what_is_there(tmp_path):
 def test_a_pattern_for_a_file_that_is_no_archive_is_refused(tmp_path):
     with pytest.raises(UserError, match="is no archive"):
         read(written(tmp_path / "text.txt", b"text"), "*.txt")
+
+
+@pytest.mark.parametrize("cut", [1, 3, 500])
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_a_zst_that_ends_within_a_frame_is_damaged(tmp_path, cut, with_checksum):
+    text = random.Random(0).randbytes(300_000)  # three blocks that do not compress
+    frame = zstandard.ZstdCompressor(write_checksum=with_checksum).compress(text)
+    path = tmp_path / "text.txt.zst"
+    for content in (frame[:-cut], frame + frame[:-cut]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="text.txt.zst: damaged.*it ends within a frame"):
+            read(path)
+    path.write_bytes(frame + frame)
+    assert read(path) == [("text.txt", text + text)]

@@ -1,6 +1,7 @@
 """Checkpoints and resumable state: whole or absent, of this run or refused, and never half of each."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from safetensors.numpy import load_file, save_file
 from hipgpt import checkpoint
 from hipgpt.checkpoint import (
     StateFolder,
-    StateRefused,
     differences,
     load_checkpoint,
     load_model,
@@ -171,28 +171,41 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"data": "d"}, "data None -> d"),
     ],
 )
-def test_a_state_of_another_run_is_set_aside_and_what_differs_is_named(states, live, change, named):
+def test_a_state_of_another_run_stays_where_it_is_and_what_differs_is_named(states, live, change, named):
     states.save(2, arrays_of(2), {"step": 2})
     before = contents(states.folder)
     live[0].write_text("of the new run\n")
-    other = StateFolder(states.folder, FINGERPRINT | change, 2, live)
-    with pytest.raises(StateRefused) as refused:
-        other.load_last()
-    path = states.path(2)
-    assert str(refused.value) == f"{path}: this state belongs to another run ({named}); set aside as state.refused"
+    other = StateFolder(states.root, FINGERPRINT | change, 2, live)
     assert other.load_last() is None
-    assert contents(states.folder.with_name("state.refused")) == before
+    assert other.refuse_others() == f"{states.path(2)}: this state belongs to another run ({named}) and stays there"
+    assert contents(states.folder) == before
     assert live[0].read_text() == "of the new run\n"
 
 
-def test_only_the_latest_refused_state_is_kept(states, live):
+def test_the_state_of_a_run_is_found_again_after_others(states, live):
+    states.save(2, arrays_of(2), {"step": 2})
     for code in ("bb", "cc"):
-        states.save(2, arrays_of(2), {"code": states.fingerprint["code"]})
-        states = StateFolder(states.folder, FINGERPRINT | {"code": code}, 2, live)
-        with pytest.raises(StateRefused):
-            states.load_last()
-    _, metadata = load_checkpoint(states.folder.with_name("state.refused") / "step_00000002" / "state.safetensors")
-    assert metadata["progress"] == {"code": "bb"}
+        other = StateFolder(states.root, FINGERPRINT | {"code": code}, 2, live)
+        other.refuse_others()
+        other.save(4, arrays_of(4), {"step": 4})
+    assert StateFolder(states.root, FINGERPRINT, 2, live).load_last()[1] == {"step": 2}
+
+
+def test_the_states_of_two_other_runs_are_kept(states, live):
+    for number, code in enumerate(("bb", "cc", "dd", "ee")):
+        other = StateFolder(states.root, FINGERPRINT | {"code": code}, 2, live)
+        saved = other.save(2, arrays_of(2), {"step": 2})
+        os.utime(saved / "state.safetensors", (number, number))
+    states.refuse_others()
+    kept = {load_checkpoint(path)[1]["fingerprint"]["code"] for path in states.root.glob("*/step_*/state.safetensors")}
+    assert kept == {"dd", "ee"}
+
+
+def test_a_state_without_one_of_its_files_is_none(states, live):
+    for step in (2, 4):
+        states.save(step, arrays_of(step), {"step": step})
+    (states.path(4) / live[0].name).unlink()
+    assert states.load_last()[1] == {"step": 2}
 
 
 def test_a_damaged_state_is_named_and_the_one_before_it_serves_once_it_is_deleted(states):

@@ -164,6 +164,8 @@ def test_a_run_overrides_what_is_changed_beside_it():
         ("runs: {a: null}", "config: runs.a: got None, expected object (Overrides of"),
         ("runs: {a/b: {}}", "config: runs: got 'a/b', expected string matching ^[A-Za-z0-9]"),
         ("runs: {2024: {}}", "config: runs: got 2024, expected string matching ^[A-Za-z0-9]"),
+        ("training: {learning_rate_peak: .nan}", "config: training.learning_rate_peak: got 'nan', expected number"),
+        ("training: {clip_norm: 1e400}", "config: training.clip_norm: got '1e400', expected number"),
         ("device: gpu", "config: device: got 'gpu', expected one of auto, cpu (Where"),
     ],
 )  # fmt: skip
@@ -176,3 +178,9 @@ def test_a_missing_key_is_named():
     del config["training"]["steps"]
     with pytest.raises(UserError, match="^config: training.steps: missing; Optimizer steps.$"):
         load_config(config)
+
+
+def test_a_long_integer_in_a_string_loses_no_digit():
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
+    shipped["training"]["seed"] = "9007199254740993"
+    assert load_config(shipped).runs["default"].training.seed == 9007199254740993

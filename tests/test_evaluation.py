@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hipgpt import evaluation
 from hipgpt.baselines import lzma_bits, ngram_losses, read_tokens
-from hipgpt.evaluation import COLUMNS, bits_per_byte, predict, write_evaluation
+from hipgpt.evaluation import COLUMNS, predict, write_evaluation
+from hipgpt.metrics import bits_per_byte
 from hipgpt.shards import Tokens, open_split, write_shards
 
 SEVEN_DIGITS = 5e-7  # as the CSV writes

@@ -1,4 +1,4 @@
-"""Imports point down only: DESIGN.md's floors, read off the sources; and what must stay cheap to import."""
+"""Imports point down only: the floors of docs/design.md, read off the sources; and what must stay cheap to import."""
 
 import ast
 import subprocess

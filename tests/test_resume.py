@@ -15,7 +15,7 @@ from hipgpt.checkpoint import load_checkpoint
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.shards import Tokens
-from hipgpt.trainer import Splits, Trainer
+from hipgpt.trainer import Splits
 from hipgpt.training import Interrupted, Run
 
 MODEL = ModelConfig(50, 16, 1, 2, 16, 8, "gelu", tie_embeddings=False, output_bias=True)
@@ -29,11 +29,12 @@ CSVS = ("metrics.csv", "validation.csv")
 FINGERPRINT = {"model": dataclasses.asdict(MODEL), "tokenizer_sha256": "t", "code": "c"}
 
 
-def make_run(folder, training=TRAINING, fingerprint=FINGERPRINT, threads=1, sampler=lambda weights: lambda: "sample"):
+def make_run(folder, training=TRAINING, fingerprint=FINGERPRINT, threads=1, model=MODEL):
     random = np.random.default_rng(0)
     train, validation = (Tokens([random.integers(0, 50, size).astype(np.uint16)]) for size in (999, 200))
-    trainer = Trainer(MODEL, training, open_device("cpu", threads))
-    return Run(trainer, Splits(train, validation, np.ones(50, np.int64)), folder, fingerprint, sampler)
+    splits = Splits(train, validation, np.ones(50, np.int64))
+    device = open_device("cpu", threads)
+    return Run(model, training, device, splits, folder, fingerprint, sampler=lambda weights: lambda: "sample")
 
 
 def stop_before_step(run: Run, step: int, action) -> None:
@@ -101,7 +102,7 @@ def test_a_seed_changes_the_run(tmp_path, undisturbed):
 
 
 @pytest.mark.parametrize("key, value", [("model", {"embed_dim": 8}), ("tokenizer_sha256", "u"), ("code", "d")])
-def test_a_state_of_another_config_data_or_code_is_set_aside(tmp_path, undisturbed, caplog, key, value):
+def test_a_state_of_another_config_data_or_code_is_refused(tmp_path, undisturbed, caplog, key, value):
     foreign = make_run(tmp_path, fingerprint={**FINGERPRINT, key: value})
     stop_before_step(foreign, 12, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Interrupted):
@@ -109,7 +110,6 @@ def test_a_state_of_another_config_data_or_code_is_set_aside(tmp_path, undisturb
     with caplog.at_level("INFO", "hipgpt"):
         make_run(tmp_path).run()
     assert "this state belongs to another run" in caplog.text and key in caplog.text
-    assert (tmp_path / "state.refused").is_dir()
     assert files(tmp_path) == undisturbed
 
 
@@ -132,6 +132,27 @@ def test_keep_last_states_are_kept_and_best_holds_the_lowest_validation_loss(tmp
     _, metadata = load_checkpoint(tmp_path / "checkpoints" / "best.safetensors")
     assert metadata["step"] == int(best[0])
     assert metadata["validation_loss_nats_per_token"] == pytest.approx(float(best[2]), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "step_00000010/metrics.csv"])
+def test_a_lost_file_of_the_state_costs_steps_but_changes_no_byte(tmp_path, undisturbed, name):
+    run = make_run(tmp_path)
+    stop_before_step(run, 12, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted):
+        run.run()
+    (run.states.folder / name).unlink()
+    make_run(tmp_path).run()
+    assert files(tmp_path) == undisturbed
+
+
+def test_a_context_longer_than_the_data_is_refused_before_anything_is_allocated(tmp_path):
+    with pytest.raises(UserError, match="context_length.* 10000000"):
+        make_run(tmp_path, model=dataclasses.replace(MODEL, context_length=10**7))
+
+
+def test_a_vocabulary_that_is_not_the_tokenizer_s_is_refused(tmp_path):
+    with pytest.raises(UserError, match="vocab_size: got 60, but the tokenizer has 50 tokens"):
+        make_run(tmp_path, model=dataclasses.replace(MODEL, vocab_size=60))
 
 
 def test_accumulated_batches_are_seen_once_each(tmp_path):

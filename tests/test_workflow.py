@@ -178,6 +178,6 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
 
 
 def test_the_report_is_written_offline_with_captions(finished):
-    finished.snakemake("all", "--report", "results/report.html")
+    finished.snakemake("--report", "results/report.html")
     report = (finished.folder / "results/report.html").read_text()
     assert "on the whole validation split" in report and "loss.png" in report

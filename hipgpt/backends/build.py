@@ -44,8 +44,10 @@ def host_compiler() -> tuple[str, ...]:
 
     Raises UserError if there is none.
     """
-    if os.environ.get("CXX"):
-        return tuple(os.environ["CXX"].split())
+    if command := tuple(os.environ.get("CXX", "").split()):
+        if shutil.which(command[0]) is None:
+            raise UserError(f"CXX: got {command[0]!r}, which is no program here; set it to a C++ compiler or unset it")
+        return command
     for name in ("c++", "g++", "clang++"):
         if path := shutil.which(name):
             return (path,)
@@ -107,6 +109,7 @@ def _compile(command: list[str], source: Path, target: Path) -> None:
         done = subprocess.run([*command, str(source), "-o", temporary], capture_output=True, text=True)
         if done.returncode != 0:
             raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
+        os.chmod(temporary, 0o755)  # mkstemp's file is the owner's alone, a cache may be shared
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)

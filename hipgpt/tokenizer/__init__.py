@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hipgpt.errors import UserError
+from hipgpt.files import replacing
 from hipgpt.tokenizer import formats, native
 from hipgpt.tokenizer.bpe import BYTES, Pair, token_table
 from hipgpt.tokenizer.chunks import next_cut, text_chunks
@@ -36,7 +37,8 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json, which Hugging Face's `tokenizers` loads; equal tokenizers give equal bytes."""
-        Path(path).write_bytes(self._json)
+        with replacing(Path(path)) as file:
+            file.write(self._json)
 
     @property
     def vocab_size(self) -> int:

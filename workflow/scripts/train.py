@@ -14,7 +14,7 @@ from hipgpt.metrics import start_log
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
 from hipgpt.tokenizer import Tokenizer
-from hipgpt.trainer import Splits, Trainer
+from hipgpt.trainer import Splits
 from hipgpt.training import Run
 
 
@@ -43,8 +43,9 @@ def main() -> None:
         "code": code_hash("hipgpt.training"),
         "device": device.backend,
     }
-    trainer, splits = Trainer(model, training, device), Splits(train, validation, tokenizer.byte_counts)
-    Run(trainer, splits, arguments.output, fingerprint, training_sampler(device, model, training, tokenizer)).run()
+    splits = Splits(train, validation, tokenizer.byte_counts)
+    sampler = training_sampler(device, model, training, tokenizer)
+    Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
 
 
 if __name__ == "__main__":
