@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hipgpt.config import DEFAULT_RUN, DEVICES, SamplingConfig
+from hipgpt.config import DEFAULT_RUN, SamplingConfig
 from hipgpt.errors import UserError, exit_on_user_error
 
 HELP = {
@@ -37,7 +37,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
     parser.add_argument(
-        "--device", default="auto", choices=DEVICES, help="auto: the best present (default: %(default)s)"
+        "--device", default="auto", help="cpu, cuda, hip, cuda:1, or auto, the best present (default: %(default)s)"
     )
     defaults = SamplingConfig(num_tokens=100)
     for name, about in HELP.items():

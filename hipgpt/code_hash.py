@@ -43,6 +43,8 @@ def _closure(module: str) -> frozenset[Path]:
 
 def _kernels(module: str) -> list[Path]:
     """Return the kernel sources that a module compiles, with their headers."""
+    if module == "hipgpt.backends.gpu":
+        return [KERNELS / "scalar.h", *(path for path in (KERNELS / "gpu").rglob("*") if path.is_file())]
     kernels = sorted((KERNELS / "cpu").glob("*.cpp"))
     compiled = {
         "hipgpt.backends.cpu": [path for path in kernels if path != TOKENIZER_KERNEL],

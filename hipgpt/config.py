@@ -17,7 +17,6 @@ from hipgpt.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT_RUN = "default"
-DEVICES = ("auto", "cpu")
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 
 

@@ -137,11 +137,15 @@ ADD_SUM = op("add_sum", "reduction", """
     in     values  f32 (N)
     """, scalars="scale f32", operations=lambda N: N)  # fmt: skip
 
-GRADIENT_NORM = op("gradient_norm", "reduction", """
-    out    norm       f32 (1)
+SUM_OF_SQUARES = op("sum_of_squares", "reduction", """
     out    partials   f32 (K)
     in     gradients  f32 (P)
     """, operations=lambda K, P: 2 * P)  # fmt: skip
+
+GRADIENT_NORM = op("gradient_norm", "reduction", """
+    out    norm      f32 (1)
+    in     partials  f32 (K)
+    """, operations=lambda K: K)  # fmt: skip
 
 ADAMW = op("adamw", "optimizer", """
     inout  weights        f32 (P)

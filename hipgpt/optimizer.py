@@ -6,7 +6,7 @@ import numpy as np
 
 from hipgpt.backends.device import Device
 from hipgpt.config import TrainingConfig
-from hipgpt.ops import ADAMW, GRADIENT_NORM, RECORD_STEP
+from hipgpt.ops import ADAMW, GRADIENT_NORM, RECORD_STEP, SUM_OF_SQUARES
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field, Tensor
 
@@ -51,7 +51,8 @@ class AdamW:
     def update(self, plan: Plan, gradients: Arena) -> None:
         """Record: global norm, then AdamW on the decayed fields and on the others (two launches)."""
         training = self.training
-        plan(GRADIENT_NORM, self.norm, self._scratch["partials"], gradients.flat)
+        plan(SUM_OF_SQUARES, self._scratch["partials"], gradients.flat)
+        plan(GRADIENT_NORM, self.norm, self._scratch["partials"])
         betas = {"beta1": training.beta1, "beta2": training.beta2, "epsilon": training.epsilon}
         undecayed = next(field for field in self.weights.fields if not field.decay)
         border, end = self.weights.offsets[undecayed.name], self.weights.flat.elements

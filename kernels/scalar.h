@@ -1,12 +1,24 @@
 // Formulas that every backend must compute alike, written once: exp, GELU, the AdamW element, Philox counters.
-// A GPU build defines HIPGPT_SCALAR with its own qualifiers before it includes this file.
+// A GPU build defines HIPGPT_SCALAR, float_bits and bits_float in its own words before it includes this file.
 #pragma once
+
+#ifndef HIPGPT_SCALAR
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-
-#ifndef HIPGPT_SCALAR
 #define HIPGPT_SCALAR static inline
+
+HIPGPT_SCALAR int32_t float_bits(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+HIPGPT_SCALAR float bits_float(int32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 #endif
 
 // e^x in f32 for x clamped to [-87, 88], error below 2 units in the last place: x = n ln 2 + r with |r| <= ln(2)/2, e^r by
@@ -27,12 +39,8 @@ HIPGPT_SCALAR float exp_f32(float x) {
     series = series * r + 0.49999994f;
     series = series * r + 1.0f;
     series = series * r + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = static_cast<int32_t>((static_cast<uint32_t>(bits) - 0x4B400000u + 127u) << 23);
-    float power;
-    memcpy(&power, &bits, 4);
-    return series * power;
+    const uint32_t exponent = static_cast<uint32_t>(float_bits(shifted)) - 0x4B400000u + 127u;
+    return series * bits_float(static_cast<int32_t>(exponent << 23));
 }
 
 HIPGPT_SCALAR float tanh_f32(float x) { return 1.0f - 2.0f / (exp_f32(2.0f * x) + 1.0f); }

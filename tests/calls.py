@@ -25,7 +25,8 @@ LARGE = {
     "cross_entropy_training": [{"N": 21, "V": 5003}],
     "layernorm_forward": [{"N": 67, "C": 768}],
     "layernorm_backward": [{"N": 67, "C": 768}],
-    "gradient_norm": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
+    "sum_of_squares": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
+    "gradient_norm": [{"K": 1}, {"K": 256}],
 }
 LARGE |= {
     name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
@@ -87,7 +88,7 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
         limit = sizes["T"] - sizes["S"] + 1 if name == "starts" else sizes[limits[name]]
         return random.integers(limit, size=shape, dtype=np.int32)
     values = random.normal(size=shape)
-    if name in ("rstd", "norm", "second_moment", "schedule"):
+    if name in ("rstd", "norm", "second_moment", "schedule", "partials"):
         values = np.abs(values) + 0.25
     elif name == "logits":  # quarters: some are equal; one far above the rest: exp_f32 clamps for the others of its row
         values = np.round(values * 12) / 4
@@ -99,10 +100,16 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
 
 
 class Memory:
-    """The tensors of a call, each between two stretches of garbage that nothing may read or write."""
+    """The tensors of a call, each between two stretches of garbage that nothing may read or write.
 
-    def __init__(self, device: Device, case: Case, values: dict[str, np.ndarray | None]):
-        self.device, self.case, self.tensors, self._whole = device, case, [], {}
+    guard: elements of each stretch. With 0 a tensor fills its memory, and who checks accesses to memory (tests/fakehip,
+    compute-sanitizer) sees the first byte beyond it.
+    """
+
+    def __init__(
+        self, device: Device, case: Case, values: dict[str, np.ndarray | None], guard: int = ALIGNMENT_ELEMENTS
+    ):
+        self.device, self.case, self.tensors, self._whole, self._guard = device, case, [], {}, guard
         for argument in case.op.arguments:
             self.tensors.append(self._place(argument.name, values[argument.name]))
 
@@ -110,11 +117,11 @@ class Memory:
         if values is None:
             return None
         dtype = DType.I32 if values.dtype == np.int32 else DType.F32
-        elements, guard = values.size, ALIGNMENT_ELEMENTS
+        elements, guard = values.size, self._guard
         address, owner = self.device.allocate((elements + 2 * guard) * dtype.size_bytes)
         whole = Tensor(name, (elements + 2 * guard,), dtype, address, owner)
         contents = np.full(whole.shape, GARBAGE).view(dtype.numpy)
-        contents[guard:-guard] = values.ravel()
+        contents[guard : guard + elements] = values.ravel()
         self.device.write(whole, contents)
         self._whole[name] = whole
         return whole.rows(guard, guard + elements).view(*values.shape)
@@ -129,6 +136,6 @@ class Memory:
 
     def surroundings(self) -> np.ndarray:
         """Return the words around all tensors, each GARBAGE unless a kernel wrote there."""
-        guard = ALIGNMENT_ELEMENTS
+        guard = self._guard
         words = [self.device.read(whole).view(np.uint32) for whole in self._whole.values()]
         return np.concatenate([part for word in words for part in (word[:guard], word[-guard:])])

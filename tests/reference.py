@@ -216,12 +216,16 @@ def add_sum(total, values, scale) -> Result:
     return {"total": total + values.sum(0, keepdims=True, roundoff=F64_ROUNDOFF) * scale}
 
 
-def gradient_norm(gradients, K, P) -> Result:
+def sum_of_squares(gradients, K, P) -> Result:
     size = -(-P // K)
     squares = np.zeros(K * size)
     squares[:P] = gradients.value**2  # the square of an f32 is exact in f64
     partials = Rounded(squares.reshape(K, size)).sum(1, roundoff=F64_ROUNDOFF).stored()
-    return {"norm": partials.sum(0, keepdims=True, roundoff=F64_ROUNDOFF).sqrt(), "partials": partials}
+    return {"partials": partials}
+
+
+def gradient_norm(partials) -> Result:
+    return {"norm": partials.sum(0, keepdims=True, roundoff=F64_ROUNDOFF).sqrt()}
 
 
 def adamw(

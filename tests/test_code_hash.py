@@ -80,6 +80,10 @@ EDITS = {
     "kernels/cpu/layernorm.cpp": OF_MODEL,
     "kernels/cpu/parallel.h": OF_MODEL,
     "kernels/scalar.h": OF_MODEL,
+    "kernels/gpu/matmul.hip": OF_MODEL,
+    "kernels/gpu/platform/cuda.h": OF_MODEL,
+    "hipgpt/backends/cuda.py": OF_MODEL,
+    "hipgpt/backends/hip.py": OF_MODEL,
     "README.md": set(),
     "workflow/scripts/train.py": set(),
 }

@@ -48,7 +48,7 @@ def test_reference_defines_every_output(case):
 @every_case
 def test_inputs_stay_unchanged(device, case):
     values = draw(case)
-    after = Memory(device, case, values).run()
+    after = Memory(device, case, values, guard=0).run()
     for argument in case.op.arguments:
         if not argument.writes and argument.name not in case.absent:
             assert after[argument.name].tobytes() == values[argument.name].tobytes(), argument.name

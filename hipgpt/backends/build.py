@@ -11,9 +11,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hipgpt.errors import UserError
+from hipgpt.files import replacing
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
@@ -94,6 +96,17 @@ def host_library(source: Path) -> Path:
     if not library.exists():
         _compile([*host_compiler(), *host_options()], source, library)
     return library
+
+
+def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:
+    """Return a GPU code object: from the cache, where it lies under the hash of all of `key`, or by `compile`."""
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+    path = cache_folder() / f"{name}-{digest}.gpu"
+    if not path.exists():
+        image = compile()
+        with replacing(path) as file:
+            file.write(image)
+    return path.read_bytes()
 
 
 def _compile(command: list[str], source: Path, target: Path) -> None:

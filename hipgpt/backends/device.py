@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hipgpt.config import DEVICES
 from hipgpt.errors import UserError
 from hipgpt.tensor import Tensor
 
 if TYPE_CHECKING:
     from hipgpt.plan import Launch
+
+GPUS = ("hip", "cuda")
 
 
 class Device(Protocol):
@@ -41,13 +42,20 @@ def check_transfer(tensor: Tensor, values: np.ndarray) -> None:
         )
 
 
-def open_device(name: str, threads: int | None = None) -> Device:
-    """Open a device by its name in config.yaml: `cpu`, `null` (counts, computes nothing), or `auto`, the best present.
+class DeviceAbsent(UserError):
+    """This machine has no such device, or no driver or Python package to reach it."""
 
-    threads: how many the CPU uses; by default as many as this process may run on.
-    Raises UserError on another name.
+
+def open_device(name: str, threads: int | None = None) -> Device:
+    """Open a device by its name: `cpu`, `hip`, `cuda`, `cuda:1`, `null` (computes nothing), or `auto`.
+
+    auto: the first GPU that answers a call, else the CPU. threads: how many the CPU uses; by default as many as this
+    process may run on. Raises UserError on another name, DeviceAbsent if there is no such device here.
     """
-    if name in ("auto", "cpu"):
+    backend, _, index = name.partition(":")
+    if name == "auto":
+        return _first_gpu() or open_device("cpu", threads)
+    if name == "cpu":
         from hipgpt.backends.cpu import CpuDevice
 
         return CpuDevice(threads or available_cores())
@@ -55,7 +63,30 @@ def open_device(name: str, threads: int | None = None) -> Device:
         from hipgpt.backends.null import NullDevice
 
         return NullDevice()
-    raise UserError(f"device: got {name!r}, expected one of {', '.join(DEVICES)}")
+    if backend in GPUS and (index.isdecimal() or name == backend):
+        return _open_gpu(backend, int(index or 0))
+    raise UserError(f"device: got {name!r}, expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1")
+
+
+def _open_gpu(backend: str, index: int) -> Device:
+    from hipgpt.backends.gpu import GpuDevice
+
+    if backend == "hip":
+        from hipgpt.backends.hip import HipDriver
+
+        return GpuDevice(HipDriver(index))
+    from hipgpt.backends.cuda import CudaDriver
+
+    return GpuDevice(CudaDriver(index))
+
+
+def _first_gpu() -> Device | None:
+    for backend in GPUS:
+        try:
+            return _open_gpu(backend, 0)
+        except DeviceAbsent:
+            continue
+    return None
 
 
 def available_cores() -> int:

@@ -24,7 +24,10 @@ class Variant:
         return all(pattern in (ANY, value) for pattern, value in wanted)
 
 
-VARIANTS = (Variant(op=ANY, arch="cpu", dtype="f32", source="cpu/{family}.cpp"),)
+VARIANTS = (
+    Variant(op=ANY, arch="cpu", dtype="f32", source="cpu/{family}.cpp"),
+    Variant(op=ANY, arch=ANY, dtype="f32", source="gpu/{family}.hip"),
+)
 
 
 def find_source(op: Op, arch: str, act: DType) -> Path:

@@ -1,6 +1,7 @@
 // add_sum: total += scale * sum of values (N).
-// gradient_norm: norm = sqrt(sum of squares of gradients (P)), summed in K equal parts kept in partials (K): the order of
-// the sum depends on K and P alone. Sums in f64. Minimum traffic: 4*P bytes.
+// sum_of_squares: partials[k] = the sum of squares of part k of gradients (P), which is cut into K equal parts: the order of
+// the whole sum depends on K and P alone. gradient_norm: norm = sqrt(sum of partials).
+// Sums in f64. Minimum traffic: 4*P bytes.
 #include "parallel.h"
 #include <cmath>
 
@@ -10,7 +11,7 @@ extern "C" void add_sum(float* total, const float* values, int64_t N, float scal
     *total += static_cast<float>(scale * sum);
 }
 
-extern "C" void gradient_norm(float* norm, float* partials, const float* gradients, int64_t K, int64_t P) {
+extern "C" void sum_of_squares(float* partials, const float* gradients, int64_t K, int64_t P) {
     const int64_t size = (P + K - 1) / K;
     parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
         for (int64_t part = begin; part < end; ++part) {
@@ -21,6 +22,9 @@ extern "C" void gradient_norm(float* norm, float* partials, const float* gradien
             partials[part] = static_cast<float>(sum);
         }
     });
+}
+
+extern "C" void gradient_norm(float* norm, const float* partials, int64_t K) {
     double sum = 0;
     for (int64_t part = 0; part < K; ++part) sum += partials[part];
     *norm = static_cast<float>(std::sqrt(sum));

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--texts", required=True, nargs=2, type=Path, help="train.txt and validation.txt of the corpus")
     parser.add_argument("--stride-tokens", required=True, type=int, help="step between the windows")
     parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
-    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
     arguments = parser.parse_args()
 

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
     parser.add_argument("--text", required=True, type=Path, help="samples.txt")
     parser.add_argument("--table", required=True, type=Path, help="samples.csv")
-    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
     arguments = parser.parse_args()
 

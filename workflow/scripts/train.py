@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--device", default="auto", help="cpu, or auto for the best present")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
     parser.add_argument("--log", type=Path, help="file that gets a copy of all messages")
     arguments = parser.parse_args()

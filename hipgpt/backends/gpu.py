@@ -1,0 +1,126 @@
+"""What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hipgpt.backends.build import KERNELS, code_object
+from hipgpt.backends.device import check_transfer
+from hipgpt.backends.geometry import GEOMETRY
+from hipgpt.backends.variants import find_source
+from hipgpt.errors import UserError
+from hipgpt.op import Op
+from hipgpt.plan import Launch
+from hipgpt.tensor import DType, Tensor
+
+SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
+HEADERS = {"scalar.h": KERNELS / "scalar.h", "reduce.h": KERNELS / "gpu" / "reduce.h"}
+
+
+class OutOfMemory(Exception):
+    """The device has not the memory that was asked for. free_bytes: what it has."""
+
+    def __init__(self, free_bytes: int):
+        super().__init__(f"{free_bytes} bytes free")
+        self.free_bytes = free_bytes
+
+
+class Driver(Protocol):
+    """The vendor's calls, on one device and one stream. Errors name the call and give the driver's own words."""
+
+    backend: str
+    name: str
+    arch: str
+    wave: int
+    compiler: str
+
+    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes: ...
+    def load(self, image: bytes) -> Any: ...
+    def function(self, module: Any, name: str) -> Any: ...
+    def allocate(self, size_bytes: int) -> int: ...
+    def free(self, address: int) -> None: ...
+    def upload(self, address: int, values: np.ndarray) -> None: ...
+    def download(self, values: np.ndarray, address: int) -> None: ...
+    def launch(self, function: Any, grid: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None: ...
+    def capture(self, record: Callable[[], None]) -> Callable[[], None]: ...
+
+
+class Allocation:
+    """Device memory that is freed with its last tensor."""
+
+    def __init__(self, driver: Driver, size_bytes: int):
+        self._driver, self.address = driver, driver.allocate(size_bytes)
+
+    def __del__(self) -> None:
+        if hasattr(self, "address"):
+            self._driver.free(self.address)
+
+
+class GpuDevice:
+    """A GPU as a device. graphs: replay a plan as one captured graph; without, launch by launch."""
+
+    def __init__(self, driver: Driver, graphs: bool = True):
+        self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
+        self._driver, self._graphs, self._modules = driver, graphs, {}
+
+    def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
+        try:
+            owner = Allocation(self._driver, max(size_bytes, 1))
+        except OutOfMemory as error:
+            raise UserError(
+                f"{self.name}: out of memory: asked for {size_bytes:,} bytes, {error.free_bytes:,} are free; lower "
+                "training.batch_sequences and raise training.accumulation_steps, or make the model smaller"
+            ) from error
+        self._driver.upload(owner.address, np.zeros(size_bytes, np.uint8))
+        return owner.address, owner
+
+    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+        check_transfer(tensor, values)
+        self._driver.upload(tensor.address, np.ascontiguousarray(values))
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        values = np.empty(tensor.shape, tensor.dtype.numpy)
+        self._driver.download(values, tensor.address)
+        return values
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        calls = [self._bind(launch) for launch in launches]
+
+        def run_all() -> None:
+            for call in calls:
+                self._driver.launch(*call)
+
+        if not self._graphs:
+            return run_all
+        replay, owners = self._driver.capture(run_all), [launch.tensors for launch in launches]
+
+        def replay_graph(keep: Any = owners) -> None:
+            replay()
+
+        return replay_graph
+
+    def _bind(self, launch: Launch) -> tuple[Any, tuple[int, int], int, list[Any]]:
+        """Return function, grid, threads and C arguments of a launch; every scalar as the contract's ctypes type."""
+        grid, threads = GEOMETRY[launch.op.name](launch.sizes, self._driver.wave)
+        arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
+        arguments += [ctypes.c_int64(launch.sizes[name]) for name in launch.op.dimensions]
+        arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in launch.op.scalars]
+        return self._function(launch.op), grid, threads, arguments
+
+    def _function(self, op: Op) -> Any:
+        source = find_source(op, self._driver.arch, DType.F32)
+        if source not in self._modules:
+            self._modules[source] = self._driver.load(compile_source(self._driver, source))
+        return self._driver.function(self._modules[source], op.name)
+
+
+def compile_source(driver: Driver, source: Path) -> bytes:
+    """Return the code object of one .hip file for the driver's device, from the cache or compiled now."""
+    headers = {name: path.read_text() for name, path in HEADERS.items()}
+    headers["platform.h"] = (KERNELS / "gpu" / "platform" / f"{driver.backend}.h").read_text()
+    text = source.read_text()
+    key = [driver.backend, driver.arch, str(driver.wave), driver.compiler, text, *headers.values()]
+    return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers))

@@ -1,0 +1,27 @@
+// Sums in f64; formulas in kernels/cpu/reduction.cpp. add_sum: one block. sum_of_squares: partials[k] of K equal parts, grid K. gradient_norm: one block.
+#include "platform.h"
+#include "reduce.h"
+
+constexpr int THREADS = 256;
+
+KERNEL(THREADS) add_sum(float* total, const float* values, int64_t N, float scale) {
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < N; i += THREADS) sum += values[i];
+    sum = block_sum<THREADS>(sum);
+    if (threadIdx.x == 0) *total += static_cast<float>(scale * sum);
+}
+
+KERNEL(THREADS) sum_of_squares(float* partials, const float* gradients, int64_t K, int64_t P) {
+    const int64_t size = (P + K - 1) / K, begin = blockIdx.x * size, end = begin + size < P ? begin + size : P;
+    double sum = 0.0;
+    for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) sum += static_cast<double>(gradients[i]) * gradients[i];
+    sum = block_sum<THREADS>(sum);
+    if (threadIdx.x == 0) partials[blockIdx.x] = static_cast<float>(sum);
+}
+
+KERNEL(THREADS) gradient_norm(float* norm, const float* partials, int64_t K) {
+    double sum = 0.0;
+    for (int64_t k = threadIdx.x; k < K; k += THREADS) sum += partials[k];
+    sum = block_sum<THREADS>(sum);
+    if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum));
+}
