@@ -1,4 +1,4 @@
-"""Every kernel's C signature is the catalogue's contract: tensors, then dimensions as int64, then scalars."""
+"""Every kernel's signature, for CPU and GPU, is the catalogue's: tensors, then dimensions as int64, then scalars."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.backends.build import KERNELS
+from hipgpt.backends.geometry import GEOMETRY
 from hipgpt.op import Argument, Op
 from hipgpt.ops import CATALOGUE
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
+GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "float", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "bpe.cpp": {
     "bpe_counter_new", "bpe_counter_free", "bpe_counter_add", "bpe_counter_train",
@@ -38,16 +40,30 @@ def exported() -> list[Function]:
         found = [*outside, *FUNCTION.finditer("".join(blocks))]
         assert text.count('extern "C"') == len(outside) + len(blocks), f"{path}: an unread signature"
         for result, name, parameters in (match.groups() for match in found):
-            listed = tuple(" ".join(parameter.split()) for parameter in parameters.split(",") if parameter.strip())
-            functions.append(Function(path.name, name, result, listed))
+            functions.append(Function(path.name, name, result, listed(parameters)))
+    return functions
+
+
+def listed(parameters: str) -> tuple[str, ...]:
+    return tuple(" ".join(parameter.split()) for parameter in parameters.split(",") if parameter.strip())
+
+
+def gpu_kernels() -> list[Function]:
+    """Return every kernel of kernels/gpu; the macro KERNEL makes its result void."""
+    functions = []
+    for path in sorted((KERNELS / "gpu").glob("*.hip")):
+        found = GPU_KERNEL.findall(path.read_text())
+        assert path.read_text().count("KERNEL(") == len(found), f"{path}: an unread signature"
+        functions += [Function(path.name, name, "void", listed(parameters)) for name, parameters in found]
     return functions
 
 
 EXPORTED = exported()
+PLACES = {"cpp": EXPORTED, "hip": gpu_kernels()}  # by the suffix of their sources
 
 
-def kernel_of(op: Op) -> Function:
-    (function,) = [function for function in EXPORTED if function.name == op.name]
+def kernel_of(op: Op, suffix: str) -> Function:
+    (function,) = [function for function in PLACES[suffix] if function.name == op.name]
     return function
 
 
@@ -57,35 +73,41 @@ def pointer(argument: Argument) -> str:
 
 
 every_op = pytest.mark.parametrize("op", CATALOGUE.values(), ids=CATALOGUE)
+every_place = pytest.mark.parametrize("suffix", PLACES)
 
 
 @every_op
-def test_op_has_one_kernel_in_its_familys_file(op):
-    assert [function.source for function in EXPORTED if function.name == op.name] == [f"{op.family}.cpp"]
+@every_place
+def test_op_has_one_kernel_in_its_familys_file(op, suffix):
+    assert [function.source for function in PLACES[suffix] if function.name == op.name] == [f"{op.family}.{suffix}"]
 
 
 @every_op
-def test_tensors_come_first_and_inputs_are_const(op):
-    assert kernel_of(op).parameters[: len(op.arguments)] == tuple(pointer(argument) for argument in op.arguments)
+@every_place
+def test_tensors_come_first_and_inputs_are_const(op, suffix):
+    expected = tuple(pointer(argument) for argument in op.arguments)
+    assert kernel_of(op, suffix).parameters[: len(op.arguments)] == expected
 
 
 @every_op
-def test_dimensions_follow_in_the_contracts_order(op):
+@every_place
+def test_dimensions_follow_in_the_contracts_order(op, suffix):
     first = len(op.arguments)
-    written = kernel_of(op).parameters[first : first + len(op.dimensions)]
+    written = kernel_of(op, suffix).parameters[first : first + len(op.dimensions)]
     names = [re.fullmatch(r"int64_t (?:/\*(\w+)\*/|(\w+))", parameter) for parameter in written]
     assert tuple(name and (name[1] or name[2]) for name in names) == op.dimensions
 
 
 @every_op
-def test_scalars_come_last(op):
+@every_place
+def test_scalars_come_last(op, suffix):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
-    assert kernel_of(op).parameters[len(op.arguments) + len(op.dimensions) :] == expected
+    assert kernel_of(op, suffix).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 
 
 @every_op
 def test_kernel_returns_nothing(op):
-    assert kernel_of(op).result == "void"
+    assert kernel_of(op, "cpp").result == "void"
 
 
 def test_whatever_is_exported_and_no_op_is_known():
@@ -93,6 +115,11 @@ def test_whatever_is_exported_and_no_op_is_known():
     assert strangers == {(source, name) for source, names in NOT_OPS.items() for name in names}
 
 
-def test_an_exported_function_is_not_read_twice():
-    names = [function.name for function in EXPORTED]
+def test_gpu_kernels_are_all_ops_and_have_a_geometry():
+    assert {function.name for function in PLACES["hip"]} == set(GEOMETRY) == set(CATALOGUE)
+
+
+@every_place
+def test_a_function_is_not_read_twice(suffix):
+    names = [function.name for function in PLACES[suffix]]
     assert len(names) == len(set(names))

@@ -1,0 +1,82 @@
+"""Compiles kernels for AMD GPUs where there is no ROCm: upstream clang, Debian's device libraries and hiprtc.h.
+
+To have them: apt-get install --no-install-recommends clang-19 lld-19 rocm-device-libs
+"""
+
+import functools
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CLANG = "clang-19"
+DEVICE_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
+WAVE = {"gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1201": 32}
+# the instruction set's number in the device libraries, for chips newer than Debian's
+ISA_VERSIONS = {"gfx942": 9402, "gfx1100": 11000, "gfx1201": 12001}
+ISA_SOURCE = """target triple = "amdgcn-amd-amdhsa"
+@__oclc_ISA_version = linkonce_odr hidden local_unnamed_addr addrspace(4) constant i32 {}, align 4
+"""
+REMARK = re.compile(r"remark: +([\w ]+?)(?: \[[\w/]+\])?: (\S+) \[-Rpass-analysis=kernel-resource-usage\]")
+OPTIONS = (
+    "-x", "hip", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpuinc", "-D__HIPCC_RTC__", "-std=c++17", "-O3",
+    "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",  # a kernel takes all dimensions of its contract
+    "-Rpass-analysis=kernel-resource-usage", "-include", str(HERE / "hiprtc.h"),
+)  # fmt: skip
+
+
+def missing() -> str | None:
+    """Return what is not installed here that compiling needs, or None."""
+    if not shutil.which(CLANG):
+        return f"no {CLANG}"
+    if not shutil.which("ld.lld-19"):
+        return "no lld-19"
+    return None if DEVICE_LIBRARIES.is_dir() else f"no rocm-device-libs in {DEVICE_LIBRARIES}"
+
+
+@functools.cache
+def device_libraries() -> tempfile.TemporaryDirectory:
+    """Return a folder of Debian's device libraries and the constants of newer chips; it lasts with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="device-libraries-")
+    for library in DEVICE_LIBRARIES.glob("*.bc"):
+        (Path(folder.name) / library.name).symlink_to(library)
+    for arch, version in ISA_VERSIONS.items():
+        path = Path(folder.name) / f"oclc_isa_version_{arch.removeprefix('gfx')}.bc"
+        if not path.exists():
+            options = ["--target=amdgcn-amd-amdhsa", "-nogpulib", "-emit-llvm", "-c", "-x", "ir", "-"]
+            command = [CLANG, *options, "-o", str(path)]
+            subprocess.run(command, input=ISA_SOURCE.format(version), text=True, check=True)
+    return folder
+
+
+class OfflineDriver:
+    """The compiling half of a gpu.Driver for one architecture. usage: by kernel, its resources as clang names them."""
+
+    backend = "hip"
+
+    def __init__(self, arch: str):
+        self.arch, self.wave, self.compiler = arch, WAVE[arch], CLANG
+        self.usage: dict[str, dict[str, str]] = {}
+
+    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
+        """Return the code object. Raises AssertionError with the compiler's words on an error or a warning."""
+        with tempfile.TemporaryDirectory() as folder:
+            for file, text in {name: source, **headers}.items():
+                (Path(folder) / file).write_text(text)
+            target = [f"--offload-arch={self.arch}", f"-DWAVE={self.wave}"]
+            libraries = f"--rocm-device-lib-path={device_libraries().name}"
+            command = [CLANG, *OPTIONS, *target, libraries, "-I.", name, "-o", "image"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, f"{name} for {self.arch}:\n{done.stderr}"
+            self._read_usage(done.stderr)
+            return (Path(folder) / "image").read_bytes()
+
+    def _read_usage(self, remarks: str) -> None:
+        for name, value in REMARK.findall(remarks):
+            if name == "Function Name":
+                kernel = self.usage.setdefault(value, {})
+            else:
+                kernel[name] = value

@@ -1,0 +1,30 @@
+// What a kernel is compiled with where there is no ROCm, in place of HIPRTC's own header: the words that kernels/gpu uses,
+// on top of clang's own header for HIP. Checks that kernels compile; what runs on a chip, HIPRTC makes.
+#pragma once
+#include <__clang_hip_runtime_wrapper.h>
+
+#define __launch_bounds__(threads) __attribute__((amdgpu_flat_work_group_size(1, threads)))
+#define __forceinline__ inline __attribute__((always_inline))
+
+struct Index {
+    unsigned x, y, z;
+};
+
+#define threadIdx (Index{__builtin_amdgcn_workitem_id_x(), __builtin_amdgcn_workitem_id_y(), __builtin_amdgcn_workitem_id_z()})
+#define blockIdx (Index{__builtin_amdgcn_workgroup_id_x(), __builtin_amdgcn_workgroup_id_y(), __builtin_amdgcn_workgroup_id_z()})
+
+static __device__ __forceinline__ int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
+static __device__ __forceinline__ float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+
+static __device__ __forceinline__ void __syncthreads() {
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
+}
+
+// Lanes are addressed in bytes; mbcnt counts the lanes before this one.
+static __device__ __forceinline__ float __shfl_xor(float value, int mask, int width) {
+    const int lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0u));
+    const int partner = lane ^ mask, end = (lane + width) & ~(width - 1);
+    return __int_as_float(__builtin_amdgcn_ds_bpermute((partner < end ? partner : lane) * 4, __float_as_int(value)));
+}

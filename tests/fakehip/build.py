@@ -1,0 +1,25 @@
+"""Builds the stand-in HIP runtime and says how a process comes to load it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMPILER = "g++"  # for the kernels too: the checks of their loads and stores are asked for in GCC's words
+OPTIONS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+def build(rocm: Path) -> None:
+    """Make a folder that ROCM_PATH may point to: one library under the names of HIP's runtime and of HIPRTC."""
+    library = rocm / "lib" / "libamdhip64.so"
+    library.parent.mkdir(parents=True)
+    places = [f'-DFAKEHIP_CXX="{COMPILER}"', f'-DFAKEHIP_FOLDER="{HERE}"']
+    sources = [str(path) for path in sorted(HERE.glob("*.cpp"))]
+    subprocess.run([COMPILER, *OPTIONS, *places, *sources, "-o", str(library)], check=True)
+    (library.parent / "libhiprtc.so").symlink_to(library.name)
+
+
+def environment(rocm: Path, wave: int) -> dict[str, str]:
+    """Return the environment of a process whose HIP is the stand-in, with waves of 32 or 64 lanes."""
+    cache = rocm / f"cache{wave}"
+    return os.environ | {"ROCM_PATH": str(rocm), "FAKEHIP_WAVE": str(wave), "XDG_CACHE_HOME": str(cache)}

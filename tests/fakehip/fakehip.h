@@ -1,0 +1,39 @@
+// A HIP runtime and HIPRTC for machines without a GPU: real hip-python loads them, and kernels run on the processor.
+// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+constexpr int POISON = 0xFF;  // fresh memory reads as NaN in floats and as -1 in integers
+
+struct Index {
+    unsigned x, y, z;
+};
+
+struct Range {
+    uintptr_t begin = 1, end = 0;
+
+    bool holds(uintptr_t address, size_t size) const { return begin <= address && address + size <= end; }
+};
+
+// memory.cpp: the device's memory. Addresses are not used twice, so an address that was freed stays wrong.
+constexpr size_t MEMORY_BYTES = size_t{4} << 30;
+void* allocate(size_t size);  // nullptr if there is not so much left
+bool release(void* address);
+size_t free_bytes();
+Range allocation_at(uintptr_t address);  // the live one that starts last at or before address; empty if there is none
+
+// block.cpp
+struct Kernel {
+    std::string name;
+    void (*run)(const char* arguments);  // one thread
+    size_t argument_bytes;
+    std::vector<Range> shared_variables;
+};
+
+std::vector<Range> variables_within(Range addresses);
+
+unsigned wave_width();
+std::string run_grid(const Kernel&, Index grid, Index threads, const std::string& arguments);  // what went wrong, or ""

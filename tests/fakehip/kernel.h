@@ -1,0 +1,87 @@
+// What a kernel is compiled with on the stand-in, in place of HIPRTC's own header: the language's words as C++, the
+// thread's indices and what a thread may ask of its wave and block (block.cpp).
+#pragma once
+
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __shared__ static __attribute__((used))  // in .bss; used: not to be optimized away, as it is poisoned
+
+struct Index {
+    unsigned x, y, z;
+};
+
+extern "C" {
+extern Index threadIdx, blockIdx, blockDim, gridDim;
+void fakehip_block_barrier();
+void fakehip_wave_barrier();
+unsigned fakehip_lane();
+unsigned fakehip_exchange(unsigned word, unsigned source_lane);
+
+float sqrtf(float);
+float logf(float);
+float fmaxf(float, float);
+double sqrt(double);
+}
+
+inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
+inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+
+inline void __syncthreads() { fakehip_block_barrier(); }
+
+// Fibers do not run in step as lanes do: the barrier is a meeting here, and memory is always in order.
+#define __builtin_amdgcn_fence(order, scope) ((void)0)
+inline void __builtin_amdgcn_wave_barrier() { fakehip_wave_barrier(); }
+
+// width, a power of 2, cuts the wave into parts; a lane whose partner is in a later part reads itself.
+inline float __shfl_xor(float value, int mask, int width) {
+    const int lane = fakehip_lane(), partner = lane ^ mask, end = (lane + width) & ~(width - 1);
+    return __int_as_float(fakehip_exchange(__float_as_int(value), partner < end ? partner : lane));
+}
+
+// Reads a launch's buffer of arguments: each at a multiple of its own size.
+struct PackedArguments {
+    const char* data;
+    unsigned long offset = 0;
+
+    template <class T>
+    __attribute__((no_sanitize("kernel-address"))) T take() {  // the buffer is not the device's memory
+        offset = (offset + sizeof(T) - 1) / sizeof(T) * sizeof(T);
+        T value;
+        __builtin_memcpy(&value, data + offset, sizeof(T));
+        offset += sizeof(T);
+        return value;
+    }
+};
+
+template <class... Arguments>
+struct Call {
+    Call(void (*kernel)(Arguments...), Arguments... arguments) { kernel(arguments...); }
+};
+
+// Runs one thread of a kernel. The braces have the arguments taken in order.
+template <class... Arguments>
+inline void fakehip_call(void (*kernel)(Arguments...), const char* data) {
+    PackedArguments packed{data};
+    Call<Arguments...>{kernel, packed.take<Arguments>()...};
+}
+
+template <class... Arguments>
+constexpr unsigned long fakehip_argument_bytes(void (*)(Arguments...)) {
+    unsigned long offset = 0;
+    ((offset = (offset + sizeof(Arguments) - 1) / sizeof(Arguments) * sizeof(Arguments) + sizeof(Arguments)), ...);
+    return offset;
+}
+
+// What compiler.cpp writes after the source for each kernel in it.
+#define FAKEHIP_EXPORT(kernel)                                                                          \
+    extern "C" void fakehip_run_##kernel(const char* arguments) { fakehip_call(kernel, arguments); } \
+    extern "C" const unsigned long fakehip_bytes_##kernel = fakehip_argument_bytes(kernel);
+
+// The ends of .bss, by the linker's names for them.
+extern "C" {
+extern char __bss_start[] __attribute__((visibility("hidden")));
+extern char _end[] __attribute__((visibility("hidden")));
+__attribute__((weak)) char* fakehip_shared_begin() { return __bss_start; }
+__attribute__((weak)) char* fakehip_shared_end() { return _end; }
+}

@@ -1,0 +1,55 @@
+// The stand-in's device memory: pages out of a range reserved at the start, one untouchable page after each allocation.
+#include <sys/mman.h>
+
+#include <cstring>
+#include <iterator>
+#include <map>
+
+#include "fakehip.h"
+
+namespace {
+
+constexpr size_t PAGE = 4096, RESERVED_BYTES = size_t{1} << 40;
+
+std::map<uintptr_t, size_t> live;  // address -> size
+size_t used = 0;
+uintptr_t next = 0;
+
+size_t whole_pages(size_t size) { return (size + PAGE - 1) / PAGE * PAGE; }
+
+}  // namespace
+
+void* allocate(size_t size) {
+    if (size > free_bytes()) return nullptr;
+    if (!next) {
+        void* reserved = mmap(nullptr, RESERVED_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (reserved == MAP_FAILED) return nullptr;
+        next = reinterpret_cast<uintptr_t>(reserved);
+    }
+    void* address = reinterpret_cast<void*>(next);
+    if (mprotect(address, whole_pages(size), PROT_READ | PROT_WRITE)) return nullptr;
+    memset(address, POISON, size);
+    live[next] = size;
+    used += size;
+    next += whole_pages(size) + PAGE;
+    return address;
+}
+
+bool release(void* address) {
+    const auto found = live.find(reinterpret_cast<uintptr_t>(address));
+    if (found == live.end()) return false;
+    madvise(address, whole_pages(found->second), MADV_DONTNEED);
+    mprotect(address, whole_pages(found->second), PROT_NONE);
+    used -= found->second;
+    live.erase(found);
+    return true;
+}
+
+size_t free_bytes() { return MEMORY_BYTES - used; }
+
+Range allocation_at(uintptr_t address) {
+    const auto after = live.upper_bound(address);
+    if (after == live.begin()) return {};
+    const auto found = std::prev(after);
+    return {found->first, found->first + found->second};
+}

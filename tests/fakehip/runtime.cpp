@@ -1,0 +1,195 @@
+// The stand-in's HIP runtime: the calls that hipgpt/backends/hip.py makes, with HIP's names, numbers and refusals.
+// Work is done when it is asked for; what is captured is done when its graph is launched.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fakehip.h"
+
+#define API extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+enum Error {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    INVALID_CONFIGURATION = 9,
+    INVALID_DEVICE = 101,
+    NO_BINARY_FOR_GPU = 209,
+    NOT_FOUND = 500,
+    ILLEGAL_ADDRESS = 700,
+    STREAM_CAPTURE_UNSUPPORTED = 900
+};
+constexpr unsigned MAXIMUM_THREADS = 1024;
+
+std::string last_fault = "no fault yet";  // a kernel's, in words
+
+using Graph = std::vector<std::function<Error()>>;
+
+struct Stream {
+    std::unique_ptr<Graph> capturing;
+};
+
+struct Properties {  // of hipDeviceProp_tR0600
+    char name[256], not_set[28];
+    size_t memory_bytes, shared_bytes;
+    int registers, wave;
+    char not_set_either[848], arch[256];
+};
+
+Error submit(Stream* stream, std::function<Error()> work) {
+    if (!stream->capturing) return work();
+    stream->capturing->push_back(std::move(work));
+    return SUCCESS;
+}
+
+Error copy(const void* device, void* target, const void* source, size_t size, const Stream* stream) {
+    if (stream->capturing) return STREAM_CAPTURE_UNSUPPORTED;
+    const uintptr_t address = reinterpret_cast<uintptr_t>(device);
+    if (!allocation_at(address).holds(address, size)) return INVALID_VALUE;
+    memcpy(target, source, size);
+    return SUCCESS;
+}
+
+template <class T>
+T symbol(void* library, const std::string& name) {
+    return reinterpret_cast<T>(dlsym(library, name.c_str()));
+}
+
+}  // namespace
+
+API const char* hipGetErrorString(int error) {
+    switch (error) {
+        case SUCCESS: return "no error";
+        case INVALID_VALUE: return "invalid argument";
+        case OUT_OF_MEMORY: return "out of memory";
+        case INVALID_CONFIGURATION: return "invalid configuration argument";
+        case INVALID_DEVICE: return "invalid device ordinal";
+        case NO_BINARY_FOR_GPU: return "no kernel image is available for execution on the device";
+        case NOT_FOUND: return "named symbol not found";
+        case ILLEGAL_ADDRESS: return last_fault.c_str();
+        case STREAM_CAPTURE_UNSUPPORTED: return "operation not permitted when stream is capturing";
+        default: return "an error that the stand-in does not know";
+    }
+}
+
+// Kernels' libraries find fakehip_* and the compiler's hooks in this one, which Python loads for itself only.
+API int hipInit(unsigned) {
+    Dl_info here;
+    dladdr(reinterpret_cast<void*>(hipInit), &here);
+    return dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) ? SUCCESS : INVALID_VALUE;
+}
+
+API int hipRuntimeGetVersion(int* version) {
+    *version = 0;
+    return SUCCESS;
+}
+
+API int hipSetDevice(int device) { return device == 0 ? SUCCESS : INVALID_DEVICE; }
+
+API int hipGetDevicePropertiesR0600(Properties* properties, int device) {
+    if (device != 0) return INVALID_DEVICE;
+    memset(properties, 0, sizeof *properties);
+    strcpy(properties->name, "stand-in");
+    strcpy(properties->arch, wave_width() == 64 ? "gfx90a:sramecc+:xnack-" : "gfx1100");
+    properties->wave = wave_width();
+    properties->memory_bytes = MEMORY_BYTES;
+    return SUCCESS;
+}
+
+API int hipMalloc(void** address, size_t size) {
+    *address = allocate(size);
+    return *address ? SUCCESS : OUT_OF_MEMORY;
+}
+
+API int hipFree(void* address) { return release(address) ? SUCCESS : INVALID_VALUE; }
+
+API int hipMemGetInfo(size_t* free, size_t* total) {
+    *free = free_bytes();
+    *total = MEMORY_BYTES;
+    return SUCCESS;
+}
+
+API int hipStreamCreate(Stream** stream) {
+    *stream = new Stream;
+    return SUCCESS;
+}
+
+API int hipStreamSynchronize(Stream* stream) { return stream->capturing ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS; }
+
+API int hipMemcpyHtoDAsync(void* target, const void* source, size_t size, Stream* stream) {
+    return copy(target, target, source, size, stream);
+}
+
+API int hipMemcpyDtoHAsync(void* target, const void* source, size_t size, Stream* stream) {
+    return copy(source, target, source, size, stream);
+}
+
+API int hipModuleLoadData(void** module, const char* image) {
+    if (memcmp(image, "FAKEHIP\n", 8)) return NO_BINARY_FOR_GPU;
+    uint64_t size;
+    memcpy(&size, image + 8, 8);
+    char path[] = "/tmp/fakehip-XXXXXX";
+    const int file = mkstemp(path);
+    const bool written = file >= 0 && write(file, image + 16, size) == static_cast<ssize_t>(size);
+    close(file);
+    *module = written ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
+    if (written && !*module) fprintf(stderr, "stand-in: %s\n", dlerror());
+    unlink(path);
+    return *module ? SUCCESS : NO_BINARY_FOR_GPU;
+}
+
+API int hipModuleGetFunction(Kernel** kernel, void* module, const char* name) {
+    const auto run = symbol<void (*)(const char*)>(module, std::string("fakehip_run_") + name);
+    if (!run) return NOT_FOUND;
+    const auto begin = symbol<uintptr_t (*)()>(module, "fakehip_shared_begin");
+    const auto end = symbol<uintptr_t (*)()>(module, "fakehip_shared_end");
+    const size_t argument_bytes = *symbol<const size_t*>(module, std::string("fakehip_bytes_") + name);
+    *kernel = new Kernel{name, run, argument_bytes, variables_within({begin(), end()})};
+    return SUCCESS;
+}
+
+// extra: {BUFFER_POINTER, arguments, BUFFER_SIZE, their size, END}
+API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads_x,
+                              unsigned threads_y, unsigned threads_z, unsigned shared_bytes, Stream* stream,
+                              void** parameters, void** extra) {
+    const uint64_t threads = uint64_t{threads_x} * threads_y * threads_z;
+    const uint64_t blocks = uint64_t{grid_x} * grid_y * grid_z;
+    if (!threads || threads > MAXIMUM_THREADS || !blocks || shared_bytes) return INVALID_CONFIGURATION;
+    if (parameters || !extra || *static_cast<size_t*>(extra[3]) != kernel->argument_bytes) return INVALID_VALUE;
+    const std::string arguments(static_cast<const char*>(extra[1]), kernel->argument_bytes);
+    return submit(stream, [=] {
+        const std::string fault = run_grid(*kernel, {grid_x, grid_y, grid_z}, {threads_x, threads_y, threads_z}, arguments);
+        if (!fault.empty()) last_fault = fault;
+        return fault.empty() ? SUCCESS : ILLEGAL_ADDRESS;
+    });
+}
+
+API int hipStreamBeginCapture(Stream* stream, int) {
+    stream->capturing = std::make_unique<Graph>();
+    return SUCCESS;
+}
+
+API int hipStreamEndCapture(Stream* stream, Graph** graph) {
+    *graph = stream->capturing.release();
+    return *graph ? SUCCESS : INVALID_VALUE;
+}
+
+API int hipGraphInstantiateWithFlags(Graph** executable, const Graph* graph, unsigned long long) {
+    *executable = new Graph(*graph);
+    return SUCCESS;
+}
+
+API int hipGraphLaunch(const Graph* executable, Stream* stream) {
+    for (const auto& work : *executable)
+        if (const Error error = submit(stream, work)) return error;
+    return SUCCESS;
+}
