@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from hipgpt.backends.build import KERNELS, host_library
-from hipgpt.backends.device import check_transfer
+from hipgpt.backends.device import SCALARS, check_transfer
 from hipgpt.backends.variants import find_source
 from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
-
-SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """The Device protocol: memory, transfers and launches. All that the rest of HipGPT knows of a backend."""
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from hipgpt.plan import Launch
 
 GPUS = ("hip", "cuda")
+SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}  # how the catalogue's scalars reach a kernel
 
 
 class Device(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
-from hipgpt.backends.device import check_transfer
+from hipgpt.backends.device import SCALARS, check_transfer
 from hipgpt.backends.geometry import GEOMETRY
 from hipgpt.backends.variants import find_source
 from hipgpt.errors import UserError
@@ -16,8 +16,12 @@ from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
-SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
-HEADERS = {"scalar.h": KERNELS / "scalar.h", "reduce.h": KERNELS / "gpu" / "reduce.h"}
+PLATFORM = KERNELS / "gpu" / "platform"
+HEADERS = {
+    "scalar.h": KERNELS / "scalar.h",
+    "reduce.h": KERNELS / "gpu" / "reduce.h",
+    "common.h": PLATFORM / "common.h",
+}
 
 
 class OutOfMemory(Exception):
@@ -120,7 +124,7 @@ class GpuDevice:
 def compile_source(driver: Driver, source: Path) -> bytes:
     """Return the code object of one .hip file for the driver's device, from the cache or compiled now."""
     headers = {name: path.read_text() for name, path in HEADERS.items()}
-    headers["platform.h"] = (KERNELS / "gpu" / "platform" / f"{driver.backend}.h").read_text()
+    headers["platform.h"] = (PLATFORM / f"{driver.backend}.h").read_text()
     text = source.read_text()
     key = [driver.backend, driver.arch, str(driver.wave), driver.compiler, text, *headers.values()]
     return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers))
