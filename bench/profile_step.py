@@ -1,6 +1,10 @@
-"""Time every op of one training step on the CPU: milliseconds, arithmetic rate, least memory traffic over time.
+"""Time every op of one training step: milliseconds, arithmetic rate, least memory traffic over time, the roofline's floor.
 
-python bench/profile_step.py --size S1 --threads 2
+    python bench/profile_step.py --size S1 --threads 2
+    python bench/profile_step.py --size S3 --device cuda --precision bfloat16 --gbs 4300 --tflops 790
+
+A launch is timed by REPEATS replays in a row; on a GPU what it reads may then be in the cache already. floor: the larger
+of its bytes over --gbs and its operations over --tflops, the device's own measured rates, in ms.
 """
 
 import argparse
@@ -8,33 +12,55 @@ import statistics
 import time
 from collections import defaultdict
 
+from gpu_train import SIZES as GPU_SIZES
 from train_step import SIZES, make_trainer
+
+from hipgpt.backends.device import open_device
+
+REPEATS = 20
+
+
+def seconds_of(device, launch, rounds: int, result) -> float:
+    """Return the median seconds of a launch."""
+    run, times = device.prepare([launch] * REPEATS), []
+    for _ in range(rounds):
+        device.read(result)  # waits
+        started = time.perf_counter()
+        run()
+        device.read(result)
+        times.append((time.perf_counter() - started) / REPEATS)
+    return statistics.median(times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="S1")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gbs", type=float, default=float("inf"))
+    parser.add_argument("--tflops", type=float, default=float("inf"))
     arguments = parser.parse_args()
-    trainer, batches = make_trainer(arguments.size, arguments.threads)
+    device = open_device(arguments.device, arguments.threads)
+    sizes = SIZES if device.backend == "cpu" else GPU_SIZES
+    trainer, batches = make_trainer(sizes[arguments.size], device, arguments.precision)
     trainer.step(1, batches)
-    print(f"{'op':28s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>9s}{'GB/s':>7s}")
+    print(f"{'op':28s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
     total = 0.0
     for plan in trainer.training_plans:
-        rows = defaultdict(lambda: [0, 0.0, 0, 0])
+        rows, known = defaultdict(lambda: [0, 0.0, 0, 0]), {}
         for launch in plan.launches:
-            run, times = trainer.device.prepare([launch]), []
-            for _ in range(arguments.repeats):
-                started = time.perf_counter()
-                run()
-                times.append(time.perf_counter() - started)
+            shape = launch.op.name, tuple(launch.sizes.values()), tuple(tensor is None for tensor in launch.tensors)
+            if shape not in known:
+                known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)
             row = rows[launch.op.name]
-            for place, value in enumerate((1, statistics.median(times), launch.operations, launch.bytes_moved)):
+            for place, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
                 row[place] += value
         for name, (calls, seconds, operations, moved) in sorted(rows.items(), key=lambda item: -item[1][1]):
-            rates = operations / seconds / 1e9, moved / seconds / 1e9
-            print(f"{name:28s}{calls:6d}{seconds * 1e3:9.3f}{rates[0]:9.1f}{rates[1]:7.1f}")
+            floor = max(moved / arguments.gbs / 1e9, operations / arguments.tflops / 1e12)
+            rates = f"{operations / seconds / 1e9:10.0f}{moved / seconds / 1e9:8.0f}{floor * 1e3:9.3f}"
+            print(f"{name:28s}{calls:6d}{seconds * 1e3:9.3f}{rates}")
             total += seconds
     print(f"{'sum':34s}{total * 1e3:9.3f}")
 

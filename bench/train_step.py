@@ -33,32 +33,34 @@ def measure(step, warmup: int, seconds: float) -> float:
     return statistics.median(times) * 1e3
 
 
-def make_trainer(size: str, threads: int):
-    """Return a trainer of that size with initial weights, and batches of random tokens."""
+def make_trainer(shape, device, precision: str = "auto"):
+    """Return a trainer of a shape (a row of SIZES) with initial weights, and batches of random tokens."""
     import numpy as np
 
-    from hipgpt.backends.device import open_device
     from hipgpt.batches import Batches
     from hipgpt.config import ModelConfig, TrainingConfig
     from hipgpt.shards import Tokens
     from hipgpt.trainer import Trainer
 
-    E, L, H, F, V, S, B = SIZES[size]
-    model = ModelConfig(V, E, L, H, F, S, "gelu", tie_embeddings=False, output_bias=False)
+    E, L, H, F, V, S, B, *tied = shape
+    model = ModelConfig(V, E, L, H, F, S, "gelu", tie_embeddings=bool(tied), output_bias=False)
     training = TrainingConfig(
         seed=1, steps=10**6, batch_sequences=B, accumulation_steps=1, learning_rate_peak=3e-4,
         learning_rate_floor_fraction=0.1, warmup_fraction=0, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1,
-        clip_norm=1.0, drop_probability=0.0, log_every_steps=10, validate_every_steps=10**6, validation_windows=1,
-        save_every_steps=10**6, keep_last=1, sample_every_steps=10**6, sample_prompt="a", sample_tokens=1,
+        clip_norm=1.0, drop_probability=0.0, precision=precision, log_every_steps=10, validate_every_steps=10**6,
+        validation_windows=1, save_every_steps=10**6, keep_last=1, sample_every_steps=10**6, sample_prompt="a",
+        sample_tokens=1,
     )  # fmt: skip
-    trainer = Trainer(model, training, open_device("cpu", threads))
+    trainer = Trainer(model, training, device)
     trainer.initialize()
-    tokens = np.random.default_rng(0).integers(0, V, 200_000).astype(np.uint16)
+    tokens = np.random.default_rng(0).integers(0, V, 4 * B * S + 200_000).astype(np.uint16)
     return trainer, Batches(Tokens([tokens]), B, S, seed=1)
 
 
 def ours(size: str, threads: int, seconds: float) -> float:
-    trainer, batches = make_trainer(size, threads)
+    from hipgpt.backends.device import open_device
+
+    trainer, batches = make_trainer(SIZES[size], open_device("cpu", threads))
     steps = iter(range(1, 10**6))
     return measure(lambda: trainer.step(next(steps), batches), warmup=3, seconds=seconds)
 

@@ -23,11 +23,7 @@ OTHER_RUNS_KEPT = 2
 
 def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
     """Return an arena's fields by name."""
-    flat = device.read(arena.flat)
-    return {
-        prefix + field.name: flat[arena.offsets[field.name] :][: field.elements].reshape(field.shape)
-        for field in arena.fields
-    }
+    return {prefix + field.name: device.read(arena[field.name]) for field in arena.fields}
 
 
 def write_arena(device: Device, arena: Arena, arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:

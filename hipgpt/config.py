@@ -56,6 +56,7 @@ class TrainingConfig:
     weight_decay: float
     clip_norm: float
     drop_probability: float
+    precision: str
     log_every_steps: int
     validate_every_steps: int
     validation_windows: int

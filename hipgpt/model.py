@@ -10,33 +10,36 @@ import numpy as np
 
 from hipgpt.config import ModelConfig
 from hipgpt.ops import (
+    ADD_PARTIALS,
     ADD_SUM,
     ATTENTION_BACKWARD,
     ATTENTION_DECODE,
+    ATTENTION_DELTA,
     ATTENTION_FORWARD,
     CROSS_ENTROPY_FORWARD,
     CROSS_ENTROPY_TRAINING,
     DROPOUT,
     EMBEDDING_BACKWARD,
     EMBEDDING_FORWARD,
-    GELU_BACKWARD,
-    GELU_FORWARD,
     LAYERNORM_BACKWARD,
     LAYERNORM_FORWARD,
     MATMUL_BACKWARD_INPUT,
     MATMUL_BACKWARD_WEIGHT,
     MATMUL_FORWARD,
-    RELU_BACKWARD,
-    RELU_FORWARD,
-    RESIDUAL_ADD,
+    MATMUL_GELU_BACKWARD_INPUT,
+    MATMUL_GELU_FORWARD,
+    MATMUL_RELU_BACKWARD_INPUT,
+    MATMUL_RELU_FORWARD,
     ZERO,
 )
 from hipgpt.plan import Plan
-from hipgpt.tensor import Arena, Field, Tensor
+from hipgpt.tensor import Arena, DType, Field, Tensor
 
 INITIAL_STD = 0.02
 LAYERNORM_EPSILON = 1e-5
-ACTIVATIONS = {"gelu": (GELU_FORWARD, GELU_BACKWARD), "relu": (RELU_FORWARD, RELU_BACKWARD)}
+NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
+MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
+MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
 
 
 def parameters(model: ModelConfig) -> list[Field]:
@@ -110,30 +113,35 @@ class Weights:
         return self[f"{name}.gamma"], self[f"{name}.beta"]
 
 
-def activations(model: ModelConfig, sequences: int, length: int) -> list[Field]:
+def activations(model: ModelConfig, sequences: int, length: int, act: DType = DType.F32) -> list[Field]:
     """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again."""
     N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
 
-    def norm(name: str) -> list[Field]:
-        return [Field(name, (N, E)), Field(f"{name}.mean", (N,)), Field(f"{name}.rstd", (N,))]
+    def rows(name: str, width: int) -> Field:
+        return Field(name, (N, width), act)
 
-    fields = [Field("residual0", (N, E)), Field("branch", (N, E)), Field("dropped", (N, E))]
+    def norm(name: str) -> list[Field]:
+        return [rows(name, E), Field(f"{name}.mean", (N,)), Field(f"{name}.rstd", (N,))]
+
+    fields = [rows("residual0", E), rows("branch", E), rows("dropped", E)]
     for i in range(model.num_layers):
         fields += norm(f"block{i}.attention_norm")
-        fields += [Field(f"block{i}.qkv", (N, 3 * E)), Field(f"block{i}.attention", (N, E))]
+        fields += [rows(f"block{i}.qkv", 3 * E), rows(f"block{i}.attention", E)]
         fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length))]
-        fields += [Field(f"block{i}.middle", (N, E))]
+        fields += [rows(f"block{i}.middle", E)]
         fields += norm(f"block{i}.mlp_norm")
-        fields += [Field(f"block{i}.mlp_hidden", (N, F)), Field(f"block{i}.mlp_active", (N, F))]
-        fields += [Field(f"residual{i + 1}", (N, E))]
-    return [*fields, *norm("final_norm"), Field("logits", (N, V)), Field("losses", (N,))]
+        fields += [rows(f"block{i}.mlp_hidden", F), rows(f"block{i}.mlp_active", F)]
+        fields += [rows(f"residual{i + 1}", E)]
+    return [*fields, *norm("final_norm"), rows("logits", V), Field("losses", (N,))]
 
 
-def activation_gradients(model: ModelConfig, sequences: int, length: int) -> list[Field]:
+def activation_gradients(model: ModelConfig, sequences: int, length: int, act: DType = DType.F32) -> list[Field]:
     """Return the table of gradients with respect to activations: one block's worth, reused by every block."""
     N, E, F = sequences * length, model.embed_dim, model.mlp_dim
     widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}
-    return [Field(name, (N, width)) for name, width in widths.items()]
+    fields = [Field(name, (N, width), act) for name, width in widths.items()]
+    parts = min(NORM_PARTS, -(-N // NORM_ROWS))
+    return [*fields, Field("norm_partials", (parts, 2, E)), Field("delta", (sequences, model.num_heads, length))]
 
 
 def kv_cache(model: ModelConfig, sequences: int) -> list[Field]:
@@ -173,26 +181,24 @@ class Network:
     def forward(self, plan: Plan) -> None:
         """Record tokens -> logits (N, V)."""
         w, s, L = self.w, self.s, self.model.num_layers
-        activate, _ = ACTIVATIONS[self.model.activation]
         embedded = s["branch"] if self.drop_probability else s["residual0"]
         tables = w["token_embedding.weight"], w["position_embedding.weight"]
         plan(EMBEDDING_FORWARD, embedded.view(self.B, self.S, self.model.embed_dim), self.tokens, self.starts, *tables)
         if self.drop_probability:
             self._drop(plan, s["residual0"], s["branch"], stream=0)
+        self._layernorm(plan, "block0.attention_norm", s["residual0"])
         for i in range(L):
-            block, x, middle = f"block{i}", s[f"residual{i}"], s[f"block{i}.middle"]
-            self._layernorm(plan, f"{block}.attention_norm", x)
+            block, middle = f"block{i}", s[f"block{i}.middle"]
             plan(MATMUL_FORWARD, s[f"{block}.qkv"], s[f"{block}.attention_norm"], *w.linear(f"{block}.qkv"))
             self._attention(plan, block)
             plan(MATMUL_FORWARD, s["branch"], s[f"{block}.attention"], *w.linear(f"{block}.projection"))
-            self._add_branch(plan, middle, x, stream=2 * i + 1)
+            self._add_branch(plan, f"{block}.mlp_norm", middle, s[f"residual{i}"], stream=2 * i + 1)
 
-            self._layernorm(plan, f"{block}.mlp_norm", middle)
-            plan(MATMUL_FORWARD, s[f"{block}.mlp_hidden"], s[f"{block}.mlp_norm"], *w.linear(f"{block}.mlp_in"))
-            plan(activate, _flat(s[f"{block}.mlp_active"]), _flat(s[f"{block}.mlp_hidden"]))
+            hidden = s[f"{block}.mlp_active"], s[f"{block}.mlp_hidden"]
+            plan(MLP_IN[self.model.activation], *hidden, s[f"{block}.mlp_norm"], *w.linear(f"{block}.mlp_in"))
             plan(MATMUL_FORWARD, s["branch"], s[f"{block}.mlp_active"], *w.linear(f"{block}.mlp_out"))
-            self._add_branch(plan, s[f"residual{i + 1}"], middle, stream=2 * i + 2)
-        self._layernorm(plan, "final_norm", s[f"residual{L}"])
+            following = f"block{i + 1}.attention_norm" if i + 1 < L else "final_norm"
+            self._add_branch(plan, following, s[f"residual{i + 1}"], middle, stream=2 * i + 2)
         plan(MATMUL_FORWARD, s["logits"], s["final_norm"], w.output, w.output_bias)
 
     def losses(self, plan: Plan, targets: Tensor, ranks: Tensor) -> None:
@@ -210,21 +216,20 @@ class Network:
         scratch: an Arena of `activation_gradients`.
         """
         w, s, g, d, L = self.w, self.s, gradients, scratch, self.model.num_layers
-        _, differentiate = ACTIVATIONS[self.model.activation]
         dresidual, dnorm, dhidden = d["residual"], d["norm"], d["hidden"]
         plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, s["logits"], s["final_norm"])
         plan(MATMUL_BACKWARD_INPUT, dnorm, s["logits"], w.output)
         plan(ZERO, _flat(dresidual))
-        self._layernorm_backward(plan, g, dresidual, dnorm, "final_norm", s[f"residual{L}"])
+        self._layernorm_backward(plan, g, d, "final_norm", s[f"residual{L}"])
         for i in reversed(range(L)):
             block, x, middle = f"block{i}", s[f"residual{i}"], s[f"block{i}.middle"]
             dbranch = self._drop_gradient(plan, d, stream=2 * i + 2)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_out"), dbranch, s[f"{block}.mlp_active"])
-            plan(MATMUL_BACKWARD_INPUT, dhidden, dbranch, w[f"{block}.mlp_out.weight"])
-            plan(differentiate, _flat(dhidden), _flat(s[f"{block}.mlp_hidden"]))
+            into = w[f"{block}.mlp_out.weight"], s[f"{block}.mlp_hidden"]
+            plan(MLP_OUT_BACKWARD[self.model.activation], dhidden, dbranch, *into)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), dhidden, s[f"{block}.mlp_norm"])
             plan(MATMUL_BACKWARD_INPUT, dnorm, dhidden, w[f"{block}.mlp_in.weight"])
-            self._layernorm_backward(plan, g, dresidual, dnorm, f"{block}.mlp_norm", middle)
+            self._layernorm_backward(plan, g, d, f"{block}.mlp_norm", middle)
 
             dbranch = self._drop_gradient(plan, d, stream=2 * i + 1)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.projection"), dbranch, s[f"{block}.attention"])
@@ -232,18 +237,21 @@ class Network:
             self._attention_backward(plan, block, d)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), d["qkv"], s[f"{block}.attention_norm"])
             plan(MATMUL_BACKWARD_INPUT, dnorm, d["qkv"], w[f"{block}.qkv.weight"])
-            self._layernorm_backward(plan, g, dresidual, dnorm, f"{block}.attention_norm", x)
+            self._layernorm_backward(plan, g, d, f"{block}.attention_norm", x)
         dembedded = self._drop_gradient(plan, d, stream=0).view(self.B, self.S, self.model.embed_dim)
         tables = g["token_embedding.weight"], g["position_embedding.weight"]
         plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
 
-    def _layernorm(self, plan: Plan, name: str, x: Tensor) -> None:
+    def _layernorm(self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None) -> None:
+        """Record the LayerNorm `name` of x, or of y = x + branch."""
         s, statistics = self.s, (self.s[f"{name}.mean"], self.s[f"{name}.rstd"])
-        plan(LAYERNORM_FORWARD, s[name], *statistics, x, *self.w.norm(name), epsilon=LAYERNORM_EPSILON)
+        plan(LAYERNORM_FORWARD, s[name], *statistics, y, x, branch, *self.w.norm(name), epsilon=LAYERNORM_EPSILON)
 
-    def _layernorm_backward(self, plan: Plan, g: Weights, dx: Tensor, dy: Tensor, name: str, x: Tensor) -> None:
-        statistics = self.s[f"{name}.mean"], self.s[f"{name}.rstd"]
-        plan(LAYERNORM_BACKWARD, dx, *g.norm(name), dy, x, *statistics, self.w[f"{name}.gamma"])
+    def _layernorm_backward(self, plan: Plan, g: Weights, d: Arena, name: str, x: Tensor) -> None:
+        """Record d["residual"] += the gradient d["norm"] of a LayerNorm's output through it; x: its input."""
+        statistics, partials = (self.s[f"{name}.mean"], self.s[f"{name}.rstd"]), d["norm_partials"]
+        plan(LAYERNORM_BACKWARD, d["residual"], partials, d["norm"], x, *statistics, self.w[f"{name}.gamma"])
+        plan(ADD_PARTIALS, *g.norm(name), partials)
 
     def _attention(self, plan: Plan, block: str) -> None:
         y, qkv, logsumexp = (self.s[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
@@ -257,15 +265,17 @@ class Network:
     def _attention_backward(self, plan: Plan, block: str, d: Arena) -> None:
         y, qkv, logsumexp = (self.s[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
         heads, triple = (self.B, self.S, self.H, self.D), (self.B, self.S, 3, self.H, self.D)
-        outputs = y.view(*heads), logsumexp, qkv.view(*triple)
-        plan(ATTENTION_BACKWARD, d["qkv"].view(*triple), d["attention"].view(*heads), *outputs)
+        dy = d["attention"].view(*heads)
+        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*heads))
+        plan(ATTENTION_BACKWARD, d["qkv"].view(*triple), dy, d["delta"], logsumexp, qkv.view(*triple))
 
-    def _add_branch(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:
+    def _add_branch(self, plan: Plan, norm: str, y: Tensor, x: Tensor, stream: int) -> None:
+        """Record y = x + the branch, under dropout, and the LayerNorm `norm` of y."""
         branch = self.s["branch"]
         if self.drop_probability:
             self._drop(plan, self.s["dropped"], branch, stream)
             branch = self.s["dropped"]
-        plan(RESIDUAL_ADD, _flat(y), _flat(x), _flat(branch))
+        self._layernorm(plan, norm, x, branch, y)
 
     def _drop_gradient(self, plan: Plan, d: Arena, stream: int) -> Tensor:
         """Return the residual stream's gradient as a branch sees it: under the mask of its forward pass."""

@@ -22,24 +22,31 @@ EMBEDDING_BACKWARD = op("embedding_backward", "embedding", """
     """, operations=lambda B, S, C, **_: 2 * B * S * C)  # fmt: skip
 
 LAYERNORM_FORWARD = op("layernorm_forward", "layernorm", """
-    out    y      act (N, C)
-    out    mean   f32 (N)
-    out    rstd   f32 (N)
-    in     x      act (N, C)
-    in     gamma  act (C)
-    in     beta   act (C)
-    """, scalars="epsilon f32", operations=lambda N, C: 8 * N * C)  # fmt: skip
+    out    y       act (N, C)
+    out    mean    f32 (N)
+    out    rstd    f32 (N)
+    out?   sum     act (N, C)
+    in     x       act (N, C)
+    in?    branch  act (N, C)
+    in     gamma   act (C)
+    in     beta    act (C)
+    """, scalars="epsilon f32", operations=lambda N, C: 9 * N * C)  # fmt: skip
 
 LAYERNORM_BACKWARD = op("layernorm_backward", "layernorm", """
-    add    dx      act (N, C)
-    add    dgamma  f32 (C)
-    add    dbeta   f32 (C)
-    in     dy      act (N, C)
-    in     x       act (N, C)
-    in     mean    f32 (N)
-    in     rstd    f32 (N)
-    in     gamma   act (C)
-    """, operations=lambda N, C: 15 * N * C)  # fmt: skip
+    add    dx        act (N, C)
+    out    partials  f32 (K, 2, C)
+    in     dy        act (N, C)
+    in     x         act (N, C)
+    in     mean      f32 (N)
+    in     rstd      f32 (N)
+    in     gamma     act (C)
+    """, operations=lambda N, C, K: 15 * N * C)  # fmt: skip
+
+ADD_PARTIALS = op("add_partials", "layernorm", """
+    add    dgamma    f32 (C)
+    add    dbeta     f32 (C)
+    in     partials  f32 (K, 2, C)
+    """, operations=lambda C, K: 2 * K * C)  # fmt: skip
 
 MATMUL_FORWARD = op("matmul_forward", "matmul", """
     out    y       act (N, O)
@@ -48,11 +55,41 @@ MATMUL_FORWARD = op("matmul_forward", "matmul", """
     in?    bias    act (O)
     """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
 
+MATMUL_GELU_FORWARD = op("matmul_gelu_forward", "matmul", """
+    out    y       act (N, O)
+    out    hidden  act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O + 12 * N * O)  # fmt: skip
+
+MATMUL_RELU_FORWARD = op("matmul_relu_forward", "matmul", """
+    out    y       act (N, O)
+    out    hidden  act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O + N * O)  # fmt: skip
+
 MATMUL_BACKWARD_INPUT = op("matmul_backward_input", "matmul", """
     out    dx      act (N, C)
     in     dy      act (N, O)
     in     weight  act (O, C)
     """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
+
+MATMUL_GELU_BACKWARD_INPUT = op("matmul_gelu_backward_input", "matmul", """
+    out    dhidden  act (N, C)
+    in     dy       act (N, O)
+    in     weight   act (O, C)
+    in     hidden   act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O + 20 * N * C)  # fmt: skip
+
+MATMUL_RELU_BACKWARD_INPUT = op("matmul_relu_backward_input", "matmul", """
+    out    dhidden  act (N, C)
+    in     dy       act (N, O)
+    in     weight   act (O, C)
+    in     hidden   act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O + N * C)  # fmt: skip
 
 MATMUL_BACKWARD_WEIGHT = op("matmul_backward_weight", "matmul", """
     add    dweight  f32 (O, C)
@@ -67,10 +104,16 @@ ATTENTION_FORWARD = op("attention_forward", "attention", """
     in     qkv        act (B, S, 3, H, D)
     """, operations=lambda B, S, H, D: 2 * B * H * S * (S + 1) * D)  # fmt: skip
 
+ATTENTION_DELTA = op("attention_delta", "attention", """
+    out    delta  f32 (B, H, S)
+    in     dy     act (B, S, H, D)
+    in     y      act (B, S, H, D)
+    """, operations=lambda B, S, H, D: 2 * B * H * S * D)  # fmt: skip
+
 ATTENTION_BACKWARD = op("attention_backward", "attention", """
     out    dqkv       act (B, S, 3, H, D)
     in     dy         act (B, S, H, D)
-    in     y          act (B, S, H, D)
+    in     delta      f32 (B, H, S)
     in     logsumexp  f32 (B, H, S)
     in     qkv        act (B, S, 3, H, D)
     """, operations=lambda B, S, H, D: 5 * B * H * S * (S + 1) * D)  # fmt: skip
@@ -83,32 +126,6 @@ ATTENTION_DECODE = op("attention_decode", "attention", """
     in     positions  i32 (B)
     """, operations=lambda B, H, D, T: 4 * B * H * T * D)  # fmt: skip
 
-GELU_FORWARD = op("gelu_forward", "activation", """
-    out    y  act (N)
-    in     x  act (N)
-    """, operations=lambda N: 12 * N)  # fmt: skip
-
-GELU_BACKWARD = op("gelu_backward", "activation", """
-    inout  gradient  act (N)
-    in     x         act (N)
-    """, operations=lambda N: 20 * N)  # fmt: skip
-
-RELU_FORWARD = op("relu_forward", "activation", """
-    out    y  act (N)
-    in     x  act (N)
-    """, operations=lambda N: N)  # fmt: skip
-
-RELU_BACKWARD = op("relu_backward", "activation", """
-    inout  gradient  act (N)
-    in     x         act (N)
-    """, operations=lambda N: N)  # fmt: skip
-
-RESIDUAL_ADD = op("residual_add", "elementwise", """
-    out    y       act (N)
-    in     x       act (N)
-    in     branch  act (N)
-    """, operations=lambda N: N)  # fmt: skip
-
 DROPOUT = op("dropout", "elementwise", """
     out    y         act (N)
     in     x         act (N)
@@ -116,7 +133,7 @@ DROPOUT = op("dropout", "elementwise", """
     """, scalars="drop_probability f32, stream i32", operations=lambda N: N)  # fmt: skip
 
 ZERO = op("zero", "elementwise", """
-    out    x  f32 (N)
+    out    x  act (N)
     """)  # fmt: skip
 
 CROSS_ENTROPY_FORWARD = op("cross_entropy_forward", "cross_entropy", """
@@ -151,15 +168,21 @@ ADAMW = op("adamw", "optimizer", """
     inout  weights        f32 (P)
     inout  first_moment   f32 (P)
     inout  second_moment  f32 (P)
-    in     gradients      f32 (P)
+    inout  gradients      f32 (P)
+    out?   copy           act (P)
     in     norm           f32 (1)
     in     schedule       f32 (3)
-    """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32",
+    """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32, decayed i32",
     operations=lambda P: 14 * P)  # fmt: skip
+
+ROUND_WEIGHTS = op("round_weights", "optimizer", """
+    out    copy     act (P)
+    in     weights  f32 (P)
+    """)  # fmt: skip
 
 RECORD_STEP = op("record_step", "optimizer", """
     inout  history   f32 (K, 2)
-    in     loss      f32 (1)
+    inout  loss      f32 (1)
     in     norm      f32 (1)
     in     counters  i32 (4)
     """)  # fmt: skip

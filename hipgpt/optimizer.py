@@ -48,19 +48,21 @@ class AdamW:
         """The tensors that hold values before an update."""
         return [self.weights.flat, self.first_moment.flat, self.second_moment.flat, self.schedule]
 
-    def update(self, plan: Plan, gradients: Arena) -> None:
-        """Record: global norm, then AdamW on the decayed fields and on the others (two launches)."""
+    def update(self, plan: Plan, gradients: Arena, copy: Arena | None = None) -> None:
+        """Record: global norm, then AdamW; gradients are zero afterwards. copy: the weights' bf16 copy, to be renewed."""
         training = self.training
         plan(SUM_OF_SQUARES, self._scratch["partials"], gradients.flat)
         plan(GRADIENT_NORM, self.norm, self._scratch["partials"])
-        betas = {"beta1": training.beta1, "beta2": training.beta2, "epsilon": training.epsilon}
-        undecayed = next(field for field in self.weights.fields if not field.decay)
-        border, end = self.weights.offsets[undecayed.name], self.weights.flat.elements
+        settings = {"beta1": training.beta1, "beta2": training.beta2, "epsilon": training.epsilon}
+        settings |= {"weight_decay": training.weight_decay, "clip_norm": training.clip_norm}
         arenas = self.weights, self.first_moment, self.second_moment, gradients
-        for start, stop, decay in ((0, border, training.weight_decay), (border, end, 0.0)):
-            parts = [arena.flat.rows(start, stop) for arena in arenas]
-            settings = {**betas, "weight_decay": decay, "clip_norm": training.clip_norm}
-            plan(ADAMW, *parts, self.norm, self.schedule, **settings)
+        tensors = [arena.flat for arena in arenas] + [copy.flat if copy else None]
+        plan(ADAMW, *tensors, self.norm, self.schedule, **settings, decayed=self._decayed_elements)
+
+    @property
+    def _decayed_elements(self) -> int:
+        undecayed = next(field for field in self.weights.fields if not field.decay)
+        return self.weights.offsets[undecayed.name] // DType.F32.size_bytes
 
 
 class StepHistory:
@@ -76,6 +78,11 @@ class StepHistory:
 
     def record(self, plan: Plan, loss: Tensor, norm: Tensor, counters: Tensor) -> None:
         plan(RECORD_STEP, self._history, loss, norm, counters)
+
+    @property
+    def last(self) -> Tensor:
+        """A row of the table: reading it waits for all launches before."""
+        return self._history.rows(0, 1)
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Return (last - first + 1, 2) f32: loss in nats per token and gradient norm of the steps first to last."""

@@ -43,6 +43,12 @@ class Launch:
     scalars: Mapping[str, float]
 
     @property
+    def act(self) -> DType:
+        """The dtype that `act` stands for in this call; f32 if no such argument is given."""
+        pairs = zip(self.op.arguments, self.tensors, strict=True)
+        return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
+
+    @property
     def operations(self) -> int:
         return self.op.operations(**self.sizes)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 ALIGNMENT_ELEMENTS = 128
@@ -15,6 +16,7 @@ class DType(enum.Enum):
     """Element types that kernels know: name in the catalogue, bytes, unit roundoff (0 for integers)."""
 
     F32 = ("f32", 4, 2.0**-24)
+    BF16 = ("bf16", 2, 2.0**-8)
     I32 = ("i32", 4, 0.0)
 
     def __init__(self, label: str, size_bytes: int, unit_roundoff: float):
@@ -24,7 +26,7 @@ class DType(enum.Enum):
 
     @property
     def numpy(self) -> np.dtype:
-        return np.dtype({"f32": np.float32, "i32": np.int32}[self.label])
+        return np.dtype({"f32": np.float32, "bf16": ml_dtypes.bfloat16, "i32": np.int32}[self.label])
 
 
 @dataclass(frozen=True)
@@ -87,26 +89,35 @@ class Allocator(Protocol):
 
 
 class Arena:
-    """One allocation for a table of fields of one dtype, in the table's order.
+    """One allocation for a table of fields, in the table's order.
 
-    Offsets are in elements and multiples of ALIGNMENT_ELEMENTS, so arenas of one table share them: `flat` of the
-    weights, of the gradients and of both moments line up element by element. Padding stays zero.
+    Each field takes a multiple of ALIGNMENT_ELEMENTS elements, and the padding stays zero. `offsets` are in bytes.
+    Arenas of one table and one dtype share them: `flat` of the weights, of the gradients and of both moments line up
+    element by element, and with a copy of the weights in another dtype too.
     """
 
     def __init__(self, device: Allocator, name: str, fields: Iterable[Field]):
         self.name = name
         self.fields = tuple(fields)
+        self._by_name = {field.name: field for field in self.fields}
+        if len(self._by_name) < len(self.fields):
+            raise ValueError(f"{name}: a field is listed twice: {[field.name for field in self.fields]}")
         self.offsets, end = {}, 0
         for field in self.fields:
-            if field.name in self.offsets or field.dtype is not self.fields[0].dtype:
-                raise ValueError(f"{name}: {field.name} is listed twice or has another dtype")
             self.offsets[field.name] = end
-            end += -(-field.elements // ALIGNMENT_ELEMENTS) * ALIGNMENT_ELEMENTS
-        dtype = self.fields[0].dtype
-        address, owner = device.allocate(end * dtype.size_bytes)
-        self.flat = Tensor(name, (end,), dtype, address, owner)
+            end += -(-field.elements // ALIGNMENT_ELEMENTS) * ALIGNMENT_ELEMENTS * field.dtype.size_bytes
+        self.size_bytes = end
+        self._address, self._owner = device.allocate(end)
+
+    @property
+    def flat(self) -> Tensor:
+        """All elements, padding included, as one tensor. Raises ValueError if the fields have several dtypes."""
+        dtypes = {field.dtype for field in self.fields}
+        if len(dtypes) > 1:
+            raise ValueError(f"{self.name}: has fields of {sorted(dtype.label for dtype in dtypes)}, so no flat tensor")
+        (dtype,) = dtypes
+        return Tensor(self.name, (self.size_bytes // dtype.size_bytes,), dtype, self._address, self._owner)
 
     def __getitem__(self, name: str) -> Tensor:
-        field = next(field for field in self.fields if field.name == name)
-        address = self.flat.address + self.offsets[name] * field.dtype.size_bytes
-        return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self.flat.owner)
+        field, address = self._by_name[name], self._address + self.offsets[name]
+        return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self._owner)

@@ -11,7 +11,7 @@ from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
 from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters
-from hipgpt.ops import ZERO
+from hipgpt.ops import ROUND_WEIGHTS
 from hipgpt.optimizer import AdamW, StepHistory, counters, schedule
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
@@ -27,14 +27,31 @@ class Splits:
     byte_counts: np.ndarray
 
 
+def activation_dtype(precision: str, device: Device) -> DType:
+    """Return the dtype that a training.precision means on a device; auto: what the device is fastest with."""
+    wanted = {"float32": DType.F32, "bfloat16": DType.BF16, "auto": device.act_dtypes[0]}[precision]
+    if wanted not in device.act_dtypes:
+        raise UserError(f"training.precision: got {precision}, but {device.name} computes in float32 only; set float32")
+    return wanted
+
+
 class Trainer:
-    """One model in training on one device: weights, moments, gradients, and the plans over them."""
+    """One model in training on one device: weights, moments, gradients, and the plans over them.
+
+    In mixed precision the passes compute with activations and a copy of the weights in bf16; weights, moments,
+    gradients of weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740; bf16's exponents need no
+    scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
+    """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device):
         self.model, self.training, self.device = model, training, device
         B, S = training.batch_sequences, model.context_length
         fields = parameters(model)
+        self.act = activation_dtype(training.precision, device)
         self.weights = Arena(device, "weights", fields)
+        self._copy = None
+        if self.act is not DType.F32:
+            self._copy = Arena(device, "copy", [dataclasses.replace(field, dtype=self.act) for field in fields])
         self.gradients = Arena(device, "gradients", fields)
         self.optimizer = AdamW(device, self.weights, training)
         self.history = StepHistory(device, training.log_every_steps)
@@ -42,17 +59,19 @@ class Trainer:
         self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in inputs])
         self._ranks = Arena(device, "ranks", [Field("ranks", (B * S,), DType.I32)])["ranks"]
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
-        self._saved = Arena(device, "activations", activations(model, B, S))
-        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S))
+        self._saved = Arena(device, "activations", activations(model, B, S, self.act))
+        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act))
         self._micro_batch, self._update, self._validation = self._record()
 
     def _record(self) -> tuple[Plan, Plan, Plan]:
-        training, inputs, weights = self.training, self.inputs, Weights(self.weights, self.model)
+        training, inputs, computed = self.training, self.inputs, self._copy or self.weights
+        weights = Weights(computed, self.model)
         targets, loss, gradients = inputs["targets"], self._loss, self.gradients
         shape = self.model, weights, self._saved, inputs["tokens"], inputs["starts"]
         drop = {"drop_probability": training.drop_probability, "counters": inputs["counters"]}
 
-        micro_batch = Plan(self.device, "micro_batch", [self.weights.flat, inputs.flat, loss, gradients.flat])
+        given = [computed.flat, inputs.flat, loss, gradients.flat]
+        micro_batch = Plan(self.device, "micro_batch", given, self.act)
         network = Network(*shape, **drop)
         network.forward(micro_batch)
         terms = targets.elements * training.accumulation_steps
@@ -60,13 +79,11 @@ class Trainer:
         network.backward(micro_batch, Weights(gradients, self.model), self._scratch)
 
         given = [*self.optimizer.given, *self.history.given, gradients.flat, loss, inputs.flat]
-        update = Plan(self.device, "update", given)
-        self.optimizer.update(update, gradients)
+        update = Plan(self.device, "update", given, self.act)
+        self.optimizer.update(update, gradients, self._copy)
         self.history.record(update, loss, self.optimizer.norm, inputs["counters"])
-        for tensor in (gradients.flat, loss):
-            update(ZERO, tensor)
 
-        validation = Plan(self.device, "validation", [self.weights.flat, inputs.flat])
+        validation = Plan(self.device, "validation", [computed.flat, inputs.flat], self.act)
         network = Network(*shape)
         network.forward(validation)
         network.losses(validation, targets, self._ranks)
@@ -81,6 +98,14 @@ class Trainer:
         """Draw the initial weights from the seed."""
         for field in self.weights.fields:
             self.device.write(self.weights[field.name], initial_values(field, self.training.seed))
+        self.weights_written()
+
+    def weights_written(self) -> None:
+        """Renew the copy that the passes compute with; to be called when `weights` were set from outside."""
+        if self._copy:
+            plan = Plan(self.device, "copy", [self.weights.flat], self.act)
+            plan(ROUND_WEIGHTS, self._copy.flat, self.weights.flat)
+            plan.run()
 
     def step(self, step: int, batches: Batches) -> None:
         """Run one optimizer step, counted from 1; its loss and norm go to the history."""

@@ -126,6 +126,7 @@ class Run:
             arrays, progress = state
             for arena in self.trainer.state:
                 write_arena(self.trainer.device, arena, arrays, prefix=f"{arena.name}.")
+            self.trainer.weights_written()
             self._best_loss, self._recorded_step = progress["best_loss"], progress["step"]
             LOG.info("resuming after step %d of %d", progress["step"], self.training.steps)
             return progress["step"]

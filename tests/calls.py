@@ -1,6 +1,7 @@
 """Calls of single ops for tests: which sizes, which values, and memory that shows what a kernel did to it."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,11 +21,13 @@ MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 
 LARGE = {
     "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
     "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
+    "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
     "cross_entropy_training": [{"N": 21, "V": 5003}],
     "layernorm_forward": [{"N": 67, "C": 768}],
-    "layernorm_backward": [{"N": 67, "C": 768}],
+    "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "add_partials": [{"C": 768, "K": 130}],
     "sum_of_squares": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
     "gradient_norm": [{"K": 1}, {"K": 256}],
 }
@@ -32,26 +35,33 @@ LARGE |= {
     name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
 }
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
-           "weight_decay": 0.1, "clip_norm": 1.7}  # fmt: skip
-GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32
+           "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20}  # fmt: skip
+DTYPES = {dtype.label: dtype for dtype in DType}
+GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16
 
 
 @dataclass(frozen=True, eq=False)  # hashable, by identity
 class Case:
-    """An op at given sizes; absent: the optional arguments that are None."""
+    """An op at given sizes; absent: the optional arguments that are None; act: the dtype of activations."""
 
     op: Op
     sizes: dict[str, int]
     absent: tuple[str, ...] = ()
+    act: DType = DType.F32
 
     def __str__(self) -> str:
         sizes = ",".join(f"{name}{size}" for name, size in self.sizes.items())
-        return "-".join([self.op.name, sizes, *(f"no_{name}" for name in self.absent)])
+        return "-".join([self.op.name, self.act.label, sizes, *(f"no_{name}" for name in self.absent)])
 
 
-def cases() -> Iterator[Case]:
-    """Yield every op of the catalogue at sizes of one, awkward and large, with and without what is optional."""
+def cases(act: DType = DType.F32) -> Iterator[Case]:
+    """Yield every op of the catalogue at sizes of one, awkward and large, with and without what is optional.
+
+    In another dtype than f32 only those that have to do with activations.
+    """
     for op in CATALOGUE.values():
+        if act is not DType.F32 and all(argument.dtype != "act" for argument in op.arguments):
+            continue
         rotations = [AWKWARD[i:] + AWKWARD[:i] for i in range(3)]
         sizes = [dict(zip(op.dimensions, rotation, strict=False)) for rotation in rotations]
         sizes += LARGE.get(op.name, [{op.dimensions[0]: 12_293}] if len(op.dimensions) == 1 else [])
@@ -59,9 +69,11 @@ def cases() -> Iterator[Case]:
         for case in [dict.fromkeys(op.dimensions, 1), *sizes]:
             if {"S", "T"} <= set(case):
                 case["T"] = max(case["T"], case["S"])  # a sequence fits the context
-            yield Case(op, case)
+            if op.name == "layernorm_backward":
+                case["K"] = min(case["K"], case["N"])
+            yield Case(op, case, act=act)
             if optional:
-                yield Case(op, case, optional)
+                yield Case(op, case, optional, act)
 
 
 def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
@@ -69,7 +81,7 @@ def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
     random = np.random.default_rng([seed, *case.sizes.values()])
     values = {a.name: _draw(a, case, random) for a in case.op.arguments}
     if case.op.name == "attention_backward":  # probabilities, so that they stay below 1
-        forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {})
+        forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {}, case.act)
         values["logsumexp"] = forward["logsumexp"].value.astype(np.float32)
     return values
 
@@ -79,8 +91,9 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
     shape = tuple(int(size) if size.isdigit() else sizes[size] for size in argument.shape)
     if name in case.absent:
         return None
+    dtype = (case.act if argument.dtype == "act" else DType(DTYPES[argument.dtype])).numpy
     if argument.access == "out":
-        return np.full(shape, GARBAGE).view(np.int32 if argument.dtype == "i32" else np.float32)
+        return garbage(math.prod(shape), dtype).reshape(shape)
     if argument.dtype == "i32":
         limits = {"tokens": "V", "targets": "V", "positions": "T"}
         if name == "counters":
@@ -93,10 +106,17 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
     elif name == "logits":  # quarters: some are equal; one far above the rest: exp_f32 clamps for the others of its row
         values = np.round(values * 12) / 4
         values[0, -1] = 300
-    elif case.op.family == "activation" and name == "x":
+    elif name == "weight":  # so that products stay where an activation bends
+        values /= math.sqrt(sizes["C"])
+    elif name == "hidden":
         values *= 4
         values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
-    return values.astype(np.float32)
+    return values.astype(dtype)
+
+
+def garbage(elements: int, dtype: np.dtype) -> np.ndarray:
+    """Return (elements,) of GARBAGE's bytes."""
+    return np.full(elements, GARBAGE).view(dtype)[:elements]
 
 
 class Memory:
@@ -116,11 +136,11 @@ class Memory:
     def _place(self, name: str, values: np.ndarray | None) -> Tensor | None:
         if values is None:
             return None
-        dtype = DType.I32 if values.dtype == np.int32 else DType.F32
+        dtype = next(dtype for dtype in DType if dtype.numpy == values.dtype)
         elements, guard = values.size, self._guard
         address, owner = self.device.allocate((elements + 2 * guard) * dtype.size_bytes)
         whole = Tensor(name, (elements + 2 * guard,), dtype, address, owner)
-        contents = np.full(whole.shape, GARBAGE).view(dtype.numpy)
+        contents = garbage(elements + 2 * guard, dtype.numpy)
         contents[guard : guard + elements] = values.ravel()
         self.device.write(whole, contents)
         self._whole[name] = whole
@@ -128,14 +148,15 @@ class Memory:
 
     def run(self) -> dict[str, np.ndarray]:
         """Run the op once; return every tensor afterwards."""
-        plan = Plan(self.device, "test", [tensor for tensor in self.tensors if tensor])
+        plan = Plan(self.device, "test", [tensor for tensor in self.tensors if tensor], self.case.act)
         plan(self.case.op, *self.tensors, **{name: SCALARS[name] for name, _ in self.case.op.scalars})
         plan.run()
         names = [argument.name for argument in self.case.op.arguments]
         return {n: self.device.read(t) for n, t in zip(names, self.tensors, strict=True) if t}
 
     def surroundings(self) -> np.ndarray:
-        """Return the words around all tensors, each GARBAGE unless a kernel wrote there."""
+        """Return the 16-bit words around all tensors, each half of GARBAGE unless a kernel wrote there."""
         guard = self._guard
-        words = [self.device.read(whole).view(np.uint32) for whole in self._whole.values()]
-        return np.concatenate([part for word in words for part in (word[:guard], word[-guard:])])
+        contents = [self.device.read(whole) for whole in self._whole.values()]
+        sides = [np.ascontiguousarray(side) for whole in contents for side in (whole[:guard], whole[-guard:])]
+        return np.concatenate([side.view(np.uint16) for side in sides])

@@ -4,15 +4,20 @@ import hypothesis
 import pytest
 
 from hipgpt.backends.device import DeviceAbsent, open_device
+from hipgpt.tensor import DType
 
 hypothesis.settings.register_profile("shared_machine", deadline=None)  # a test is not slow because others are
 hypothesis.settings.load_profile("shared_machine")
 
-# a backend joins the tests of ops, gradients and causality by its name here
-DEVICES = ("cpu", pytest.param("hip", marks=pytest.mark.gpu), pytest.param("cuda", marks=pytest.mark.gpu))
+# a backend joins the tests of ops, gradients and causality by its name here: the dtypes it has kernels for, and marks
+DEVICES = {
+    "cpu": ((DType.F32,), ()),
+    "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),
+    "cuda": ((DType.F32, DType.BF16), pytest.mark.gpu),
+}
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in DEVICES.items()])
 def device(request):
     try:
         return open_device(request.param, threads=2)

@@ -40,18 +40,26 @@ def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.nd
 class RecordedModel:
     """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients."""
 
-    def __init__(self, device: Device, model: ModelConfig, sequences: int = 3, drop_probability: float = 0.0):
+    def __init__(
+        self,
+        device: Device,
+        model: ModelConfig,
+        sequences: int = 3,
+        drop_probability: float = 0.0,
+        act: DType = DType.F32,
+    ):
         self.device, self.model = device, model
         B, S = sequences, model.context_length
-        self.weights = Arena(device, "weights", parameters(model))
+        rounded = [dataclasses.replace(field, dtype=act) for field in parameters(model)]
+        self.weights = Arena(device, "weights", rounded)
         self.gradients = Arena(device, "gradients", parameters(model))
         integers = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("counters", (4,))]
         self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
         self.loss = Arena(device, "loss", [Field("loss", (1,))])
-        self.saved = Arena(device, "activations", activations(model, B, S))
-        self.scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S))
+        self.saved = Arena(device, "activations", activations(model, B, S, act))
+        self.scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, act))
         for name, values in draw_weights(model).items():
-            device.write(self.weights[name], values)
+            device.write(self.weights[name], values.astype(act.numpy))
         device.write(self.inputs["counters"], COUNTERS)
 
         given = [self.weights.flat, self.inputs.flat, self.loss.flat, self.gradients.flat]
@@ -59,7 +67,7 @@ class RecordedModel:
             model, Weights(self.weights, model), self.saved, self.inputs["tokens"], self.inputs["starts"],
             drop_probability=drop_probability, counters=self.inputs["counters"],
         )  # fmt: skip
-        self.forward, self.training = Plan(device, "forward", given), Plan(device, "training", given)
+        self.forward, self.training = (Plan(device, name, given, act) for name in ("forward", "training"))
         network.forward(self.forward)
         network.forward(self.training)
         network.training_loss(self.training, self.loss["loss"], self.inputs["targets"], scale=1 / (B * S))

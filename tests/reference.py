@@ -1,37 +1,53 @@
 """Every op of the catalogue once more, as a formula over float64 that carries its own error bound (rounding.py).
 
-A function takes, by their names in the contract, the op's tensors as they are before the call (f32 as `Rounded`, i32 as
-arrays, an absent optional one as None), its dimensions and its scalars; it returns what the op writes: `Rounded`, or
-arrays where the result is exact.
+A function takes, by their names in the contract, the op's tensors as they are before the call (floating-point ones as
+`Rounded`, i32 as arrays, an absent optional one as None), its dimensions and its scalars; it returns what the op writes:
+`Rounded`, to be rounded once more to the dtype it is stored in, or arrays where the result is exact.
 """
 
 import inspect
 from collections.abc import Mapping
 
 import numpy as np
-from rounding import F64_ROUNDOFF, Rounded, constant, matmul, stack
+from rounding import F32_ROUNDOFF, F64_ROUNDOFF, TRUNCATING, Rounded, constant, matmul, stack
 
 from hipgpt.op import Op
+from hipgpt.tensor import DType
 
 Result = dict[str, Rounded | np.ndarray]
 
 
 def evaluate(
-    op: Op, tensors: Mapping[str, np.ndarray | None], sizes: Mapping[str, int], scalars: Mapping[str, float]
+    op: Op,
+    tensors: Mapping[str, np.ndarray | None],
+    sizes: Mapping[str, int],
+    scalars: Mapping[str, float],
+    act: DType = DType.F32,
 ) -> Result:
-    """Return what `op` writes, by argument name. Raises KeyError if this file does not define it."""
+    """Return what `op` writes, by argument name, as it is stored. Raises KeyError if this file does not define it."""
     function = globals().get(op.name)
     if not inspect.isfunction(function):
         raise KeyError(f"{op.name}: tests/reference.py has no definition of it")
-    known = {name: _operand(values) for name, values in tensors.items()} | sizes
+    known = {name: _operand(values) for name, values in tensors.items()} | sizes | {"act": act}
     known |= {
         name: Rounded(np.float32(value)) if isinstance(value, float) else value for name, value in scalars.items()
     }
-    return function(**{name: known[name] for name in inspect.signature(function).parameters})
+    result = function(**{name: known[name] for name in inspect.signature(function).parameters})
+    stored_as_act = {argument.name for argument in op.arguments if argument.dtype == "act"}
+    return {name: _stored(value, act) if name in stored_as_act else value for name, value in result.items()}
 
 
 def _operand(values: np.ndarray | None) -> Rounded | np.ndarray | None:
     return values if values is None or values.dtype == np.int32 else Rounded(values)
+
+
+def _stored(computed: Rounded, act: DType) -> Rounded:
+    """Return a value computed in f32 as it is once written in `act`."""
+    return computed if act is DType.F32 else computed.stored(act.unit_roundoff)
+
+
+def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float = 0.0) -> Rounded:
+    return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING)
 
 
 def embedding_forward(tokens, starts, token_table, position_table, S) -> Result:
@@ -48,34 +64,69 @@ def embedding_backward(dtoken_table, dposition_table, dx, tokens, V, T, B, S, C)
     }
 
 
-def layernorm_forward(x, gamma, beta, epsilon) -> Result:
-    mean = x.mean(1)
-    centred = x - mean[:, None]
+def layernorm_forward(x, branch, gamma, beta, epsilon, act) -> Result:
+    total = x
+    if branch is not None:  # one addition in f32, rounded to what is stored: every device gets the same
+        total = Rounded((x.value.astype(np.float32) + branch.value.astype(np.float32)).astype(act.numpy))
+    mean = total.mean(1)
+    centred = total - mean[:, None]
     rstd = 1.0 / ((centred * centred).mean(1) + epsilon).sqrt()
-    return {"y": centred * rstd[:, None] * gamma + beta, "mean": mean, "rstd": rstd}
+    result = {"y": centred * rstd[:, None] * gamma + beta, "mean": mean, "rstd": rstd}
+    return result if branch is None else result | {"sum": total}
 
 
-def layernorm_backward(dx, dgamma, dbeta, dy, x, mean, rstd, gamma) -> Result:
+def layernorm_backward(dx, dy, x, mean, rstd, gamma, N, C, K) -> Result:
     normalised, g = (x - mean[:, None]) * rstd[:, None], dy * gamma
     projection = normalised * (g * normalised).mean(1, keepdims=True)
+    size = -(-N // K)
+    parts = [slice(k * size, (k + 1) * size) for k in range(K)]
+    sums = [stack([(dy * normalised)[part].sum(0), dy[part].sum(0)], axis=0) for part in parts]
     return {
         "dx": dx + rstd[:, None] * (g - g.mean(1, keepdims=True) - projection),
-        "dgamma": (dy * normalised).sum(0, start=dgamma),
-        "dbeta": dy.sum(0, start=dbeta),
+        "partials": stack(sums, axis=0),
     }
 
 
-def matmul_forward(x, weight, bias) -> Result:
-    return {"y": matmul(x, weight.transpose(1, 0), 0.0 if bias is None else bias)}
+def add_partials(dgamma, dbeta, partials) -> Result:
+    return {"dgamma": partials[:, 0].sum(0, start=dgamma), "dbeta": partials[:, 1].sum(0, start=dbeta)}
 
 
-def matmul_backward_input(dy, weight) -> Result:
-    return {"dx": matmul(dy, weight)}
+def matmul_forward(x, weight, bias, act) -> Result:
+    return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
 
 
-def matmul_backward_weight(dweight, dbias, dy, x) -> Result:
-    result = {"dweight": matmul(dy.transpose(1, 0), x, dweight)}
-    return result if dbias is None else result | {"dbias": dy.sum(0, start=dbias)}
+def _gelu_tanh(x: Rounded) -> Rounded:
+    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh()
+
+
+def matmul_gelu_forward(x, weight, bias, act) -> Result:
+    hidden = matmul_forward(x, weight, bias, act)["y"]
+    return {"y": hidden * 0.5 * (_gelu_tanh(hidden) + 1.0), "hidden": hidden}
+
+
+def matmul_relu_forward(x, weight, bias, act) -> Result:
+    hidden = matmul_forward(x, weight, bias, act)["y"]
+    return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "hidden": hidden}
+
+
+def matmul_backward_input(dy, weight, act) -> Result:
+    return {"dx": _product(dy, weight, act)}
+
+
+def matmul_gelu_backward_input(dy, weight, hidden, act) -> Result:
+    t = _gelu_tanh(hidden)
+    inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * hidden * hidden + 1.0)
+    return {"dhidden": _product(dy, weight, act) * ((t + 1.0) * 0.5 + hidden * 0.5 * (1.0 - t * t) * inner)}
+
+
+def matmul_relu_backward_input(dy, weight, hidden, act) -> Result:
+    return {"dhidden": _product(dy, weight, act).where(hidden.value > 0)}
+
+
+def matmul_backward_weight(dweight, dbias, dy, x, act) -> Result:
+    ones = Rounded(np.ones((dy.value.shape[0], 1)))  # sums of rows may be made by a matrix unit too
+    result = {"dweight": _product(dy.transpose(1, 0), x, act, dweight)}
+    return result if dbias is None else result | {"dbias": _product(dy.transpose(1, 0), ones, act, dbias[:, None])[:, 0]}
 
 
 def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
@@ -84,10 +135,10 @@ def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
     return query, key, value
 
 
-def _scores(query: Rounded, key: Rounded) -> tuple[Rounded, Rounded]:
+def _scores(query: Rounded, key: Rounded, act: DType) -> tuple[Rounded, Rounded]:
     """Return the scaled scores (B, H, S, S) and the scale."""
     scale = 1.0 / Rounded(query.value.shape[-1]).sqrt()
-    return query @ key.transpose(0, 1, 3, 2) * scale, scale
+    return _product(query, key.transpose(0, 1, 3, 2), act) * scale, scale
 
 
 def _softmax(scores: Rounded, seen: np.ndarray) -> tuple[Rounded, Rounded]:
@@ -98,60 +149,40 @@ def _softmax(scores: Rounded, seen: np.ndarray) -> tuple[Rounded, Rounded]:
     return exponentials / total, (maximum + total.log())[..., 0]
 
 
-def attention_forward(qkv, S) -> Result:
+def attention_forward(qkv, S, act) -> Result:
     query, key, value = _heads(qkv)
-    p, logsumexp = _softmax(_scores(query, key)[0], np.tri(S, dtype=bool))
-    return {"y": (p @ value).transpose(0, 2, 1, 3), "logsumexp": logsumexp}
+    scores = _scores(query, key, act)[0]
+    p, logsumexp = _softmax(scores, np.tri(S, dtype=bool))
+    return {"y": _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), "logsumexp": logsumexp}
 
 
-def attention_backward(dy, y, logsumexp, qkv, S) -> Result:
+def attention_delta(dy, y) -> Result:
+    return {"delta": matmul(dy[..., None, :], y[..., :, None])[..., 0, 0].transpose(0, 2, 1)}
+
+
+def attention_backward(dy, delta, logsumexp, qkv, S, act) -> Result:
     query, key, value = _heads(qkv)
-    scores, scale = _scores(query, key)
+    scores, scale = _scores(query, key, act)
     seen = np.tri(S, dtype=bool)
     p = (scores - logsumexp[..., None]).where(seen).exp().where(seen)
-    dout, out = dy.transpose(0, 2, 1, 3), y.transpose(0, 2, 1, 3)
-    dp = dout @ value.transpose(0, 1, 3, 2)
-    delta = matmul(dout[..., None, :], out[..., :, None])[..., 0]
-    ds = p * (dp - delta) * scale
+    dout = dy.transpose(0, 2, 1, 3)
+    dp = _product(dout, value.transpose(0, 1, 3, 2), act)
+    ds = _stored(p * (dp - delta[..., None]) * scale, act)
+    p = _stored(p, act)
     reverse = (0, 1, 3, 2)
-    parts = ds @ key, ds.transpose(*reverse) @ query, p.transpose(*reverse) @ dout
+    pairs = (ds, key), (ds.transpose(*reverse), query), (p.transpose(*reverse), dout)
+    parts = [_product(left, right, act) for left, right in pairs]
     return {"dqkv": stack([part.transpose(0, 2, 1, 3) for part in parts], axis=2)}
 
 
-def attention_decode(keys, values, qkv, positions, B, T) -> Result:
+def attention_decode(keys, values, qkv, positions, B, T, act) -> Result:
     query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
     cached_keys, cached_values = keys.value.copy(), values.value.copy()
     for b in range(B):
         cached_keys[b, :, positions[b]], cached_values[b, :, positions[b]] = new_key.value[b], new_value.value[b]
     seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
-    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys))[0], seen)
-    return {"y": (p @ Rounded(cached_values))[:, :, 0], "keys": Rounded(cached_keys), "values": Rounded(cached_values)}
-
-
-def _gelu_tanh(x: Rounded) -> Rounded:
-    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh()
-
-
-def gelu_forward(x) -> Result:
-    return {"y": x * 0.5 * (_gelu_tanh(x) + 1.0)}
-
-
-def gelu_backward(gradient, x) -> Result:
-    t = _gelu_tanh(x)
-    inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * x * x + 1.0)
-    return {"gradient": gradient * ((t + 1.0) * 0.5 + x * 0.5 * (1.0 - t * t) * inner)}
-
-
-def relu_forward(x) -> Result:
-    return {"y": x.where(x.value > 0)}
-
-
-def relu_backward(gradient, x) -> Result:
-    return {"gradient": gradient.where(x.value > 0)}
-
-
-def residual_add(x, branch) -> Result:
-    return {"y": x + branch}
+    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen)
+    return {"y": _product(p, Rounded(cached_values), act)[:, :, 0], "keys": Rounded(cached_keys), "values": Rounded(cached_values)}
 
 
 def zero(N) -> Result:
@@ -229,18 +260,26 @@ def gradient_norm(partials) -> Result:
 
 
 def adamw(
-    weights, first_moment, second_moment, gradients, norm, schedule, beta1, beta2, epsilon, weight_decay, clip_norm
-) -> Result:
+    weights, first_moment, second_moment, gradients, copy, norm, schedule,
+    beta1, beta2, epsilon, weight_decay, clip_norm, decayed,
+) -> Result:  # fmt: skip
     gradient = gradients * (clip_norm / norm).minimum(1.0)
     first = beta1 * first_moment + (1.0 - beta1) * gradient
     second = beta2 * second_moment + (1.0 - beta2) * gradient * gradient
     learning_rate, first_correction, second_correction = schedule[0], schedule[1], schedule[2]
     direction = first * first_correction / ((second * second_correction).sqrt() + epsilon)
-    updated = weights - learning_rate * (direction + weight_decay * weights)
-    return {"weights": updated, "first_moment": first, "second_moment": second}
+    decays = (weight_decay * weights).where(np.arange(weights.value.size) < decayed)
+    updated = weights - learning_rate * (direction + decays)
+    result = {"weights": updated, "first_moment": first, "second_moment": second}
+    result |= {"gradients": Rounded(np.zeros(gradient.value.shape))}
+    return result if copy is None else result | {"copy": updated}
+
+
+def round_weights(weights) -> Result:
+    return {"copy": weights}
 
 
 def record_step(history, loss, norm, counters, K) -> Result:
     rows = history.value.copy()
     rows[counters[2] % K] = loss.value[0], norm.value[0]
-    return {"history": Rounded(rows)}
+    return {"history": Rounded(rows), "loss": Rounded(np.zeros(1))}

@@ -18,6 +18,7 @@ F64_ROUNDOFF = 2.0**-53
 UNDERFLOW = 2.0**-126  # what lies below the normal numbers may lose its digits or be flushed to zero
 EXP_ERROR_ULPS = 2.0  # of exp_f32 in kernels/scalar.h; test_scalar.py proves it
 EXP_ARGUMENT_LOWEST = -87.0  # exp_f32 clamps there
+TRUNCATING = 2 * F32_ROUNDOFF  # matrix units cut sums off; Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"
 LOG_ERROR_ULPS = 1.0  # of logf: the GNU C library's manual, "Known Maximum Errors in Math Functions"
 ULP = 2 * F32_ROUNDOFF  # a unit in the last place, relative to the value, at most
 
@@ -79,9 +80,6 @@ class Rounded:
     def __rtruediv__(self, other: Operand) -> "Rounded":
         return _wrap(other) / self
 
-    def __matmul__(self, other: "Rounded") -> "Rounded":
-        return matmul(self, other)
-
     def __getitem__(self, index: object) -> "Rounded":
         return Rounded(self.value[index], self.error[index])
 
@@ -110,9 +108,9 @@ class Rounded:
     def mean(self, axis: int, keepdims: bool = False) -> "Rounded":
         return self.sum(axis, keepdims=keepdims) / float(self.value.shape[axis])
 
-    def stored(self) -> "Rounded":
-        """Return a value computed more exactly as it is once written in f32."""
-        return _once(self.value, self.error)
+    def stored(self, roundoff: float = F32_ROUNDOFF) -> "Rounded":
+        """Return a value computed more exactly as it is once written in a dtype of this unit roundoff."""
+        return _once(self.value, self.error, roundoff)
 
     def sqrt(self) -> "Rounded":
         value = np.sqrt(self.value)
@@ -129,20 +127,24 @@ class Rounded:
         return _once(np.log(self.value), -np.log1p(-self.error / self.value), LOG_ERROR_ULPS * ULP)
 
     def tanh(self) -> "Rounded":
-        """Return 1 - 2 / (e^2x + 1), as scalar.h does, which within the clamps of exp_f32 is tanh; beyond it is +-1."""
+        """Return 1 - 2 / (e^2x + 1), as scalar.h does, which within the clamps of exp_f32 is tanh; beyond it is +-1.
+
+        The error that x brings along is carried by tanh' <= 4 e^-2|x|, and by 1 at most.
+        """
         limit = -EXP_ARGUMENT_LOWEST / 2
-        inside = Rounded(np.clip(self.value, -limit, limit), self.error)
-        result = 1.0 - 2.0 / ((inside * 2.0).exp() + 1.0)
-        return Rounded(result.value, result.error + 2 * np.exp(-2 * limit))
+        result = 1.0 - 2.0 / ((Rounded(np.clip(self.value, -limit, limit)) * 2.0).exp() + 1.0)
+        nearest = np.maximum(np.abs(self.value) - self.error, 0.0)
+        carried = self.error * np.minimum(1.0, 4 * np.exp(-2 * nearest))
+        return Rounded(result.value, result.error + carried + 2 * np.exp(-2 * limit))
 
 
-def matmul(left: Rounded, right: Rounded, start: Operand = 0.0) -> Rounded:
+def matmul(left: Rounded, right: Rounded, start: Operand = 0.0, roundoff: float = F32_ROUNDOFF) -> Rounded:
     """Return start + left @ right: each of K products is rounded, then takes part in at most K additions."""
     start, terms = _wrap(start), left.value.shape[-1]
     magnitude = left.largest @ right.largest
     carried = start.error + left.error @ right.largest + np.abs(left.value) @ right.error
     return Rounded(
-        start.value + left.value @ right.value, carried + accumulated(terms + 1) * (start.largest + magnitude)
+        start.value + left.value @ right.value, carried + accumulated(terms + 1, roundoff) * (start.largest + magnitude)
     )
 
 

@@ -3,14 +3,17 @@
 import functools
 import importlib.util
 import tempfile
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
 from amd import clang
 
 from hipgpt.backends.gpu import compile_source
-from hipgpt.backends.variants import find_source
+from hipgpt.backends.variants import Variant, variants_of
+from hipgpt.op import Op
 from hipgpt.ops import CATALOGUE
 from hipgpt.tensor import DType
 
@@ -21,40 +24,76 @@ needs_nvrtc = pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="n
 every_amd_gpu = pytest.mark.parametrize("arch", clang.WAVE)
 
 
-def compile_all(driver) -> list[bytes]:
-    """Return the code objects of all ops' sources, compiled now: the cache would hide a warning."""
-    sources = dict.fromkeys(find_source(op, driver.arch, DType.F32) for op in OPS)
+class Build(NamedTuple):
+    """A compilation that some op of the catalogue needs: a variant's source for a dtype of activations."""
+
+    variant: Variant
+    op: Op
+    act: DType
+
+    def __str__(self) -> str:
+        side = f"-{self.variant.side}" if self.variant.side else ""
+        return f"{Path(self.variant.source_of(self.op)).name}-{self.act.label}{side}"
+
+
+def builds(arch: str) -> dict[str, Build]:
+    """Return what there is to compile for an architecture, each once, by its text."""
+    acts = {True: (DType.F32, DType.BF16), False: (DType.F32,)}
+    every = [(op, act) for op in OPS for act in acts[any(argument.dtype == "act" for argument in op.arguments)]]
+    found = [Build(variant, op, act) for op, act in every for variant in variants_of(op, arch, act)]
+    return {str(build): build for build in found}
+
+
+def compile_all(driver) -> dict[str, bytes]:
+    """Return the code objects of all builds, compiled now: the cache would hide a warning."""
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
-        return [compile_source(driver, source) for source in sources]
+        return {name: compile_source(driver, *build) for name, build in builds(driver.arch).items()}
 
 
 @functools.cache
-def usage(arch: str) -> dict[str, dict[str, str]]:
-    driver = clang.OfflineDriver(arch)
-    compile_all(driver)
-    return driver.usage
+def usage(arch: str) -> dict[str, dict[str, dict[str, str]]]:
+    """Return by build and kernel what clang says of its resources."""
+    found = {}
+    for name, build in builds(arch).items():
+        driver = clang.OfflineDriver(arch)
+        with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
+            compile_source(driver, *build)
+        found[name] = driver.usage
+    return found
 
 
 @needs_clang
 @every_amd_gpu
 def test_every_op_compiles_without_a_warning_for_amd(arch):
-    assert set(usage(arch)) == set(CATALOGUE)
+    assert {kernel for found in usage(arch).values() for kernel in found} == set(CATALOGUE)
 
 
 @needs_clang
 @every_amd_gpu
-@pytest.mark.parametrize("name", [op.name for op in OPS if op.family in HOT])
-def test_hot_kernels_keep_their_values_in_registers_on_amd(arch, name):
-    found = usage(arch)[name]
-    assert {what: found[what] for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill")} == {
-        "ScratchSize": "0", "VGPRs Spill": "0", "SGPRs Spill": "0"
-    }  # fmt: skip
+def test_products_use_the_matrix_units_where_there_are_any(arch):
+    fragments = {name for name in builds(arch) if "fragments" in name}
+    expected = {f"{family}_fragments.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
+    assert fragments == (set() if arch == "gfx1030" else expected)
+
+
+@needs_clang
+@every_amd_gpu
+def test_hot_kernels_keep_their_values_in_registers_on_amd(arch):
+    spilled = {
+        (build, kernel): found
+        for build, kernels in usage(arch).items()
+        for kernel, found in kernels.items()
+        if CATALOGUE[kernel].family in HOT
+        and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill"))
+    }
+    assert not spilled
 
 
 @needs_clang
 @every_amd_gpu
 def test_shared_memory_fits_amds_64_kib(arch):
-    assert all(int(found["LDS Size"]) <= 64 << 10 for found in usage(arch).values())
+    kernels = [found for kernels in usage(arch).values() for found in kernels.values()]
+    assert all(int(found["LDS Size"]) <= 64 << 10 for found in kernels)
 
 
 @needs_clang
@@ -79,5 +118,5 @@ def test_every_op_compiles_for_nvidia(arch):
     cuda = pytest.importorskip("hipgpt.backends.cuda", exc_type=Exception)
     driver = SimpleNamespace(backend="cuda", arch=arch, wave=32, compiler="nvrtc")
     driver.compile = lambda name, source, headers: cuda.compile_cuda(name, source, headers, arch, driver.wave)
-    images = b"".join(compile_all(driver))
+    images = b"".join(compile_all(driver).values())
     assert [name for name in CATALOGUE if name.encode() not in images] == []

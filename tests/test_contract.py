@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.backends.build import KERNELS
-from hipgpt.backends.geometry import GEOMETRY
+from hipgpt.backends.geometry import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT
 from hipgpt.op import Argument, Op
 from hipgpt.ops import CATALOGUE
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
 GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
-C_TYPES = {"act": "float", "f32": "float", "i32": "int32_t"}
+C_TYPES = {"f32": "float", "i32": "int32_t"}
+ACT = {"cpp": "float", "hip": "act", "fragments": "act"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "bpe.cpp": {
     "bpe_counter_new", "bpe_counter_free", "bpe_counter_add", "bpe_counter_train",
     "bpe_encoder_new", "bpe_encoder_free", "bpe_encoder_encode",
@@ -59,50 +60,63 @@ def gpu_kernels() -> list[Function]:
 
 
 EXPORTED = exported()
-PLACES = {"cpp": EXPORTED, "hip": gpu_kernels()}  # by the suffix of their sources
+GPU_KERNELS = gpu_kernels()
+FRAGMENTS = [function for function in GPU_KERNELS if function.source.endswith("_fragments.hip")]
+# the functions of a place, and the sources they are in
+PLACES = {
+    "cpp": (EXPORTED, "{}.cpp"),
+    "hip": ([function for function in GPU_KERNELS if function not in FRAGMENTS], "{}.hip"),
+    "fragments": (FRAGMENTS, "{}_fragments.hip"),
+}
+SERVED_BY_FRAGMENTS = set(MATMUL_FRAGMENTS[128]) | set(ATTENTION_FRAGMENTS)
 
 
-def kernel_of(op: Op, suffix: str) -> Function:
-    (function,) = [function for function in PLACES[suffix] if function.name == op.name]
+def kernel_of(op: Op, place: str) -> Function:
+    (function,) = [function for function in PLACES[place][0] if function.name == op.name]
     return function
 
 
-def pointer(argument: Argument) -> str:
-    const = "" if argument.writes else "const "
-    return f"{const}{C_TYPES[argument.dtype]}* {argument.name}"
+def pointer(argument: Argument, place: str) -> str:
+    const, types = "" if argument.writes else "const ", C_TYPES | {"act": ACT[place]}
+    return f"{const}{types[argument.dtype]}* {argument.name}"
 
 
 every_op = pytest.mark.parametrize("op", CATALOGUE.values(), ids=CATALOGUE)
-every_place = pytest.mark.parametrize("suffix", PLACES)
+every_kernel = pytest.mark.parametrize(
+    ("op", "place"),
+    [
+        pytest.param(op, place, id=f"{place}-{op.name}")
+        for place in PLACES
+        for op in CATALOGUE.values()
+        if place != "fragments" or op.name in SERVED_BY_FRAGMENTS
+    ],
+)
 
 
-@every_op
-@every_place
-def test_op_has_one_kernel_in_its_familys_file(op, suffix):
-    assert [function.source for function in PLACES[suffix] if function.name == op.name] == [f"{op.family}.{suffix}"]
+@every_kernel
+def test_op_has_one_kernel_in_its_familys_file(op, place):
+    functions, source = PLACES[place]
+    assert [function.source for function in functions if function.name == op.name] == [source.format(op.family)]
 
 
-@every_op
-@every_place
-def test_tensors_come_first_and_inputs_are_const(op, suffix):
-    expected = tuple(pointer(argument) for argument in op.arguments)
-    assert kernel_of(op, suffix).parameters[: len(op.arguments)] == expected
+@every_kernel
+def test_tensors_come_first_and_inputs_are_const(op, place):
+    expected = tuple(pointer(argument, place) for argument in op.arguments)
+    assert kernel_of(op, place).parameters[: len(op.arguments)] == expected
 
 
-@every_op
-@every_place
-def test_dimensions_follow_in_the_contracts_order(op, suffix):
+@every_kernel
+def test_dimensions_follow_in_the_contracts_order(op, place):
     first = len(op.arguments)
-    written = kernel_of(op, suffix).parameters[first : first + len(op.dimensions)]
+    written = kernel_of(op, place).parameters[first : first + len(op.dimensions)]
     names = [re.fullmatch(r"int64_t (?:/\*(\w+)\*/|(\w+))", parameter) for parameter in written]
     assert tuple(name and (name[1] or name[2]) for name in names) == op.dimensions
 
 
-@every_op
-@every_place
-def test_scalars_come_last(op, suffix):
+@every_kernel
+def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
-    assert kernel_of(op, suffix).parameters[len(op.arguments) + len(op.dimensions) :] == expected
+    assert kernel_of(op, place).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 
 
 @every_op
@@ -116,10 +130,11 @@ def test_whatever_is_exported_and_no_op_is_known():
 
 
 def test_gpu_kernels_are_all_ops_and_have_a_geometry():
-    assert {function.name for function in PLACES["hip"]} == set(GEOMETRY) == set(CATALOGUE)
+    assert {function.name for function in PLACES["hip"][0]} == set(SIMT) == set(CATALOGUE)
+    assert {function.name for function in FRAGMENTS} == SERVED_BY_FRAGMENTS
 
 
-@every_place
-def test_a_function_is_not_read_twice(suffix):
-    names = [function.name for function in PLACES[suffix]]
+@pytest.mark.parametrize("place", PLACES)
+def test_a_function_is_not_read_twice(place):
+    names = [function.name for function in PLACES[place][0]]
     assert len(names) == len(set(names))

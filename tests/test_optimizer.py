@@ -71,10 +71,12 @@ def float64_steps(weights, settings, scale):
         norm = reference.gradient_norm(partials)["norm"]
         rates = Rounded(schedule(settings, step))
         for field in FIELDS:
-            decay = Rounded(np.float32(settings.weight_decay if field.decay else 0.0))
-            tensors = [*state[field.name], Rounded(gradients[field.name]), norm, rates]
-            updated = reference.adamw(*tensors, **scalars, weight_decay=decay)
-            state[field.name] = list(updated.values())
+            decay, size = Rounded(np.float32(settings.weight_decay if field.decay else 0.0)), math.prod(field.shape)
+            flat = [Rounded(part.value.ravel(), part.error.ravel()) for part in state[field.name]]
+            tensors = [*flat, Rounded(gradients[field.name].ravel()), None, norm, rates]
+            updated = reference.adamw(*tensors, **scalars, weight_decay=decay, decayed=size)
+            kept = [updated[name] for name in ("weights", "first_moment", "second_moment")]
+            state[field.name] = [Rounded(p.value.reshape(field.shape), p.error.reshape(field.shape)) for p in kept]
     return {name: stack(parts, axis=0) for name, parts in state.items()}
 
 
@@ -122,18 +124,24 @@ def test_padding_stays_zero(device):
         training.step(step, random_gradients(step, 1.0))
     inside = np.zeros(training.weights.flat.elements, bool)
     for field in FIELDS:
-        inside[training.weights.offsets[field.name] :][: field.elements] = True
+        inside[training.weights.offsets[field.name] // 4 :][: field.elements] = True
     assert not inside.all()
     for arena in (training.weights, training.optimizer.first_moment, training.optimizer.second_moment):
         assert (device.read(arena.flat)[~inside] == 0).all()
 
 
-def test_decayed_and_other_fields_are_one_launch_each():
+def test_an_update_leaves_the_gradients_zero(device):
+    training = Training(device)
+    training.step(1, random_gradients(1, 1.0))
+    assert (device.read(training.gradients.flat) == 0).all()
+
+
+def test_an_update_is_three_launches():
     training = Training(NullDevice())
     names = [launch.op.name for launch in training.plan.launches]
-    assert names == ["sum_of_squares", "gradient_norm", "adamw", "adamw"]
-    assert [launch.scalars["weight_decay"] for launch in training.plan.launches[2:]] == [TRAINING.weight_decay, 0.0]
-    assert sum(launch.sizes["P"] for launch in training.plan.launches[2:]) == training.weights.flat.elements
+    assert names == ["sum_of_squares", "gradient_norm", "adamw"]
+    undecayed = training.weights["bias"].address - training.weights.flat.address
+    assert training.plan.launches[2].scalars["decayed"] == undecayed // 4
 
 
 def rates(**changes):

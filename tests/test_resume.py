@@ -22,7 +22,7 @@ MODEL = ModelConfig(50, 16, 1, 2, 16, 8, "gelu", tie_embeddings=False, output_bi
 TRAINING = TrainingConfig(
     seed=3, steps=30, batch_sequences=4, accumulation_steps=2, learning_rate_peak=1e-2,
     learning_rate_floor_fraction=0.1, warmup_fraction=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1,
-    clip_norm=1.0, drop_probability=0.1, log_every_steps=4, validate_every_steps=7, validation_windows=9,
+    clip_norm=1.0, drop_probability=0.1, precision="auto", log_every_steps=4, validate_every_steps=7, validation_windows=9,
     save_every_steps=5, keep_last=2, sample_every_steps=10, sample_prompt="a", sample_tokens=1,
 )  # fmt: skip
 CSVS = ("metrics.csv", "validation.csv")

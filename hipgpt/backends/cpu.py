@@ -10,7 +10,7 @@ import numpy as np
 
 from hipgpt.backends.build import KERNELS, host_library
 from hipgpt.backends.device import SCALARS, check_transfer
-from hipgpt.backends.variants import find_source
+from hipgpt.backends.variants import find_variant
 from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
@@ -23,7 +23,7 @@ def _library(source: Path) -> ctypes.CDLL:
 
 def kernel(op: Op, act: DType) -> Callable[..., None]:
     """Return an op's C function with its argument types set from the contract."""
-    function = getattr(_library(find_source(op, "cpu", act)), op.name)
+    function = getattr(_library(KERNELS / find_variant(op, "cpu", act, {}).source_of(op)), op.name)
     pointers = [ctypes.c_void_p] * len(op.arguments)
     dimensions = [ctypes.c_int64] * len(op.dimensions)
     function.argtypes = [*pointers, *dimensions, *(SCALARS[kind] for _, kind in op.scalars)]
@@ -34,7 +34,7 @@ def kernel(op: Op, act: DType) -> Callable[..., None]:
 class CpuDevice:
     """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
 
-    backend = "cpu"
+    backend, act_dtypes = "cpu", (DType.F32,)
 
     def __init__(self, threads: int):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
@@ -70,9 +70,7 @@ def _bind(launch: Launch) -> Callable[[], None]:
 
     The closure holds the tensors, so their memory outlives it.
     """
-    pairs = zip(launch.op.arguments, launch.tensors, strict=True)
-    act = next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
-    function = kernel(launch.op, act)
+    function = kernel(launch.op, launch.act)
     values = [tensor.address if tensor else None for tensor in launch.tensors]
     values += [launch.sizes[name] for name in launch.op.dimensions]
     values += [launch.scalars[name] for name, _ in launch.op.scalars]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hipgpt.errors import UserError
-from hipgpt.tensor import Tensor
+from hipgpt.tensor import DType, Tensor
 
 if TYPE_CHECKING:
     from hipgpt.plan import Launch
@@ -18,10 +18,14 @@ SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}  # how the catalogue's 
 
 
 class Device(Protocol):
-    """One processor with its memory. `backend` names the code that computes, `name` is for people."""
+    """One processor with its memory. `backend` names the code that computes, `name` is for people.
+
+    act_dtypes: what it has kernels for as the dtype of activations, the fastest first.
+    """
 
     backend: str
     name: str
+    act_dtypes: tuple[DType, ...]
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
         """Return (address, owner) of zeroed memory, aligned to at least 64 bytes; freed with its owner."""

@@ -5,24 +5,26 @@ from collections.abc import Callable, Mapping
 
 Sizes = Mapping[str, int]
 Shape = tuple[tuple[int, int], int]  # (blocks along x, blocks along y), threads of a block
+Geometry = Callable[[Sizes, int], Shape]  # of a call's sizes and the width of a wave
 
-DECODE_WAVES, EMBEDDING_THREADS, NORM_COLUMNS, THREADS = 4, 128, 32, 256
+DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS = 4, 128, 32, 32, 256
 MATMUL_TILES, MATMUL_BLOCKS = (128, 64, 32, 16), 128
+FRAGMENT_WAVES, FRAGMENT_ROWS = 4, 64
 
 
 def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def _elements(dimension: str, each: int = 1) -> Callable[[Sizes, int], Shape]:
+def _elements(dimension: str, each: int = 1) -> Geometry:
     return lambda s, wave: ((_ceil(s[dimension], each * THREADS), 1), THREADS)
 
 
-def _blocks(count: Callable[[Sizes], int], threads: int = THREADS) -> Callable[[Sizes, int], Shape]:
+def _blocks(count: Callable[[Sizes], int], threads: int = THREADS) -> Geometry:
     return lambda s, wave: ((count(s), 1), threads)
 
 
-def _tiles(columns: str, rows: str) -> Callable[[Sizes, int], Shape]:
+def _tiles(columns: str, rows: str) -> Geometry:
     """The grid of a product: the largest tiles that give at least MATMUL_BLOCKS blocks, as tile_for in matmul.hip."""
 
     def grid(s: Sizes, tile: int) -> tuple[int, int]:
@@ -35,30 +37,40 @@ def _tiles(columns: str, rows: str) -> Callable[[Sizes, int], Shape]:
     return shape
 
 
+def _pieces(columns: str, rows: str, side: int) -> Geometry:
+    return lambda s, wave: ((_ceil(s[columns], side), _ceil(s[rows], side)), FRAGMENT_WAVES * wave)
+
+
 def _attention_tiles(s: Sizes) -> int:
     return s["B"] * s["H"] * _ceil(s["S"], 32 if s["D"] <= 64 else 16)
 
 
-def _rows(s: Sizes, wave: int) -> int:
-    return _ceil(s["N"], THREADS // wave)
+def _fragment_heads(times: int) -> Geometry:
+    return lambda s, wave: ((times * s["B"] * s["H"] * _ceil(s["S"], FRAGMENT_ROWS), 1), FRAGMENT_WAVES * wave)
 
 
-GEOMETRY: Mapping[str, Callable[[Sizes, int], Shape]] = {
+def _embedding_backward(s: Sizes, wave: int) -> Shape:
+    blocks = _ceil(s["V"], EMBEDDING_IDS) + s["S"]
+    return (blocks, _ceil(s["C"], EMBEDDING_THREADS)), EMBEDDING_THREADS
+
+
+SIMT: Mapping[str, Geometry] = {
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
-    "embedding_backward": _blocks(lambda s: s["B"] * s["S"] + s["S"], EMBEDDING_THREADS),
-    "layernorm_forward": lambda s, wave: ((_rows(s, wave), 1), THREADS),
-    "layernorm_backward": lambda s, wave: ((_rows(s, wave) + _ceil(s["C"], NORM_COLUMNS), 1), THREADS),
+    "embedding_backward": _embedding_backward,
+    "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1), THREADS),
+    "layernorm_backward": _blocks(lambda s: s["K"]),
+    "add_partials": _blocks(lambda s: _ceil(s["C"], NORM_COLUMNS)),
     "matmul_forward": _tiles("O", "N"),
+    "matmul_gelu_forward": _tiles("O", "N"),
+    "matmul_relu_forward": _tiles("O", "N"),
     "matmul_backward_input": _tiles("C", "N"),
+    "matmul_gelu_backward_input": _tiles("C", "N"),
+    "matmul_relu_backward_input": _tiles("C", "N"),
     "matmul_backward_weight": _tiles("C", "O"),
     "attention_forward": _blocks(_attention_tiles),
+    "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS)),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
     "attention_decode": lambda s, wave: ((_ceil(s["B"] * s["H"], DECODE_WAVES), 1), DECODE_WAVES * wave),
-    "gelu_forward": _elements("N"),
-    "gelu_backward": _elements("N"),
-    "relu_forward": _elements("N"),
-    "relu_backward": _elements("N"),
-    "residual_add": _elements("N"),
     "dropout": _elements("N", each=4),
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
@@ -67,5 +79,20 @@ GEOMETRY: Mapping[str, Callable[[Sizes, int], Shape]] = {
     "sum_of_squares": _blocks(lambda s: s["K"]),
     "gradient_norm": _blocks(lambda s: 1),
     "adamw": _elements("P"),
+    "round_weights": _elements("P"),
     "record_step": lambda s, wave: ((1, 1), wave),
+}
+
+
+def _matmul_fragments(side: int) -> Mapping[str, Geometry]:
+    forward, backward = ("matmul", "matmul_gelu", "matmul_relu"), _pieces("C", "N", side)
+    geometry = {f"{name}_forward": _pieces("O", "N", side) for name in forward}
+    geometry |= {f"{name}_backward_input": backward for name in forward}
+    return geometry | {"matmul_backward_weight": _pieces("C", "O", side)}
+
+
+MATMUL_FRAGMENTS = {side: _matmul_fragments(side) for side in (128, 64, 32)}
+ATTENTION_FRAGMENTS: Mapping[str, Geometry] = {
+    "attention_forward": _fragment_heads(1),
+    "attention_backward": _fragment_heads(2),
 }

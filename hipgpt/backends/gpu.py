@@ -2,25 +2,26 @@
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
-from hipgpt.backends.geometry import GEOMETRY
-from hipgpt.backends.variants import find_source
+from hipgpt.backends.variants import Variant, find_variant, has_fragments
 from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
-PLATFORM = KERNELS / "gpu" / "platform"
+GPU = KERNELS / "gpu"
 HEADERS = {
     "scalar.h": KERNELS / "scalar.h",
-    "reduce.h": KERNELS / "gpu" / "reduce.h",
-    "common.h": PLATFORM / "common.h",
+    "reduce.h": GPU / "reduce.h",
+    "values.h": GPU / "values.h",
+    "common.h": GPU / "platform" / "common.h",
+    "tile.h": GPU / "fragment" / "tile.h",
+    "columns.h": GPU / "fragment" / "columns.h",
 }
 
 
@@ -68,6 +69,7 @@ class GpuDevice:
 
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
+        self.act_dtypes = (DType.BF16, DType.F32) if has_fragments(driver.arch) else (DType.F32, DType.BF16)
         self._driver, self._graphs, self._modules = driver, graphs, {}
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
@@ -108,23 +110,29 @@ class GpuDevice:
 
     def _bind(self, launch: Launch) -> tuple[Any, tuple[int, int], int, list[Any]]:
         """Return function, grid, threads and C arguments of a launch; every scalar as the contract's ctypes type."""
-        grid, threads = GEOMETRY[launch.op.name](launch.sizes, self._driver.wave)
+        variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
+        grid, threads = variant.geometry[launch.op.name](launch.sizes, self._driver.wave)
         arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
         arguments += [ctypes.c_int64(launch.sizes[name]) for name in launch.op.dimensions]
         arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in launch.op.scalars]
-        return self._function(launch.op), grid, threads, arguments
+        return self._function(variant, launch.op, launch.act), grid, threads, arguments
 
-    def _function(self, op: Op) -> Any:
-        source = find_source(op, self._driver.arch, DType.F32)
-        if source not in self._modules:
-            self._modules[source] = self._driver.load(compile_source(self._driver, source))
-        return self._driver.function(self._modules[source], op.name)
+    def _function(self, variant: Variant, op: Op, act: DType) -> Any:
+        key = variant.source_of(op), variant.side, act
+        if key not in self._modules:
+            self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
+        return self._driver.function(self._modules[key], op.name)
 
 
-def compile_source(driver: Driver, source: Path) -> bytes:
-    """Return the code object of one .hip file for the driver's device, from the cache or compiled now."""
-    headers = {name: path.read_text() for name, path in HEADERS.items()}
-    headers["platform.h"] = (PLATFORM / f"{driver.backend}.h").read_text()
+def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
+    """Return the code object of the .hip file that serves an op on the driver's device, from the cache or compiled now."""
+    source = KERNELS / variant.source_of(op)
+    paths = HEADERS | {"platform.h": GPU / "platform" / f"{driver.backend}.h", "act.h": GPU / "act" / f"{act.label}.h"}
+    if variant.fragment:
+        paths["fragment.h"] = GPU / "fragment" / variant.fragment
+    headers = {name: path.read_text() for name, path in paths.items()}
+    if variant.side:
+        headers["side.h"] = f"constexpr int SIDE = {variant.side};\n"
     text = source.read_text()
     key = [driver.backend, driver.arch, str(driver.wave), driver.compiler, text, *headers.values()]
     return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers))

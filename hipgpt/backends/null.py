@@ -6,13 +6,14 @@ import numpy as np
 
 from hipgpt.backends.device import check_transfer
 from hipgpt.plan import Launch
-from hipgpt.tensor import Tensor
+from hipgpt.tensor import DType, Tensor
 
 
 class NullDevice:
     """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros."""
 
     backend = name = "null"
+    act_dtypes = (DType.F32, DType.BF16)
 
     def __init__(self) -> None:
         self.allocated_bytes = 0

@@ -3,7 +3,8 @@
 // The S x S matrix is never stored. Minimum traffic: 16*B*S*H*D bytes in f32.
 // Vaswani et al. 2017, arXiv:1706.03762; recomputation as in Dao et al. 2022, arXiv:2205.14135.
 //
-// attention_backward: p again from logsumexp, then with dp[i,j] = dy_i . v_j and delta_i = dy_i . y_i:
+// attention_delta: delta_i = dy_i . y_i.
+// attention_backward: p again from logsumexp, then with dp[i,j] = dy_i . v_j:
 //   ds = p * (dp - delta);  dq_i = sum ds k_j / sqrt(D);  dk_j = sum ds q_i / sqrt(D);  dv_j = sum p dy_i.
 //
 // attention_decode: one new token a sequence, at positions[b]; its key and value are put into the cache
@@ -82,7 +83,19 @@ extern "C" void attention_forward(float* y, float* logsumexp, const float* qkv, 
     });
 }
 
-extern "C" void attention_backward(float* dqkv, const float* dy, const float* y, const float* logsumexp,
+extern "C" void attention_delta(float* delta, const float* dy, const float* y, int64_t B, int64_t H, int64_t S, int64_t D) {
+    parallel_ranges(B * S, 64, [=](int64_t begin, int64_t end) {
+        for (int64_t position = begin; position < end; ++position)
+            for (int64_t h = 0; h < H; ++h) {
+                const float *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
+                float sum = 0;
+                for (int64_t d = 0; d < D; ++d) sum += dout[d] * out[d];
+                delta[(position / S * H + h) * S + position % S] = sum;
+            }
+    });
+}
+
+extern "C" void attention_backward(float* dqkv, const float* dy, const float* delta, const float* logsumexp,
                                    const float* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t width = padded(D);
@@ -101,16 +114,14 @@ extern "C" void attention_backward(float* dqkv, const float* dy, const float* y,
             std::fill(dkeys.begin(), dkeys.end(), 0.0f);
             std::fill(dvalues.begin(), dvalues.end(), 0.0f);
             for (int64_t i = 0; i < S; ++i) {
-                const float *query = &queries[i * width], *dout_row = &dout[i * width], *out = y + position + i * H * D;
-                const float normalizer = logsumexp[head * S + i];
-                float delta = 0;
-                for (int64_t d = 0; d < D; ++d) delta += dout_row[d] * out[d];
+                const float *query = &queries[i * width], *dout_row = &dout[i * width];
+                const float normalizer = logsumexp[head * S + i], product = delta[head * S + i];
                 combine(p.data(), query, key_columns.data(), D, i + 1, padded(S));
                 combine(ds.data(), dout_row, value_columns.data(), D, i + 1, padded(S));
 #pragma omp simd
                 for (int64_t j = 0; j <= i; ++j) {
                     p[j] = exp_f32(p[j] * scale - normalizer);
-                    ds[j] = (ds[j] - delta) * p[j] * scale;
+                    ds[j] = (ds[j] - product) * p[j] * scale;
                 }
                 combine(dq.data(), ds.data(), keys.data(), i + 1, D, width);
                 std::copy_n(dq.data(), D, dqkv + offset + i * stride);

@@ -1,4 +1,4 @@
-// residual_add: y = x + branch. zero: x = 0.
+// zero: x = 0.
 // dropout: y = x / (1 - p) where kept, else 0. Element i is kept if word i % 4 of
 //   philox(counter = (i / 4, stream, step, micro step), key = (seed low, seed high)) is at least p * 2^32:
 // the backward pass and a resumed run draw the same mask from `counters` (seed low, seed high, step, micro step), and
@@ -8,12 +8,6 @@
 #include "parallel.h"
 
 constexpr int64_t GRAIN = 4096;
-
-extern "C" void residual_add(float* y, const float* x, const float* branch, int64_t N) {
-    parallel_ranges(N, GRAIN, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) y[i] = x[i] + branch[i];
-    });
-}
 
 extern "C" void zero(float* x, int64_t N) {
     parallel_ranges(N, GRAIN, [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });

@@ -1,21 +1,26 @@
 // layernorm_forward: y = (x - mean) * rstd * gamma + beta, over each row of C; rstd = 1 / sqrt(variance + epsilon).
-// x, y (N, C) row-major; mean, rstd (N); sums in f32. Minimum traffic: 8*N*C + 8*N + 8*C bytes.
-// Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+// With a branch, of sum = x + branch instead of x. x, branch, sum, y (N, C) row-major; mean, rstd (N); sums in f32.
+// Minimum traffic: 8*N*C + 8*N + 8*C bytes, with a branch 16*N*C. Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
-// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma,
-//   dx += rstd * (g - mean(g) - n * mean(g * n)),  dgamma += sum over rows of dy * n,  dbeta += sum over rows of dy.
+// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
+// The rows are cut into K equal parts; partials[k] = the sums over part k of dy * n and of dy.
+// add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
 #include "parallel.h"
 #include <cmath>
 
-extern "C" void layernorm_forward(float* y, float* mean, float* rstd, const float* x, const float* gamma,
-                                  const float* beta, int64_t N, int64_t C, float epsilon) {
+extern "C" void layernorm_forward(float* y, float* mean, float* rstd, float* sum, const float* x, const float* branch,
+                                  const float* gamma, const float* beta, int64_t N, int64_t C, float epsilon) {
     parallel_ranges(N, 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
             const float* row = x + n * C;
-            float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t c = 0; c < C; ++c) sum += row[c];
-            const float m = sum / C;
+            if (branch) {
+                for (int64_t c = 0; c < C; ++c) sum[n * C + c] = row[c] + branch[n * C + c];
+                row = sum + n * C;
+            }
+            float total = 0, squares = 0;
+#pragma omp simd reduction(+ : total)
+            for (int64_t c = 0; c < C; ++c) total += row[c];
+            const float m = total / C;
 #pragma omp simd reduction(+ : squares)
             for (int64_t c = 0; c < C; ++c) squares += (row[c] - m) * (row[c] - m);
             const float r = 1.0f / std::sqrt(squares / C + epsilon);
@@ -26,33 +31,38 @@ extern "C" void layernorm_forward(float* y, float* mean, float* rstd, const floa
     });
 }
 
-extern "C" void layernorm_backward(float* dx, float* dgamma, float* dbeta, const float* dy, const float* x,
-                                   const float* mean, const float* rstd, const float* gamma, int64_t N, int64_t C) {
-    parallel_ranges(N, 16, [=](int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; ++n) {
-            const float *row = x + n * C, *drow = dy + n * C;
-            const float m = mean[n], r = rstd[n];
-            float sum = 0, product = 0;
+extern "C" void layernorm_backward(float* dx, float* partials, const float* dy, const float* x, const float* mean,
+                                   const float* rstd, const float* gamma, int64_t N, int64_t C, int64_t K) {
+    const int64_t size = (N + K - 1) / K;
+    parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+            float *gamma_sums = partials + 2 * k * C, *beta_sums = gamma_sums + C;
+            std::fill_n(gamma_sums, 2 * C, 0.0f);
+            for (int64_t n = k * size; n < std::min(N, (k + 1) * size); ++n) {
+                const float *row = x + n * C, *drow = dy + n * C;
+                const float m = mean[n], r = rstd[n];
+                float sum = 0, product = 0;
 #pragma omp simd reduction(+ : sum, product)
-            for (int64_t c = 0; c < C; ++c) {
-                const float g = drow[c] * gamma[c];
-                sum += g;
-                product += g * (row[c] - m) * r;
-            }
-            sum /= C;
-            product /= C;
-            for (int64_t c = 0; c < C; ++c)
-                dx[n * C + c] += r * (drow[c] * gamma[c] - sum - (row[c] - m) * r * product);
-        }
-    });
-    parallel_ranges(C, 16, [=](int64_t begin, int64_t end) {
-        for (int64_t n = 0; n < N; ++n) {
-            const float *row = x + n * C, *drow = dy + n * C;
-            const float m = mean[n], r = rstd[n];
-            for (int64_t c = begin; c < end; ++c) {
-                dgamma[c] += drow[c] * (row[c] - m) * r;
-                dbeta[c] += drow[c];
+                for (int64_t c = 0; c < C; ++c) {
+                    const float normalised = (row[c] - m) * r, g = drow[c] * gamma[c];
+                    sum += g;
+                    product += g * normalised;
+                    gamma_sums[c] += drow[c] * normalised;
+                    beta_sums[c] += drow[c];
+                }
+                sum /= C;
+                product /= C;
+                for (int64_t c = 0; c < C; ++c)
+                    dx[n * C + c] += r * (drow[c] * gamma[c] - sum - (row[c] - m) * r * product);
             }
         }
     });
+}
+
+extern "C" void add_partials(float* dgamma, float* dbeta, const float* partials, int64_t C, int64_t K) {
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t c = 0; c < C; ++c) {
+            dgamma[c] += partials[2 * k * C + c];
+            dbeta[c] += partials[(2 * k + 1) * C + c];
+        }
 }

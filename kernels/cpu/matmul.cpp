@@ -1,12 +1,15 @@
 // matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
+// matmul_gelu_forward:        hidden = x weight^T + bias, y = gelu(hidden), the tanh form of scalar.h
+// matmul_gelu_backward_input: dhidden = (dy weight) * gelu'(hidden); relu: y = max(hidden, 0), dhidden = 0 where hidden <= 0
 // All row-major f32. Operations: 2*N*C*O each. Minimum traffic: 4*(N*O + N*C + O*C) bytes.
 //
 // One product serves all three: C (M, N) = A (M, K) B (K, N), A and B given by their strides. B is packed into panels of
 // PANEL columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over one block of
 // K. Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
+#include "../scalar.h"
 #include "parallel.h"
 #include "vector.h"
 #include <memory>
@@ -106,25 +109,50 @@ static void product_block(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, f
     }
 }
 
+// What follows a product, on the thread that made those rows and columns of C (M, N) and while they are in its cache.
+struct Nothing {
+    void operator()(int64_t, int64_t, int64_t, int64_t) const {}
+};
+
+// For each row, range(begin, end) of the elements in it that were made.
+template <class Range>
+struct EachRow {
+    int64_t N;
+    Range range;
+    void operator()(int64_t first_row, int64_t last_row, int64_t first_column, int64_t last_column) const {
+        for (int64_t row = first_row; row < last_row; ++row) range(row * N + first_column, row * N + last_column);
+    }
+};
+
+template <class Range>
+static EachRow<Range> each_row(int64_t N, Range range) {
+    return {N, range};
+}
+
 // The same on all threads, split along the longer side of C.
-static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, float* c, Start start, const float* bias) {
+template <class Epilogue>
+static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, float* c, Start start, const float* bias,
+                    const Epilogue& epilogue) {
     const int64_t smallest = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
     if (M >= N)
         parallel_ranges(M, (smallest + ROWS - 1) / ROWS * ROWS, [=](int64_t begin, int64_t end) {
             product_block(end - begin, N, K, {a.at(begin, 0), a.row_stride, a.column_stride}, b, c + begin * N, N, start,
                           bias);
+            epilogue(begin, end, 0, N);
         });
     else
         parallel_ranges(N, (smallest + PANEL - 1) / PANEL * PANEL, [=](int64_t begin, int64_t end) {
             product_block(M, end - begin, K, a, {b.at(0, begin), b.row_stride, b.column_stride}, c + begin, N, start,
                           bias ? bias + begin : nullptr);
+            epilogue(0, M, begin, end);
         });
 }
 
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
+template <class Epilogue>
 static void few_rows_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O,
-                             int64_t C) {
-    parallel_ranges(O, std::max<int64_t>(16, 200000 / (N * C)), [=](int64_t begin, int64_t end) {
+                             int64_t C, const Epilogue& epilogue) {
+    parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
         for (int64_t o = begin; o < end; ++o)
             for (int64_t n = 0; n < N; ++n) {
                 float sum = 0;
@@ -132,22 +160,59 @@ static void few_rows_forward(float* y, const float* x, const float* weight, cons
                 for (int64_t c = 0; c < C; ++c) sum += x[n * C + c] * weight[o * C + c];
                 y[n * O + o] = sum + (bias ? bias[o] : 0.0f);
             }
+        epilogue(0, N, begin, end);
     });
+}
+
+template <class Epilogue>
+static void forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O, int64_t C,
+                    const Epilogue& epilogue) {
+    if (N < FEW_ROWS) return few_rows_forward(y, x, weight, bias, N, O, C, epilogue);
+    product(N, O, C, {x, C, 1}, {weight, 1, C}, y, bias ? Start::bias : Start::zero, bias, epilogue);
 }
 
 extern "C" void matmul_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O,
                                int64_t C) {
-    if (N < FEW_ROWS) return few_rows_forward(y, x, weight, bias, N, O, C);
-    product(N, O, C, {x, C, 1}, {weight, 1, C}, y, bias ? Start::bias : Start::zero, bias);
+    forward(y, x, weight, bias, N, O, C, Nothing{});
+}
+
+extern "C" void matmul_gelu_forward(float* y, float* hidden, const float* x, const float* weight, const float* bias,
+                                    int64_t N, int64_t O, int64_t C) {
+    forward(hidden, x, weight, bias, N, O, C, each_row(O, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+                for (int64_t i = begin; i < end; ++i) y[i] = gelu(hidden[i]);
+            }));
+}
+
+extern "C" void matmul_relu_forward(float* y, float* hidden, const float* x, const float* weight, const float* bias,
+                                    int64_t N, int64_t O, int64_t C) {
+    forward(hidden, x, weight, bias, N, O, C, each_row(O, [=](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) y[i] = hidden[i] > 0 ? hidden[i] : 0;
+            }));
 }
 
 extern "C" void matmul_backward_input(float* dx, const float* dy, const float* weight, int64_t N, int64_t C, int64_t O) {
-    product(N, C, O, {dy, O, 1}, {weight, C, 1}, dx, Start::zero, nullptr);
+    product(N, C, O, {dy, O, 1}, {weight, C, 1}, dx, Start::zero, nullptr, Nothing{});
+}
+
+extern "C" void matmul_gelu_backward_input(float* dhidden, const float* dy, const float* weight, const float* hidden,
+                                           int64_t N, int64_t C, int64_t O) {
+    product(N, C, O, {dy, O, 1}, {weight, C, 1}, dhidden, Start::zero, nullptr, each_row(C, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+                for (int64_t i = begin; i < end; ++i) dhidden[i] *= gelu_derivative(hidden[i]);
+            }));
+}
+
+extern "C" void matmul_relu_backward_input(float* dhidden, const float* dy, const float* weight, const float* hidden,
+                                           int64_t N, int64_t C, int64_t O) {
+    product(N, C, O, {dy, O, 1}, {weight, C, 1}, dhidden, Start::zero, nullptr, each_row(C, [=](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) dhidden[i] = hidden[i] > 0 ? dhidden[i] : 0;
+            }));
 }
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const float* dy, const float* x, int64_t O,
                                        int64_t C, int64_t N) {
-    product(O, C, N, {dy, 1, O}, {x, C, 1}, dweight, Start::sum, nullptr);
+    product(O, C, N, {dy, 1, O}, {x, C, 1}, dweight, Start::sum, nullptr, Nothing{});
     if (dbias)
         parallel_ranges(O, 64, [=](int64_t begin, int64_t end) {
             for (int64_t n = 0; n < N; ++n)

@@ -1,26 +1,38 @@
-// adamw: one step of AdamW (scalar.h) over a run of parameters (P), gradients first scaled by min(1, clip_norm / norm).
+// adamw: one step of AdamW (scalar.h) over all parameters (P), gradients first scaled by min(1, clip_norm / norm) and zero
+// afterwards; weight decay acts on the first `decayed` ones. copy (P) or null: the new weights in the activations' dtype.
 // schedule (3): learning rate, 1 / (1 - beta1^step), 1 / (1 - beta2^step): on the device, so that a recorded plan sees each
-// step's own. Minimum traffic: 28*P bytes.
+// step's own. Minimum traffic: 32*P bytes.
 //
-// record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at once. counters: see dropout.
+// round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
+// once, and loss = 0. counters: see dropout.
 #include "../scalar.h"
 #include "parallel.h"
 
-extern "C" void adamw(float* weights, float* first_moment, float* second_moment, const float* gradients,
+extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, float* copy,
                       const float* norm, const float* schedule, int64_t P, float beta1, float beta2, float epsilon,
-                      float weight_decay, float clip_norm) {
+                      float weight_decay, float clip_norm, int32_t decayed) {
     const float ratio = clip_norm / *norm;
-    const AdamwSettings settings = {schedule[0], schedule[1], schedule[2],  beta1,
-                                    beta2,       epsilon,     weight_decay, ratio < 1.0f ? ratio : 1.0f};
     parallel_ranges(P, 4096, [=](int64_t begin, int64_t end) {
+        for (int decays = 1; decays >= 0; --decays) {
+            const AdamwSettings settings = {schedule[0], schedule[1], schedule[2], beta1, beta2, epsilon,
+                                            decays ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
+            const int64_t first = decays ? begin : std::max<int64_t>(begin, decayed);
+            const int64_t last = decays ? std::min<int64_t>(end, decayed) : end;
 #pragma omp simd
-        for (int64_t i = begin; i < end; ++i)
-            adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);
+            for (int64_t i = first; i < last; ++i) {
+                adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);
+                gradients[i] = 0.0f;
+            }
+        }
+        if (copy) std::copy(weights + begin, weights + end, copy + begin);
     });
 }
 
-extern "C" void record_step(float* history, const float* loss, const float* norm, const int32_t* counters, int64_t K) {
+extern "C" void round_weights(float* copy, const float* weights, int64_t P) { std::copy(weights, weights + P, copy); }
+
+extern "C" void record_step(float* history, float* loss, const float* norm, const int32_t* counters, int64_t K) {
     float* row = history + counters[2] % K * 2;
     row[0] = *loss;
     row[1] = *norm;
+    *loss = 0.0f;
 }

@@ -1,4 +1,5 @@
-// attention_forward, attention_backward, attention_decode: formulas in kernels/cpu/attention.cpp.
+// Formulas in kernels/cpu/attention.cpp. For every chip and dtype; attention_fragments.hip serves forward and backward in bf16
+// where there are matrix units.
 //
 // Forward and backward go by square tiles of TILE queries and keys in shared memory: 32 for D <= 64, 16 for D <= 128. A block
 // of SIDE x SIDE threads owns a tile of rows of one head and passes over the others' tiles that causality leaves it. Forward,
@@ -6,10 +7,11 @@
 // Backward, the first half of the blocks owns queries and makes dq, the second owns keys and makes dk and dv: nothing is
 // added by two blocks. Grid: B*H*ceil(S / TILE), twice that backward.
 //
-// Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
+// Delta: a thread owns a row. Grid ceil(B*H*S / THREADS). Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
 #include "platform.h"
 #include "scalar.h"
 #include "reduce.h"
+#include "values.h"
 
 constexpr int SIDE = 16, THREADS = SIDE * SIDE;
 constexpr float MASKED = -1e30f;
@@ -23,10 +25,10 @@ struct Tiles {
     int D, x, y;
 
     // Rows first.. of a source, `row_stride` floats apart, into a plane; rows from `limit` on are zero.
-    DEVICE_MEMBER void load(float* plane, const float* source, int64_t first, int64_t limit, int64_t row_stride) const {
+    DEVICE_MEMBER void load_rows(float* plane, const act* source, int64_t first, int64_t limit, int64_t row_stride) const {
         for (int place = threadIdx.x; place < TILE * D; place += THREADS) {
             const int row = place / D, d = place % D;
-            plane[row * (D + 1) + d] = first + row < limit ? source[(first + row) * row_stride + d] : 0.0f;
+            plane[row * (D + 1) + d] = first + row < limit ? widen(source[(first + row) * row_stride + d]) : 0.0f;
         }
     }
 
@@ -51,12 +53,12 @@ struct Tiles {
     }
 
     // Rows y + r * SIDE times factor[r] to a target, those before `limit`.
-    DEVICE_MEMBER void store(float* target, const float (&sums)[EACH][CHANNELS], const float (&factor)[EACH], int64_t first,
+    DEVICE_MEMBER void store_rows(act* target, const float (&sums)[EACH][CHANNELS], const float (&factor)[EACH], int64_t first,
                              int64_t limit, int64_t row_stride) const {
         for (int r = 0; r < EACH; ++r)
             for (int c = 0; c < CHANNELS; ++c) {
                 const int64_t row = first + y + r * SIDE, d = x + c * SIDE;
-                if (row < limit && d < D) target[row * row_stride + d] = sums[r][c] * factor[r];
+                if (row < limit && d < D) narrow(target[row * row_stride + d], sums[r][c] * factor[r]);
             }
     }
 };
@@ -75,22 +77,23 @@ DEVICE float row_maximum(float value) {
 constexpr int PLANE = Tiles<32>::PLANE > Tiles<16>::PLANE ? Tiles<32>::PLANE : Tiles<16>::PLANE;
 
 template <int TILE>
-DEVICE void forward(float* memory, float* y, float* logsumexp, const float* qkv, int64_t S, int64_t H, int64_t D) {
+DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
     const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H, stride = 3 * H * D;
     const int64_t first = (blockIdx.x % tiles) * TILE;
     const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
     float *queries = memory, *others = memory + PLANE, *weights = memory + 2 * PLANE;
-    const float *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, scale = 1.0f / sqrtf(static_cast<float>(D));
+    const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
     float maximum[T::EACH], sum[T::EACH], factor[T::EACH], mixed[T::EACH][T::CHANNELS] = {};
     for (int r = 0; r < T::EACH; ++r) {
         maximum[r] = MASKED;
         sum[r] = 0.0f;
     }
-    t.load(queries, q, first, S, stride);
+    t.load_rows(queries, q, first, S, stride);
     for (int64_t other = 0; other < S && other < first + TILE; other += TILE) {
         float scores[T::EACH][T::EACH];
-        t.load(others, k, other, S, stride);
+        t.load_rows(others, k, other, S, stride);
         __syncthreads();
         t.multiply(scores, queries, others);
         for (int r = 0; r < T::EACH; ++r) {
@@ -112,7 +115,7 @@ DEVICE void forward(float* memory, float* y, float* logsumexp, const float* qkv,
             for (int c = 0; c < T::CHANNELS; ++c) mixed[r][c] *= shrink;
         }
         __syncthreads();
-        t.load(others, v, other, S, stride);
+        t.load_rows(others, v, other, S, stride);
         __syncthreads();
         t.mix(mixed, weights, others);
         __syncthreads();
@@ -122,11 +125,11 @@ DEVICE void forward(float* memory, float* y, float* logsumexp, const float* qkv,
         factor[r] = 1.0f / sum[r];
         if (t.x == 0 && i < S) logsumexp[head * S + i] = maximum[r] + logf(sum[r]);
     }
-    t.store(y + b * S * H * D + h * D, mixed, factor, first, S, H * D);
+    t.store_rows(y + b * S * H * D + h * D, mixed, factor, first, S, H * D);
 }
 
 template <int TILE>
-DEVICE void backward(float* memory, float* dqkv, const float* dy, const float* y, const float* logsumexp, const float* qkv,
+DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
                      int64_t B, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
     const int64_t tiles = (S + TILE - 1) / TILE, half = B * H * tiles, block = blockIdx.x % half;
@@ -135,29 +138,23 @@ DEVICE void backward(float* memory, float* dqkv, const float* dy, const float* y
     const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
     const int64_t own_end = first + TILE < S ? first + TILE : S;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
-    const float *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
-    const float *dout = dy + b * S * H * D + h * D, *out = y + b * S * H * D + h * D;
+    const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
     float *own = memory, *own_second = own + PLANE, *other = own_second + PLANE, *other_second = other + PLANE;
-    float *ds = other_second + PLANE, *p = ds + TILE * T::ROW, *delta = p + TILE * T::ROW, *normalizer = delta + TILE;
+    float *ds = other_second + PLANE, *p = ds + TILE * T::ROW, *product = p + TILE * T::ROW, *normalizer = product + TILE;
     float first_sums[T::EACH][T::CHANNELS] = {}, second_sums[T::EACH][T::CHANNELS] = {}, one[T::EACH];
     for (int r = 0; r < T::EACH; ++r) one[r] = 1.0f;
 
-    t.load(own, owns_keys ? k : q, first, S, stride);
-    t.load(own_second, owns_keys ? v : dout, first, S, owns_keys ? stride : H * D);
+    t.load_rows(own, owns_keys ? k : q, first, S, stride);
+    t.load_rows(own_second, owns_keys ? v : dout, first, S, owns_keys ? stride : H * D);
     const int64_t begin = owns_keys ? first : 0, end = owns_keys ? S : own_end;
     for (int64_t at = begin; at < end; at += TILE) {
-        t.load(other, owns_keys ? q : k, at, S, stride);
-        t.load(other_second, owns_keys ? dout : v, at, S, owns_keys ? H * D : stride);
+        t.load_rows(other, owns_keys ? q : k, at, S, stride);
+        t.load_rows(other_second, owns_keys ? dout : v, at, S, owns_keys ? H * D : stride);
         const int64_t queries = owns_keys ? at : first;
-        for (int r = 0; r < T::EACH; ++r) {
-            const int64_t i = queries + t.y + r * SIDE;
-            float product = 0.0f;
-            for (int64_t d = t.x; d < D && i < S; d += SIDE) product += dout[i * H * D + d] * out[i * H * D + d];
-            product = row_sum(product);
-            if (t.x == 0) {
-                delta[t.y + r * SIDE] = product;
-                normalizer[t.y + r * SIDE] = i < S ? logsumexp[head * S + i] : 0.0f;
-            }
+        if (threadIdx.x < TILE) {
+            const int64_t i = queries + threadIdx.x;
+            product[threadIdx.x] = i < S ? delta[head * S + i] : 0.0f;
+            normalizer[threadIdx.x] = i < S ? logsumexp[head * S + i] : 0.0f;
         }
         __syncthreads();
         float scores[T::EACH][T::EACH], dp[T::EACH][T::EACH];
@@ -169,19 +166,19 @@ DEVICE void backward(float* memory, float* dqkv, const float* dy, const float* y
                 const int64_t i = queries + query, j = owns_keys ? first + row : at + column;
                 const float weight = j <= i && i < S ? exp_f32(scores[r][c] * scale - normalizer[query]) : 0.0f;
                 p[row * T::ROW + column] = weight;
-                ds[row * T::ROW + column] = weight * (dp[r][c] - delta[query]) * scale;
+                ds[row * T::ROW + column] = weight * (dp[r][c] - product[query]) * scale;
             }
         __syncthreads();
         t.mix(first_sums, ds, other);
         if (owns_keys) t.mix(second_sums, p, other_second);
         __syncthreads();
     }
-    float* target = dqkv + b * S * stride + h * D;
-    t.store(target + (owns_keys ? H * D : 0), first_sums, one, first, S, stride);
-    if (owns_keys) t.store(target + 2 * H * D, second_sums, one, first, S, stride);
+    act* target = dqkv + b * S * stride + h * D;
+    t.store_rows(target + (owns_keys ? H * D : 0), first_sums, one, first, S, stride);
+    if (owns_keys) t.store_rows(target + 2 * H * D, second_sums, one, first, S, stride);
 }
 
-KERNEL(THREADS) attention_forward(float* y, float* logsumexp, const float* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[2 * PLANE + 32 * 33];
     if (D <= 64)
         forward<32>(memory, y, logsumexp, qkv, S, H, D);
@@ -189,26 +186,44 @@ KERNEL(THREADS) attention_forward(float* y, float* logsumexp, const float* qkv, 
         forward<16>(memory, y, logsumexp, qkv, S, H, D);
 }
 
-KERNEL(THREADS) attention_backward(float* dqkv, const float* dy, const float* y, const float* logsumexp, const float* qkv,
+KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
                                    int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[4 * PLANE + 2 * 32 * 33 + 2 * 32];
     if (D <= 64)
-        backward<32>(memory, dqkv, dy, y, logsumexp, qkv, B, S, H, D);
+        backward<32>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
     else
-        backward<16>(memory, dqkv, dy, y, logsumexp, qkv, B, S, H, D);
+        backward<16>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
+}
+
+KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
+    const int64_t row = int64_t{blockIdx.x} * THREADS + threadIdx.x, h = row % H, position = row / H;
+    if (row >= B * H * S) return;
+    const act *gradients = dy + row * D, *values = y + row * D;
+    float sum = 0.0f, left[WIDTH], right[WIDTH];
+    if (is_wide(D)) {
+        for (int64_t d = 0; d < D; d += WIDTH) {
+            load(left, gradients + d);
+            load(right, values + d);
+            for (int i = 0; i < WIDTH; ++i) sum += left[i] * right[i];
+        }
+    } else {
+        for (int64_t d = 0; d < D; ++d) sum += widen(gradients[d]) * widen(values[d]);
+    }
+    delta[(position / S * H + h) * S + position % S] = sum;
 }
 
 constexpr int WAVES = 4, WAVE_CHANNELS = 128 / WAVE;
 
-KERNEL(WAVES * WAVE) attention_decode(float* y, float* keys, float* values, const float* qkv, const int32_t* positions,
+KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
                                       int64_t B, int64_t H, int64_t D, int64_t T) {
     __shared__ float shared_weights[WAVES][WAVE];
     const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
     const int64_t head = int64_t{blockIdx.x} * WAVES + wave, b = head / H, h = head % H;
     if (head >= B * H) return;
     const int64_t length = positions[b] + 1;
-    const float *query = qkv + (b * 3 * H + h) * D, scale = 1.0f / sqrtf(static_cast<float>(D));
-    float *cached_keys = keys + head * T * D, *cached_values = values + head * T * D, *weights = shared_weights[wave];
+    const act* query = qkv + (b * 3 * H + h) * D;
+    act *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
+    float *weights = shared_weights[wave], scale = 1.0f / sqrtf(static_cast<float>(D));
     for (int64_t d = lane; d < D; d += WAVE) {
         cached_keys[(length - 1) * D + d] = query[H * D + d];
         cached_values[(length - 1) * D + d] = query[2 * H * D + d];
@@ -220,7 +235,7 @@ KERNEL(WAVES * WAVE) attention_decode(float* y, float* keys, float* values, cons
         float score = MASKED;
         if (lane < count) {
             score = 0.0f;
-            for (int64_t d = 0; d < D; ++d) score += query[d] * cached_keys[(first + lane) * D + d];
+            for (int64_t d = 0; d < D; ++d) score += widen(query[d]) * widen(cached_keys[(first + lane) * D + d]);
             score *= scale;
         }
         const float raised = fmaxf(maximum, wave_maximum(score)), shrink = exp_f32(maximum - raised);
@@ -230,11 +245,11 @@ KERNEL(WAVES * WAVE) attention_decode(float* y, float* keys, float* values, cons
         for (int c = 0; c < WAVE_CHANNELS; ++c) {
             mixed[c] *= shrink;
             if (lane + c * WAVE < D)
-                for (int64_t j = 0; j < count; ++j) mixed[c] += weights[j] * cached_values[(first + j) * D + lane + c * WAVE];
+                for (int64_t j = 0; j < count; ++j) mixed[c] += weights[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
         }
         wave_barrier();
         maximum = raised;
     }
     for (int c = 0; c < WAVE_CHANNELS; ++c)
-        if (lane + c * WAVE < D) y[head * D + lane + c * WAVE] = mixed[c] / sum;
+        if (lane + c * WAVE < D) narrow(y[head * D + lane + c * WAVE], mixed[c] / sum);
 }

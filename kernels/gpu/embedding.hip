@@ -1,47 +1,53 @@
 // embedding_forward: x[b,s] = token_table[tokens[b,s]] + position_table[starts[b] + s]. Grid B*S, a block a row.
 //
-// embedding_backward, without atomics: grid N + S with N = B*S. Block n < N adds all rows of one token, in their order, if n is the
-// first of them; block N + s adds the rows of position s. Threads run over the channels.
+// embedding_backward, without atomics. Grid (ceil(V / IDS) + S) x ceil(C / CHANNELS), a thread a channel: a block owns IDS
+// tokens, looks through all of `tokens` for them and adds their rows, in order, to sums in shared memory; the last S blocks
+// own a position each.
 #include "platform.h"
+#include "values.h"
 
-constexpr int THREADS = 128;
+constexpr int THREADS = 128, IDS = 32, CHANNELS = 128, WAVES = THREADS / WAVE;
+static_assert(CHANNELS == THREADS, "");
 
-KERNEL(THREADS) embedding_forward(float* x, const int32_t* tokens, const int32_t* starts, const float* token_table,
-                                  const float* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
+KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
+                                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
     const int64_t n = blockIdx.x;
-    const float* token = token_table + tokens[n] * C;
-    const float* position = position_table + (starts[n / S] + n % S) * C;
-    for (int64_t c = threadIdx.x; c < C; c += THREADS) x[n * C + c] = token[c] + position[c];
+    const act* token = token_table + tokens[n] * C;
+    const act* position = position_table + (starts[n / S] + n % S) * C;
+    for (int64_t c = threadIdx.x; c < C; c += THREADS) narrow(x[n * C + c], widen(token[c]) + widen(position[c]));
 }
 
-KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const float* dx, const int32_t* tokens,
+KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t V, int64_t C, int64_t T, int64_t B, int64_t S) {
-    const int64_t N = B * S, block = blockIdx.x;
-    if (block >= N) {
-        const int64_t s = block - N;
-        for (int64_t c = threadIdx.x; c < C; c += THREADS) {
-            float sum = 0.0f;
-            for (int64_t b = 0; b < B; ++b) sum += dx[(b * S + s) * C + c];
+    const int64_t N = B * S, groups = (V + IDS - 1) / IDS, c = int64_t{blockIdx.y} * CHANNELS + threadIdx.x;
+    if (blockIdx.x >= groups) {
+        const int64_t s = blockIdx.x - groups;
+        float sum = 0.0f;
+        if (c < C) {
+            for (int64_t b = 0; b < B; ++b) sum += widen(dx[(b * S + s) * C + c]);
             dposition_table[s * C + c] += sum;
         }
         return;
     }
-    __shared__ int seen_before;
-    __shared__ int32_t same[THREADS];
-    if (threadIdx.x == 0) seen_before = 0;
-    __syncthreads();
-    const int32_t token = tokens[block];
-    for (int64_t m = threadIdx.x; m < block; m += THREADS)
-        if (tokens[m] == token) seen_before = 1;
-    __syncthreads();
-    if (seen_before) return;
-    for (int64_t first = block; first < N; first += THREADS) {
-        const int64_t m = first + threadIdx.x;
-        same[threadIdx.x] = m < N && tokens[m] == token;
+    __shared__ float sums[IDS][CHANNELS];
+    __shared__ int32_t own[2][THREADS];   // of the tokens looked at: which of the block's ids they are
+    __shared__ uint64_t found[2][WAVES];  // and whether they are one, a bit each
+    uint32_t met = 0;
+    for (int id = 0; id < IDS; ++id) sums[id][threadIdx.x] = 0.0f;
+    for (int64_t first = 0, turn = 0; first < N; first += THREADS, turn ^= 1) {
+        const int64_t n = first + threadIdx.x;
+        const int64_t id = n < N ? tokens[n] - int64_t{blockIdx.x} * IDS : -1;
+        const uint64_t chosen = wave_ballot(id >= 0 && id < IDS);
+        own[turn][threadIdx.x] = static_cast<int32_t>(id);
+        if (threadIdx.x % WAVE == 0) found[turn][threadIdx.x / WAVE] = chosen;
         __syncthreads();
-        for (int row = 0; row < THREADS; ++row)
-            if (same[row])
-                for (int64_t c = threadIdx.x; c < C; c += THREADS) dtoken_table[token * C + c] += dx[(first + row) * C + c];
-        __syncthreads();
+        for (int wave = 0; wave < WAVES; ++wave)
+            for (uint64_t rest = found[turn][wave]; rest; rest &= rest - 1) {
+                const int place = wave * WAVE + __ffsll(static_cast<long long>(rest)) - 1, which = own[turn][place];
+                met |= 1u << which;
+                if (c < C) sums[which][threadIdx.x] += widen(dx[(first + place) * C + c]);
+            }
     }
+    for (int id = 0; id < IDS; ++id)
+        if ((met >> id & 1u) && c < C) dtoken_table[(int64_t{blockIdx.x} * IDS + id) * C + c] += sums[id][threadIdx.x];
 }

@@ -1,4 +1,5 @@
-// matmul_forward, matmul_backward_input, matmul_backward_weight: formulas in kernels/cpu/matmul.cpp.
+// The products of a linear layer: formulas in kernels/cpu/matmul.cpp. For every chip and dtype; matmul_fragments.hip serves
+// bf16 where there are matrix units.
 //
 // One tiled product C (M, N) = A (M, K) B (K, N), A and B given by their strides, serves all three. A block makes a TILE x TILE
 // piece of C, TILE the largest of 128, 64, 32, 16 that gives at least BLOCKS blocks: small products then still fill the chip.
@@ -6,11 +7,13 @@
 // the end the groups' sums are added in order. DEPTH * GROUPS terms at a time are staged in shared memory.
 // Grid: ceil(N / TILE) x ceil(M / TILE).
 #include "platform.h"
+#include "scalar.h"
+#include "values.h"
 
 constexpr int THREADS = 256, DEPTH = 16, BLOCKS = 128;
 
 struct Matrix {
-    const float* data;
+    const act* data;
     int64_t row_stride, column_stride;
 };
 
@@ -61,12 +64,12 @@ struct Product {
     }
 
     // part[k][i] = source[first_i + i, first_k + k], zero outside. Neighbouring threads read along the stride of 1.
-    static DEVICE_MEMBER void stage(float* part, const float* source, int64_t first_i, int64_t first_k, int64_t i_stride,
+    static DEVICE_MEMBER void stage(float* part, const act* source, int64_t first_i, int64_t first_k, int64_t i_stride,
                                     int64_t k_stride, int64_t I, int64_t K) {
         for (int place = threadIdx.x; place < STAGE * TILE; place += THREADS) {
             const int k = k_stride == 1 ? place % STAGE : place / TILE, i = k_stride == 1 ? place / STAGE : place % TILE;
             const bool inside = first_i + i < I && first_k + k < K;
-            part[k * ROW + i] = inside ? source[(first_i + i) * i_stride + (first_k + k) * k_stride] : 0.0f;
+            part[k * ROW + i] = inside ? widen(source[(first_i + i) * i_stride + (first_k + k) * k_stride]) : 0.0f;
         }
     }
 
@@ -101,17 +104,57 @@ struct Nothing {
     DEVICE_MEMBER void operator()(int64_t, float) const {}
 };
 
-KERNEL(THREADS) matmul_forward(float* y, const float* x, const float* weight, const float* bias, int64_t N, int64_t O, int64_t C) {
+// Calls store(place in y, sum + bias).
+template <class Store>
+DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, const Store& store) {
     multiply({x, C, 1}, {weight, 1, C}, N, O, C,
-             [=](int64_t n, int64_t o, float sum) { y[n * O + o] = sum + (bias ? bias[o] : 0.0f); }, Nothing{});
+             [=](int64_t n, int64_t o, float sum) { store(n * O + o, sum + (bias ? widen(bias[o]) : 0.0f)); }, Nothing{});
 }
 
-KERNEL(THREADS) matmul_backward_input(float* dx, const float* dy, const float* weight, int64_t N, int64_t C, int64_t O) {
-    multiply({dy, O, 1}, {weight, C, 1}, N, C, O, [=](int64_t n, int64_t c, float sum) { dx[n * C + c] = sum; }, Nothing{});
+// Calls store(place in dx, sum).
+template <class Store>
+DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, const Store& store) {
+    multiply({dy, O, 1}, {weight, C, 1}, N, C, O, [=](int64_t n, int64_t c, float sum) { store(n * C + c, sum); }, Nothing{});
+}
+
+KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow(y[i], sum); });
+}
+
+KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                                    int64_t C) {
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
+        narrow(hidden[i], sum);
+        narrow(y[i], gelu(sum));
+    });
+}
+
+KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                                    int64_t C) {
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
+        narrow(hidden[i], sum);
+        narrow(y[i], fmaxf(sum, 0.0f));
+    });
+}
+
+KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
+    backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dx[i], sum); });
+}
+
+KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                                           int64_t O) {
+    backward_input(dy, weight, N, C, O,
+                   [=](int64_t i, float sum) { narrow(dhidden[i], sum * gelu_derivative(widen(hidden[i]))); });
+}
+
+KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                                           int64_t O) {
+    backward_input(dy, weight, N, C, O,
+                   [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
 }
 
 // dbias is the sum of the rows of A, dy^T.
-KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const float* dy, const float* x, int64_t O, int64_t C, int64_t N) {
+KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
     multiply({dy, 1, O}, {x, C, 1}, O, C, N, [=](int64_t o, int64_t c, float sum) { dweight[o * C + c] += sum; },
              [=](int64_t o, float sum) {
                  if (dbias) dbias[o] += sum;

@@ -15,3 +15,14 @@ typedef unsigned long long hipgpt_uint64;
 
 DEVICE int32_t float_bits(float value) { return __float_as_int(value); }
 DEVICE float bits_float(int32_t bits) { return __int_as_float(bits); }
+
+// The upper half of an f32.
+struct bf16 {
+    unsigned short bits;
+};
+
+// Rounds to the nearest bf16, ties to even; NaN stays NaN.
+DEVICE uint32_t bf16_bits(float value) {
+    const uint32_t bits = float_bits(value);
+    return (bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+}

@@ -4,9 +4,26 @@
 
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
 
+// The lanes whose `chosen` is true, a bit each. All lanes of the wave must call it.
+DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
+
 // Orders the shared memory of a wave's lanes, which run in step.
 DEVICE void wave_barrier() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
     __builtin_amdgcn_wave_barrier();
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
+
+// Two bf16, the first in the low half.
+DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
+
+// Copies 16 bytes from global to shared memory, or zeros if not `inside`. Done when the call ends: nothing to wait for.
+DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
+    struct alignas(16) Chunk {
+        uint32_t word[4];
+    };
+    *reinterpret_cast<Chunk*>(shared) = inside ? *reinterpret_cast<const Chunk*>(source) : Chunk{};
+}
+DEVICE void copies_commit() {}
+template <int LEFT>
+DEVICE void copies_wait() {}

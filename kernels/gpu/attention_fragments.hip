@@ -1,0 +1,255 @@
+// attention_forward, attention_backward in bf16 by matrix units: formulas in kernels/cpu/attention.cpp, sums in f32.
+//
+// A block owns OWN rows of one head, a wave SQUARE of them, which it keeps in registers, and passes over the others' tiles of
+// Head::OTHERS rows that causality leaves it. Forward, the softmax is online (Milakov & Gimelshein 2018, arXiv:1805.02867; tiles
+// as in Dao et al. 2022, arXiv:2205.14135). Backward, the first half of the blocks owns keys and makes dk and dv, the second
+// owns queries and makes dq: nothing is added by two blocks, for which the scores are made twice.
+// Grid: ceil(S / OWN) * B*H, twice that backward; the longest passes start first.
+#include "platform.h"
+#include "scalar.h"
+#include "values.h"
+#include "fragment.h"
+#include "side.h"
+
+constexpr int WAVES = 4, THREADS = WAVES * WAVE, SQUARE = 16, OWN = WAVES * SQUARE, MEMORY_BYTES = 32 << 10;
+constexpr float MASKED = -1e30f;
+
+using Operand = Fragment::Operand;
+using Sum = Fragment::Sum;
+
+constexpr int CHANNELS = SIDE;  // in a tile, 32, 64 or 128; those from D on are zero
+
+// One head's rows.
+struct Head {
+    static constexpr int OTHERS = CHANNELS <= 64 ? 64 : 32, CHUNKS = CHANNELS / WIDTH, SQUARES = CHANNELS / SQUARE;
+    static constexpr int TILE = OTHERS * CHANNELS;  // elements
+    using Rows = Tile<CHUNKS>;
+
+    // Rows first.. of a source into a tile; rows from S on are zero.
+    template <int ROWS>
+    static DEVICE_MEMBER void copy(bf16* tile, const act* source, int64_t stride, int64_t first, int64_t S, int64_t D) {
+        for (int place = threadIdx.x; place < ROWS * CHUNKS; place += THREADS) {
+            const int row = place / CHUNKS, column = place % CHUNKS * WIDTH;
+            const bool inside = first + row < S && column < D;
+            const act* from = source + (first + row) * stride + column;
+            if (is_wide(D))
+                copy_chunk(tile + Rows::place(row, place % CHUNKS), inside ? from : source, inside);
+            else
+                copy_elements(tile + Rows::place(row, place % CHUNKS), from, inside ? D - column : 0);
+        }
+    }
+
+    // The wave's own rows of a tile.
+    static DEVICE_MEMBER void take(Operand (&own)[SQUARES], bf16* tile) {
+        for (int c = 0; c < SQUARES; ++c) own[c] = Fragment::load(Rows{tile}, threadIdx.x / WAVE * SQUARE, c * SQUARE);
+    }
+
+    // products = own rows . rows of a tile
+    static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Operand (&own)[SQUARES], bf16* tile) {
+#pragma unroll
+        for (int j = 0; j < OTHERS / SQUARE; ++j) {
+            products[j] = {};
+#pragma unroll
+            for (int c = 0; c < SQUARES; ++c)
+                Fragment::multiply(products[j], own[c], Fragment::load(Rows{tile}, j * SQUARE, c * SQUARE));
+        }
+    }
+
+    // sums += weights . rows of a tile, the weights rounded to bf16
+    static DEVICE_MEMBER void mix(Sum (&sums)[SQUARES], const Sum (&weights)[OTHERS / SQUARE], bf16* tile, bf16* scratch) {
+#pragma unroll
+        for (int j = 0; j < OTHERS / SQUARE; ++j) {
+            const Operand left = Fragment::pack(weights[j], scratch);
+#pragma unroll
+            for (int c = 0; c < SQUARES; ++c)
+                Fragment::multiply(sums[c], left, Fragment::load_transposed(Rows{tile}, c * SQUARE, j * SQUARE));
+        }
+    }
+
+    // The wave's own rows to a target, those before S.
+    static DEVICE_MEMBER void write(act* target, const Sum (&sums)[SQUARES], const float (&factor)[Fragment::SLOTS], int64_t stride,
+                                    int64_t first, int64_t S, int64_t D) {
+#pragma unroll
+        for (int c = 0; c < SQUARES; ++c)
+#pragma unroll
+            for (int e = 0; e < Fragment::SIZE; ++e) {
+                const int64_t row = first + threadIdx.x / WAVE * SQUARE + Fragment::row(Fragment::slot(e));
+                const int64_t d = c * SQUARE + Fragment::column(e);
+                if (row < S && d < D) narrow(target[row * stride + d], sums[c].value[e] * factor[Fragment::slot(e)]);
+            }
+    }
+};
+
+DEVICE float maximum_across(float value) {
+    return Fragment::across_row(value, [](float a, float b) { return fmaxf(a, b); });
+}
+
+DEVICE float sum_across(float value) {
+    return Fragment::across_row(value, [](float a, float b) { return a + b; });
+}
+
+DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
+                    int64_t D) {
+        const int64_t heads = B * H, tiles = (S + OWN - 1) / OWN, head = blockIdx.x % heads, b = head / H, h = head % H;
+    const int64_t first = (tiles - 1 - blockIdx.x / heads) * OWN, stride = 3 * H * D;
+    const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+    const int64_t own_row = first + threadIdx.x / WAVE * SQUARE;
+    bf16 *keys = memory, *values = memory + Head::TILE;
+    Operand queries[Head::SQUARES];
+    Head::copy<OWN>(memory, q, stride, first, S, D);
+    copies_commit();
+    copies_wait<0>();
+    __syncthreads();
+    Head::take(queries, memory);
+    __syncthreads();
+    Head::copy<Head::OTHERS>(keys, k, stride, 0, S, D);
+    copies_commit();
+
+    Sum mixed[Head::SQUARES] = {}, scores[Head::OTHERS / SQUARE];
+    float maximum[Fragment::SLOTS], sum[Fragment::SLOTS];
+    for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
+        maximum[slot] = MASKED;
+        sum[slot] = 0.0f;
+    }
+    const int64_t end = first + OWN < S ? first + OWN : S;
+    for (int64_t at = 0; at < end; at += Head::OTHERS) {
+        copies_wait<0>();
+        __syncthreads();
+        Head::copy<Head::OTHERS>(values, v, stride, at, S, D);
+        copies_commit();
+        Head::multiply(scores, queries, keys);
+        float raised[Fragment::SLOTS], added[Fragment::SLOTS] = {}, shrink[Fragment::SLOTS];
+        for (int slot = 0; slot < Fragment::SLOTS; ++slot) raised[slot] = MASKED;
+#pragma unroll
+        for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
+#pragma unroll
+            for (int e = 0; e < Fragment::SIZE; ++e) {
+                const int slot = Fragment::slot(e);
+                const int64_t key = at + j * SQUARE + Fragment::column(e);
+                const bool seen = key <= own_row + Fragment::row(slot) && key < S;
+                scores[j].value[e] = seen ? scores[j].value[e] * scale : MASKED;
+                raised[slot] = fmaxf(raised[slot], scores[j].value[e]);
+            }
+#pragma unroll
+        for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
+            raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]));
+            shrink[slot] = exp_f32(maximum[slot] - raised[slot]);
+            maximum[slot] = raised[slot];
+        }
+#pragma unroll
+        for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
+#pragma unroll
+            for (int e = 0; e < Fragment::SIZE; ++e) {
+                const float score = scores[j].value[e], weight = score > MASKED ? exp_f32(score - raised[Fragment::slot(e)]) : 0.0f;
+                scores[j].value[e] = weight;
+                added[Fragment::slot(e)] += weight;
+            }
+#pragma unroll
+        for (int slot = 0; slot < Fragment::SLOTS; ++slot) sum[slot] = sum[slot] * shrink[slot] + sum_across(added[slot]);
+#pragma unroll
+        for (int c = 0; c < Head::SQUARES; ++c)
+#pragma unroll
+            for (int e = 0; e < Fragment::SIZE; ++e) mixed[c].value[e] *= shrink[Fragment::slot(e)];
+        copies_wait<0>();
+        __syncthreads();
+        if (at + Head::OTHERS < end) Head::copy<Head::OTHERS>(keys, k, stride, at + Head::OTHERS, S, D);
+        copies_commit();
+        Head::mix(mixed, scores, values, scratch);
+    }
+    float factor[Fragment::SLOTS];
+    for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
+        const int64_t row = own_row + Fragment::row(slot);
+        factor[slot] = 1.0f / sum[slot];
+        if (Fragment::column(0) == 0 && row < S) logsumexp[head * S + row] = maximum[slot] + logf(sum[slot]);
+    }
+    Head::write(y + b * S * H * D + h * D, mixed, factor, H * D, first, S, D);
+}
+
+template <bool OWNS_KEYS>
+DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], act* dqkv, const act* dy, const float* delta,
+                     const float* logsumexp, const act* qkv, int64_t block, int64_t B, int64_t S, int64_t H, int64_t D) {
+        const int64_t heads = B * H, tiles = (S + OWN - 1) / OWN, head = block % heads, b = head / H, h = head % H;
+    const int64_t first = (OWNS_KEYS ? block / heads : tiles - 1 - block / heads) * OWN, stride = 3 * H * D;
+    const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
+    const int64_t own_stride = OWNS_KEYS ? stride : H * D, other_stride = OWNS_KEYS ? H * D : stride;
+    const int64_t own_row = first + threadIdx.x / WAVE * SQUARE, begin = OWNS_KEYS ? first : 0;
+    const int64_t end = OWNS_KEYS || first + OWN > S ? S : first + OWN;
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+
+    Operand own_first[Head::SQUARES], own_second[Head::SQUARES];
+    Head::copy<OWN>(memory, OWNS_KEYS ? k : q, stride, first, S, D);
+    Head::copy<OWN>(memory + OWN * CHANNELS, OWNS_KEYS ? v : dout, own_stride, first, S, D);
+    copies_commit();
+    copies_wait<0>();
+    __syncthreads();
+    Head::take(own_first, memory);
+    Head::take(own_second, memory + OWN * CHANNELS);
+    __syncthreads();
+
+    // A turn's tiles and, by query, delta and logsumexp.
+    auto fetch = [&](int64_t at, int turn) {
+        if (at < end) {
+            bf16* tile = memory + turn * 2 * Head::TILE;
+            Head::copy<Head::OTHERS>(tile, OWNS_KEYS ? q : k, stride, at, S, D);
+            Head::copy<Head::OTHERS>(tile + Head::TILE, OWNS_KEYS ? dout : v, other_stride, at, S, D);
+        }
+        copies_commit();
+        const int64_t query = (OWNS_KEYS ? at : first) + threadIdx.x;
+        if (threadIdx.x < OWN) {
+            figures[turn][0][threadIdx.x] = query < S ? delta[head * S + query] : 0.0f;
+            figures[turn][1][threadIdx.x] = query < S ? logsumexp[head * S + query] : 0.0f;
+        }
+    };
+    Sum first_sums[Head::SQUARES] = {}, second_sums[OWNS_KEYS ? Head::SQUARES : 1] = {};
+    fetch(begin, 0);
+    int turn = 0;
+    for (int64_t at = begin; at < end; at += Head::OTHERS, turn ^= 1) {
+        copies_wait<0>();
+        __syncthreads();
+        fetch(at + Head::OTHERS, turn ^ 1);
+        bf16 *other_first = memory + turn * 2 * Head::TILE, *other_second = other_first + Head::TILE;
+        Sum weights[Head::OTHERS / SQUARE], gradients[Head::OTHERS / SQUARE];
+        Head::multiply(weights, own_first, other_first);
+        Head::multiply(gradients, own_second, other_second);
+#pragma unroll
+        for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
+#pragma unroll
+            for (int e = 0; e < Fragment::SIZE; ++e) {
+                const int row = threadIdx.x / WAVE * SQUARE + Fragment::row(Fragment::slot(e));
+                const int column = j * SQUARE + Fragment::column(e), place = OWNS_KEYS ? column : row;
+                const int64_t query = OWNS_KEYS ? at + column : first + row, key = OWNS_KEYS ? first + row : at + column;
+                const float score = weights[j].value[e] * scale - figures[turn][1][place];
+                const float weight = key <= query && query < S ? exp_f32(score) : 0.0f;
+                weights[j].value[e] = weight;
+                gradients[j].value[e] = weight * (gradients[j].value[e] - figures[turn][0][place]) * scale;
+            }
+        Head::mix(first_sums, gradients, other_first, scratch);
+        if constexpr (OWNS_KEYS) Head::mix(second_sums, weights, other_second, scratch);
+    }
+    float one[Fragment::SLOTS];
+    for (int slot = 0; slot < Fragment::SLOTS; ++slot) one[slot] = 1.0f;
+    act* target = dqkv + b * S * stride + h * D;
+    Head::write(target + (OWNS_KEYS ? H * D : 0), first_sums, one, stride, first, S, D);
+    if constexpr (OWNS_KEYS) Head::write(target + 2 * H * D, second_sums, one, stride, first, S, D);
+}
+
+constexpr int SCRATCH = SQUARE * SQUARE;  // elements, a wave
+
+KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+    __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
+    bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
+    forward(tiles, scratch, y, logsumexp, qkv, B, S, H, D);
+}
+
+KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
+                                   int64_t S, int64_t H, int64_t D) {
+    __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
+    __shared__ float figures[2][2][OWN];
+    bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
+    const int64_t half = gridDim.x / 2;
+    if (blockIdx.x < half)
+        backward<true>(tiles, scratch, figures, dqkv, dy, delta, logsumexp, qkv, blockIdx.x, B, S, H, D);
+    else
+        backward<false>(tiles, scratch, figures, dqkv, dy, delta, logsumexp, qkv, blockIdx.x - half, B, S, H, D);
+}
