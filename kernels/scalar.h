@@ -43,13 +43,23 @@ HIPGPT_SCALAR float exp_f32(float x) {
     return series * bits_float(static_cast<int32_t>(exponent << 23));
 }
 
-HIPGPT_SCALAR float tanh_f32(float x) { return 1.0f - 2.0f / (exp_f32(2.0f * x) + 1.0f); }
+// A compilation whose results are rounded to bf16 defines HIPGPT_QUICK, and has quick_exp and quick_reciprocal from its
+// platform: the chip's own instructions, off by about 2^-22 (exp: by another 2^-24 |x|).
+#ifdef HIPGPT_QUICK
+HIPGPT_SCALAR float exp_of(float x) { return quick_exp(x); }
+HIPGPT_SCALAR float reciprocal(float x) { return quick_reciprocal(x); }
+#else
+HIPGPT_SCALAR float exp_of(float x) { return exp_f32(x); }
+HIPGPT_SCALAR float reciprocal(float x) { return 1.0f / x; }
+#endif
+
+HIPGPT_SCALAR float tanh_of(float x) { return 1.0f - 2.0f * reciprocal(exp_of(2.0f * x) + 1.0f); }
 
 // GELU by its tanh form, 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Hendrycks & Gimpel 2016, arXiv:1606.08415.
-HIPGPT_SCALAR float gelu(float x) { return 0.5f * x * (1.0f + tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x))); }
+HIPGPT_SCALAR float gelu(float x) { return 0.5f * x * (1.0f + tanh_of(0.7978845608f * (x + 0.044715f * x * x * x))); }
 
 HIPGPT_SCALAR float gelu_derivative(float x) {
-    const float t = tanh_f32(0.7978845608f * (x + 0.044715f * x * x * x));
+    const float t = tanh_of(0.7978845608f * (x + 0.044715f * x * x * x));
     return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
 }
 

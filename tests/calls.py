@@ -19,8 +19,8 @@ AWKWARD = (17, 31, 33, 3, 5)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 # sizes that several threads share, or that cross a block of some kernel
 LARGE = {
-    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
-    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 64, "H": 2, "D": 32}],
+    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32}],
+    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32}],
     "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
@@ -34,6 +34,10 @@ LARGE = {
 LARGE |= {
     name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
 }
+# pieces of 64 and of 128 a side, and sums cut into parts, ragged too
+LARGE["matmul_forward"] += [{"N": 520, "C": 72, "O": 520}, {"N": 2050, "C": 40, "O": 2056}]
+LARGE["matmul_backward_input"] += [{"N": 520, "C": 520, "O": 72}, {"N": 2050, "C": 2056, "O": 40}]
+LARGE["matmul_backward_weight"] += [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}]
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
            "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20}  # fmt: skip
 DTYPES = {dtype.label: dtype for dtype in DType}

@@ -95,13 +95,13 @@ def matmul_forward(x, weight, bias, act) -> Result:
     return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
 
 
-def _gelu_tanh(x: Rounded) -> Rounded:
-    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh()
+def _gelu_tanh(x: Rounded, act: DType) -> Rounded:
+    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh(quick=act is not DType.F32)
 
 
 def matmul_gelu_forward(x, weight, bias, act) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
-    return {"y": hidden * 0.5 * (_gelu_tanh(hidden) + 1.0), "hidden": hidden}
+    return {"y": hidden * 0.5 * (_gelu_tanh(hidden, act) + 1.0), "hidden": hidden}
 
 
 def matmul_relu_forward(x, weight, bias, act) -> Result:
@@ -114,7 +114,7 @@ def matmul_backward_input(dy, weight, act) -> Result:
 
 
 def matmul_gelu_backward_input(dy, weight, hidden, act) -> Result:
-    t = _gelu_tanh(hidden)
+    t = _gelu_tanh(hidden, act)
     inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * hidden * hidden + 1.0)
     return {"dhidden": _product(dy, weight, act) * ((t + 1.0) * 0.5 + hidden * 0.5 * (1.0 - t * t) * inner)}
 
@@ -141,10 +141,10 @@ def _scores(query: Rounded, key: Rounded, act: DType) -> tuple[Rounded, Rounded]
     return _product(query, key.transpose(0, 1, 3, 2), act) * scale, scale
 
 
-def _softmax(scores: Rounded, seen: np.ndarray) -> tuple[Rounded, Rounded]:
+def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Rounded]:
     """Return the softmax over the last axis where `seen`, and the logsumexp."""
     maximum = Rounded(np.where(seen, scores.value, -np.inf), scores.error).maximum_of_rows()
-    exponentials = (scores - maximum).where(seen).exp().where(seen)
+    exponentials = (scores - maximum).where(seen).exp(quick=act is not DType.F32).where(seen)
     total = exponentials.sum(-1, keepdims=True)
     return exponentials / total, (maximum + total.log())[..., 0]
 
@@ -152,7 +152,7 @@ def _softmax(scores: Rounded, seen: np.ndarray) -> tuple[Rounded, Rounded]:
 def attention_forward(qkv, S, act) -> Result:
     query, key, value = _heads(qkv)
     scores = _scores(query, key, act)[0]
-    p, logsumexp = _softmax(scores, np.tri(S, dtype=bool))
+    p, logsumexp = _softmax(scores, np.tri(S, dtype=bool), act)
     return {"y": _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), "logsumexp": logsumexp}
 
 
@@ -164,7 +164,7 @@ def attention_backward(dy, delta, logsumexp, qkv, S, act) -> Result:
     query, key, value = _heads(qkv)
     scores, scale = _scores(query, key, act)
     seen = np.tri(S, dtype=bool)
-    p = (scores - logsumexp[..., None]).where(seen).exp().where(seen)
+    p = (scores - logsumexp[..., None]).where(seen).exp(quick=act is not DType.F32).where(seen)
     dout = dy.transpose(0, 2, 1, 3)
     dp = _product(dout, value.transpose(0, 1, 3, 2), act)
     ds = _stored(p * (dp - delta[..., None]) * scale, act)
@@ -181,7 +181,7 @@ def attention_decode(keys, values, qkv, positions, B, T, act) -> Result:
     for b in range(B):
         cached_keys[b, :, positions[b]], cached_values[b, :, positions[b]] = new_key.value[b], new_value.value[b]
     seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
-    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen)
+    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen, act)
     return {"y": _product(p, Rounded(cached_values), act)[:, :, 0], "keys": Rounded(cached_keys), "values": Rounded(cached_values)}
 
 
@@ -217,23 +217,23 @@ def dropout(x, counters, drop_probability, stream, N) -> Result:
     return {"y": (x * (1.0 / (1.0 - drop_probability))).where(kept)}
 
 
-def cross_entropy_forward(logits, targets, N, V) -> Result:
+def cross_entropy_forward(logits, targets, N, V, act) -> Result:
     wanted = logits.value[np.arange(N), targets][:, None]
     before = (logits.value > wanted) | ((logits.value == wanted) & (np.arange(V) < targets[:, None]))
-    return {"losses": _losses(logits, targets)[0], "ranks": before.sum(1)}
+    return {"losses": _losses(logits, targets, act)[0], "ranks": before.sum(1)}
 
 
-def _losses(logits: Rounded, targets: np.ndarray) -> tuple[Rounded, Rounded]:
+def _losses(logits: Rounded, targets: np.ndarray, act: DType) -> tuple[Rounded, Rounded]:
     """Return the losses (N,) and the softmax (N, V)."""
     maximum = logits.maximum_of_rows()
-    exponentials = (logits - maximum).exp()
+    exponentials = (logits - maximum).exp(quick=act is not DType.F32)
     total = exponentials.sum(1, keepdims=True)
     wanted = logits[np.arange(len(targets)), targets]
     return total.log()[:, 0] + (maximum[:, 0] - wanted), exponentials / total
 
 
-def cross_entropy_training(logits, targets, scale, V) -> Result:
-    losses, p = _losses(logits, targets)
+def cross_entropy_training(logits, targets, scale, V, act) -> Result:
+    losses, p = _losses(logits, targets, act)
     one_hot = targets[:, None] == np.arange(V)
     scaled = p * scale
     at_target = scaled - scale

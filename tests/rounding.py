@@ -18,6 +18,8 @@ F64_ROUNDOFF = 2.0**-53
 UNDERFLOW = 2.0**-126  # what lies below the normal numbers may lose its digits or be flushed to zero
 EXP_ERROR_ULPS = 2.0  # of exp_f32 in kernels/scalar.h; test_scalar.py proves it
 EXP_ARGUMENT_LOWEST = -87.0  # exp_f32 clamps there
+# of a GPU's own exponential: 2^-22 (PTX ISA, ex2.approx), and for each unit of x the rounding of x log2(e)
+QUICK_EXP_ERROR, QUICK_EXP_ERROR_OF_X = 2.0**-22, 2.0**-23
 TRUNCATING = 2 * F32_ROUNDOFF  # matrix units cut sums off; Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"
 LOG_ERROR_ULPS = 1.0  # of logf: the GNU C library's manual, "Known Maximum Errors in Math Functions"
 ULP = 2 * F32_ROUNDOFF  # a unit in the last place, relative to the value, at most
@@ -117,22 +119,24 @@ class Rounded:
         below = value - np.sqrt(np.maximum(self.value - self.error, 0.0))
         return _once(value, np.maximum(below, np.sqrt(self.value + self.error) - value))
 
-    def exp(self) -> "Rounded":
+    def exp(self, quick: bool = False) -> "Rounded":
+        """Return e^x as exp_f32 of kernels/scalar.h computes it; quick: or as a GPU does by its own instruction."""
         value, clamped = np.exp(self.value), self.value - self.error < EXP_ARGUMENT_LOWEST
         error = value * np.expm1(self.error) + np.where(clamped, np.exp(EXP_ARGUMENT_LOWEST), 0.0)
-        return _once(value, error, EXP_ERROR_ULPS * ULP)
+        relative = QUICK_EXP_ERROR + QUICK_EXP_ERROR_OF_X * self.largest if quick else 0.0
+        return _once(value, error, np.maximum(relative, EXP_ERROR_ULPS * ULP))
 
     def log(self) -> "Rounded":
         assert (self.error < self.value).all(), "the logarithm of what may be zero"
         return _once(np.log(self.value), -np.log1p(-self.error / self.value), LOG_ERROR_ULPS * ULP)
 
-    def tanh(self) -> "Rounded":
+    def tanh(self, quick: bool = False) -> "Rounded":
         """Return 1 - 2 / (e^2x + 1), as scalar.h does, which within the clamps of exp_f32 is tanh; beyond it is +-1.
 
         The error that x brings along is carried by tanh' <= 4 e^-2|x|, and by 1 at most.
         """
         limit = -EXP_ARGUMENT_LOWEST / 2
-        result = 1.0 - 2.0 / ((Rounded(np.clip(self.value, -limit, limit)) * 2.0).exp() + 1.0)
+        result = 1.0 - 2.0 / ((Rounded(np.clip(self.value, -limit, limit)) * 2.0).exp(quick) + 1.0)
         nearest = np.maximum(np.abs(self.value) - self.error, 0.0)
         carried = self.error * np.minimum(1.0, 4 * np.exp(-2 * nearest))
         return Rounded(result.value, result.error + carried + 2 * np.exp(-2 * limit))

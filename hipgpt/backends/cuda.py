@@ -79,11 +79,11 @@ class CudaDriver:
         _checked(driver.cuMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "cuMemcpyDtoHAsync")
         _checked(driver.cuStreamSynchronize(self._stream), "cuStreamSynchronize")
 
-    def launch(self, function: Any, grid: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         where = f"cuLaunchKernel (grid {grid}, {threads} threads)"
         place = ctypes.addressof(pointers)
-        _checked(driver.cuLaunchKernel(function, *grid, 1, threads, 1, 1, 0, self._stream, place, 0), where)
+        _checked(driver.cuLaunchKernel(function, *grid, threads, 1, 1, 0, self._stream, place, 0), where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

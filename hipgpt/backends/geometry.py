@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping
 
 Sizes = Mapping[str, int]
-Shape = tuple[tuple[int, int], int]  # (blocks along x, blocks along y), threads of a block
+Shape = tuple[tuple[int, int, int], int]  # blocks along x, y and z, threads of a block
 Geometry = Callable[[Sizes, int], Shape]  # of a call's sizes and the width of a wave
 
-DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS = 4, 128, 32, 32, 256
+DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS = 4, 128, 32, 8, 256
 MATMUL_TILES, MATMUL_BLOCKS = (128, 64, 32, 16), 128
 FRAGMENT_WAVES, FRAGMENT_ROWS = 4, 64
 
@@ -17,18 +17,18 @@ def _ceil(count: int, size: int) -> int:
 
 
 def _elements(dimension: str, each: int = 1) -> Geometry:
-    return lambda s, wave: ((_ceil(s[dimension], each * THREADS), 1), THREADS)
+    return lambda s, wave: ((_ceil(s[dimension], each * THREADS), 1, 1), THREADS)
 
 
 def _blocks(count: Callable[[Sizes], int], threads: int = THREADS) -> Geometry:
-    return lambda s, wave: ((count(s), 1), threads)
+    return lambda s, wave: ((count(s), 1, 1), threads)
 
 
 def _tiles(columns: str, rows: str) -> Geometry:
     """The grid of a product: the largest tiles that give at least MATMUL_BLOCKS blocks, as tile_for in matmul.hip."""
 
-    def grid(s: Sizes, tile: int) -> tuple[int, int]:
-        return _ceil(s[columns], tile), _ceil(s[rows], tile)
+    def grid(s: Sizes, tile: int) -> tuple[int, int, int]:
+        return _ceil(s[columns], tile), _ceil(s[rows], tile), 1
 
     def shape(s: Sizes, wave: int) -> Shape:
         fitting = (tile for tile in MATMUL_TILES if math.prod(grid(s, tile)) >= MATMUL_BLOCKS)
@@ -37,8 +37,13 @@ def _tiles(columns: str, rows: str) -> Geometry:
     return shape
 
 
+def adding_parts(sizes: Sizes) -> Shape:
+    """The launch that adds the parts of a weight's and a bias's gradient."""
+    return (_ceil(sizes["O"] * (sizes["C"] + 1), THREADS), 1, 1), THREADS
+
+
 def _pieces(columns: str, rows: str, side: int) -> Geometry:
-    return lambda s, wave: ((_ceil(s[columns], side), _ceil(s[rows], side)), FRAGMENT_WAVES * wave)
+    return lambda s, wave: ((_ceil(s[columns], side), _ceil(s[rows], side), 1), FRAGMENT_WAVES * wave)
 
 
 def _attention_tiles(s: Sizes) -> int:
@@ -46,18 +51,18 @@ def _attention_tiles(s: Sizes) -> int:
 
 
 def _fragment_heads(times: int) -> Geometry:
-    return lambda s, wave: ((times * s["B"] * s["H"] * _ceil(s["S"], FRAGMENT_ROWS), 1), FRAGMENT_WAVES * wave)
+    return lambda s, wave: ((times * s["B"] * s["H"] * _ceil(s["S"], FRAGMENT_ROWS), 1, 1), FRAGMENT_WAVES * wave)
 
 
 def _embedding_backward(s: Sizes, wave: int) -> Shape:
     blocks = _ceil(s["V"], EMBEDDING_IDS) + s["S"]
-    return (blocks, _ceil(s["C"], EMBEDDING_THREADS)), EMBEDDING_THREADS
+    return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
 
 
 SIMT: Mapping[str, Geometry] = {
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
     "embedding_backward": _embedding_backward,
-    "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1), THREADS),
+    "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
     "layernorm_backward": _blocks(lambda s: s["K"]),
     "add_partials": _blocks(lambda s: _ceil(s["C"], NORM_COLUMNS)),
     "matmul_forward": _tiles("O", "N"),
@@ -70,7 +75,7 @@ SIMT: Mapping[str, Geometry] = {
     "attention_forward": _blocks(_attention_tiles),
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS)),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
-    "attention_decode": lambda s, wave: ((_ceil(s["B"] * s["H"], DECODE_WAVES), 1), DECODE_WAVES * wave),
+    "attention_decode": lambda s, wave: ((_ceil(s["B"] * s["H"], DECODE_WAVES), 1, 1), DECODE_WAVES * wave),
     "dropout": _elements("N", each=4),
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
@@ -80,7 +85,7 @@ SIMT: Mapping[str, Geometry] = {
     "gradient_norm": _blocks(lambda s: 1),
     "adamw": _elements("P"),
     "round_weights": _elements("P"),
-    "record_step": lambda s, wave: ((1, 1), wave),
+    "record_step": lambda s, wave: ((1, 1, 1), wave),
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
+from hipgpt.backends.geometry import adding_parts
 from hipgpt.backends.variants import Variant, find_variant, has_fragments
 from hipgpt.errors import UserError
 from hipgpt.op import Op
@@ -23,6 +24,9 @@ HEADERS = {
     "tile.h": GPU / "fragment" / "tile.h",
     "columns.h": GPU / "fragment" / "columns.h",
 }
+
+
+Call = tuple[Any, tuple[int, int, int], int, list[Any]]  # function, grid, threads, C arguments
 
 
 class OutOfMemory(Exception):
@@ -49,7 +53,7 @@ class Driver(Protocol):
     def free(self, address: int) -> None: ...
     def upload(self, address: int, values: np.ndarray) -> None: ...
     def download(self, values: np.ndarray, address: int) -> None: ...
-    def launch(self, function: Any, grid: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None: ...
+    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None: ...
     def capture(self, record: Callable[[], None]) -> Callable[[], None]: ...
 
 
@@ -57,7 +61,7 @@ class Allocation:
     """Device memory that is freed with its last tensor."""
 
     def __init__(self, driver: Driver, size_bytes: int):
-        self._driver, self.address = driver, driver.allocate(size_bytes)
+        self._driver, self.size_bytes, self.address = driver, size_bytes, driver.allocate(size_bytes)
 
     def __del__(self) -> None:
         if hasattr(self, "address"):
@@ -70,7 +74,7 @@ class GpuDevice:
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.act_dtypes = (DType.BF16, DType.F32) if has_fragments(driver.arch) else (DType.F32, DType.BF16)
-        self._driver, self._graphs, self._modules = driver, graphs, {}
+        self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
         try:
@@ -93,35 +97,53 @@ class GpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        calls = [self._bind(launch) for launch in launches]
+        calls = [call for launch in launches for call in self._bind(launch)]
 
         def run_all() -> None:
             for call in calls:
                 self._driver.launch(*call)
 
-        if not self._graphs:
-            return run_all
-        replay, owners = self._driver.capture(run_all), [launch.tensors for launch in launches]
+        owners = [launch.tensors for launch in launches]
+        replay = self._driver.capture(run_all) if self._graphs else run_all
 
-        def replay_graph(keep: Any = owners) -> None:
+        def replay_with_its_memory(keep: Any = owners) -> None:
             replay()
 
-        return replay_graph
+        return replay_with_its_memory
 
-    def _bind(self, launch: Launch) -> tuple[Any, tuple[int, int], int, list[Any]]:
-        """Return function, grid, threads and C arguments of a launch; every scalar as the contract's ctypes type."""
-        variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
-        grid, threads = variant.geometry[launch.op.name](launch.sizes, self._driver.wave)
-        arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
-        arguments += [ctypes.c_int64(launch.sizes[name]) for name in launch.op.dimensions]
-        arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in launch.op.scalars]
-        return self._function(variant, launch.op, launch.act), grid, threads, arguments
+    def _bind(self, launch: Launch) -> list[Call]:
+        """Return the kernel calls of a launch; every scalar as the contract's ctypes type."""
+        op, sizes = launch.op, launch.sizes
+        variant = find_variant(op, self._driver.arch, launch.act, sizes)
+        module = self._module(variant, op, launch.act)
+        grid, threads = variant.geometry[op.name](sizes, self._driver.wave)
+        tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
+        dimensions = [ctypes.c_int64(sizes[name]) for name in op.dimensions]
+        scalars = [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
+        if (parts := variant.parts(op, sizes)) == 1:
+            return [(self._driver.function(module, op.name), grid, threads, [*tensors, *dimensions, *scalars])]
+        # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_fragments.hip
+        targets, inputs = tensors[:2], tensors[2:]
+        place = ctypes.c_void_p(self._reserve(4 * parts * sizes["O"] * (sizes["C"] + 1)))
+        multiply = self._driver.function(module, f"{op.name}_parts"), (*grid[:2], parts), threads
+        add = self._driver.function(module, "add_parts"), *adding_parts(sizes)
+        outer = dimensions[:2]
+        return [
+            (*multiply, [place, *inputs, *dimensions]),
+            (*add, [*targets, place, *outer, ctypes.c_int64(parts)]),
+        ]
 
-    def _function(self, variant: Variant, op: Op, act: DType) -> Any:
+    def _reserve(self, size_bytes: int) -> int:
+        """Return the address of at least size_bytes that one launch after another may use, as long as the device lives."""
+        if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
+            self._workspaces.append(self.allocate(size_bytes))
+        return self._workspaces[-1][0]
+
+    def _module(self, variant: Variant, op: Op, act: DType) -> Any:
         key = variant.source_of(op), variant.side, act
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
-        return self._driver.function(self._modules[key], op.name)
+        return self._modules[key]
 
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:

@@ -77,14 +77,14 @@ class HipDriver:
         _checked(hip.hipMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "hipMemcpyDtoHAsync")
         _checked(hip.hipStreamSynchronize(self._stream), "hipStreamSynchronize")
 
-    def launch(self, function: Any, grid: tuple[int, int], threads: int, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None:
         """Raises TypeError unless arguments are ctypes values: hip-python would pack an int as a pointer of 8 bytes."""
         where = f"hipModuleLaunchKernel (grid {grid}, {threads} threads)"
         for argument in arguments:
             if type(argument) not in PASSED_BY_VALUE:
                 raise TypeError(f"{where}: got {argument!r}, expected one of {PASSED_BY_VALUE}")
         packed = tuple(arguments)
-        launched = hip.hipModuleLaunchKernel(function, *grid, 1, threads, 1, 1, 0, self._stream, None, packed)
+        launched = hip.hipModuleLaunchKernel(function, *grid, threads, 1, 1, 0, self._stream, None, packed)
         _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:

@@ -13,12 +13,19 @@ SM80_UP = r"sm_([89]|1\d)\d"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx11\d\d"
 RDNA4 = r"gfx12\d\d"
-PIECES = {128: 256, 64: 64, 32: 0}  # side of a product's piece, and how many of them make it worth taking
+# side of a product's piece: how many of them make it worth taking, and how many blocks a large GPU runs at a time
+PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
+# of a sum that is cut into parts: terms of each at least; their number; what writing and adding one costs, as terms
+PART_TERMS, MOST_PARTS, PART_COST = 256, 16, 400
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
 def always(op: Op, sizes: Sizes) -> bool:
     return True
+
+
+def whole(op: Op, sizes: Sizes) -> int:
+    return 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
     fragment: the header of kernels/gpu/fragment that the source includes as fragment.h; side: what it finds as SIDE in
-    side.h; suits: which sizes that is for.
+    side.h; suits: which sizes that is for; parts: into how many parts its sums are cut, which are added by `add_parts`.
     """
 
     op: str
@@ -38,6 +45,7 @@ class Variant:
     fragment: str | None = None
     side: int | None = None
     suits: Callable[[Op, Sizes], bool] = always
+    parts: Callable[[Op, Sizes], int] = whole
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
@@ -50,12 +58,30 @@ class Variant:
 def _product(arch: str, fragment: str, side: int) -> Variant:
     geometry = MATMUL_FRAGMENTS[side]
 
-    def gives_enough_pieces(op: Op, sizes: Sizes) -> bool:
-        (columns, rows), _ = geometry[op.name](sizes, 1)
-        return columns * rows >= PIECES[side]
+    def pieces(op: Op, sizes: Sizes) -> int:
+        (columns, rows, _), _ = geometry[op.name](sizes, 1)
+        return columns * rows
+
+    def most_parts(op: Op, sizes: Sizes) -> int:
+        if op.name != "matmul_backward_weight":
+            return 1
+        return min(max(1, sizes["N"] // PART_TERMS), MOST_PARTS)
+
+    def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
+        return pieces(op, sizes) * most_parts(op, sizes) >= PIECES[side]
+
+    def parts(op: Op, sizes: Sizes) -> int:
+        """Return the number of parts that takes the least time, RESIDENT blocks at a time; of equals the fewest."""
+        blocks = pieces(op, sizes)
+
+        def time(count: int) -> float:
+            turns = -(-blocks * count // RESIDENT[side])
+            return turns * sizes["N"] / count + PART_COST * count * blocks / RESIDENT[side]
+
+        return min(range(1, most_parts(op, sizes) + 1), key=time)
 
     source = "gpu/matmul_fragments.hip"
-    return Variant(r"matmul_.*", arch, "bf16", source, geometry, fragment, side, gives_enough_pieces)
+    return Variant(r"matmul_.*", arch, "bf16", source, geometry, fragment, side, gives_enough_blocks, parts)
 
 
 def _attention(arch: str, fragment: str, channels: int) -> Variant:

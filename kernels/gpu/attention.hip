@@ -9,9 +9,9 @@
 //
 // Delta: a thread owns a row. Grid ceil(B*H*S / THREADS). Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
 #include "platform.h"
-#include "scalar.h"
 #include "reduce.h"
 #include "values.h"
+#include "scalar.h"
 
 constexpr int SIDE = 16, THREADS = SIDE * SIDE;
 constexpr float MASKED = -1e30f;
@@ -104,9 +104,9 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
                 scores[r][c] = j <= i && j < S ? scores[r][c] * scale : MASKED;
                 highest = fmaxf(highest, scores[r][c]);
             }
-            const float raised = fmaxf(maximum[r], row_maximum(highest)), shrink = exp_f32(maximum[r] - raised);
+            const float raised = fmaxf(maximum[r], row_maximum(highest)), shrink = exp_of(maximum[r] - raised);
             for (int c = 0; c < T::EACH; ++c) {
-                const float weight = scores[r][c] > MASKED ? exp_f32(scores[r][c] - raised) : 0.0f;
+                const float weight = scores[r][c] > MASKED ? exp_of(scores[r][c] - raised) : 0.0f;
                 weights[(t.y + r * SIDE) * T::ROW + t.x + c * SIDE] = weight;
                 added += weight;
             }
@@ -164,7 +164,7 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
             for (int c = 0; c < T::EACH; ++c) {
                 const int row = t.y + r * SIDE, column = t.x + c * SIDE, query = owns_keys ? column : row;
                 const int64_t i = queries + query, j = owns_keys ? first + row : at + column;
-                const float weight = j <= i && i < S ? exp_f32(scores[r][c] * scale - normalizer[query]) : 0.0f;
+                const float weight = j <= i && i < S ? exp_of(scores[r][c] * scale - normalizer[query]) : 0.0f;
                 p[row * T::ROW + column] = weight;
                 ds[row * T::ROW + column] = weight * (dp[r][c] - product[query]) * scale;
             }
@@ -238,8 +238,8 @@ KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act*
             for (int64_t d = 0; d < D; ++d) score += widen(query[d]) * widen(cached_keys[(first + lane) * D + d]);
             score *= scale;
         }
-        const float raised = fmaxf(maximum, wave_maximum(score)), shrink = exp_f32(maximum - raised);
-        weights[lane] = lane < count ? exp_f32(score - raised) : 0.0f;
+        const float raised = fmaxf(maximum, wave_maximum(score)), shrink = exp_of(maximum - raised);
+        weights[lane] = lane < count ? exp_of(score - raised) : 0.0f;
         sum = sum * shrink + wave_sum(weights[lane]);
         wave_barrier();
         for (int c = 0; c < WAVE_CHANNELS; ++c) {

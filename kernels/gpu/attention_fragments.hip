@@ -6,8 +6,8 @@
 // owns queries and makes dq: nothing is added by two blocks, for which the scores are made twice.
 // Grid: ceil(S / OWN) * B*H, twice that backward; the longest passes start first.
 #include "platform.h"
-#include "scalar.h"
 #include "values.h"
+#include "scalar.h"
 #include "fragment.h"
 #include "side.h"
 
@@ -121,27 +121,30 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         Head::multiply(scores, queries, keys);
         float raised[Fragment::SLOTS], added[Fragment::SLOTS] = {}, shrink[Fragment::SLOTS];
         for (int slot = 0; slot < Fragment::SLOTS; ++slot) raised[slot] = MASKED;
+        if (at + Head::OTHERS > first) {  // else every query sees every key of the tile
+            const int own = static_cast<int>(own_row - at);
+#pragma unroll
+            for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
+#pragma unroll
+                for (int e = 0; e < Fragment::SIZE; ++e)
+                    if (j * SQUARE + Fragment::column(e) > own + Fragment::row(Fragment::slot(e))) scores[j].value[e] = MASKED;
+        }
 #pragma unroll
         for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
 #pragma unroll
-            for (int e = 0; e < Fragment::SIZE; ++e) {
-                const int slot = Fragment::slot(e);
-                const int64_t key = at + j * SQUARE + Fragment::column(e);
-                const bool seen = key <= own_row + Fragment::row(slot) && key < S;
-                scores[j].value[e] = seen ? scores[j].value[e] * scale : MASKED;
-                raised[slot] = fmaxf(raised[slot], scores[j].value[e]);
-            }
+            for (int e = 0; e < Fragment::SIZE; ++e)
+                raised[Fragment::slot(e)] = fmaxf(raised[Fragment::slot(e)], scores[j].value[e]);
 #pragma unroll
         for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
-            raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]));
-            shrink[slot] = exp_f32(maximum[slot] - raised[slot]);
+            raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]) * scale);
+            shrink[slot] = exp_of(maximum[slot] - raised[slot]);
             maximum[slot] = raised[slot];
         }
 #pragma unroll
         for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
 #pragma unroll
             for (int e = 0; e < Fragment::SIZE; ++e) {
-                const float score = scores[j].value[e], weight = score > MASKED ? exp_f32(score - raised[Fragment::slot(e)]) : 0.0f;
+                const float weight = exp_of(scores[j].value[e] * scale - raised[Fragment::slot(e)]);
                 scores[j].value[e] = weight;
                 added[Fragment::slot(e)] += weight;
             }
@@ -212,17 +215,18 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
         Sum weights[Head::OTHERS / SQUARE], gradients[Head::OTHERS / SQUARE];
         Head::multiply(weights, own_first, other_first);
         Head::multiply(gradients, own_second, other_second);
+        const int64_t queries = OWNS_KEYS ? at : first;
+        const int own = static_cast<int>(own_row - at), queries_left = static_cast<int>(queries + OWN < S ? OWN : S - queries);
 #pragma unroll
         for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
 #pragma unroll
             for (int e = 0; e < Fragment::SIZE; ++e) {
-                const int row = threadIdx.x / WAVE * SQUARE + Fragment::row(Fragment::slot(e));
-                const int column = j * SQUARE + Fragment::column(e), place = OWNS_KEYS ? column : row;
-                const int64_t query = OWNS_KEYS ? at + column : first + row, key = OWNS_KEYS ? first + row : at + column;
-                const float score = weights[j].value[e] * scale - figures[turn][1][place];
-                const float weight = key <= query && query < S ? exp_f32(score) : 0.0f;
+                const int row = Fragment::row(Fragment::slot(e)), column = j * SQUARE + Fragment::column(e);
+                const int query = OWNS_KEYS ? column : threadIdx.x / WAVE * SQUARE + row;
+                const bool seen = (OWNS_KEYS ? own + row <= column : column <= own + row) && query < queries_left;
+                const float weight = seen ? exp_of(weights[j].value[e] * scale - figures[turn][1][query]) : 0.0f;
                 weights[j].value[e] = weight;
-                gradients[j].value[e] = weight * (gradients[j].value[e] - figures[turn][0][place]) * scale;
+                gradients[j].value[e] = weight * (gradients[j].value[e] - figures[turn][0][query]) * scale;
             }
         Head::mix(first_sums, gradients, other_first, scratch);
         if constexpr (OWNS_KEYS) Head::mix(second_sums, weights, other_second, scratch);

@@ -1,9 +1,9 @@
 // cross_entropy_forward, cross_entropy_training: formulas in kernels/cpu/cross_entropy.cpp. Grid N, a block a row, of which
 // each thread takes WIDTH neighbours at a time where V allows it.
 #include "platform.h"
-#include "scalar.h"
 #include "reduce.h"
 #include "values.h"
+#include "scalar.h"
 
 constexpr int THREADS = 256;
 
@@ -19,12 +19,12 @@ DEVICE Softmax softmax(const act* row, int64_t V) {
         load(values, row + v);
         float raised = maximum;
         for (int i = 0; i < W; ++i) raised = fmaxf(raised, values[i]);
-        sum *= exp_f32(maximum - raised);
-        for (int i = 0; i < W; ++i) sum += exp_f32(values[i] - raised);
+        sum *= exp_of(maximum - raised);
+        for (int i = 0; i < W; ++i) sum += exp_of(values[i] - raised);
         maximum = raised;
     }
     const float highest = block_maximum<THREADS>(maximum);
-    return {highest, block_sum<THREADS>(sum * exp_f32(maximum - highest))};
+    return {highest, block_sum<THREADS>(sum * exp_of(maximum - highest))};
 }
 
 KERNEL(THREADS) cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets, int64_t N,
@@ -52,7 +52,7 @@ DEVICE void differentiate(act* row, const Softmax& whole, int64_t target, int64_
     for (int64_t v = threadIdx.x * W; v < V; v += THREADS * W) {
         load(values, row + v);
         for (int i = 0; i < W; ++i)
-            values[i] = exp_f32(values[i] - whole.maximum) * factor - (v + i == target ? scale : 0.0f);
+            values[i] = exp_of(values[i] - whole.maximum) * factor - (v + i == target ? scale : 0.0f);
         store(row + v, values);
     }
 }

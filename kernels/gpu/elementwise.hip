@@ -1,8 +1,8 @@
 // zero, dropout: formulas in kernels/cpu/elementwise.cpp.
 // zero: grid ceil(N / THREADS), a thread an element. dropout: a thread four elements, one Philox call.
 #include "platform.h"
-#include "scalar.h"
 #include "values.h"
+#include "scalar.h"
 
 constexpr int THREADS = 256;
 

@@ -7,7 +7,7 @@
 #include "reduce.h"
 #include "values.h"
 
-constexpr int THREADS = 256, ROWS = THREADS / WAVE, COLUMNS = 32, COLUMN_PARTS = THREADS / COLUMNS;
+constexpr int THREADS = 256, ROWS = THREADS / WAVE, COLUMNS = 8, COLUMN_PARTS = THREADS / COLUMNS;
 
 template <int W>
 DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,

@@ -7,8 +7,8 @@
 // the end the groups' sums are added in order. DEPTH * GROUPS terms at a time are staged in shared memory.
 // Grid: ceil(N / TILE) x ceil(M / TILE).
 #include "platform.h"
-#include "scalar.h"
 #include "values.h"
+#include "scalar.h"
 
 constexpr int THREADS = 256, DEPTH = 16, BLOCKS = 128;
 

@@ -5,9 +5,11 @@
 // of them are under way, so that copies run beside the products. At 32, each wave makes the whole piece from its share of the
 // terms, and the waves' sums are added in order.
 // Grid: ceil(N / SIDE) x ceil(M / SIDE).
+// Where that is too few blocks for a long sum, as for the gradient of a weight, matmul_backward_weight_parts leaves the sums of
+// `parts` parts of the terms apart, grid ... x parts, and add_parts adds them, grid ceil((O * C + O) / THREADS_ADDING).
 #include "platform.h"
-#include "scalar.h"
 #include "values.h"
+#include "scalar.h"
 #include "fragment.h"
 #include "side.h"
 
@@ -25,38 +27,41 @@ template <int ROWS, int DEPTH, bool ALONG_TERMS>
 struct Copier {
     static constexpr int CHUNKS = (ALONG_TERMS ? DEPTH : ROWS) / WIDTH, EACH = ROWS * DEPTH / WIDTH / THREADS;
     static constexpr int STEP = THREADS / CHUNKS;  // rows of the tile between a thread's chunks
-    Matrix source;
-    int64_t i, k, rows, terms;  // of the thread's first chunk in the first stage; how many there are
-    int tile_row, chunk;
+    static_assert(STEP % 8 == 0, "the permutation of a tile's chunks repeats after 8 rows");
+    const bf16* next;               // the thread's first chunk in the coming stage
+    int64_t step, rows_left, left;  // elements between its chunks; rows i from its first on; terms k from its first on
+    int place;                      // of its first chunk in the tile
+    bool wide;
 
-    DEVICE_MEMBER Copier(Matrix from, int64_t first_row, int64_t all_rows, int64_t all_terms)
-        : source(from), rows(all_rows), terms(all_terms), tile_row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
-        i = first_row + (ALONG_TERMS ? tile_row : chunk * WIDTH);
-        k = ALONG_TERMS ? chunk * WIDTH : tile_row;
+    DEVICE_MEMBER Copier(Matrix source, int64_t first_row, int64_t rows, int64_t first_term, int64_t terms) {
+        const int tile_row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+        const int64_t i = first_row + (ALONG_TERMS ? tile_row : chunk * WIDTH);
+        const int64_t k = first_term + (ALONG_TERMS ? chunk * WIDTH : tile_row);
+        next = source.data + (ALONG_TERMS ? i * source.stride + k : k * source.stride + i);
+        step = STEP * source.stride;
+        rows_left = rows - i;
+        left = terms - k;
+        place = Tile<CHUNKS>::place(tile_row, chunk);
+        wide = is_wide(source.stride);
     }
 
-    DEVICE_MEMBER void begin(bf16* tile, int64_t stage) const {
-        if (is_wide(source.stride)) {
+    DEVICE_MEMBER void copy_stage(bf16* tile) {
+        if (wide) {
 #pragma unroll
             for (int e = 0; e < EACH; ++e) {
-                const int64_t row = row_of(e), term = term_of(e, stage);
-                const bool inside = row < rows && term < terms;
-                copy_chunk(target_of(e, tile), inside ? address_of(row, term) : source.data, inside);
+                const bool inside = rows_left > (ALONG_TERMS ? e * STEP : 0) && left > (ALONG_TERMS ? 0 : e * STEP);
+                copy_chunk(tile + place + e * STEP * CHUNKS * WIDTH, next + e * step, inside);
             }
         } else {
 #pragma unroll 1
             for (int e = 0; e < EACH; ++e) {
-                const int64_t row = row_of(e), term = term_of(e, stage), left = ALONG_TERMS ? terms - term : rows - row;
-                copy_elements(target_of(e, tile), address_of(row, term), row < rows && term < terms ? left : 0);
+                const int64_t rows = rows_left - (ALONG_TERMS ? e * STEP : 0), terms = left - (ALONG_TERMS ? 0 : e * STEP);
+                const int64_t count = rows > 0 && terms > 0 ? (ALONG_TERMS ? terms : rows) : 0;
+                copy_elements(tile + place + e * STEP * CHUNKS * WIDTH, next + e * step, count);
             }
         }
-    }
-
-    DEVICE_MEMBER int64_t row_of(int e) const { return i + (ALONG_TERMS ? e * STEP : 0); }
-    DEVICE_MEMBER int64_t term_of(int e, int64_t stage) const { return k + stage * DEPTH + (ALONG_TERMS ? 0 : e * STEP); }
-    DEVICE_MEMBER bf16* target_of(int e, bf16* tile) const { return tile + Tile<CHUNKS>::place(tile_row + e * STEP, chunk); }
-    DEVICE_MEMBER const bf16* address_of(int64_t row, int64_t term) const {
-        return source.data + (ALONG_TERMS ? row * source.stride + term : term * source.stride + row);
+        next += ALONG_TERMS ? DEPTH : step / STEP * DEPTH;
+        left -= DEPTH;
     }
 
     static DEVICE_MEMBER Fragment::Operand load(bf16* tile, int first_row, int first_term) {
@@ -89,6 +94,12 @@ struct Product {
     using CopierB = Copier<SIDE, DEPTH, B_ALONG>;
     using Sum = Fragment::Sum;
 
+    // A grid of several blocks along z cuts the terms into as many parts.
+    static DEVICE_MEMBER int64_t terms_of_part(int64_t K) {
+        const int64_t stages = (K + DEPTH - 1) / DEPTH;
+        return (stages + gridDim.z - 1) / gridDim.z * DEPTH;
+    }
+
     // Calls store(row, column, values, count) for runs of neighbours inside C, and row_store(row, sum) for the sums of A's rows
     // if it wants them.
     template <class Store, class RowStore>
@@ -97,26 +108,29 @@ struct Product {
         const Place place = place_of_block();
         const int wave = threadIdx.x / WAVE, group = wave / (PARTS * PARTS);
         const int row = wave / PARTS % PARTS * PART, column = wave % PARTS * PART;
-        const int64_t first_row = place.row * SIDE, first_column = place.column * SIDE, stages = (K + DEPTH - 1) / DEPTH;
+        const int64_t first_row = place.row * SIDE, first_column = place.column * SIDE;
+        const int64_t first_term = blockIdx.z * terms_of_part(K), end = first_term + terms_of_part(K);
+        const int64_t last_term = end < K ? end : K;
+        const int stages = last_term > first_term ? static_cast<int>((last_term - first_term + DEPTH - 1) / DEPTH) : 0;
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && column == 0 && row_store.wanted();
-        const CopierA copier_a(a, first_row, M, K);
-        const CopierB copier_b(b, first_column, N, K);
+        CopierA copier_a(a, first_row, M, first_term, last_term);
+        CopierB copier_b(b, first_column, N, first_term, last_term);
         Sum sums[SQUARES][SQUARES] = {}, row_sums[RowStore::POSSIBLE ? SQUARES : 1] = {};
-        auto begin = [&](int64_t stage) {
+        auto copy_stage = [&](int stage) {
             bf16* tile = memory + stage % STAGES * (STAGE_BYTES / 2);
             if (stage < stages) {
-                copier_a.begin(tile, stage);
-                copier_b.begin(tile + SIDE * DEPTH, stage);
+                copier_a.copy_stage(tile);
+                copier_b.copy_stage(tile + SIDE * DEPTH);
             }
             copies_commit();
         };
 #pragma unroll 1
-        for (int64_t stage = 0; stage < STAGES - 1; ++stage) begin(stage);
+        for (int stage = 0; stage < STAGES - 1; ++stage) copy_stage(stage);
 #pragma unroll 1
-        for (int64_t stage = 0; stage < stages; ++stage) {
+        for (int stage = 0; stage < stages; ++stage) {
             copies_wait<STAGES - 2>();
             __syncthreads();
-            begin(stage + STAGES - 1);
+            copy_stage(stage + STAGES - 1);
             bf16 *tile_a = memory + stage % STAGES * (STAGE_BYTES / 2), *tile_b = tile_a + SIDE * DEPTH;
 #pragma unroll
             for (int k = 0; k < TERMS; k += SQUARE) {
@@ -223,6 +237,13 @@ struct NoRowSums {
     DEVICE_MEMBER void operator()(int64_t, float) const {}
 };
 
+struct SetRowSums {
+    static constexpr bool POSSIBLE = true;
+    float* target;
+    DEVICE_MEMBER bool wanted() const { return true; }
+    DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] = sum; }
+};
+
 struct AddRowSums {
     static constexpr bool POSSIBLE = true;
     float* target;  // or null
@@ -300,4 +321,25 @@ KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* 
             if (i < count) dweight[o * C + c + i] += values[i];
     };
     multiply<false, false>({dy, O}, {x, C}, O, C, N, add, AddRowSums{dbias});
+}
+
+// parts (K, O * C + O): dweight and dbias of each part of the rows.
+KERNEL(THREADS) matmul_backward_weight_parts(float* parts, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
+    float* own = parts + blockIdx.z * (O * C + O);
+    auto set = [=](int64_t o, int64_t c, Run& values, int64_t count) {
+        for (int i = 0; i < Fragment::NEIGHBOURS; ++i)
+            if (i < count) own[o * C + c + i] = values[i];
+    };
+    multiply<false, false>({dy, O}, {x, C}, O, C, N, set, SetRowSums{own + O * C});
+}
+
+constexpr int THREADS_ADDING = 256;
+
+KERNEL(THREADS_ADDING) add_parts(float* dweight, float* dbias, const float* parts, int64_t O, int64_t C, int64_t K) {
+    const int64_t i = int64_t{blockIdx.x} * THREADS_ADDING + threadIdx.x, size = O * C + O;
+    float* target = i < O * C ? dweight + i : dbias + (i - O * C);
+    if (i >= size || (i >= O * C && !dbias)) return;
+    float sum = 0.0f;
+    for (int64_t k = 0; k < K; ++k) sum += parts[k * size + i];
+    *target += sum;
 }

@@ -1,8 +1,8 @@
 // Formulas in kernels/cpu/optimizer.cpp. adamw, round_weights: grid ceil(P / THREADS), a thread a parameter. record_step: one
 // thread.
 #include "platform.h"
-#include "scalar.h"
 #include "values.h"
+#include "scalar.h"
 
 constexpr int THREADS = 256;
 

@@ -23,7 +23,7 @@ struct ColumnFragment {
         return value;
     }
 
-    // Element (i, k) from row first_i + i and column first_k + k of a tile.
+    // Element (i, k) from row first_i + i and column first_k + k of a tile; both are multiples of 16.
     template <class Tile>
     static DEVICE_MEMBER Operand load(const Tile& tile, int first_i, int first_k) {
         constexpr int PIECE = TERMS < WIDTH ? TERMS : WIDTH;
@@ -32,7 +32,7 @@ struct ColumnFragment {
         };
         Operand operand;
         for (int k = 0; k < TERMS; k += PIECE) {
-            const bf16* place = tile.at(first_i + lane() % 16, first_k + Chip::first_term(lane()) + k);
+            const bf16* place = tile.at(first_i, lane() % 16, first_k + Chip::first_term(lane()) + k);
             const Piece piece = *reinterpret_cast<const Piece*>(place);
             for (int i = 0; i < PIECE; ++i) operand[k + i] = piece.element[i];
         }
@@ -44,7 +44,7 @@ struct ColumnFragment {
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
         Operand operand;
         for (int k = 0; k < TERMS; ++k)
-            operand[k] = tile.at(first_k + Chip::first_term(lane()) + k, first_i + lane() % 16)->bits;
+            operand[k] = tile.at(first_k, Chip::first_term(lane()) + k, first_i + lane() % 16)->bits;
         return operand;
     }
 
@@ -52,7 +52,7 @@ struct ColumnFragment {
     static DEVICE_MEMBER Operand pack(const Sum& sum, bf16* scratch) {
         const Tile<2> tile = {scratch};
         wave_barrier();
-        for (int i = 0; i < SIZE; ++i) narrow(*tile.at(row(i), lane() % 16), sum.value[i]);
+        for (int i = 0; i < SIZE; ++i) narrow(*tile.at(0, row(i), lane() % 16), sum.value[i]);
         wave_barrier();
         return load(tile, 0, 0);
     }

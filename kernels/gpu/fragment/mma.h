@@ -27,10 +27,10 @@ struct Fragment {
         return op(value, wave_exchange(value, 2));
     }
 
-    // Element (i, k) from row first_i + i and column first_k + k of a tile.
+    // Element (i, k) from row first_i + i and column first_k + k of a tile; both are multiples of 16.
     template <class Tile>
     static DEVICE_MEMBER Operand load(const Tile& tile, int first_i, int first_k) {
-        const bf16* chunk = tile.chunk(first_i + lane() % 16, first_k + lane() / 16 * 8);
+        const bf16* chunk = tile.at(first_i, lane() % 16, first_k + lane() / 16 * 8);
         Operand operand;
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])
@@ -41,7 +41,7 @@ struct Fragment {
     // Element (i, k) from row first_k + k and column first_i + i of a tile.
     template <class Tile>
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
-        const bf16* chunk = tile.chunk(first_k + lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8);
+        const bf16* chunk = tile.at(first_k, lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8);
         Operand operand;
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])

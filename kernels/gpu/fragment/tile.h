@@ -13,8 +13,12 @@ struct Tile {
         constexpr int ROWS_OF_A_LINE = CHUNKS < 8 ? 8 / CHUNKS : 1, MASK = CHUNKS < 8 ? CHUNKS - 1 : 7;
         return (row * CHUNKS + (chunk ^ (row / ROWS_OF_A_LINE & MASK))) * WIDTH;
     }
-    DEVICE_MEMBER bf16* chunk(int row, int column) const { return data + place(row, column / WIDTH); }
-    DEVICE_MEMBER bf16* at(int row, int column) const { return chunk(row, column) + column % WIDTH; }
+
+    // The element at (first_row + row, column), first_row a multiple of 16, after which the permutation repeats: what
+    // depends on the lane is then the same for all squares of a tile.
+    DEVICE_MEMBER bf16* at(int first_row, int row, int column) const {
+        return data + first_row * CHUNKS * WIDTH + place(row, column / WIDTH) + column % WIDTH;
+    }
 };
 
 // Copies the first `count` elements of a chunk, and zeros for the others.

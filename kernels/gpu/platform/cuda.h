@@ -10,6 +10,10 @@ DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, cho
 // Orders the shared memory of a wave's lanes; lanes that a kernel has returned from do not take part.
 DEVICE void wave_barrier() { __syncwarp(); }
 
+// e^x and 1 / x by the chip's own instructions: see scalar.h.
+DEVICE float quick_exp(float x) { return __expf(x); }
+DEVICE float quick_reciprocal(float x) { return __fdividef(1.0f, x); }
+
 // Two bf16, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) {
 #if __CUDA_ARCH__ >= 800

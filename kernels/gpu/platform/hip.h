@@ -14,6 +14,10 @@ DEVICE void wave_barrier() {
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
+// e^x and 1 / x by the chip's own instructions: see scalar.h.
+DEVICE float quick_exp(float x) { return __expf(x); }
+DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
+
 // Two bf16, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
 
