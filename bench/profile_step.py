@@ -41,12 +41,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gbs", type=float, default=float("inf"))
     parser.add_argument("--tflops", type=float, default=float("inf"))
+    parser.add_argument("--shapes", action="store_true", help="a row for each shape of an op")
     arguments = parser.parse_args()
     device = open_device(arguments.device, arguments.threads)
-    sizes = SIZES if device.backend == "cpu" else GPU_SIZES
-    trainer, batches = make_trainer(sizes[arguments.size], device, arguments.precision)
+    shapes = SIZES if device.backend == "cpu" else GPU_SIZES
+    trainer, batches = make_trainer(shapes[arguments.size], device, arguments.precision)
     trainer.step(1, batches)
-    print(f"{'op':28s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
+    print(f"{'op':50s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
     total = 0.0
     for plan in trainer.training_plans:
         rows, known = defaultdict(lambda: [0, 0.0, 0, 0]), {}
@@ -54,15 +55,16 @@ def main() -> None:
             shape = launch.op.name, tuple(launch.sizes.values()), tuple(tensor is None for tensor in launch.tensors)
             if shape not in known:
                 known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)
-            row = rows[launch.op.name]
+            sizes = " ".join(f"{name}{size}" for name, size in launch.sizes.items())
+            row = rows[f"{launch.op.name} {sizes}" if arguments.shapes else launch.op.name]
             for place, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
                 row[place] += value
         for name, (calls, seconds, operations, moved) in sorted(rows.items(), key=lambda item: -item[1][1]):
             floor = max(moved / arguments.gbs / 1e9, operations / arguments.tflops / 1e12)
             rates = f"{operations / seconds / 1e9:10.0f}{moved / seconds / 1e9:8.0f}{floor * 1e3:9.3f}"
-            print(f"{name:28s}{calls:6d}{seconds * 1e3:9.3f}{rates}")
+            print(f"{name:50s}{calls:6d}{seconds * 1e3:9.3f}{rates}")
             total += seconds
-    print(f"{'sum':34s}{total * 1e3:9.3f}")
+    print(f"{'sum':56s}{total * 1e3:9.3f}")
 
 
 if __name__ == "__main__":

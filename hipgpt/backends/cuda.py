@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.backends.device import DeviceAbsent
-from hipgpt.backends.gpu import OutOfMemory
+from hipgpt.backends.gpu import Grid, OutOfMemory
 from hipgpt.errors import UserError
 
 try:
@@ -46,7 +46,7 @@ class CudaDriver:
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        self.arch = f"sm_{major}{minor}"
+        self.arch = f"sm_{major}{minor}" + "a" * ((major, minor) == (9, 0))  # a: with wgmma, which no later chip has
         self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
         self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
         self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
@@ -57,8 +57,12 @@ class CudaDriver:
     def load(self, image: bytes) -> Any:
         return _checked(driver.cuModuleLoadData(image), "cuModuleLoadData")
 
-    def function(self, module: Any, name: str) -> Any:
-        return _checked(driver.cuModuleGetFunction(module, name.encode()), f"cuModuleGetFunction({name})")
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
+        function = _checked(driver.cuModuleGetFunction(module, name.encode()), f"cuModuleGetFunction({name})")
+        if shared_bytes:
+            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})")
+        return function
 
     def allocate(self, size_bytes: int) -> int:
         status, address = driver.cuMemAlloc(size_bytes)
@@ -79,11 +83,12 @@ class CudaDriver:
         _checked(driver.cuMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "cuMemcpyDtoHAsync")
         _checked(driver.cuStreamSynchronize(self._stream), "cuStreamSynchronize")
 
-    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         where = f"cuLaunchKernel (grid {grid}, {threads} threads)"
         place = ctypes.addressof(pointers)
-        _checked(driver.cuLaunchKernel(function, *grid, threads, 1, 1, 0, self._stream, place, 0), where)
+        launched = driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
+        _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

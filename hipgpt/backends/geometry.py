@@ -7,9 +7,9 @@ Sizes = Mapping[str, int]
 Shape = tuple[tuple[int, int, int], int]  # blocks along x, y and z, threads of a block
 Geometry = Callable[[Sizes, int], Shape]  # of a call's sizes and the width of a wave
 
-DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS = 4, 128, 32, 8, 256
+DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS, WIDTH = 4, 128, 32, 8, 256, 8
 MATMUL_TILES, MATMUL_BLOCKS = (128, 64, 32, 16), 128
-FRAGMENT_WAVES, FRAGMENT_ROWS = 4, 64
+FRAGMENT_WAVES, FRAGMENT_ROWS, PIECE_SIDES = 4, 64, (128, 64, 32)
 
 
 def _ceil(count: int, size: int) -> int:
@@ -73,7 +73,7 @@ SIMT: Mapping[str, Geometry] = {
     "matmul_relu_backward_input": _tiles("C", "N"),
     "matmul_backward_weight": _tiles("C", "O"),
     "attention_forward": _blocks(_attention_tiles),
-    "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS)),
+    "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
     "attention_decode": lambda s, wave: ((_ceil(s["B"] * s["H"], DECODE_WAVES), 1, 1), DECODE_WAVES * wave),
     "dropout": _elements("N", each=4),
@@ -96,7 +96,7 @@ def _matmul_fragments(side: int) -> Mapping[str, Geometry]:
     return geometry | {"matmul_backward_weight": _pieces("C", "O", side)}
 
 
-MATMUL_FRAGMENTS = {side: _matmul_fragments(side) for side in (128, 64, 32)}
+MATMUL_FRAGMENTS = {side: _matmul_fragments(side) for side in PIECE_SIDES}
 ATTENTION_FRAGMENTS: Mapping[str, Geometry] = {
     "attention_forward": _fragment_heads(1),
     "attention_backward": _fragment_heads(2),

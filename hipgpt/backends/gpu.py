@@ -9,7 +9,7 @@ import numpy as np
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
 from hipgpt.backends.geometry import adding_parts
-from hipgpt.backends.variants import Variant, find_variant, has_fragments
+from hipgpt.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.plan import Launch
@@ -23,10 +23,12 @@ HEADERS = {
     "common.h": GPU / "platform" / "common.h",
     "tile.h": GPU / "fragment" / "tile.h",
     "columns.h": GPU / "fragment" / "columns.h",
+    "pieces.h": GPU / "product" / "pieces.h",
 }
 
 
-Call = tuple[Any, tuple[int, int, int], int, list[Any]]  # function, grid, threads, C arguments
+Grid = tuple[int, int, int]
+Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
 
 
 class OutOfMemory(Exception):
@@ -48,12 +50,12 @@ class Driver(Protocol):
 
     def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes: ...
     def load(self, image: bytes) -> Any: ...
-    def function(self, module: Any, name: str) -> Any: ...
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any: ...
     def allocate(self, size_bytes: int) -> int: ...
     def free(self, address: int) -> None: ...
     def upload(self, address: int, values: np.ndarray) -> None: ...
     def download(self, values: np.ndarray, address: int) -> None: ...
-    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None: ...
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None: ...
     def capture(self, record: Callable[[], None]) -> Callable[[], None]: ...
 
 
@@ -73,7 +75,7 @@ class GpuDevice:
 
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
-        self.act_dtypes = (DType.BF16, DType.F32) if has_fragments(driver.arch) else (DType.F32, DType.BF16)
+        self.act_dtypes = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
         self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
@@ -120,17 +122,18 @@ class GpuDevice:
         tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
         dimensions = [ctypes.c_int64(sizes[name]) for name in op.dimensions]
         scalars = [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
+        shared = variant.shared_bytes
         if (parts := variant.parts(op, sizes)) == 1:
-            return [(self._driver.function(module, op.name), grid, threads, [*tensors, *dimensions, *scalars])]
-        # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_fragments.hip
-        targets, inputs = tensors[:2], tensors[2:]
+            function = self._driver.function(module, op.name, shared)
+            return [(function, grid, threads, shared, [*tensors, *dimensions, *scalars])]
+        # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_units.hip
+        targets, inputs, outer = tensors[:2], tensors[2:], dimensions[:2]
         place = ctypes.c_void_p(self._reserve(4 * parts * sizes["O"] * (sizes["C"] + 1)))
-        multiply = self._driver.function(module, f"{op.name}_parts"), (*grid[:2], parts), threads
-        add = self._driver.function(module, "add_parts"), *adding_parts(sizes)
-        outer = dimensions[:2]
+        multiply, add = self._driver.function(module, f"{op.name}_parts", shared), self._driver.function(module, "add_parts")
+        adding_grid, adding_threads = adding_parts(sizes)
         return [
-            (*multiply, [place, *inputs, *dimensions]),
-            (*add, [*targets, place, *outer, ctypes.c_int64(parts)]),
+            (multiply, (*grid[:2], parts), threads, shared, [place, *inputs, *dimensions]),
+            (add, adding_grid, adding_threads, 0, [*targets, place, *outer, ctypes.c_int64(parts)]),
         ]
 
     def _reserve(self, size_bytes: int) -> int:
@@ -140,7 +143,7 @@ class GpuDevice:
         return self._workspaces[-1][0]
 
     def _module(self, variant: Variant, op: Op, act: DType) -> Any:
-        key = variant.source_of(op), variant.side, act
+        key = variant.source_of(op), variant.side, *variant.headers.values(), act
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
@@ -150,8 +153,7 @@ def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> byte
     """Return the code object of the .hip file that serves an op on the driver's device, from the cache or compiled now."""
     source = KERNELS / variant.source_of(op)
     paths = HEADERS | {"platform.h": GPU / "platform" / f"{driver.backend}.h", "act.h": GPU / "act" / f"{act.label}.h"}
-    if variant.fragment:
-        paths["fragment.h"] = GPU / "fragment" / variant.fragment
+    paths |= {name: GPU / path for name, path in variant.headers.items()}
     headers = {name: path.read_text() for name, path in paths.items()}
     if variant.side:
         headers["side.h"] = f"constexpr int SIDE = {variant.side};\n"

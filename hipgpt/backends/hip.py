@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.backends.device import DeviceAbsent
-from hipgpt.backends.gpu import OutOfMemory
+from hipgpt.backends.gpu import Grid, OutOfMemory
 from hipgpt.errors import UserError
 
 try:
@@ -55,7 +55,7 @@ class HipDriver:
     def load(self, image: bytes) -> Any:
         return _checked(hip.hipModuleLoadData(image), "hipModuleLoadData"), image  # HIP may read the image later
 
-    def function(self, module: Any, name: str) -> Any:
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
         return _checked(hip.hipModuleGetFunction(module[0], name.encode()), f"hipModuleGetFunction({name})")
 
     def allocate(self, size_bytes: int) -> int:
@@ -77,14 +77,14 @@ class HipDriver:
         _checked(hip.hipMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "hipMemcpyDtoHAsync")
         _checked(hip.hipStreamSynchronize(self._stream), "hipStreamSynchronize")
 
-    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any]) -> None:
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         """Raises TypeError unless arguments are ctypes values: hip-python would pack an int as a pointer of 8 bytes."""
         where = f"hipModuleLaunchKernel (grid {grid}, {threads} threads)"
         for argument in arguments:
             if type(argument) not in PASSED_BY_VALUE:
                 raise TypeError(f"{where}: got {argument!r}, expected one of {PASSED_BY_VALUE}")
         packed = tuple(arguments)
-        launched = hip.hipModuleLaunchKernel(function, *grid, threads, 1, 1, 0, self._stream, None, packed)
+        launched = hip.hipModuleLaunchKernel(function, *grid, threads, 1, 1, shared_bytes, self._stream, None, packed)
         _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:

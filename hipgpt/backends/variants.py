@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hipgpt.backends.geometry import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT, Geometry, Sizes
 from hipgpt.op import Op
 from hipgpt.tensor import DType
 
 ANY = r".*"
-SM80_UP = r"sm_([89]|1\d)\d"
+SM80_UP = r"sm_([89]|1\d)\da?"
+HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx11\d\d"
 RDNA4 = r"gfx12\d\d"
@@ -33,8 +34,9 @@ class Variant:
     """A row: patterns of op, architecture and activation dtype; what serves them.
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
-    fragment: the header of kernels/gpu/fragment that the source includes as fragment.h; side: what it finds as SIDE in
-    side.h; suits: which sizes that is for; parts: into how many parts its sums are cut, which are added by `add_parts`.
+    headers: what the source includes by these names, files in kernels/gpu; side: what it finds as SIDE in side.h.
+    suits: which sizes that is for; parts: into how many parts its sums are cut, which `add_parts` adds; shared_bytes: of
+    shared memory, beyond what the source declares.
     """
 
     op: str
@@ -42,10 +44,11 @@ class Variant:
     dtype: str
     source: str
     geometry: Mapping[str, Geometry] | None = None
-    fragment: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     side: int | None = None
     suits: Callable[[Op, Sizes], bool] = always
     parts: Callable[[Op, Sizes], int] = whole
+    shared_bytes: int = 0
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
@@ -55,7 +58,7 @@ class Variant:
         return self.source.format(family=op.family)
 
 
-def _product(arch: str, fragment: str, side: int) -> Variant:
+def _product(arch: str, headers: Mapping[str, str], side: int, shared_bytes: int = 0) -> Variant:
     geometry = MATMUL_FRAGMENTS[side]
 
     def pieces(op: Op, sizes: Sizes) -> int:
@@ -80,29 +83,32 @@ def _product(arch: str, fragment: str, side: int) -> Variant:
 
         return min(range(1, most_parts(op, sizes) + 1), key=time)
 
-    source = "gpu/matmul_fragments.hip"
-    return Variant(r"matmul_.*", arch, "bf16", source, geometry, fragment, side, gives_enough_blocks, parts)
+    names, source = r"matmul_.*", "gpu/matmul_units.hip"
+    return Variant(names, arch, "bf16", source, geometry, headers, side, gives_enough_blocks, parts, shared_bytes)
 
 
 def _attention(arch: str, fragment: str, channels: int) -> Variant:
     def holds_a_head(op: Op, sizes: Sizes) -> bool:
         return sizes["D"] <= channels
 
-    names, source = r"attention_(forward|backward)", "gpu/attention_fragments.hip"
-    return Variant(names, arch, "bf16", source, ATTENTION_FRAGMENTS, fragment, channels, holds_a_head)
+    names, source = r"attention_(forward|backward)", "gpu/attention_units.hip"
+    headers = {"fragment.h": fragment}
+    return Variant(names, arch, "bf16", source, ATTENTION_FRAGMENTS, headers, channels, holds_a_head)
 
 
 def _fragments(arch: str, fragment: str) -> list[Variant]:
-    products = [_product(arch, fragment, side) for side in PIECES]
+    headers = {"product.h": "product/fragments.h", "fragment.h": fragment}
+    products = [_product(arch, headers, side) for side in PIECES]
     return products + [_attention(arch, fragment, channels) for channels in CHANNELS]
 
 
 VARIANTS = (
     Variant(op=ANY, arch="cpu", dtype="f32", source="cpu/{family}.cpp"),
-    *_fragments(SM80_UP, "mma.h"),
-    *_fragments(CDNA2_UP, "mfma.h"),
-    *_fragments(RDNA3, "wmma_gfx11.h"),
-    *_fragments(RDNA4, "wmma_gfx12.h"),
+    _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, shared_bytes=96 << 10),
+    *_fragments(SM80_UP, "fragment/mma.h"),
+    *_fragments(CDNA2_UP, "fragment/mfma.h"),
+    *_fragments(RDNA3, "fragment/wmma_gfx11.h"),
+    *_fragments(RDNA4, "fragment/wmma_gfx12.h"),
     Variant(op=ANY, arch=r"(?!cpu).*", dtype="f32|bf16", source="gpu/{family}.hip", geometry=SIMT),
 )
 
@@ -121,10 +127,10 @@ def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     for size in (1, 48, 96, 1 << 10, 1 << 14):
         sizes = dict.fromkeys(op.dimensions, size) | {"D": min(size, 128)}
         variant = find_variant(op, arch, act, sizes)
-        found[variant.source, variant.side] = variant
+        found[variant.source, variant.side, *variant.headers.values()] = variant
     return list(found.values())
 
 
-def has_fragments(arch: str) -> bool:
-    """Return whether an architecture has matrix units that a fragment drives."""
-    return any(variant.fragment and re.fullmatch(variant.arch, arch) for variant in VARIANTS)
+def has_matrix_units(arch: str) -> bool:
+    """Return whether an architecture has matrix units for bf16 that some variant drives."""
+    return any(variant.headers and re.fullmatch(variant.arch, arch) for variant in VARIANTS)

@@ -7,7 +7,7 @@
 // Backward, the first half of the blocks owns queries and makes dq, the second owns keys and makes dk and dv: nothing is
 // added by two blocks. Grid: B*H*ceil(S / TILE), twice that backward.
 //
-// Delta: a thread owns a row. Grid ceil(B*H*S / THREADS). Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
+// Delta: a thread takes WIDTH channels of a row; grid ceil(B*H*S / rows of a block). Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
 #include "platform.h"
 #include "reduce.h"
 #include "values.h"
@@ -196,20 +196,23 @@ KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta,
 }
 
 KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
-    const int64_t row = int64_t{blockIdx.x} * THREADS + threadIdx.x, h = row % H, position = row / H;
-    if (row >= B * H * S) return;
-    const act *gradients = dy + row * D, *values = y + row * D;
-    float sum = 0.0f, left[WIDTH], right[WIDTH];
-    if (is_wide(D)) {
-        for (int64_t d = 0; d < D; d += WIDTH) {
-            load(left, gradients + d);
-            load(right, values + d);
-            for (int i = 0; i < WIDTH; ++i) sum += left[i] * right[i];
-        }
-    } else {
-        for (int64_t d = 0; d < D; ++d) sum += widen(gradients[d]) * widen(values[d]);
+    __shared__ float products[THREADS];
+    const int runs = static_cast<int>((D + WIDTH - 1) / WIDTH), rows = THREADS / runs, run = threadIdx.x % runs;
+    const int64_t first = int64_t{blockIdx.x} * rows, row = first + threadIdx.x / runs, d = run * WIDTH;
+    float product = 0.0f;
+    if (threadIdx.x < rows * runs && row < B * H * S) {
+        float left[WIDTH], right[WIDTH];
+        load_some(left, dy + row * D + d, D - d, is_wide(D));
+        load_some(right, y + row * D + d, D - d, is_wide(D));
+        for (int i = 0; i < WIDTH; ++i) product += left[i] * right[i];
     }
-    delta[(position / S * H + h) * S + position % S] = sum;
+    products[threadIdx.x] = product;
+    __syncthreads();
+    const int64_t own = first + threadIdx.x, position = own / H;
+    if (threadIdx.x >= rows || own >= B * H * S) return;
+    float sum = 0.0f;
+    for (int i = 0; i < runs; ++i) sum += products[threadIdx.x * runs + i];
+    delta[(position / S * H + own % H) * S + position % S] = sum;
 }
 
 constexpr int WAVES = 4, WAVE_CHANNELS = 128 / WAVE;

@@ -48,3 +48,16 @@ DEVICE void store(bf16* target, const float (&values)[WIDTH]) {
     for (int i = 0; i < 4; ++i) words.word[i] = bf16_pair(values[2 * i], values[2 * i + 1]);
     *reinterpret_cast<Words*>(target) = words;
 }
+
+// WIDTH neighbours, of which the first `count` are inside; aligned: at an address as `load` and `store` want it.
+template <class T>
+DEVICE void load_some(float (&values)[WIDTH], const T* source, int64_t count, bool aligned) {
+    if (aligned && count >= WIDTH) return load(values, source);
+    for (int i = 0; i < WIDTH; ++i) values[i] = i < count ? widen(source[i]) : 0.0f;
+}
+template <class T>
+DEVICE void store_some(T* target, const float (&values)[WIDTH], int64_t count, bool aligned) {
+    if (aligned && count >= WIDTH) return store(target, values);
+    for (int i = 0; i < WIDTH; ++i)
+        if (i < count) narrow(target[i], values[i]);
+}

@@ -7,7 +7,7 @@
 
 template <class Chip>
 struct ColumnFragment {
-    static constexpr int SIZE = Chip::SIZE, NEIGHBOURS = 1, SLOTS = SIZE, TERMS = Chip::TERMS;
+    static constexpr int SIZE = Chip::SIZE, SLOTS = SIZE, TERMS = Chip::TERMS;
     using Operand = typename Chip::Operand;
     using Sum = typename Chip::Sum;
 

@@ -4,8 +4,8 @@
 #include "tile.h"
 
 struct Fragment {
-    // A lane holds SIZE values of a sum, in groups of NEIGHBOURS of one row, in SLOTS rows in all.
-    static constexpr int SIZE = 8, NEIGHBOURS = 2, SLOTS = 2;
+    // A lane holds SIZE values of a sum, in SLOTS rows.
+    static constexpr int SIZE = 8, SLOTS = 2;
 
     // 16 rows i by 16 terms k, as four squares of 8 x 8: (0, 0), (8, 0), (0, 8), (8, 8).
     struct Operand {

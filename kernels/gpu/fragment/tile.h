@@ -7,6 +7,7 @@
 template <int CHUNKS>
 struct Tile {
     static_assert((CHUNKS & (CHUNKS - 1)) == 0, "");
+    static constexpr int ROW = CHUNKS * WIDTH;  // elements
     bf16* data;
 
     static DEVICE_MEMBER int place(int row, int chunk) {
@@ -17,7 +18,7 @@ struct Tile {
     // The element at (first_row + row, column), first_row a multiple of 16, after which the permutation repeats: what
     // depends on the lane is then the same for all squares of a tile.
     DEVICE_MEMBER bf16* at(int first_row, int row, int column) const {
-        return data + first_row * CHUNKS * WIDTH + place(row, column / WIDTH) + column % WIDTH;
+        return data + first_row * ROW + place(row, column / WIDTH) + column % WIDTH;
     }
 };
 
