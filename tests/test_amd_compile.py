@@ -65,15 +65,16 @@ def usage(arch: str) -> dict[str, dict[str, dict[str, str]]]:
 @needs_clang
 @every_amd_gpu
 def test_every_op_compiles_without_a_warning_for_amd(arch):
-    assert {kernel for found in usage(arch).values() for kernel in found} == set(CATALOGUE)
+    kernels = {kernel for found in usage(arch).values() for kernel in found}
+    assert kernels - {"matmul_backward_weight_parts", "add_parts"} == set(CATALOGUE)
 
 
 @needs_clang
 @every_amd_gpu
 def test_products_use_the_matrix_units_where_there_are_any(arch):
-    fragments = {name for name in builds(arch) if "fragments" in name}
-    expected = {f"{family}_fragments.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
-    assert fragments == (set() if arch == "gfx1030" else expected)
+    units = {name for name in builds(arch) if "units" in name}
+    expected = {f"{family}_units.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
+    assert units == (set() if arch == "gfx1030" else expected)
 
 
 @needs_clang
@@ -83,7 +84,7 @@ def test_hot_kernels_keep_their_values_in_registers_on_amd(arch):
         (build, kernel): found
         for build, kernels in usage(arch).items()
         for kernel, found in kernels.items()
-        if CATALOGUE[kernel].family in HOT
+        if build.startswith(HOT)
         and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill"))
     }
     assert not spilled

@@ -14,7 +14,7 @@ BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of i
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
 GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"f32": "float", "i32": "int32_t"}
-ACT = {"cpp": "float", "hip": "act", "fragments": "act"}
+ACT = {"cpp": "float", "hip": "act", "units": "act"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "bpe.cpp": {
     "bpe_counter_new", "bpe_counter_free", "bpe_counter_add", "bpe_counter_train",
     "bpe_encoder_new", "bpe_encoder_free", "bpe_encoder_encode",
@@ -61,14 +61,14 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-FRAGMENTS = [function for function in GPU_KERNELS if function.source.endswith("_fragments.hip")]
+UNITS = [function for function in GPU_KERNELS if function.source.endswith("_units.hip")]
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in FRAGMENTS], "{}.hip"),
-    "fragments": (FRAGMENTS, "{}_fragments.hip"),
+    "hip": ([function for function in GPU_KERNELS if function not in UNITS], "{}.hip"),
+    "units": (UNITS, "{}_units.hip"),
 }
-SERVED_BY_FRAGMENTS = set(MATMUL_FRAGMENTS[128]) | set(ATTENTION_FRAGMENTS)
+SERVED_BY_UNITS = set(MATMUL_FRAGMENTS[128]) | set(ATTENTION_FRAGMENTS)
 
 
 def kernel_of(op: Op, place: str) -> Function:
@@ -88,7 +88,7 @@ every_kernel = pytest.mark.parametrize(
         pytest.param(op, place, id=f"{place}-{op.name}")
         for place in PLACES
         for op in CATALOGUE.values()
-        if place != "fragments" or op.name in SERVED_BY_FRAGMENTS
+        if place != "units" or op.name in SERVED_BY_UNITS
     ],
 )
 
@@ -131,7 +131,15 @@ def test_whatever_is_exported_and_no_op_is_known():
 
 def test_gpu_kernels_are_all_ops_and_have_a_geometry():
     assert {function.name for function in PLACES["hip"][0]} == set(SIMT) == set(CATALOGUE)
-    assert {function.name for function in FRAGMENTS} == SERVED_BY_FRAGMENTS
+    assert {function.name for function in UNITS} == SERVED_BY_UNITS | {"matmul_backward_weight_parts", "add_parts"}
+
+
+def test_gpu_kernels_wait_for_the_one_before():
+    for path in sorted((KERNELS / "gpu").glob("*.hip")):
+        text = path.read_text()
+        first_lines = re.findall(r"^KERNEL\([^()]*\) \w+\([^()]*\) \{\n(.*)$", text, re.MULTILINE)
+        assert len(first_lines) == text.count("KERNEL("), path.name
+        assert set(first_lines) == {"    after_previous_kernel();"}, path.name
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -16,8 +16,9 @@ RDNA3 = r"gfx11\d\d"
 RDNA4 = r"gfx12\d\d"
 # side of a product's piece: how many of them make it worth taking, and how many blocks a large GPU runs at a time
 PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
+HOPPER_PIECES = 96  # of 128 by wgmma
 # of a sum that is cut into parts: terms of each at least; their number; what writing and adding one costs, as terms
-PART_TERMS, MOST_PARTS, PART_COST = 256, 16, 400
+PART_TERMS, MOST_PARTS, PART_COST = 256, 32, 400
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -58,7 +59,7 @@ class Variant:
         return self.source.format(family=op.family)
 
 
-def _product(arch: str, headers: Mapping[str, str], side: int, shared_bytes: int = 0) -> Variant:
+def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shared_bytes: int = 0) -> Variant:
     geometry = MATMUL_FRAGMENTS[side]
 
     def pieces(op: Op, sizes: Sizes) -> int:
@@ -71,7 +72,7 @@ def _product(arch: str, headers: Mapping[str, str], side: int, shared_bytes: int
         return min(max(1, sizes["N"] // PART_TERMS), MOST_PARTS)
 
     def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
-        return pieces(op, sizes) * most_parts(op, sizes) >= PIECES[side]
+        return pieces(op, sizes) * most_parts(op, sizes) >= enough
 
     def parts(op: Op, sizes: Sizes) -> int:
         """Return the number of parts that takes the least time, RESIDENT blocks at a time; of equals the fewest."""
@@ -98,13 +99,13 @@ def _attention(arch: str, fragment: str, channels: int) -> Variant:
 
 def _fragments(arch: str, fragment: str) -> list[Variant]:
     headers = {"product.h": "product/fragments.h", "fragment.h": fragment}
-    products = [_product(arch, headers, side) for side in PIECES]
+    products = [_product(arch, headers, side, enough) for side, enough in PIECES.items()]
     return products + [_attention(arch, fragment, channels) for channels in CHANNELS]
 
 
 VARIANTS = (
     Variant(op=ANY, arch="cpu", dtype="f32", source="cpu/{family}.cpp"),
-    _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, shared_bytes=96 << 10),
+    _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),
     *_fragments(SM80_UP, "fragment/mma.h"),
     *_fragments(CDNA2_UP, "fragment/mfma.h"),
     *_fragments(RDNA3, "fragment/wmma_gfx11.h"),

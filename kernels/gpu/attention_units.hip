@@ -12,7 +12,7 @@
 #include "side.h"
 
 constexpr int WAVES = 4, THREADS = WAVES * WAVE, SQUARE = 16, OWN = WAVES * SQUARE, MEMORY_BYTES = 32 << 10;
-constexpr float MASKED = -1e30f;
+constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
 
 using Operand = Fragment::Operand;
 using Sum = Fragment::Sum;
@@ -44,26 +44,30 @@ struct Head {
         for (int c = 0; c < SQUARES; ++c) own[c] = Fragment::load(Rows{tile}, threadIdx.x / WAVE * SQUARE, c * SQUARE);
     }
 
-    // products = own rows . rows of a tile
-    static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Operand (&own)[SQUARES], bf16* tile) {
+    // products = own rows . rows of a tile, for squares first <= j < last of these
+    static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Operand (&own)[SQUARES], bf16* tile, int first,
+                                       int last) {
 #pragma unroll
         for (int j = 0; j < OTHERS / SQUARE; ++j) {
             products[j] = {};
+            if (first <= j && j < last)
 #pragma unroll
-            for (int c = 0; c < SQUARES; ++c)
-                Fragment::multiply(products[j], own[c], Fragment::load(Rows{tile}, j * SQUARE, c * SQUARE));
+                for (int c = 0; c < SQUARES; ++c)
+                    Fragment::multiply(products[j], own[c], Fragment::load(Rows{tile}, j * SQUARE, c * SQUARE));
         }
     }
 
-    // sums += weights . rows of a tile, the weights rounded to bf16
-    static DEVICE_MEMBER void mix(Sum (&sums)[SQUARES], const Sum (&weights)[OTHERS / SQUARE], bf16* tile, bf16* scratch) {
+    // sums += weights . rows of a tile, the weights rounded to bf16, for squares first <= j < last of these
+    static DEVICE_MEMBER void mix(Sum (&sums)[SQUARES], const Sum (&weights)[OTHERS / SQUARE], bf16* tile, bf16* scratch, int first,
+                                  int last) {
 #pragma unroll
-        for (int j = 0; j < OTHERS / SQUARE; ++j) {
-            const Operand left = Fragment::pack(weights[j], scratch);
+        for (int j = 0; j < OTHERS / SQUARE; ++j)
+            if (first <= j && j < last) {
+                const Operand left = Fragment::pack(weights[j], scratch);
 #pragma unroll
-            for (int c = 0; c < SQUARES; ++c)
-                Fragment::multiply(sums[c], left, Fragment::load_transposed(Rows{tile}, c * SQUARE, j * SQUARE));
-        }
+                for (int c = 0; c < SQUARES; ++c)
+                    Fragment::multiply(sums[c], left, Fragment::load_transposed(Rows{tile}, c * SQUARE, j * SQUARE));
+            }
     }
 
     // The wave's own rows to a target, those before S.
@@ -80,6 +84,12 @@ struct Head {
     }
 };
 
+// How many squares of rows from `at` on lie before `end`, at most all of a tile's.
+DEVICE int squares_before(int64_t end, int64_t at) {
+    const int64_t squares = (end - at + SQUARE - 1) / SQUARE;
+    return squares < Head::OTHERS / SQUARE ? static_cast<int>(squares) : Head::OTHERS / SQUARE;
+}
+
 DEVICE float maximum_across(float value) {
     return Fragment::across_row(value, [](float a, float b) { return fmaxf(a, b); });
 }
@@ -93,8 +103,8 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         const int64_t heads = B * H, tiles = (S + OWN - 1) / OWN, head = blockIdx.x % heads, b = head / H, h = head % H;
     const int64_t first = (tiles - 1 - blockIdx.x / heads) * OWN, stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
-    const float scale = 1.0f / sqrtf(static_cast<float>(D));
-    const int64_t own_row = first + threadIdx.x / WAVE * SQUARE;
+    const float scale = LOG2_E / sqrtf(static_cast<float>(D));  // of scores as powers of 2
+    const int64_t own_row = first + threadIdx.x / WAVE * SQUARE, own_end = own_row + SQUARE < S ? own_row + SQUARE : S;
     bf16 *keys = memory, *values = memory + Head::TILE;
     Operand queries[Head::SQUARES];
     Head::copy<OWN>(memory, q, stride, first, S, D);
@@ -118,7 +128,8 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         __syncthreads();
         Head::copy<Head::OTHERS>(values, v, stride, at, S, D);
         copies_commit();
-        Head::multiply(scores, queries, keys);
+        const int squares = squares_before(own_row < S ? own_end : 0, at);  // none in a wave beyond the sequence
+        Head::multiply(scores, queries, keys, 0, squares);
         float raised[Fragment::SLOTS], added[Fragment::SLOTS] = {}, shrink[Fragment::SLOTS];
         for (int slot = 0; slot < Fragment::SLOTS; ++slot) raised[slot] = MASKED;
         if (at + Head::OTHERS > first) {  // else every query sees every key of the tile
@@ -137,14 +148,14 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
 #pragma unroll
         for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
             raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]) * scale);
-            shrink[slot] = exp_of(maximum[slot] - raised[slot]);
+            shrink[slot] = quick_exp2(maximum[slot] - raised[slot]);
             maximum[slot] = raised[slot];
         }
 #pragma unroll
         for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
 #pragma unroll
             for (int e = 0; e < Fragment::SIZE; ++e) {
-                const float weight = exp_of(scores[j].value[e] * scale - raised[Fragment::slot(e)]);
+                const float weight = quick_exp2(scores[j].value[e] * scale - raised[Fragment::slot(e)]);
                 scores[j].value[e] = weight;
                 added[Fragment::slot(e)] += weight;
             }
@@ -158,13 +169,13 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         __syncthreads();
         if (at + Head::OTHERS < end) Head::copy<Head::OTHERS>(keys, k, stride, at + Head::OTHERS, S, D);
         copies_commit();
-        Head::mix(mixed, scores, values, scratch);
+        Head::mix(mixed, scores, values, scratch, 0, squares);
     }
     float factor[Fragment::SLOTS];
     for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
         const int64_t row = own_row + Fragment::row(slot);
         factor[slot] = 1.0f / sum[slot];
-        if (Fragment::column(0) == 0 && row < S) logsumexp[head * S + row] = maximum[slot] + logf(sum[slot]);
+        if (Fragment::column(0) == 0 && row < S) logsumexp[head * S + row] = maximum[slot] / LOG2_E + logf(sum[slot]);
     }
     Head::write(y + b * S * H * D + h * D, mixed, factor, H * D, first, S, D);
 }
@@ -178,7 +189,7 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
     const int64_t own_stride = OWNS_KEYS ? stride : H * D, other_stride = OWNS_KEYS ? H * D : stride;
     const int64_t own_row = first + threadIdx.x / WAVE * SQUARE, begin = OWNS_KEYS ? first : 0;
     const int64_t end = OWNS_KEYS || first + OWN > S ? S : first + OWN;
-    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+    const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
 
     Operand own_first[Head::SQUARES], own_second[Head::SQUARES];
     Head::copy<OWN>(memory, OWNS_KEYS ? k : q, stride, first, S, D);
@@ -190,20 +201,26 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
     Head::take(own_second, memory + OWN * CHANNELS);
     __syncthreads();
 
-    // A turn's tiles and, by query, delta and logsumexp.
+    // A turn's tiles and, if others are the queries, their delta and logsumexp.
     auto fetch = [&](int64_t at, int turn) {
         if (at < end) {
             bf16* tile = memory + turn * 2 * Head::TILE;
             Head::copy<Head::OTHERS>(tile, OWNS_KEYS ? q : k, stride, at, S, D);
             Head::copy<Head::OTHERS>(tile + Head::TILE, OWNS_KEYS ? dout : v, other_stride, at, S, D);
+            if (OWNS_KEYS && threadIdx.x < Head::OTHERS) {
+                const int64_t query = at + threadIdx.x;
+                figures[turn][0][threadIdx.x] = query < S ? delta[head * S + query] : 0.0f;
+                figures[turn][1][threadIdx.x] = query < S ? logsumexp[head * S + query] * LOG2_E : 0.0f;
+            }
         }
         copies_commit();
-        const int64_t query = (OWNS_KEYS ? at : first) + threadIdx.x;
-        if (threadIdx.x < OWN) {
-            figures[turn][0][threadIdx.x] = query < S ? delta[head * S + query] : 0.0f;
-            figures[turn][1][threadIdx.x] = query < S ? logsumexp[head * S + query] : 0.0f;
-        }
     };
+    float own_delta[Fragment::SLOTS], own_logsumexp[Fragment::SLOTS];
+    for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
+        const int64_t query = own_row + Fragment::row(slot);
+        own_delta[slot] = !OWNS_KEYS && query < S ? delta[head * S + query] : 0.0f;
+        own_logsumexp[slot] = !OWNS_KEYS && query < S ? logsumexp[head * S + query] * LOG2_E : 0.0f;
+    }
     Sum first_sums[Head::SQUARES] = {}, second_sums[OWNS_KEYS ? Head::SQUARES : 1] = {};
     fetch(begin, 0);
     int turn = 0;
@@ -211,36 +228,48 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
         copies_wait<0>();
         __syncthreads();
         fetch(at + Head::OTHERS, turn ^ 1);
+        if (own_row >= S) continue;
+        // keys see queries from theirs on, queries see keys up to theirs
+        const int own = static_cast<int>(own_row - at), first_square = OWNS_KEYS && own > 0 ? own / SQUARE : 0;
+        const int last_square = squares_before(OWNS_KEYS || own_row + SQUARE > S ? S : own_row + SQUARE, at);
         bf16 *other_first = memory + turn * 2 * Head::TILE, *other_second = other_first + Head::TILE;
         Sum weights[Head::OTHERS / SQUARE], gradients[Head::OTHERS / SQUARE];
-        Head::multiply(weights, own_first, other_first);
-        Head::multiply(gradients, own_second, other_second);
-        const int64_t queries = OWNS_KEYS ? at : first;
-        const int own = static_cast<int>(own_row - at), queries_left = static_cast<int>(queries + OWN < S ? OWN : S - queries);
+        Head::multiply(weights, own_first, other_first, first_square, last_square);
+        Head::multiply(gradients, own_second, other_second, first_square, last_square);
 #pragma unroll
-        for (int j = 0; j < Head::OTHERS / SQUARE; ++j)
+        for (int j = 0; j < Head::OTHERS / SQUARE; ++j) {
+            // only the square on the diagonal and the last one of the sequence have elements that are not to count
+            const bool ragged = j * SQUARE == own || at + (j + 1) * SQUARE > S || own_row + SQUARE > S;
 #pragma unroll
             for (int e = 0; e < Fragment::SIZE; ++e) {
-                const int row = Fragment::row(Fragment::slot(e)), column = j * SQUARE + Fragment::column(e);
-                const int query = OWNS_KEYS ? column : threadIdx.x / WAVE * SQUARE + row;
-                const bool seen = (OWNS_KEYS ? own + row <= column : column <= own + row) && query < queries_left;
-                const float weight = seen ? exp_of(weights[j].value[e] * scale - figures[turn][1][query]) : 0.0f;
-                weights[j].value[e] = weight;
-                gradients[j].value[e] = weight * (gradients[j].value[e] - figures[turn][0][query]) * scale;
+                const int slot = Fragment::slot(e), row = Fragment::row(slot), column = j * SQUARE + Fragment::column(e);
+                const float product = OWNS_KEYS ? figures[turn][0][column] : own_delta[slot];
+                const float normalizer = OWNS_KEYS ? figures[turn][1][column] : own_logsumexp[slot];
+                weights[j].value[e] = quick_exp2(weights[j].value[e] * power_scale - normalizer);
+                if (ragged) {
+                    const bool seen = OWNS_KEYS ? own + row <= column && at + column < S : column <= own + row && own_row + row < S;
+                    if (!seen) weights[j].value[e] = 0.0f;
+                }
+                gradients[j].value[e] = weights[j].value[e] * (gradients[j].value[e] - product);
             }
-        Head::mix(first_sums, gradients, other_first, scratch);
-        if constexpr (OWNS_KEYS) Head::mix(second_sums, weights, other_second, scratch);
+        }
+        Head::mix(first_sums, gradients, other_first, scratch, first_square, last_square);
+        if constexpr (OWNS_KEYS) Head::mix(second_sums, weights, other_second, scratch, first_square, last_square);
     }
-    float one[Fragment::SLOTS];
-    for (int slot = 0; slot < Fragment::SLOTS; ++slot) one[slot] = 1.0f;
+    float one[Fragment::SLOTS], scales[Fragment::SLOTS];
+    for (int slot = 0; slot < Fragment::SLOTS; ++slot) {
+        one[slot] = 1.0f;
+        scales[slot] = scale;
+    }
     act* target = dqkv + b * S * stride + h * D;
-    Head::write(target + (OWNS_KEYS ? H * D : 0), first_sums, one, stride, first, S, D);
+    Head::write(target + (OWNS_KEYS ? H * D : 0), first_sums, scales, stride, first, S, D);
     if constexpr (OWNS_KEYS) Head::write(target + 2 * H * D, second_sums, one, stride, first, S, D);
 }
 
 constexpr int SCRATCH = SQUARE * SQUARE;  // elements, a wave
 
 KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+    after_previous_kernel();
     __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
     bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
     forward(tiles, scratch, y, logsumexp, qkv, B, S, H, D);
@@ -248,6 +277,7 @@ KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                                    int64_t S, int64_t H, int64_t D) {
+    after_previous_kernel();
     __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
     __shared__ float figures[2][2][OWN];
     bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;

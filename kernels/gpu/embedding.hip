@@ -11,6 +11,7 @@ static_assert(CHANNELS == THREADS, "");
 
 KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
                                   const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
+    after_previous_kernel();
     const int64_t n = blockIdx.x;
     const act* token = token_table + tokens[n] * C;
     const act* position = position_table + (starts[n / S] + n % S) * C;
@@ -19,6 +20,7 @@ KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* 
 
 KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t V, int64_t C, int64_t T, int64_t B, int64_t S) {
+    after_previous_kernel();
     const int64_t N = B * S, groups = (V + IDS - 1) / IDS, c = int64_t{blockIdx.y} * CHANNELS + threadIdx.x;
     if (blockIdx.x >= groups) {
         const int64_t s = blockIdx.x - groups;

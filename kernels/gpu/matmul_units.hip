@@ -55,12 +55,14 @@ DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t 
 }
 
 KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
+    after_previous_kernel();
     const bool wide = is_wide(O);
     forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) { store_some(y + i, values, count, wide); });
 }
 
 KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                                     int64_t C) {
+    after_previous_kernel();
     const bool wide = is_wide(O);
     forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) {
         store_some(hidden + i, values, count, wide);
@@ -71,6 +73,7 @@ KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 
 KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                                     int64_t C) {
+    after_previous_kernel();
     const bool wide = is_wide(O);
     forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) {
         store_some(hidden + i, values, count, wide);
@@ -80,12 +83,14 @@ KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act
 }
 
 KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
+    after_previous_kernel();
     const bool wide = is_wide(C);
     backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) { store_some(dx + i, values, count, wide); });
 }
 
 KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
                                            int64_t O) {
+    after_previous_kernel();
     const bool wide = is_wide(C);
     backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) {
         Run before;
@@ -97,6 +102,7 @@ KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const ac
 
 KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
                                            int64_t O) {
+    after_previous_kernel();
     const bool wide = is_wide(C);
     backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) {
         Run before;
@@ -108,6 +114,7 @@ KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const ac
 
 // dbias is the sum of the rows of A, dy^T.
 KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
+    after_previous_kernel();
     const bool wide = is_wide(C);
     auto add = [=](int64_t o, int64_t c, Run& values, int64_t count) {
         Run before;
@@ -120,6 +127,7 @@ KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* 
 
 // parts (K, O * C + O): dweight and dbias of each part of the rows.
 KERNEL(THREADS) matmul_backward_weight_parts(float* parts, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
+    after_previous_kernel();
     float* own = parts + blockIdx.z * (O * C + O);
     const bool wide = is_wide(C) && is_wide(O);
     auto set = [=](int64_t o, int64_t c, Run& values, int64_t count) { store_some(own + o * C + c, values, count, wide); };
@@ -129,6 +137,7 @@ KERNEL(THREADS) matmul_backward_weight_parts(float* parts, const act* dy, const 
 constexpr int THREADS_ADDING = 256;
 
 KERNEL(THREADS_ADDING) add_parts(float* dweight, float* dbias, const float* parts, int64_t O, int64_t C, int64_t K) {
+    after_previous_kernel();
     const int64_t i = int64_t{blockIdx.x} * THREADS_ADDING + threadIdx.x, size = O * C + O;
     float* target = i < O * C ? dweight + i : dbias + (i - O * C);
     if (i >= size || (i >= O * C && !dbias)) return;

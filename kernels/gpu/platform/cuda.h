@@ -10,8 +10,22 @@ DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, cho
 // Orders the shared memory of a wave's lanes; lanes that a kernel has returned from do not take part.
 DEVICE void wave_barrier() { __syncwarp(); }
 
-// e^x and 1 / x by the chip's own instructions: see scalar.h.
-DEVICE float quick_exp(float x) { return __expf(x); }
+// To be called first in every kernel: waits until what kernels before this one wrote can be seen. A kernel may be launched
+// while the one before it is still at work, which hides the time that a launch takes: PTX ISA, "griddepcontrol".
+DEVICE void after_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
+DEVICE float quick_exp2(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __fdividef(1.0f, x); }
 
 // Two bf16, the first in the low half.
