@@ -3,8 +3,8 @@
     python bench/gpu_train.py --device cuda --sizes S1,S2,S3
     python bench/gpu_train.py --device cuda --sizes S1 --peer 'python torch_gpt_gpu.py S1'
 
-Each round runs ours and then the peer's command, a process each (A B A B). The peer prints a line of JSON a measurement,
-with `shape`, `mode`, `dtype` and `tok_s`; the ratio is of our median over the peer's best mode's median.
+Each round runs ours and then the peer's command, a process each (A B A B). The peer prints a line of JSON a
+measurement, with `shape`, `mode`, `dtype` and `tok_s`; the ratio is of our median over the peer's best mode's median.
 """
 
 import argparse
@@ -32,14 +32,14 @@ def measure(size: str, device_name: str, precision: str) -> float:
     from hipgpt.backends.device import open_device
 
     device = open_device(device_name)
-    trainer, batches = make_trainer(SIZES[size], device, precision)
+    trainer = make_trainer(SIZES[size], device, precision)
     step, times = 0, []
     for steps in (5, *[STEPS[size]] * ROUNDS):
         device.read(trainer.history.last)  # waits
         started = time.perf_counter()
         for _ in range(steps):
             step += 1
-            trainer.step(step, batches)
+            trainer.step(step)
         device.read(trainer.history.last)
         times.append((time.perf_counter() - started) / steps)
     return statistics.median(times[1:])
@@ -61,14 +61,18 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for size in arguments.sizes.split(","):
             command = [sys.executable, __file__, "--one", size, "--device", arguments.device]
-            done = subprocess.run([*command, "--precision", arguments.precision], stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(
+                [*command, "--precision", arguments.precision], stdout=subprocess.PIPE, text=True, check=True
+            )
             tokens = SIZES[size][5] * SIZES[size][6]
             ours.setdefault(size, []).append(tokens / float(done.stdout))
         if arguments.peer:
             output = subprocess.run(shlex.split(arguments.peer), stdout=subprocess.PIPE, text=True, check=True).stdout
             for line in output.splitlines():
                 if line.startswith("{") and "tok_s" in (row := json.loads(line)):
-                    theirs.setdefault(row["shape"], {}).setdefault(f"{row['mode']} {row['dtype']}", []).append(row["tok_s"])
+                    theirs.setdefault(row["shape"], {}).setdefault(f"{row['mode']} {row['dtype']}", []).append(
+                        row["tok_s"]
+                    )
     for size, rates in ours.items():
         rate, tokens = statistics.median(rates), SIZES[size][5] * SIZES[size][6]
         line = f"{size:4s} {tokens / rate * 1e3:9.3f} ms {rate:14,.0f} tokens/s"

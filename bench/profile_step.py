@@ -1,10 +1,10 @@
-"""Time every op of one training step: milliseconds, arithmetic rate, least memory traffic over time, the roofline's floor.
+"""Time every op of one training step: milliseconds, arithmetic rate, least memory traffic over time, the floor.
 
     python bench/profile_step.py --size S1 --threads 2
     python bench/profile_step.py --size S3 --device cuda --precision bfloat16 --gbs 4300 --tflops 790
 
-A launch is timed by REPEATS replays in a row; on a GPU what it reads may then be in the cache already. floor: the larger
-of its bytes over --gbs and its operations over --tflops, the device's own measured rates, in ms.
+A launch is timed by REPEATS replays in a row; on a GPU what it reads may then be in the cache already. floor: the
+larger of its bytes over --gbs and its operations over --tflops, the device's own measured rates, in ms.
 """
 
 import argparse
@@ -45,25 +45,24 @@ def main() -> None:
     arguments = parser.parse_args()
     device = open_device(arguments.device, arguments.threads)
     shapes = SIZES if device.backend == "cpu" else GPU_SIZES
-    trainer, batches = make_trainer(shapes[arguments.size], device, arguments.precision)
-    trainer.step(1, batches)
+    trainer = make_trainer(shapes[arguments.size], device, arguments.precision)
+    trainer.step(1)
     print(f"{'op':50s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
     total = 0.0
-    for plan in trainer.training_plans:
-        rows, known = defaultdict(lambda: [0, 0.0, 0, 0]), {}
-        for launch in plan.launches:
-            shape = launch.op.name, tuple(launch.sizes.values()), tuple(tensor is None for tensor in launch.tensors)
-            if shape not in known:
-                known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)
-            sizes = " ".join(f"{name}{size}" for name, size in launch.sizes.items())
-            row = rows[f"{launch.op.name} {sizes}" if arguments.shapes else launch.op.name]
-            for place, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
-                row[place] += value
-        for name, (calls, seconds, operations, moved) in sorted(rows.items(), key=lambda item: -item[1][1]):
-            floor = max(moved / arguments.gbs / 1e9, operations / arguments.tflops / 1e12)
-            rates = f"{operations / seconds / 1e9:10.0f}{moved / seconds / 1e9:8.0f}{floor * 1e3:9.3f}"
-            print(f"{name:50s}{calls:6d}{seconds * 1e3:9.3f}{rates}")
-            total += seconds
+    rows, known = defaultdict(lambda: [0, 0.0, 0, 0]), {}
+    for launch in trainer.step_plan.launches:
+        shape = launch.op.name, tuple(launch.sizes.values()), tuple(tensor is None for tensor in launch.tensors)
+        if shape not in known:
+            known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)
+        sizes = " ".join(f"{name}{size}" for name, size in launch.sizes.items())
+        row = rows[f"{launch.op.name} {sizes}" if arguments.shapes else launch.op.name]
+        for place, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
+            row[place] += value
+    for name, (calls, seconds, operations, moved) in sorted(rows.items(), key=lambda item: -item[1][1]):
+        floor = max(moved / arguments.gbs / 1e9, operations / arguments.tflops / 1e12)
+        rates = f"{operations / seconds / 1e9:10.0f}{moved / seconds / 1e9:8.0f}{floor * 1e3:9.3f}"
+        print(f"{name:50s}{calls:6d}{seconds * 1e3:9.3f}{rates}")
+        total += seconds
     print(f"{'sum':56s}{total * 1e3:9.3f}")
 
 

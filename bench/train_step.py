@@ -34,7 +34,7 @@ def measure(step, warmup: int, seconds: float) -> float:
 
 
 def make_trainer(shape, device, precision: str = "auto"):
-    """Return a trainer of a shape (a row of SIZES) with initial weights, and batches of random tokens."""
+    """Return a trainer of a shape (a row of SIZES) with initial weights and random tokens."""
     import numpy as np
 
     from hipgpt.batches import Batches
@@ -51,18 +51,18 @@ def make_trainer(shape, device, precision: str = "auto"):
         validation_windows=1, save_every_steps=10**6, keep_last=1, sample_every_steps=10**6, sample_prompt="a",
         sample_tokens=1,
     )  # fmt: skip
-    trainer = Trainer(model, training, device)
-    trainer.initialize()
     tokens = np.random.default_rng(0).integers(0, V, 4 * B * S + 200_000).astype(np.uint16)
-    return trainer, Batches(Tokens([tokens]), B, S, seed=1)
+    trainer = Trainer(model, training, device, Batches(Tokens([tokens]), B, S, seed=1))
+    trainer.initialize()
+    return trainer
 
 
 def ours(size: str, threads: int, seconds: float) -> float:
     from hipgpt.backends.device import open_device
 
-    trainer, batches = make_trainer(SIZES[size], open_device("cpu", threads))
+    trainer = make_trainer(SIZES[size], open_device("cpu", threads))
     steps = iter(range(1, 10**6))
-    return measure(lambda: trainer.step(next(steps), batches), warmup=3, seconds=seconds)
+    return measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
 
 
 def torch_step(size: str, threads: int, seconds: float, compiled: bool) -> float:

@@ -242,7 +242,9 @@ class Network:
         tables = g["token_embedding.weight"], g["position_embedding.weight"]
         plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
 
-    def _layernorm(self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None) -> None:
+    def _layernorm(
+        self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None
+    ) -> None:
         """Record the LayerNorm `name` of x, or of y = x + branch."""
         s, statistics = self.s, (self.s[f"{name}.mean"], self.s[f"{name}.rstd"])
         plan(LAYERNORM_FORWARD, s[name], *statistics, y, x, branch, *self.w.norm(name), epsilon=LAYERNORM_EPSILON)

@@ -6,6 +6,18 @@ T context length, P parameters, K parts.
 
 from hipgpt.op import op
 
+ADVANCE = op("advance", "batch", """
+    inout  counters  i32 (4)
+    """, scalars="accumulation_steps i32")  # fmt: skip
+
+BUILD_BATCH = op("build_batch", "batch", """
+    out    tokens         i32 (B, S)
+    out    targets        i32 (B, S)
+    in     corpus         i32 (T)
+    in     window_starts  i32 (K, B)
+    in     counters       i32 (4)
+    """, scalars="accumulation_steps i32")  # fmt: skip
+
 EMBEDDING_FORWARD = op("embedding_forward", "embedding", """
     out    x               act (B, S, C)
     in     tokens          i32 (B, S)
@@ -171,9 +183,10 @@ ADAMW = op("adamw", "optimizer", """
     inout  gradients      f32 (P)
     out?   copy           act (P)
     in     norm           f32 (1)
-    in     schedule       f32 (3)
+    in     schedule       f32 (K, 3)
+    in     counters       i32 (4)
     """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32, decayed i32",
-    operations=lambda P: 14 * P)  # fmt: skip
+    operations=lambda P, K: 14 * P)  # fmt: skip
 
 ROUND_WEIGHTS = op("round_weights", "optimizer", """
     out    copy     act (P)

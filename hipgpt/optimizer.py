@@ -27,7 +27,7 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 
 
 def schedule(training: TrainingConfig, step: int) -> np.ndarray:
-    """Return what ADAMW reads at a step (counted from 1): learning rate and both bias corrections, (3) f32."""
+    """Return a step's row of ADAMW's schedule: learning rate and both bias corrections, (3) f32. Steps count from 1."""
     corrections = (1 / (1 - beta**step) for beta in (training.beta1, training.beta2))
     return np.array([learning_rate(training, step), *corrections], np.float32)
 
@@ -39,17 +39,22 @@ class AdamW:
         self.weights, self.training = weights, training
         self.first_moment = Arena(device, "first_moment", weights.fields)
         self.second_moment = Arena(device, "second_moment", weights.fields)
-        fields = [Field("norm", (1,)), Field("partials", (NORM_PARTS,)), Field("schedule", (3,))]
-        self._scratch = Arena(device, "optimizer", fields)
-        self.norm, self.schedule = self._scratch["norm"], self._scratch["schedule"]
+        self._scratch = Arena(device, "optimizer", [Field("norm", (1,)), Field("partials", (NORM_PARTS,))])
+        self.norm = self._scratch["norm"]
 
     @property
     def given(self) -> list[Tensor]:
         """The tensors that hold values before an update."""
-        return [self.weights.flat, self.first_moment.flat, self.second_moment.flat, self.schedule]
+        return [self.weights.flat, self.first_moment.flat, self.second_moment.flat]
 
-    def update(self, plan: Plan, gradients: Arena, copy: Arena | None = None) -> None:
-        """Record: global norm, then AdamW; gradients are zero afterwards. copy: the weights' bf16 copy, to be renewed."""
+    def update(
+        self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None = None
+    ) -> None:
+        """Record: global norm, then AdamW; gradients are zero afterwards.
+
+        schedule (K, 3): rows as `schedule` returns them, of which `counters` choose; copy: the weights' bf16 copy, to
+        be renewed.
+        """
         training = self.training
         plan(SUM_OF_SQUARES, self._scratch["partials"], gradients.flat)
         plan(GRADIENT_NORM, self.norm, self._scratch["partials"])
@@ -57,7 +62,7 @@ class AdamW:
         settings |= {"weight_decay": training.weight_decay, "clip_norm": training.clip_norm}
         arenas = self.weights, self.first_moment, self.second_moment, gradients
         tensors = [arena.flat for arena in arenas] + [copy.flat if copy else None]
-        plan(ADAMW, *tensors, self.norm, self.schedule, **settings, decayed=self._decayed_elements)
+        plan(ADAMW, *tensors, self.norm, schedule, counters, **settings, decayed=self._decayed_elements)
 
     @property
     def _decayed_elements(self) -> int:
@@ -90,6 +95,6 @@ class StepHistory:
 
 
 def counters(seed: int, step: int, micro_step: int) -> np.ndarray:
-    """Return what DROPOUT and RECORD_STEP read: seed low and high, step, micro step; (4) i32."""
+    """Return the counters that ops read: seed low and high, step, micro step; (4) i32."""
     words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, step, micro_step], np.uint32)
     return words.view(DType.I32.numpy)

@@ -1,7 +1,8 @@
-"""A model in training on a device: three plans, recorded once and replayed: a micro-batch, an update, a validation."""
+"""A model in training on a device: two plans, recorded once and replayed: a whole step, and a validation."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
 from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters
 from hipgpt.ops import ROUND_WEIGHTS
-from hipgpt.optimizer import AdamW, StepHistory, counters, schedule
+from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
+from hipgpt.step_inputs import StepInputs
 from hipgpt.tensor import Arena, DType, Field
 
 
@@ -43,7 +45,7 @@ class Trainer:
     scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
     """
 
-    def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device):
+    def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device, batches: Batches):
         self.model, self.training, self.device = model, training, device
         B, S = training.batch_sequences, model.context_length
         fields = parameters(model)
@@ -55,44 +57,42 @@ class Trainer:
         self.gradients = Arena(device, "gradients", fields)
         self.optimizer = AdamW(device, self.weights, training)
         self.history = StepHistory(device, training.log_every_steps)
-        inputs = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("counters", (4,))]
-        self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in inputs])
-        self._ranks = Arena(device, "ranks", [Field("ranks", (B * S,), DType.I32)])["ranks"]
+        self.step_inputs = StepInputs(device, batches, training, training.log_every_steps)
+        fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
+        self._batch = Arena(device, "batch", [dataclasses.replace(field, dtype=DType.I32) for field in fields])
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
         self._saved = Arena(device, "activations", activations(model, B, S, self.act))
         self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act))
-        self._micro_batch, self._update, self._validation = self._record()
+        self._weights = Weights(self._copy or self.weights, model)
+        self.step_plan, self._validation = self._record_step(), self._record_validation()
 
-    def _record(self) -> tuple[Plan, Plan, Plan]:
-        training, inputs, computed = self.training, self.inputs, self._copy or self.weights
-        weights = Weights(computed, self.model)
-        targets, loss, gradients = inputs["targets"], self._loss, self.gradients
-        shape = self.model, weights, self._saved, inputs["tokens"], inputs["starts"]
-        drop = {"drop_probability": training.drop_probability, "counters": inputs["counters"]}
+    def _record_step(self) -> Plan:
+        """Record every micro-batch of a step, forward and backward, and the update."""
+        training, inputs, gradients, loss = self.training, self.step_inputs, self.gradients, self._loss
+        computed, targets = self._weights.arena.flat, self._batch["targets"]
+        given = [*self.optimizer.given, *self.history.given, *inputs.given, computed, gradients.flat, loss]
+        plan = Plan(self.device, "step", [*given, self._batch["starts"]], self.act)
+        network = self._network(drop_probability=training.drop_probability, counters=inputs.counters)
+        scale = 1 / (targets.elements * training.accumulation_steps)
+        for _ in range(training.accumulation_steps):
+            inputs.record(plan, self._batch["tokens"], targets.view(*self._batch["tokens"].shape))
+            network.forward(plan)
+            network.training_loss(plan, loss, targets, scale)
+            network.backward(plan, Weights(gradients, self.model), self._scratch)
+        self.optimizer.update(plan, gradients, inputs.schedule, inputs.counters, self._copy)
+        self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
+        return plan
 
-        given = [computed.flat, inputs.flat, loss, gradients.flat]
-        micro_batch = Plan(self.device, "micro_batch", given, self.act)
-        network = Network(*shape, **drop)
-        network.forward(micro_batch)
-        terms = targets.elements * training.accumulation_steps
-        network.training_loss(micro_batch, loss, targets, scale=1 / terms)
-        network.backward(micro_batch, Weights(gradients, self.model), self._scratch)
+    def _record_validation(self) -> Plan:
+        given = [self._batch[name] for name in ("tokens", "targets", "starts")]
+        plan = Plan(self.device, "validation", [self._weights.arena.flat, *given], self.act)
+        network = self._network()
+        network.forward(plan)
+        network.losses(plan, self._batch["targets"], self._batch["ranks"])
+        return plan
 
-        given = [*self.optimizer.given, *self.history.given, gradients.flat, loss, inputs.flat]
-        update = Plan(self.device, "update", given, self.act)
-        self.optimizer.update(update, gradients, self._copy)
-        self.history.record(update, loss, self.optimizer.norm, inputs["counters"])
-
-        validation = Plan(self.device, "validation", [computed.flat, inputs.flat], self.act)
-        network = Network(*shape)
-        network.forward(validation)
-        network.losses(validation, targets, self._ranks)
-        return micro_batch, update, validation
-
-    @property
-    def training_plans(self) -> tuple[Plan, Plan]:
-        """The plans of a step: a micro-batch, and the update after the last one."""
-        return self._micro_batch, self._update
+    def _network(self, **dropout: Any) -> Network:
+        return Network(self.model, self._weights, self._saved, self._batch["tokens"], self._batch["starts"], **dropout)
 
     def initialize(self) -> None:
         """Draw the initial weights from the seed."""
@@ -107,14 +107,10 @@ class Trainer:
             plan(ROUND_WEIGHTS, self._copy.flat, self.weights.flat)
             plan.run()
 
-    def step(self, step: int, batches: Batches) -> None:
+    def step(self, step: int) -> None:
         """Run one optimizer step, counted from 1; its loss and norm go to the history."""
-        for micro_step in range(self.training.accumulation_steps):
-            self._write_batch(batches.batch((step - 1) * self.training.accumulation_steps + micro_step))
-            self.device.write(self.inputs["counters"], counters(self.training.seed, step, micro_step))
-            self._micro_batch.run()
-        self.device.write(self.optimizer.schedule, schedule(self.training, step))
-        self._update.run()
+        self.step_inputs.prepare(step)
+        self.step_plan.run()
 
     def losses(self, windows: np.ndarray) -> np.ndarray:
         """Return the loss in nats, (B * S) f32, of each target of the windows (B, S + 1) i32, without dropout."""
@@ -123,8 +119,8 @@ class Trainer:
         return self.device.read(self._saved["losses"])
 
     def _write_batch(self, windows: np.ndarray) -> None:
-        self.device.write(self.inputs["tokens"], np.ascontiguousarray(windows[:, :-1]))
-        self.device.write(self.inputs["targets"], windows[:, 1:].ravel())
+        self.device.write(self._batch["tokens"], np.ascontiguousarray(windows[:, :-1]))
+        self.device.write(self._batch["targets"], windows[:, 1:].ravel())
 
     @property
     def state(self) -> list[Arena]:

@@ -56,9 +56,9 @@ class Run:
             )
         self.model, self.training = model, training
         S = model.context_length
-        self.batches = Batches(splits.train, training.batch_sequences, S, training.seed)
+        batches = Batches(splits.train, training.batch_sequences, S, training.seed)
         self.validation_set = ValidationSet(splits, model, training)
-        self.trainer = Trainer(model, training, device)
+        self.trainer = Trainer(model, training, device, batches)
         self.folder = folder
         self.metrics = CsvFile(folder / "metrics.csv", METRICS)
         self.validation = CsvFile(folder / "validation.csv", VALIDATION)
@@ -80,7 +80,7 @@ class Run:
         with stop_requests() as stop_requested, Progress(total, first) as progress:
             started, timed_from = time.perf_counter(), first
             for step in range(first + 1, total + 1):
-                self.trainer.step(step, self.batches)
+                self.trainer.step(step)
                 stopping = stop_requested()
                 if stopping or self._pauses(step):
                     loss = self._record(step)

@@ -19,8 +19,17 @@ AWKWARD = (17, 31, 33, 3, 5)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 # sizes that several threads share, or that cross a block of some kernel
 LARGE = {
-    "attention_forward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32}],
-    "attention_backward": [{"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32}],
+    "attention_forward": [
+        {"B": 2, "S": 130, "H": 1, "D": 64},
+        {"B": 1, "S": 70, "H": 2, "D": 104},
+        {"B": 1, "S": 64, "H": 2, "D": 32},
+    ],
+    "attention_backward": [
+        {"B": 2, "S": 130, "H": 1, "D": 64},
+        {"B": 1, "S": 70, "H": 2, "D": 104},
+        {"B": 1, "S": 64, "H": 2, "D": 32},
+    ],
+    "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
     "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
@@ -39,7 +48,8 @@ LARGE["matmul_forward"] += [{"N": 520, "C": 72, "O": 520}, {"N": 2050, "C": 40, 
 LARGE["matmul_backward_input"] += [{"N": 520, "C": 520, "O": 72}, {"N": 2050, "C": 2056, "O": 40}]
 LARGE["matmul_backward_weight"] += [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}]
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
-           "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20}  # fmt: skip
+           "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
+           "accumulation_steps": 3}  # fmt: skip
 DTYPES = {dtype.label: dtype for dtype in DType}
 GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16
 
@@ -73,6 +83,8 @@ def cases(act: DType = DType.F32) -> Iterator[Case]:
         for case in [dict.fromkeys(op.dimensions, 1), *sizes]:
             if {"S", "T"} <= set(case):
                 case["T"] = max(case["T"], case["S"])  # a sequence fits the context
+            if op.name == "build_batch":
+                case["T"] = max(case["T"], case["S"] + 1)  # and the target after the last token
             if op.name == "layernorm_backward":
                 case["K"] = min(case["K"], case["N"])
             yield Case(op, case, act=act)
@@ -99,10 +111,13 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
     if argument.access == "out":
         return garbage(math.prod(shape), dtype).reshape(shape)
     if argument.dtype == "i32":
-        limits = {"tokens": "V", "targets": "V", "positions": "T"}
+        limits = {"tokens": "V", "targets": "V", "positions": "T", "corpus": "T"}
         if name == "counters":
             return np.array([-7, 11, 1234, 2], np.int32)
-        limit = sizes["T"] - sizes["S"] + 1 if name == "starts" else sizes[limits[name]]
+        if name in ("starts", "window_starts"):
+            limit = sizes["T"] - sizes["S"] + (name == "starts")
+        else:
+            limit = sizes[limits[name]]
         return random.integers(limit, size=shape, dtype=np.int32)
     values = random.normal(size=shape)
     if name in ("rstd", "norm", "second_moment", "schedule", "partials"):

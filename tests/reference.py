@@ -1,8 +1,8 @@
 """Every op of the catalogue once more, as a formula over float64 that carries its own error bound (rounding.py).
 
 A function takes, by their names in the contract, the op's tensors as they are before the call (floating-point ones as
-`Rounded`, i32 as arrays, an absent optional one as None), its dimensions and its scalars; it returns what the op writes:
-`Rounded`, to be rounded once more to the dtype it is stored in, or arrays where the result is exact.
+`Rounded`, i32 as arrays, an absent optional one as None), its dimensions and its scalars; it returns what the op
+writes: `Rounded`, to be rounded once more to the dtype it is stored in, or arrays where the result is exact.
 """
 
 import inspect
@@ -50,6 +50,17 @@ def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float =
     return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING)
 
 
+def advance(counters, accumulation_steps) -> Result:
+    micro_step = (counters[3] + 1) % accumulation_steps
+    return {"counters": np.array([*counters[:2], counters[2] + (micro_step == 0), micro_step], np.int32)}
+
+
+def build_batch(corpus, window_starts, counters, S, K, accumulation_steps) -> Result:
+    starts = window_starts[(counters[2] * accumulation_steps + counters[3]) % K]
+    places = starts[:, None] + np.arange(S)
+    return {"tokens": corpus[places], "targets": corpus[places + 1]}
+
+
 def embedding_forward(tokens, starts, token_table, position_table, S) -> Result:
     return {"x": token_table[tokens] + position_table[starts[:, None] + np.arange(S)]}
 
@@ -64,7 +75,7 @@ def embedding_backward(dtoken_table, dposition_table, dx, tokens, V, T, B, S, C)
     }
 
 
-def layernorm_forward(x, branch, gamma, beta, epsilon, act) -> Result:
+def layernorm_forward(x, branch, gamma, beta, epsilon, act=DType.F32) -> Result:
     total = x
     if branch is not None:  # one addition in f32, rounded to what is stored: every device gets the same
         total = Rounded((x.value.astype(np.float32) + branch.value.astype(np.float32)).astype(act.numpy))
@@ -91,7 +102,7 @@ def add_partials(dgamma, dbeta, partials) -> Result:
     return {"dgamma": partials[:, 0].sum(0, start=dgamma), "dbeta": partials[:, 1].sum(0, start=dbeta)}
 
 
-def matmul_forward(x, weight, bias, act) -> Result:
+def matmul_forward(x, weight, bias, act=DType.F32) -> Result:
     return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
 
 
@@ -99,34 +110,36 @@ def _gelu_tanh(x: Rounded, act: DType) -> Rounded:
     return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh(quick=act is not DType.F32)
 
 
-def matmul_gelu_forward(x, weight, bias, act) -> Result:
+def matmul_gelu_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
     return {"y": hidden * 0.5 * (_gelu_tanh(hidden, act) + 1.0), "hidden": hidden}
 
 
-def matmul_relu_forward(x, weight, bias, act) -> Result:
+def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
     return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "hidden": hidden}
 
 
-def matmul_backward_input(dy, weight, act) -> Result:
+def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
     return {"dx": _product(dy, weight, act)}
 
 
-def matmul_gelu_backward_input(dy, weight, hidden, act) -> Result:
+def matmul_gelu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
     t = _gelu_tanh(hidden, act)
     inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * hidden * hidden + 1.0)
     return {"dhidden": _product(dy, weight, act) * ((t + 1.0) * 0.5 + hidden * 0.5 * (1.0 - t * t) * inner)}
 
 
-def matmul_relu_backward_input(dy, weight, hidden, act) -> Result:
+def matmul_relu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
     return {"dhidden": _product(dy, weight, act).where(hidden.value > 0)}
 
 
-def matmul_backward_weight(dweight, dbias, dy, x, act) -> Result:
+def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32) -> Result:
     ones = Rounded(np.ones((dy.value.shape[0], 1)))  # sums of rows may be made by a matrix unit too
     result = {"dweight": _product(dy.transpose(1, 0), x, act, dweight)}
-    return result if dbias is None else result | {"dbias": _product(dy.transpose(1, 0), ones, act, dbias[:, None])[:, 0]}
+    return (
+        result if dbias is None else result | {"dbias": _product(dy.transpose(1, 0), ones, act, dbias[:, None])[:, 0]}
+    )
 
 
 def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
@@ -149,7 +162,7 @@ def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Ro
     return exponentials / total, (maximum + total.log())[..., 0]
 
 
-def attention_forward(qkv, S, act) -> Result:
+def attention_forward(qkv, S, act=DType.F32) -> Result:
     query, key, value = _heads(qkv)
     scores = _scores(query, key, act)[0]
     p, logsumexp = _softmax(scores, np.tri(S, dtype=bool), act)
@@ -160,7 +173,7 @@ def attention_delta(dy, y) -> Result:
     return {"delta": matmul(dy[..., None, :], y[..., :, None])[..., 0, 0].transpose(0, 2, 1)}
 
 
-def attention_backward(dy, delta, logsumexp, qkv, S, act) -> Result:
+def attention_backward(dy, delta, logsumexp, qkv, S, act=DType.F32) -> Result:
     query, key, value = _heads(qkv)
     scores, scale = _scores(query, key, act)
     seen = np.tri(S, dtype=bool)
@@ -175,14 +188,18 @@ def attention_backward(dy, delta, logsumexp, qkv, S, act) -> Result:
     return {"dqkv": stack([part.transpose(0, 2, 1, 3) for part in parts], axis=2)}
 
 
-def attention_decode(keys, values, qkv, positions, B, T, act) -> Result:
+def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32) -> Result:
     query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
     cached_keys, cached_values = keys.value.copy(), values.value.copy()
     for b in range(B):
         cached_keys[b, :, positions[b]], cached_values[b, :, positions[b]] = new_key.value[b], new_value.value[b]
     seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
     p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen, act)
-    return {"y": _product(p, Rounded(cached_values), act)[:, :, 0], "keys": Rounded(cached_keys), "values": Rounded(cached_values)}
+    return {
+        "y": _product(p, Rounded(cached_values), act)[:, :, 0],
+        "keys": Rounded(cached_keys),
+        "values": Rounded(cached_values),
+    }
 
 
 def zero(N) -> Result:
@@ -217,7 +234,7 @@ def dropout(x, counters, drop_probability, stream, N) -> Result:
     return {"y": (x * (1.0 / (1.0 - drop_probability))).where(kept)}
 
 
-def cross_entropy_forward(logits, targets, N, V, act) -> Result:
+def cross_entropy_forward(logits, targets, N, V, act=DType.F32) -> Result:
     wanted = logits.value[np.arange(N), targets][:, None]
     before = (logits.value > wanted) | ((logits.value == wanted) & (np.arange(V) < targets[:, None]))
     return {"losses": _losses(logits, targets, act)[0], "ranks": before.sum(1)}
@@ -232,7 +249,7 @@ def _losses(logits: Rounded, targets: np.ndarray, act: DType) -> tuple[Rounded, 
     return total.log()[:, 0] + (maximum[:, 0] - wanted), exponentials / total
 
 
-def cross_entropy_training(logits, targets, scale, V, act) -> Result:
+def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
     losses, p = _losses(logits, targets, act)
     one_hot = targets[:, None] == np.arange(V)
     scaled = p * scale
@@ -260,13 +277,13 @@ def gradient_norm(partials) -> Result:
 
 
 def adamw(
-    weights, first_moment, second_moment, gradients, copy, norm, schedule,
+    weights, first_moment, second_moment, gradients, copy, norm, schedule, counters, K,
     beta1, beta2, epsilon, weight_decay, clip_norm, decayed,
 ) -> Result:  # fmt: skip
     gradient = gradients * (clip_norm / norm).minimum(1.0)
     first = beta1 * first_moment + (1.0 - beta1) * gradient
     second = beta2 * second_moment + (1.0 - beta2) * gradient * gradient
-    learning_rate, first_correction, second_correction = schedule[0], schedule[1], schedule[2]
+    learning_rate, first_correction, second_correction = (schedule[counters[2] % K, i] for i in range(3))
     direction = first * first_correction / ((second * second_correction).sqrt() + epsilon)
     decays = (weight_decay * weights).where(np.arange(weights.value.size) < decayed)
     updated = weights - learning_rate * (direction + decays)

@@ -20,7 +20,9 @@ EXP_ERROR_ULPS = 2.0  # of exp_f32 in kernels/scalar.h; test_scalar.py proves it
 EXP_ARGUMENT_LOWEST = -87.0  # exp_f32 clamps there
 # of a GPU's own exponential: 2^-22 (PTX ISA, ex2.approx), and for each unit of x the rounding of x log2(e)
 QUICK_EXP_ERROR, QUICK_EXP_ERROR_OF_X = 2.0**-22, 2.0**-23
-TRUNCATING = 2 * F32_ROUNDOFF  # matrix units cut sums off; Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"
+TRUNCATING = (
+    2 * F32_ROUNDOFF
+)  # matrix units cut sums off; Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores"
 LOG_ERROR_ULPS = 1.0  # of logf: the GNU C library's manual, "Known Maximum Errors in Math Functions"
 ULP = 2 * F32_ROUNDOFF  # a unit in the last place, relative to the value, at most
 

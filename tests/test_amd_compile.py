@@ -84,8 +84,7 @@ def test_hot_kernels_keep_their_values_in_registers_on_amd(arch):
         (build, kernel): found
         for build, kernels in usage(arch).items()
         for kernel, found in kernels.items()
-        if build.startswith(HOT)
-        and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill"))
+        if build.startswith(HOT) and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill"))
     }
     assert not spilled
 

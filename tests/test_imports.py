@@ -15,7 +15,18 @@ FLOORS = [
     {"config", "tensor", "op"},
     {"ops", "plan", "backends", "code_hash"},
     {"model", "optimizer"},
-    {"checkpoint", "metrics", "trainer", "training", "evaluation", "sampling", "export", "plots", "summary"},
+    {
+        "checkpoint",
+        "metrics",
+        "step_inputs",
+        "trainer",
+        "training",
+        "evaluation",
+        "sampling",
+        "export",
+        "plots",
+        "summary",
+    },
     {"cli", "recipes", "workflow.scripts"},
 ]
 # The text's own column: from data on disk to batches, and what is counted on them. It knows no device and no model.

@@ -33,7 +33,11 @@ def test_written_memory_is_a_set_of_bytes(written, asked):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(DType), st.lists(st.integers(1, 40), min_size=1, max_size=3)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(DType), st.lists(st.integers(1, 40), min_size=1, max_size=3)), min_size=1, max_size=8
+    )
+)
 def test_arena_places_fields_in_order_on_aligned_disjoint_offsets(fields):
     device = NullDevice()
     table = [Field(f"f{i}", tuple(shape), dtype) for i, (dtype, shape) in enumerate(fields)]
@@ -50,7 +54,9 @@ def test_arena_places_fields_in_order_on_aligned_disjoint_offsets(fields):
 @given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=8))
 def test_arenas_of_one_table_line_up_element_by_element(shapes):
     device = NullDevice()
-    tables = [[Field(f"f{i}", tuple(shape), dtype) for i, shape in enumerate(shapes)] for dtype in (DType.F32, DType.BF16)]
+    tables = [
+        [Field(f"f{i}", tuple(shape), dtype) for i, shape in enumerate(shapes)] for dtype in (DType.F32, DType.BF16)
+    ]
     wide, narrow = (Arena(device, "arena", table) for table in tables)
     assert wide.flat.shape == narrow.flat.shape
     assert {name: offset // 4 for name, offset in wide.offsets.items()} == {

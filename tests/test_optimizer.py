@@ -34,15 +34,17 @@ class Training:
         self.device, self.settings, random = device, settings, np.random.default_rng(1)
         self.weights, self.gradients = Arena(device, "weights", FIELDS), Arena(device, "gradients", FIELDS)
         self.optimizer = AdamW(device, self.weights, settings)
-        self.plan = Plan(device, "update", [*self.optimizer.given, self.gradients.flat])
-        self.optimizer.update(self.plan, self.gradients)
+        self.schedule = Arena(device, "schedule", [Field("schedule", (1, 3))])["schedule"]
+        counters = Arena(device, "counters", [Field("counters", (4,), DType.I32)]).flat.rows(0, 4)
+        self.plan = Plan(device, "update", [*self.optimizer.given, self.gradients.flat, self.schedule, counters])
+        self.optimizer.update(self.plan, self.gradients, self.schedule, counters)
         for field in FIELDS:
             device.write(self.weights[field.name], random.normal(size=field.shape).astype(np.float32))
 
     def step(self, step, gradients):
         for name, values in gradients.items():
             self.device.write(self.gradients[name], values)
-        self.device.write(self.optimizer.schedule, schedule(self.settings, step))
+        self.device.write(self.schedule, schedule(self.settings, step)[None])
         self.plan.run()
 
     def read(self, arena):
@@ -69,11 +71,11 @@ def float64_steps(weights, settings, scale):
         everything = Rounded(np.concatenate([values.ravel() for values in gradients.values()]))
         partials = reference.sum_of_squares(everything, 1, everything.value.size)["partials"]
         norm = reference.gradient_norm(partials)["norm"]
-        rates = Rounded(schedule(settings, step))
+        rates = Rounded(schedule(settings, step)[None])
         for field in FIELDS:
             decay, size = Rounded(np.float32(settings.weight_decay if field.decay else 0.0)), math.prod(field.shape)
             flat = [Rounded(part.value.ravel(), part.error.ravel()) for part in state[field.name]]
-            tensors = [*flat, Rounded(gradients[field.name].ravel()), None, norm, rates]
+            tensors = [*flat, Rounded(gradients[field.name].ravel()), None, norm, rates, np.zeros(4, np.int32), 1]
             updated = reference.adamw(*tensors, **scalars, weight_decay=decay, decayed=size)
             kept = [updated[name] for name in ("weights", "first_moment", "second_moment")]
             state[field.name] = [Rounded(p.value.reshape(field.shape), p.error.reshape(field.shape)) for p in kept]

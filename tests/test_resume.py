@@ -22,8 +22,8 @@ MODEL = ModelConfig(50, 16, 1, 2, 16, 8, "gelu", tie_embeddings=False, output_bi
 TRAINING = TrainingConfig(
     seed=3, steps=30, batch_sequences=4, accumulation_steps=2, learning_rate_peak=1e-2,
     learning_rate_floor_fraction=0.1, warmup_fraction=0.1, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1,
-    clip_norm=1.0, drop_probability=0.1, precision="auto", log_every_steps=4, validate_every_steps=7, validation_windows=9,
-    save_every_steps=5, keep_last=2, sample_every_steps=10, sample_prompt="a", sample_tokens=1,
+    clip_norm=1.0, drop_probability=0.1, precision="auto", log_every_steps=4, validate_every_steps=7,
+    validation_windows=9, save_every_steps=5, keep_last=2, sample_every_steps=10, sample_prompt="a", sample_tokens=1,
 )  # fmt: skip
 CSVS = ("metrics.csv", "validation.csv")
 FINGERPRINT = {"model": dataclasses.asdict(MODEL), "tokenizer_sha256": "t", "code": "c"}
@@ -41,10 +41,10 @@ def stop_before_step(run: Run, step: int, action) -> None:
     """Make the run call `action` when it is about to train `step`."""
     train = run.trainer.step
 
-    def train_or_act(now, batches):
+    def train_or_act(now):
         if now == step:
             action()
-        train(now, batches)
+        train(now)
 
     run.trainer.step = train_or_act
 
@@ -153,15 +153,6 @@ def test_a_context_longer_than_the_data_is_refused_before_anything_is_allocated(
 def test_a_vocabulary_that_is_not_the_tokenizer_s_is_refused(tmp_path):
     with pytest.raises(UserError, match="vocab_size: got 60, but the tokenizer has 50 tokens"):
         make_run(tmp_path, model=dataclasses.replace(MODEL, vocab_size=60))
-
-
-def test_accumulated_batches_are_seen_once_each(tmp_path):
-    seen = []
-    run = make_run(tmp_path)
-    batch = run.batches.batch
-    run.batches.batch = lambda step: seen.append(step) or batch(step)
-    run.run()
-    assert seen == list(range(60))
 
 
 def test_ctrl_c_in_the_terminal_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path):

@@ -85,7 +85,7 @@ def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequenc
 
     def norm(x: Rounded, name: str) -> Rounded:
         gamma, beta, epsilon = w[f"{name}.gamma"], w[f"{name}.beta"], Rounded(np.float32(LAYERNORM_EPSILON))
-        return reference.layernorm_forward(x, gamma, beta, epsilon)["y"]
+        return reference.layernorm_forward(x, None, gamma, beta, epsilon)["y"]
 
     def attention(qkv: Rounded) -> Rounded:
         shape = 1, S, 3, H, E // H
@@ -93,12 +93,13 @@ def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequenc
         y = reference.attention_forward(heads, S)["y"]
         return Rounded(y.value.reshape(S, E), y.error.reshape(S, E))
 
-    activate = {"gelu": reference.gelu_forward, "relu": reference.relu_forward}[model.activation]
+    mlp_in = {"gelu": reference.matmul_gelu_forward, "relu": reference.matmul_relu_forward}[model.activation]
     x = w["token_embedding.weight"][list(tokens)] + w["position_embedding.weight"][:S]
     for i in range(model.num_layers):
         block = f"block{i}"
         x = x + linear(attention(linear(norm(x, f"{block}.attention_norm"), f"{block}.qkv")), f"{block}.projection")
-        hidden = activate(linear(norm(x, f"{block}.mlp_norm"), f"{block}.mlp_in"))["y"]
+        into = w[f"{block}.mlp_in.weight"], w[f"{block}.mlp_in.bias"]
+        hidden = mlp_in(norm(x, f"{block}.mlp_norm"), *into)["y"]
         x = x + linear(hidden, f"{block}.mlp_out")
     if model.tie_embeddings:
         w["output.weight"] = w["token_embedding.weight"]

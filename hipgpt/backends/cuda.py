@@ -67,7 +67,9 @@ class CudaDriver:
         function = _checked(driver.cuModuleGetFunction(module, name.encode()), f"cuModuleGetFunction({name})")
         if shared_bytes:
             limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            _checked(driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})")
+            _checked(
+                driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
+            )
         return function
 
     def allocate(self, size_bytes: int) -> int:

@@ -60,6 +60,8 @@ def _embedding_backward(s: Sizes, wave: int) -> Shape:
 
 
 SIMT: Mapping[str, Geometry] = {
+    "advance": lambda s, wave: ((1, 1, 1), wave),
+    "build_batch": _blocks(lambda s: _ceil(s["B"] * s["S"], THREADS)),
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
     "embedding_backward": _embedding_backward,
     "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),

@@ -129,7 +129,10 @@ class GpuDevice:
         # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_units.hip
         targets, inputs, outer = tensors[:2], tensors[2:], dimensions[:2]
         place = ctypes.c_void_p(self._reserve(4 * parts * sizes["O"] * (sizes["C"] + 1)))
-        multiply, add = self._driver.function(module, f"{op.name}_parts", shared), self._driver.function(module, "add_parts")
+        multiply, add = (
+            self._driver.function(module, f"{op.name}_parts", shared),
+            self._driver.function(module, "add_parts"),
+        )
         adding_grid, adding_threads = adding_parts(sizes)
         return [
             (multiply, (*grid[:2], parts), threads, shared, [place, *inputs, *dimensions]),
@@ -137,7 +140,7 @@ class GpuDevice:
         ]
 
     def _reserve(self, size_bytes: int) -> int:
-        """Return the address of at least size_bytes that one launch after another may use, as long as the device lives."""
+        """Return the address of at least size_bytes that one launch after another may use; kept with the device."""
         if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
             self._workspaces.append(self.allocate(size_bytes))
         return self._workspaces[-1][0]
@@ -150,7 +153,7 @@ class GpuDevice:
 
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
-    """Return the code object of the .hip file that serves an op on the driver's device, from the cache or compiled now."""
+    """Return the code object of the .hip file that serves an op on the device, from the cache or compiled now."""
     source = KERNELS / variant.source_of(op)
     paths = HEADERS | {"platform.h": GPU / "platform" / f"{driver.backend}.h", "act.h": GPU / "act" / f"{act.label}.h"}
     paths |= {name: GPU / path for name, path in variant.headers.items()}

@@ -36,8 +36,8 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
     headers: what the source includes by these names, files in kernels/gpu; side: what it finds as SIDE in side.h.
-    suits: which sizes that is for; parts: into how many parts its sums are cut, which `add_parts` adds; shared_bytes: of
-    shared memory, beyond what the source declares.
+    suits: which sizes that is for; parts: into how many parts its sums are cut, which `add_parts` adds; shared_bytes:
+    of shared memory, beyond what the source declares.
     """
 
     op: str

@@ -1,20 +1,20 @@
 // adamw: one step of AdamW (scalar.h) over all parameters (P), gradients first scaled by min(1, clip_norm / norm) and zero
 // afterwards; weight decay acts on the first `decayed` ones. copy (P) or null: the new weights in the activations' dtype.
-// schedule (3): learning rate, 1 / (1 - beta1^step), 1 / (1 - beta2^step): on the device, so that a recorded plan sees each
-// step's own. Minimum traffic: 32*P bytes.
+// schedule (K, 3): row step % K holds learning rate, 1 / (1 - beta1^step), 1 / (1 - beta2^step): on the device, so that a
+// recorded plan sees each step's own. counters: see dropout. Minimum traffic: 32*P bytes.
 //
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
-// once, and loss = 0. counters: see dropout.
+// once, and loss = 0.
 #include "../scalar.h"
 #include "parallel.h"
 
 extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, float* copy,
-                      const float* norm, const float* schedule, int64_t P, float beta1, float beta2, float epsilon,
+                      const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon,
                       float weight_decay, float clip_norm, int32_t decayed) {
-    const float ratio = clip_norm / *norm;
+    const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;
     parallel_ranges(P, 4096, [=](int64_t begin, int64_t end) {
         for (int decays = 1; decays >= 0; --decays) {
-            const AdamwSettings settings = {schedule[0], schedule[1], schedule[2], beta1, beta2, epsilon,
+            const AdamwSettings settings = {rates[0], rates[1], rates[2], beta1, beta2, epsilon,
                                             decays ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
             const int64_t first = decays ? begin : std::max<int64_t>(begin, decayed);
             const int64_t last = decays ? std::min<int64_t>(end, decayed) : end;

@@ -7,13 +7,13 @@
 constexpr int THREADS = 256;
 
 KERNEL(THREADS) adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy, const float* norm,
-                      const float* schedule, int64_t P, float beta1, float beta2, float epsilon, float weight_decay,
+                      const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon, float weight_decay,
                       float clip_norm, int32_t decayed) {
     after_previous_kernel();
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i >= P) return;
-    const float ratio = clip_norm / *norm;
-    const AdamwSettings settings = {schedule[0], schedule[1], schedule[2], beta1, beta2, epsilon,
+    const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;
+    const AdamwSettings settings = {rates[0], rates[1], rates[2], beta1, beta2, epsilon,
                                     i < decayed ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
     adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);
     gradients[i] = 0.0f;
