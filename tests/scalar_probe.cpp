@@ -21,7 +21,7 @@ extern "C" double exp_error_ulps(uint32_t first, uint32_t last, uint32_t stride,
     return largest;
 }
 
-extern "C" float exp_of(float x) { return exp_f32(x); }
+extern "C" float exp_f32_of(float x) { return exp_f32(x); }
 
 extern "C" void philox_of(uint32_t* words, const uint32_t* counter, const uint32_t* key) {
     const Philox random = philox(counter[0], counter[1], counter[2], counter[3], key[0], key[1]);

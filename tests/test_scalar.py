@@ -26,7 +26,7 @@ PHILOX = [
 def probe():
     library = ctypes.CDLL(str(host_library(Path(__file__).with_name("scalar_probe.cpp"))))
     library.exp_error_ulps.restype = ctypes.c_double
-    library.exp_of.restype, library.exp_of.argtypes = ctypes.c_float, [ctypes.c_float]
+    library.exp_f32_of.restype, library.exp_f32_of.argtypes = ctypes.c_float, [ctypes.c_float]
     return library
 
 
@@ -48,12 +48,12 @@ def test_exp_is_as_accurate_as_scalar_h_says(probe, sign, furthest):
 
 @pytest.mark.parametrize("x, clamped", [(-87.5, -87), (-1e30, -87), (-math.inf, -87), (88.5, 88), (1e30, 88)])
 def test_exp_clamps_its_argument(probe, x, clamped):
-    assert probe.exp_of(x) == probe.exp_of(clamped)
+    assert probe.exp_f32_of(x) == probe.exp_f32_of(clamped)
 
 
 @pytest.mark.parametrize("x", [0.0, -0.0, 1e-30, -1e-30, 2.0**-149])
 def test_exp_around_zero_is_one(probe, x):
-    assert probe.exp_of(x) == 1.0
+    assert probe.exp_f32_of(x) == 1.0
 
 
 @pytest.mark.parametrize("counter, key, wanted", PHILOX)
