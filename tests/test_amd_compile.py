@@ -80,11 +80,12 @@ def test_products_use_the_matrix_units_where_there_are_any(arch):
 @needs_clang
 @every_amd_gpu
 def test_hot_kernels_keep_their_values_in_registers_on_amd(arch):
+    # an SGPR that is spilled without scratch goes to a lane of a VGPR
     spilled = {
         (build, kernel): found
         for build, kernels in usage(arch).items()
         for kernel, found in kernels.items()
-        if build.startswith(HOT) and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill", "SGPRs Spill"))
+        if build.startswith(HOT) and any(found[what] != "0" for what in ("ScratchSize", "VGPRs Spill"))
     }
     assert not spilled
 

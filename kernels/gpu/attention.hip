@@ -200,7 +200,7 @@ KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta,
 KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     after_previous_kernel();
     __shared__ float products[THREADS];
-    const int runs = static_cast<int>((D + WIDTH - 1) / WIDTH), rows = THREADS / runs, run = threadIdx.x % runs;
+    const unsigned runs = static_cast<unsigned>((D + WIDTH - 1) / WIDTH), rows = THREADS / runs, run = threadIdx.x % runs;
     const int64_t first = int64_t{blockIdx.x} * rows, row = first + threadIdx.x / runs, d = run * WIDTH;
     float product = 0.0f;
     if (threadIdx.x < rows * runs && row < B * H * S) {
@@ -214,7 +214,7 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
     const int64_t own = first + threadIdx.x, position = own / H;
     if (threadIdx.x >= rows || own >= B * H * S) return;
     float sum = 0.0f;
-    for (int i = 0; i < runs; ++i) sum += products[threadIdx.x * runs + i];
+    for (unsigned i = 0; i < runs; ++i) sum += products[threadIdx.x * runs + i];
     delta[(position / S * H + own % H) * S + position % S] = sum;
 }
 

@@ -11,17 +11,19 @@
 #include "fragment.h"
 #include "side.h"
 
-constexpr int WAVES = 4, THREADS = WAVES * WAVE, SQUARE = 16, OWN = WAVES * SQUARE, MEMORY_BYTES = 32 << 10;
+constexpr int WAVES = 4, THREADS = WAVES * WAVE, SQUARE = 16, OWN = WAVES * SQUARE;
 constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
 
 using Operand = Fragment::Operand;
 using Sum = Fragment::Sum;
 
 constexpr int CHANNELS = SIDE;  // in a tile, 32, 64 or 128; those from D on are zero
+constexpr int OWN_TILE = Fragment::ROOMY ? 0 : OWN * CHANNELS;  // elements of own rows that stay in shared memory
+constexpr int MEMORY_BYTES = (Fragment::ROOMY || CHANNELS < 128 ? 32 : 48) << 10;
 
 // One head's rows.
 struct Head {
-    static constexpr int OTHERS = CHANNELS <= 64 ? 64 : 32, CHUNKS = CHANNELS / WIDTH, SQUARES = CHANNELS / SQUARE;
+    static constexpr int OTHERS = (CHANNELS <= 64 ? 64 : 32) / (Fragment::ROOMY ? 1 : 2), CHUNKS = CHANNELS / WIDTH, SQUARES = CHANNELS / SQUARE;
     static constexpr int TILE = OTHERS * CHANNELS;  // elements
     using Rows = Tile<CHUNKS>;
 
@@ -39,21 +41,33 @@ struct Head {
         }
     }
 
-    // The wave's own rows of a tile.
-    static DEVICE_MEMBER void take(Operand (&own)[SQUARES], bf16* tile) {
-        for (int c = 0; c < SQUARES; ++c) own[c] = Fragment::load(Rows{tile}, threadIdx.x / WAVE * SQUARE, c * SQUARE);
-    }
+    // The wave's own rows of a tile, in registers if these have room for them.
+    struct Own {
+        Operand kept[Fragment::ROOMY ? SQUARES : 1];
+        bf16* tile;
+
+        DEVICE_MEMBER explicit Own(bf16* source) : tile(source) {
+            if constexpr (Fragment::ROOMY)
+                for (int c = 0; c < SQUARES; ++c) kept[c] = load(c);
+        }
+        DEVICE_MEMBER Operand load(int c) const { return Fragment::load(Rows{tile}, threadIdx.x / WAVE * SQUARE, c * SQUARE); }
+        DEVICE_MEMBER Operand square(int c) const {
+            if constexpr (Fragment::ROOMY)
+                return kept[c];
+            else
+                return load(c);
+        }
+    };
 
     // products = own rows . rows of a tile, for squares first <= j < last of these
-    static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Operand (&own)[SQUARES], bf16* tile, int first,
-                                       int last) {
+    static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Own& own, bf16* tile, int first, int last) {
 #pragma unroll
         for (int j = 0; j < OTHERS / SQUARE; ++j) {
             products[j] = {};
             if (first <= j && j < last)
 #pragma unroll
                 for (int c = 0; c < SQUARES; ++c)
-                    Fragment::multiply(products[j], own[c], Fragment::load(Rows{tile}, j * SQUARE, c * SQUARE));
+                    Fragment::multiply(products[j], own.square(c), Fragment::load(Rows{tile}, j * SQUARE, c * SQUARE));
         }
     }
 
@@ -105,13 +119,12 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
     const float scale = LOG2_E / sqrtf(static_cast<float>(D));  // of scores as powers of 2
     const int64_t own_row = first + threadIdx.x / WAVE * SQUARE, own_end = own_row + SQUARE < S ? own_row + SQUARE : S;
-    bf16 *keys = memory, *values = memory + Head::TILE;
-    Operand queries[Head::SQUARES];
+    bf16 *keys = memory + OWN_TILE, *values = keys + Head::TILE;
     Head::copy<OWN>(memory, q, stride, first, S, D);
     copies_commit();
     copies_wait<0>();
     __syncthreads();
-    Head::take(queries, memory);
+    const Head::Own queries(memory);
     __syncthreads();
     Head::copy<Head::OTHERS>(keys, k, stride, 0, S, D);
     copies_commit();
@@ -191,20 +204,19 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
     const int64_t end = OWNS_KEYS || first + OWN > S ? S : first + OWN;
     const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
 
-    Operand own_first[Head::SQUARES], own_second[Head::SQUARES];
     Head::copy<OWN>(memory, OWNS_KEYS ? k : q, stride, first, S, D);
     Head::copy<OWN>(memory + OWN * CHANNELS, OWNS_KEYS ? v : dout, own_stride, first, S, D);
     copies_commit();
     copies_wait<0>();
     __syncthreads();
-    Head::take(own_first, memory);
-    Head::take(own_second, memory + OWN * CHANNELS);
+    const Head::Own own_first(memory), own_second(memory + OWN * CHANNELS);
+    bf16* tiles_of_others = memory + 2 * OWN_TILE;
     __syncthreads();
 
     // A turn's tiles and, if others are the queries, their delta and logsumexp.
     auto fetch = [&](int64_t at, int turn) {
         if (at < end) {
-            bf16* tile = memory + turn * 2 * Head::TILE;
+            bf16* tile = tiles_of_others + turn * 2 * Head::TILE;
             Head::copy<Head::OTHERS>(tile, OWNS_KEYS ? q : k, stride, at, S, D);
             Head::copy<Head::OTHERS>(tile + Head::TILE, OWNS_KEYS ? dout : v, other_stride, at, S, D);
             if (OWNS_KEYS && threadIdx.x < Head::OTHERS) {
@@ -232,7 +244,7 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
         // keys see queries from theirs on, queries see keys up to theirs
         const int own = static_cast<int>(own_row - at), first_square = OWNS_KEYS && own > 0 ? own / SQUARE : 0;
         const int last_square = squares_before(OWNS_KEYS || own_row + SQUARE > S ? S : own_row + SQUARE, at);
-        bf16 *other_first = memory + turn * 2 * Head::TILE, *other_second = other_first + Head::TILE;
+        bf16 *other_first = tiles_of_others + turn * 2 * Head::TILE, *other_second = other_first + Head::TILE;
         Sum weights[Head::OTHERS / SQUARE], gradients[Head::OTHERS / SQUARE];
         Head::multiply(weights, own_first, other_first, first_square, last_square);
         Head::multiply(gradients, own_second, other_second, first_square, last_square);

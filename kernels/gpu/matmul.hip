@@ -55,7 +55,9 @@ struct Product {
         }
         if (GROUPS > 1) add_groups(memory, sums, group);
         if (group == 0)
+#pragma unroll
             for (int r = 0; r < EACH; ++r)
+#pragma unroll
                 for (int c = 0; c < EACH; ++c) {
                     const int64_t row = first_row + y + r * SIDE, column = first_column + x + c * SIDE;
                     if (row < M && column < N) store(row, column, sums[r][c]);

@@ -13,6 +13,14 @@ struct Index {
 #define threadIdx (Index{__builtin_amdgcn_workitem_id_x(), __builtin_amdgcn_workitem_id_y(), __builtin_amdgcn_workitem_id_z()})
 #define blockIdx (Index{__builtin_amdgcn_workgroup_id_x(), __builtin_amdgcn_workgroup_id_y(), __builtin_amdgcn_workgroup_id_z()})
 
+// The numbers of blocks are the first of the hidden arguments that follow a kernel's own: LLVM's "User Guide for AMDGPU
+// Backend", code object V5.
+static __device__ __forceinline__ Index blocks_of_grid() {
+    const auto* counts = (const __attribute__((address_space(4))) unsigned*)__builtin_amdgcn_implicitarg_ptr();
+    return {counts[0], counts[1], counts[2]};
+}
+#define gridDim (blocks_of_grid())
+
 static __device__ __forceinline__ int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
 static __device__ __forceinline__ float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
 
@@ -28,3 +36,10 @@ static __device__ __forceinline__ float __shfl_xor(float value, int mask, int wi
     const int partner = lane ^ mask, end = (lane + width) & ~(width - 1);
     return __int_as_float(__builtin_amdgcn_ds_bpermute((partner < end ? partner : lane) * 4, __float_as_int(value)));
 }
+
+// One bit of each lane that is at work, lane 0's the lowest.
+static __device__ __forceinline__ unsigned long long __ballot(int chosen) {
+    return WAVE == 64 ? __builtin_amdgcn_ballot_w64(chosen) : __builtin_amdgcn_ballot_w32(chosen);
+}
+
+static __device__ __forceinline__ int __ffsll(long long bits) { return __builtin_ffsll(bits); }

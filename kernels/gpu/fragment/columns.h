@@ -1,6 +1,7 @@
 // What AMD's matrix units share: lane % 16 is the row i of an operand and the column of a sum. A chip says
 //   TERMS, first_term(lane)   how many neighbouring terms k of an operand a lane holds, and from which on
 //   SIZE, row(index, lane)    how many values of a sum a lane holds, each in a row of its own
+//   ROOMY                     whether registers have room for what a kernel could read again from shared memory
 //   multiply(a, b, sum)       the vendor's instruction
 #pragma once
 #include "tile.h"
@@ -8,6 +9,7 @@
 template <class Chip>
 struct ColumnFragment {
     static constexpr int SIZE = Chip::SIZE, SLOTS = SIZE, TERMS = Chip::TERMS;
+    static constexpr bool ROOMY = Chip::ROOMY;
     using Operand = typename Chip::Operand;
     using Sum = typename Chip::Sum;
 
@@ -30,9 +32,10 @@ struct ColumnFragment {
         struct alignas(PIECE * 2) Piece {
             short element[PIECE];
         };
+        const int own = opaque(lane());
         Operand operand;
         for (int k = 0; k < TERMS; k += PIECE) {
-            const bf16* place = tile.at(first_i, lane() % 16, first_k + Chip::first_term(lane()) + k);
+            const bf16* place = tile.at(first_i, own % 16, first_k + Chip::first_term(own) + k);
             const Piece piece = *reinterpret_cast<const Piece*>(place);
             for (int i = 0; i < PIECE; ++i) operand[k + i] = piece.element[i];
         }
@@ -42,9 +45,9 @@ struct ColumnFragment {
     // Element (i, k) from row first_k + k and column first_i + i of a tile.
     template <class Tile>
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
+        const int own = opaque(lane());
         Operand operand;
-        for (int k = 0; k < TERMS; ++k)
-            operand[k] = tile.at(first_k, Chip::first_term(lane()) + k, first_i + lane() % 16)->bits;
+        for (int k = 0; k < TERMS; ++k) operand[k] = tile.at(first_k, Chip::first_term(own) + k, first_i + own % 16)->bits;
         return operand;
     }
 
@@ -64,5 +67,8 @@ struct ColumnFragment {
     }
 
     // sum(i, j) += sum over k of a(i, k) * b(j, k)
-    static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) { Chip::multiply(a, b, sum); }
+    static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
+        Chip::multiply(a, b, sum);
+        if constexpr (!ROOMY) sum.value[0] = opaque(sum.value[0]);  // now, not where the sum is used: operands are done with
+    }
 };

@@ -5,6 +5,7 @@
 
 struct Mfma {
     static constexpr int TERMS = 4, SIZE = 4;
+    static constexpr bool ROOMY = true;  // 512 of them a lane
     typedef short Operand __attribute__((vector_size(2 * TERMS)));
     typedef float Values __attribute__((vector_size(4 * SIZE)));
     struct Sum {

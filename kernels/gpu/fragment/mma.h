@@ -6,6 +6,7 @@
 struct Fragment {
     // A lane holds SIZE values of a sum, in SLOTS rows.
     static constexpr int SIZE = 8, SLOTS = 2;
+    static constexpr bool ROOMY = true;  // a lane's registers have room for what a kernel could read again from shared memory
 
     // 16 rows i by 16 terms k, as four squares of 8 x 8: (0, 0), (8, 0), (0, 8), (8, 8).
     struct Operand {

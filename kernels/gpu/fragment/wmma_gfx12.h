@@ -4,6 +4,7 @@
 
 struct Wmma {
     static constexpr int TERMS = 8, SIZE = 8;
+    static constexpr bool ROOMY = false;  // 256 of them a lane
     typedef short Operand __attribute__((vector_size(2 * TERMS)));
     typedef float Values __attribute__((vector_size(4 * SIZE)));
     struct Sum {

@@ -14,6 +14,14 @@ DEVICE void wave_barrier() {
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
+// The same value, of which the compiler knows nothing: what is made from it is made where it is used. Without that, the
+// addresses of everything that a loop reads are made before the loop and fill the registers.
+template <class T>
+DEVICE T opaque(T value) {
+    asm volatile("" : "+v"(value));
+    return value;
+}
+
 // To be called first in every kernel: kernels of a stream run one after another here, so there is nothing to wait for.
 DEVICE void after_previous_kernel() {}
 
@@ -27,10 +35,10 @@ DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) |
 
 // Copies 16 bytes from global to shared memory, or zeros if not `inside`. Done when the call ends: nothing to wait for.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
-    struct alignas(16) Chunk {
-        uint32_t word[4];
-    };
-    *reinterpret_cast<Chunk*>(shared) = inside ? *reinterpret_cast<const Chunk*>(source) : Chunk{};
+    typedef uint32_t Chunk __attribute__((vector_size(16)));  // a class would go through private memory
+    Chunk chunk = {};
+    if (inside) chunk = *reinterpret_cast<const Chunk*>(source);
+    *reinterpret_cast<Chunk*>(shared) = chunk;
 }
 DEVICE void copies_commit() {}
 template <int LEFT>
