@@ -3,6 +3,9 @@
 import functools
 import importlib.util
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -18,6 +21,7 @@ from hipgpt.ops import CATALOGUE
 from hipgpt.tensor import DType
 
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
+PROCESSES = 2  # of clang at a time
 OPS = CATALOGUE.values()
 needs_clang = pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}")
 needs_nvrtc = pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="no cuda-python, so no NVRTC")
@@ -44,22 +48,32 @@ def builds(arch: str) -> dict[str, Build]:
     return {str(build): build for build in found}
 
 
-def compile_all(driver) -> dict[str, bytes]:
-    """Return the code objects of all builds, compiled now: the cache would hide a warning."""
+@contextmanager
+def fresh_cache() -> Iterator[None]:
+    """Have everything compiled now: a cached code object would hide a warning."""
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
+        yield
+
+
+def compile_all(driver) -> dict[str, bytes]:
+    """Return the code objects of all builds."""
+    with fresh_cache():
         return {name: compile_source(driver, *build) for name, build in builds(driver.arch).items()}
 
 
 @functools.cache
 def usage(arch: str) -> dict[str, dict[str, dict[str, str]]]:
     """Return by build and kernel what clang says of its resources."""
-    found = {}
-    for name, build in builds(arch).items():
+
+    def usage_of(build: Build) -> dict[str, dict[str, str]]:
         driver = clang.OfflineDriver(arch)
-        with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
-            compile_source(driver, *build)
-        found[name] = driver.usage
-    return found
+        compile_source(driver, *build)
+        return driver.usage
+
+    clang.device_libraries()  # before the threads, which share it
+    with fresh_cache(), ThreadPoolExecutor(PROCESSES) as pool:
+        found = builds(arch)
+        return dict(zip(found, pool.map(usage_of, found.values()), strict=True))
 
 
 @needs_clang
