@@ -8,7 +8,6 @@ import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
-from hipgpt.backends.geometry import adding_parts
 from hipgpt.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.errors import UserError
 from hipgpt.op import Op
@@ -99,7 +98,7 @@ class GpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        calls = [call for launch in launches for call in self._bind(launch)]
+        calls = [self._bind(launch) for launch in launches]
 
         def run_all() -> None:
             for call in calls:
@@ -113,34 +112,23 @@ class GpuDevice:
 
         return replay_with_its_memory
 
-    def _bind(self, launch: Launch) -> list[Call]:
-        """Return the kernel calls of a launch; every scalar as the contract's ctypes type."""
+    def _bind(self, launch: Launch) -> Call:
+        """Return the kernel call of a launch; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
         variant = find_variant(op, self._driver.arch, launch.act, sizes)
-        module = self._module(variant, op, launch.act)
-        grid, threads = variant.geometry[op.name](sizes, self._driver.wave)
-        tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
-        dimensions = [ctypes.c_int64(sizes[name]) for name in op.dimensions]
-        scalars = [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
-        shared = variant.shared_bytes
-        if (parts := variant.parts(op, sizes)) == 1:
-            function = self._driver.function(module, op.name, shared)
-            return [(function, grid, threads, shared, [*tensors, *dimensions, *scalars])]
-        # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_units.hip
-        targets, inputs, outer = tensors[:2], tensors[2:], dimensions[:2]
-        place = ctypes.c_void_p(self._reserve(4 * parts * sizes["O"] * (sizes["C"] + 1)))
-        multiply, add = (
-            self._driver.function(module, f"{op.name}_parts", shared),
-            self._driver.function(module, "add_parts"),
-        )
-        adding_grid, adding_threads = adding_parts(sizes)
-        return [
-            (multiply, (*grid[:2], parts), threads, shared, [place, *inputs, *dimensions]),
-            (add, adding_grid, adding_threads, 0, [*targets, place, *outer, ctypes.c_int64(parts)]),
-        ]
+        function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
+        (columns, rows, _), threads = variant.geometry[op.name](sizes, self._driver.wave)
+        arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
+        arguments += [ctypes.c_int64(sizes[name]) for name in op.dimensions]
+        arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
+        if variant.workspace:
+            arguments.append(ctypes.c_void_p(self._reserve(variant.workspace_bytes(op, sizes))))
+        return function, (columns, rows, variant.parts(op, sizes)), threads, variant.shared_bytes, arguments
 
     def _reserve(self, size_bytes: int) -> int:
-        """Return the address of at least size_bytes that one launch after another may use; kept with the device."""
+        """Return the address of zeroed memory that one launch after another may use; it is kept with the device."""
+        if not size_bytes:
+            return 0
         if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
             self._workspaces.append(self.allocate(size_bytes))
         return self._workspaces[-1][0]

@@ -14,9 +14,6 @@ DEVICE void wave_barrier() {
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
-// To be called first in every kernel: kernels of a stream run one after another here, so there is nothing to wait for.
-DEVICE void after_previous_kernel() {}
-
 // 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
 DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
@@ -24,6 +21,12 @@ DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
 // Two bf16, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
+
+// Orders the memory of the whole device before what this thread does next, for threads of other blocks too.
+DEVICE void device_fence() { __threadfence(); }
+
+// Adds 1 and returns what was there before.
+DEVICE int32_t count_up(int32_t* counter) { return atomicAdd(counter, 1); }
 
 // Copies 16 bytes from global to shared memory, or zeros if not `inside`. Done when the call ends: nothing to wait for.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {

@@ -80,27 +80,105 @@ DEVICE Terms terms_of_block(int64_t K, int depth) {
     return {first, last, last > first ? static_cast<int>((last - first + depth - 1) / depth) : 0};
 }
 
-// Sums on their way out: ROWS rows of SIDE floats, GROUPS times below one another; the 4 keep neighbouring rows in different
-// banks.
+// Sums of A's rows: as a product's RowStore, none, or added to `target` unless that is null.
+struct NoRowSums {
+    static constexpr bool POSSIBLE = false;
+    DEVICE_MEMBER bool wanted() const { return false; }
+    DEVICE_MEMBER void operator()(int64_t, float) const {}
+};
+struct AddRowSums {
+    static constexpr bool POSSIBLE = true;
+    float* target;
+    DEVICE_MEMBER bool wanted() const { return target; }
+    DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] += sum; }
+};
+
+// How a piece leaves a block: through shared memory, ROWS rows of SIDE floats at a time, GROUPS times below one another, so that
+// a thread has WIDTH neighbours of a row. store(row, column, values, columns left) gets what lies inside C, row_store(row, sum)
+// the sums of A's rows.
+//
+// If the terms are cut into parts, every block first leaves its sums in the workspace, and the last one of a piece adds them up,
+// in the parts' order. The workspace: a counter a piece, at COUNTERS at most, all zero between launches; then the parts.
 template <int SIDE, int ROWS, int GROUPS, int THREADS>
 struct Outgoing {
-    static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;
+    static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
+    static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE, COUNTERS = 1 << 16;
+    float *shared, *workspace;
+    Place place;
+    int64_t M, N;
 
-    // Calls store(row, column, WIDTH values, columns left) for what lies inside C; each value is the sum of all groups' in order.
+    DEVICE_MEMBER int64_t piece() const { return place.row * gridDim.x + place.column; }
+    DEVICE_MEMBER float* part(int64_t z) const {
+        return workspace + COUNTERS + (z * gridDim.x * gridDim.y + piece()) * PART;
+    }
+
+    // The rows' sums, of which each group has left its own at shared[group * SIDE].
+    template <class RowStore>
+    DEVICE_MEMBER void write_row_sums(const RowStore& row_store) const {
+        if (threadIdx.x >= SIDE) return;
+        float sum = 0.0f;
+        for (int group = 0; group < GROUPS; ++group) sum += shared[group * SIDE + threadIdx.x];
+        if (gridDim.z > 1)
+            part(blockIdx.z)[SIDE * SIDE + threadIdx.x] = sum;
+        else if (place.row * SIDE + threadIdx.x < M)
+            row_store(place.row * SIDE + threadIdx.x, sum);
+    }
+
+    // Rows first.. of the piece; each value is the sum of all groups'.
     template <class Store>
-    static DEVICE_MEMBER void write(const float* shared, int64_t first_row, int64_t first_column, int64_t M, int64_t N,
-                                    const Store& store) {
-        constexpr int RUNS = SIDE / WIDTH;
-        for (int place = threadIdx.x; place < ROWS * RUNS; place += THREADS) {
-            const int64_t row = first_row + place / RUNS, column = first_column + place % RUNS * WIDTH;
-            if (row >= M || column >= N) continue;
+    DEVICE_MEMBER void write(int first, const Store& store) const {
+        for (int at = threadIdx.x; at < ROWS * RUNS; at += THREADS) {
+            const int row = at / RUNS, column = at % RUNS * WIDTH;
             float values[WIDTH] = {}, others[WIDTH];
 #pragma unroll
             for (int group = 0; group < GROUPS; ++group) {
-                load(others, shared + (group * ROWS + place / RUNS) * ROW + place % RUNS * WIDTH);
+                load(others, shared + (group * ROWS + row) * ROW + column);
                 for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
             }
-            store(row, column, values, N - column);
+            if (gridDim.z > 1)
+                ::store(part(blockIdx.z) + (first + row) * SIDE + column, values);
+            else
+                hand_over(first + row, column, values, store);
         }
+    }
+
+    // To be called after all `write`s: the sums of a product that was cut into parts.
+    template <class Store, class RowStore>
+    DEVICE_MEMBER void add_parts(const Store& store, const RowStore& row_store, bool sums_rows) const {
+        if (gridDim.z == 1 || !is_last()) return;
+        for (int at = threadIdx.x; at < SIDE * RUNS; at += THREADS) {
+            const int row = at / RUNS, column = at % RUNS * WIDTH;
+            float values[WIDTH] = {}, others[WIDTH];
+            for (int z = 0; z < gridDim.z; ++z) {
+                load(others, part(z) + row * SIDE + column);
+                for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
+            }
+            hand_over(row, column, values, store);
+        }
+        if (!sums_rows || threadIdx.x >= SIDE || place.row * SIDE + threadIdx.x >= M) return;
+        float sum = 0.0f;
+        for (int z = 0; z < gridDim.z; ++z) sum += part(z)[SIDE * SIDE + threadIdx.x];
+        row_store(place.row * SIDE + threadIdx.x, sum);
+    }
+
+    template <class Store>
+    DEVICE_MEMBER void hand_over(int row, int column, float (&values)[WIDTH], const Store& store) const {
+        const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column;
+        if (r < M && c < N) store(r, c, values, N - c);
+    }
+
+    // Whether all other blocks of this piece have left their parts; sets the counter back.
+    DEVICE_MEMBER bool is_last() const {
+        device_fence();
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int32_t* counter = reinterpret_cast<int32_t*>(workspace) + piece();
+            const bool last = count_up(counter) == static_cast<int32_t>(gridDim.z) - 1;
+            if (last) *counter = 0;
+            *shared = last ? 1.0f : 0.0f;
+        }
+        __syncthreads();
+        device_fence();
+        return *shared != 0.0f;
     }
 };
