@@ -117,7 +117,7 @@ def test_dimensions_follow_in_the_contracts_order(op, place):
 def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
     if place == "units" and op.family == "matmul":
-        expected += ("float* workspace",)  # the variant's own: where it adds parts
+        expected += ("float* workspace", "int32_t phase", "int32_t part_count")  # Parts of product/pieces.h
     assert kernel_of(op, place).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
+from hipgpt.backends.geometry import WIDTH
 from hipgpt.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.errors import UserError
 from hipgpt.op import Op
@@ -28,6 +29,9 @@ HEADERS = {
 
 Grid = tuple[int, int, int]
 Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
+
+
+WHOLE, PARTS, ADDING = range(3)  # Phase in kernels/gpu/product/pieces.h
 
 
 class OutOfMemory(Exception):
@@ -98,7 +102,7 @@ class GpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        calls = [self._bind(launch) for launch in launches]
+        calls = [call for launch in launches for call in self._bind(launch)]
 
         def run_all() -> None:
             for call in calls:
@@ -112,23 +116,30 @@ class GpuDevice:
 
         return replay_with_its_memory
 
-    def _bind(self, launch: Launch) -> Call:
-        """Return the kernel call of a launch; every scalar as the contract's ctypes type."""
+    def _bind(self, launch: Launch) -> list[Call]:
+        """Return the kernel calls of a launch; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
         variant = find_variant(op, self._driver.arch, launch.act, sizes)
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
-        (columns, rows, _), threads = variant.geometry[op.name](sizes, self._driver.wave)
+        grid, threads = variant.geometry[op.name](sizes, self._driver.wave)
         arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
         arguments += [ctypes.c_int64(sizes[name]) for name in op.dimensions]
         arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
-        if variant.workspace:
-            arguments.append(ctypes.c_void_p(self._reserve(variant.workspace_bytes(op, sizes))))
-        return function, (columns, rows, variant.parts(op, sizes)), threads, variant.shared_bytes, arguments
+        shared = variant.shared_bytes
+        if not variant.cuts:
+            return [(function, grid, threads, shared, arguments)]
+        parts, place = variant.parts(op, sizes), None
+        phases = ((WHOLE, 1),)
+        if parts > 1:
+            place = self._reserve(variant.workspace_bytes(op, sizes))
+            phases = ((PARTS, parts), (ADDING, variant.side * variant.side // WIDTH // threads))
+        return [
+            (function, (*grid[:2], blocks), threads, shared, [*arguments, *_parts_arguments(place, phase, parts)])
+            for phase, blocks in phases
+        ]
 
     def _reserve(self, size_bytes: int) -> int:
-        """Return the address of zeroed memory that one launch after another may use; it is kept with the device."""
-        if not size_bytes:
-            return 0
+        """Return the address of memory that one launch after another may use; it is kept with the device."""
         if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
             self._workspaces.append(self.allocate(size_bytes))
         return self._workspaces[-1][0]
@@ -138,6 +149,10 @@ class GpuDevice:
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
+
+
+def _parts_arguments(workspace: int | None, phase: int, parts: int) -> list[Any]:
+    return [ctypes.c_void_p(workspace), ctypes.c_int32(phase), ctypes.c_int32(parts)]
 
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:

@@ -18,10 +18,10 @@ RDNA4 = r"gfx12\d\d"
 # side of a product's piece: how many of them make it worth taking, and how many blocks a large GPU runs at a time
 PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
 HOPPER_PIECES = 96  # of 128 by wgmma
-WORKSPACE_COUNTERS = 1 << 16
 TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the dimension that a product sums over
-# of a sum that is cut into parts: terms of each at least; their number; what writing and adding one costs, as terms
-PART_TERMS, MOST_PARTS, PART_COST = 256, 32, 400
+# of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing and
+# adding a part of every block at work, and the second launch
+PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -39,9 +39,8 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
     headers: what the source includes by these names, files in kernels/gpu; side: what it finds as SIDE in side.h.
-    suits: which sizes that is for; parts: into how many parts its sums are cut, blocks along z; shared_bytes: of shared
-    memory, beyond what the source declares; workspace: whether kernels have a last argument for one, as Outgoing in
-    product/pieces.h wants it.
+    suits: which sizes that is for; parts: into how many parts its sums are cut; shared_bytes: of shared memory, beyond
+    what the source declares; cuts: whether kernels have the last arguments that `Parts` in product/pieces.h lists.
     """
 
     op: str
@@ -54,18 +53,16 @@ class Variant:
     suits: Callable[[Op, Sizes], bool] = always
     parts: Callable[[Op, Sizes], int] = whole
     shared_bytes: int = 0
-    workspace: bool = False
+    cuts: bool = False
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
         return all(re.fullmatch(pattern, value) for pattern, value in wanted) and self.suits(op, sizes)
 
     def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
-        """Return how much of a workspace a call needs: none, if its sums are not cut."""
-        if (parts := self.parts(op, sizes)) == 1:
-            return 0
+        """Return how much memory a call's parts take."""
         (columns, rows, _), _ = self.geometry[op.name](sizes, 1)
-        return 4 * (WORKSPACE_COUNTERS + columns * rows * parts * (self.side + 1) * self.side)
+        return 4 * columns * rows * self.parts(op, sizes) * (self.side + 1) * self.side
 
     def source_of(self, op: Op) -> str:
         return self.source.format(family=op.family)
@@ -82,8 +79,6 @@ def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shar
         return next(sizes[name] for end, name in TERMS.items() if op.name.endswith(end))
 
     def most_parts(op: Op, sizes: Sizes) -> int:
-        if pieces(op, sizes) > WORKSPACE_COUNTERS:
-            return 1
         return min(max(1, terms_of(op, sizes) // PART_TERMS), MOST_PARTS)
 
     def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
@@ -95,7 +90,8 @@ def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shar
 
         def time(count: int) -> float:
             turns = -(-blocks * count // RESIDENT[side])
-            return turns * terms / count + PART_COST * count * blocks / RESIDENT[side]
+            cost = LAUNCH_COST + PART_COST * count * blocks / RESIDENT[side] if count > 1 else 0
+            return turns * terms / count + cost
 
         return min(range(1, most_parts(op, sizes) + 1), key=time)
 

@@ -6,7 +6,7 @@
 #include "platform.h"
 #include "values.h"
 
-constexpr int THREADS = 128, IDS = 32, CHANNELS = 128, LOOKED_AT = 4 * THREADS;
+constexpr int THREADS = 128, IDS = 32, CHANNELS = 128, LOOKED_AT = THREADS;
 static_assert(CHANNELS == THREADS, "");
 
 KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,

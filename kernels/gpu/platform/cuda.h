@@ -30,12 +30,6 @@ DEVICE uint32_t bf16_pair(float first, float second) {
 #endif
 }
 
-// Orders the memory of the whole device before what this thread does next, for threads of other blocks too.
-DEVICE void device_fence() { __threadfence(); }
-
-// Adds 1 and returns what was there before.
-DEVICE int32_t count_up(int32_t* counter) { return atomicAdd(counter, 1); }
-
 DEVICE uint32_t shared_address(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
 // Copies 16 bytes from global to shared memory, or zeros if not `inside`, without waiting for them: copies_wait<LEFT> waits

@@ -22,12 +22,6 @@ DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 // Two bf16, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
 
-// Orders the memory of the whole device before what this thread does next, for threads of other blocks too.
-DEVICE void device_fence() { __threadfence(); }
-
-// Adds 1 and returns what was there before.
-DEVICE int32_t count_up(int32_t* counter) { return atomicAdd(counter, 1); }
-
 // Copies 16 bytes from global to shared memory, or zeros if not `inside`. Done when the call ends: nothing to wait for.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
     struct alignas(16) Chunk {

@@ -22,10 +22,10 @@ struct Product {
     using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS>;
     using Sum = Fragment::Sum;
 
-    // store, row_store, workspace: see Outgoing.
+    // store, row_store, parts: see Outgoing.
     template <class Store, class RowStore>
     static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
-                                  const RowStore& row_store, float* workspace) {
+                                  const RowStore& row_store, const Parts& parts) {
         __shared__ Words stage_memory[STAGES * STAGE_BYTES / 16];
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
         const Place place = place_of_block();
@@ -35,6 +35,8 @@ struct Product {
         const Terms terms = terms_of_block(K, DEPTH);
         const int summed = row + column / PART_COLUMNS * ROW_SUMS * SQUARE;
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
+        const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
+        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, TileA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, TileB> copier_b(b, first_column, N, terms.first, terms.last);
         Sum sums[DOWN][ALONG] = {}, row_sums[ROW_SUMS] = {};
@@ -73,7 +75,6 @@ struct Product {
                                                Fragment::ones());
             }
         }
-        const Out out = {reinterpret_cast<float*>(memory), workspace, place, M, N};
         if constexpr (RowStore::POSSIBLE)
             if (sums_rows) {
                 __syncthreads();
@@ -98,7 +99,6 @@ struct Product {
             __syncthreads();
             out.write(first, store);
         }
-        out.add_parts(store, row_store, sums_rows);
     }
 
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");

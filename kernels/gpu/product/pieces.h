@@ -97,19 +97,27 @@ struct AddRowSums {
 // a thread has WIDTH neighbours of a row. store(row, column, values, columns left) gets what lies inside C, row_store(row, sum)
 // the sums of A's rows.
 //
-// If the terms are cut into parts, every block first leaves its sums in the workspace, and the last one of a piece adds them up,
-// in the parts' order. The workspace: a counter a piece, at COUNTERS at most, all zero between launches; then the parts.
+// If the terms are cut into parts, a first launch leaves the sums of each in the workspace, and a second one adds them up, a
+// thread for each run of neighbours.
+enum Phase { WHOLE, PARTS, ADDING };
+
+struct Parts {
+    float* workspace;
+    int32_t phase, count;
+};
+
 template <int SIDE, int ROWS, int GROUPS, int THREADS>
 struct Outgoing {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
-    static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE, COUNTERS = 1 << 16;
-    float *shared, *workspace;
+    static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE;
+    static_assert(SIDE * RUNS % THREADS == 0, "the second launch has SIDE * RUNS / THREADS blocks along z");
+    float* shared;
+    Parts parts;
     Place place;
     int64_t M, N;
 
-    DEVICE_MEMBER int64_t piece() const { return place.row * gridDim.x + place.column; }
     DEVICE_MEMBER float* part(int64_t z) const {
-        return workspace + COUNTERS + (z * gridDim.x * gridDim.y + piece()) * PART;
+        return parts.workspace + ((z * gridDim.y + place.row) * gridDim.x + place.column) * PART;
     }
 
     // The rows' sums, of which each group has left its own at shared[group * SIDE].
@@ -118,7 +126,7 @@ struct Outgoing {
         if (threadIdx.x >= SIDE) return;
         float sum = 0.0f;
         for (int group = 0; group < GROUPS; ++group) sum += shared[group * SIDE + threadIdx.x];
-        if (gridDim.z > 1)
+        if (parts.phase == PARTS)
             part(blockIdx.z)[SIDE * SIDE + threadIdx.x] = sum;
         else if (place.row * SIDE + threadIdx.x < M)
             row_store(place.row * SIDE + threadIdx.x, sum);
@@ -135,50 +143,33 @@ struct Outgoing {
                 load(others, shared + (group * ROWS + row) * ROW + column);
                 for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
             }
-            if (gridDim.z > 1)
+            if (parts.phase == PARTS)
                 ::store(part(blockIdx.z) + (first + row) * SIDE + column, values);
             else
                 hand_over(first + row, column, values, store);
         }
     }
 
-    // To be called after all `write`s: the sums of a product that was cut into parts.
+    // The second launch.
     template <class Store, class RowStore>
     DEVICE_MEMBER void add_parts(const Store& store, const RowStore& row_store, bool sums_rows) const {
-        if (gridDim.z == 1 || !is_last()) return;
-        for (int at = threadIdx.x; at < SIDE * RUNS; at += THREADS) {
-            const int row = at / RUNS, column = at % RUNS * WIDTH;
-            float values[WIDTH] = {}, others[WIDTH];
-            for (int z = 0; z < gridDim.z; ++z) {
-                load(others, part(z) + row * SIDE + column);
-                for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
-            }
-            hand_over(row, column, values, store);
+        const int at = blockIdx.z * THREADS + threadIdx.x, row = at / RUNS, column = at % RUNS * WIDTH;
+        float values[WIDTH] = {}, others[WIDTH];
+#pragma unroll 4
+        for (int z = 0; z < parts.count; ++z) {
+            load(others, part(z) + row * SIDE + column);
+            for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
         }
-        if (!sums_rows || threadIdx.x >= SIDE || place.row * SIDE + threadIdx.x >= M) return;
+        hand_over(row, column, values, store);
+        if (!sums_rows || at >= SIDE || place.row * SIDE + at >= M) return;
         float sum = 0.0f;
-        for (int z = 0; z < gridDim.z; ++z) sum += part(z)[SIDE * SIDE + threadIdx.x];
-        row_store(place.row * SIDE + threadIdx.x, sum);
+        for (int z = 0; z < parts.count; ++z) sum += part(z)[SIDE * SIDE + at];
+        row_store(place.row * SIDE + at, sum);
     }
 
     template <class Store>
     DEVICE_MEMBER void hand_over(int row, int column, float (&values)[WIDTH], const Store& store) const {
         const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column;
         if (r < M && c < N) store(r, c, values, N - c);
-    }
-
-    // Whether all other blocks of this piece have left their parts; sets the counter back.
-    DEVICE_MEMBER bool is_last() const {
-        device_fence();
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            int32_t* counter = reinterpret_cast<int32_t*>(workspace) + piece();
-            const bool last = count_up(counter) == static_cast<int32_t>(gridDim.z) - 1;
-            if (last) *counter = 0;
-            *shared = last ? 1.0f : 0.0f;
-        }
-        __syncthreads();
-        device_fence();
-        return *shared != 0.0f;
     }
 };

@@ -55,10 +55,10 @@ struct Product {
     using Out = Outgoing<SIDE, HALF, 1, THREADS>;
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");
 
-    // store, row_store, workspace: see Outgoing.
+    // store, row_store, parts: see Outgoing.
     template <class Store, class RowStore>
     static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
-                                  const RowStore& row_store, float* workspace) {
+                                  const RowStore& row_store, const Parts& parts) {
         extern __shared__ __align__(1024) unsigned char stage_memory[];
         __shared__ __align__(1024) uint32_t ones[256];  // as an operand of 8 rows, wherever the unit looks in it
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
@@ -66,6 +66,8 @@ struct Product {
         const int64_t first_row = place.row * SIDE, first_column = place.column * SIDE;
         const Terms terms = terms_of_block(K, DEPTH);
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
+        const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
+        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, LayoutA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, LayoutB> copier_b(b, first_column, N, terms.first, terms.last);
         float sums[2][64] = {}, row_sums[2][4] = {};
@@ -109,7 +111,6 @@ struct Product {
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 
         const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 + lane / 4;
-        const Out out = {reinterpret_cast<float*>(memory), workspace, place, M, N};
         if constexpr (RowStore::POSSIBLE)
             if (sums_rows) {
                 __syncthreads();
@@ -128,6 +129,5 @@ struct Product {
             __syncthreads();
             out.write(half * HALF, store);
         }
-        out.add_parts(store, row_store, sums_rows);
     }
 };
