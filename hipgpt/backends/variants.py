@@ -19,8 +19,8 @@ RDNA4 = r"gfx12\d\d"
 PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
 HOPPER_PIECES = 96  # of 128 by wgmma
 TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the dimension that a product sums over
-# of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing and
-# adding a part of every block at work, and the second launch
+# of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
+# and adding a part of every block at work, and the second launch
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
