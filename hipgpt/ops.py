@@ -8,7 +8,7 @@ from hipgpt.op import op
 
 ADVANCE = op("advance", "batch", """
     inout  counters  i32 (4)
-    """, scalars="accumulation_steps i32")  # fmt: skip
+    """)  # fmt: skip
 
 BUILD_BATCH = op("build_batch", "batch", """
     out    tokens         i32 (B, S)
@@ -196,8 +196,8 @@ ROUND_WEIGHTS = op("round_weights", "optimizer", """
 RECORD_STEP = op("record_step", "optimizer", """
     inout  history   f32 (K, 2)
     inout  loss      f32 (1)
+    inout  counters  i32 (4)
     in     norm      f32 (1)
-    in     counters  i32 (4)
     """)  # fmt: skip
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}

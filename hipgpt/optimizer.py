@@ -82,7 +82,8 @@ class StepHistory:
         return [self._history]
 
     def record(self, plan: Plan, loss: Tensor, norm: Tensor, counters: Tensor) -> None:
-        plan(RECORD_STEP, self._history, loss, norm, counters)
+        """Record: both figures go to the step's row, loss is zero then, and the counters stand at the next step."""
+        plan(RECORD_STEP, self._history, loss, counters, norm)
 
     @property
     def last(self) -> Tensor:

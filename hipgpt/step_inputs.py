@@ -45,17 +45,18 @@ class StepInputs:
         return [self._integers.flat, self.schedule]
 
     def record(self, plan: Plan, tokens: Tensor, targets: Tensor) -> None:
-        """Record: on to the next micro-batch, whose tokens and targets (B, S) are built."""
-        scalars = {"accumulation_steps": self._training.accumulation_steps}
-        plan(ADVANCE, self.counters, **scalars)
-        tables = self._integers["corpus"], self._integers["window_starts"]
-        plan(BUILD_BATCH, tokens, targets, *tables, self.counters, **scalars)
+        """Record: tokens and targets (B, S) of the micro-batch that the counters stand at are built."""
+        tables, steps = (self._integers["corpus"], self._integers["window_starts"]), self._training.accumulation_steps
+        plan(BUILD_BATCH, tokens, targets, *tables, self.counters, accumulation_steps=steps)
+
+    def record_advance(self, plan: Plan) -> None:
+        """Record: on to the next micro-batch of the step; RECORD_STEP goes on to the next step."""
+        plan(ADVANCE, self.counters)
 
     def prepare(self, step: int) -> None:
         """Have the tables and counters ready for a step, counted from 1; to be called before each."""
         if step != self._next:
-            last_micro_step = self._training.accumulation_steps - 1
-            self._device.write(self.counters, counters(self._training.seed, step - 1, last_micro_step))
+            self._device.write(self.counters, counters(self._training.seed, step, micro_step=0))
             self._filled = 0
         if step > self._filled:
             self._fill(step)

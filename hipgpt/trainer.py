@@ -74,7 +74,9 @@ class Trainer:
         plan = Plan(self.device, "step", [*given, self._batch["starts"]], self.act)
         network = self._network(drop_probability=training.drop_probability, counters=inputs.counters)
         scale = 1 / (targets.elements * training.accumulation_steps)
-        for _ in range(training.accumulation_steps):
+        for micro_step in range(training.accumulation_steps):
+            if micro_step:
+                inputs.record_advance(plan)
             inputs.record(plan, self._batch["tokens"], targets.view(*self._batch["tokens"].shape))
             network.forward(plan)
             network.training_loss(plan, loss, targets, scale)

@@ -50,9 +50,8 @@ def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float =
     return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING)
 
 
-def advance(counters, accumulation_steps) -> Result:
-    micro_step = (counters[3] + 1) % accumulation_steps
-    return {"counters": np.array([*counters[:2], counters[2] + (micro_step == 0), micro_step], np.int32)}
+def advance(counters) -> Result:
+    return {"counters": counters + np.array([0, 0, 0, 1], np.int32)}
 
 
 def build_batch(corpus, window_starts, counters, S, K, accumulation_steps) -> Result:
@@ -299,4 +298,5 @@ def round_weights(weights) -> Result:
 def record_step(history, loss, norm, counters, K) -> Result:
     rows = history.value.copy()
     rows[counters[2] % K] = loss.value[0], norm.value[0]
-    return {"history": Rounded(rows), "loss": Rounded(np.zeros(1))}
+    after = np.array([*counters[:2], counters[2] + 1, 0], np.int32)
+    return {"history": Rounded(rows), "loss": Rounded(np.zeros(1)), "counters": after}

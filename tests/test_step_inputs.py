@@ -8,7 +8,7 @@ import pytest
 from hipgpt import step_inputs
 from hipgpt.batches import Batches
 from hipgpt.config import TrainingConfig
-from hipgpt.optimizer import counters, schedule
+from hipgpt.optimizer import StepHistory, counters, schedule
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
 from hipgpt.step_inputs import StepInputs
@@ -29,19 +29,32 @@ def inputs(request, device, monkeypatch):
     return StepInputs(device, Batches(tokens, B, S, SEED), TRAINING, steps_ahead=4)
 
 
+def end_of_step(device, inputs) -> Plan:
+    figures = Arena(device, "figures", [Field("loss", (1,)), Field("norm", (1,))])
+    history = StepHistory(device, steps=1)
+    plan = Plan(device, "end", [*inputs.given, *history.given, figures.flat])
+    history.record(plan, figures["loss"], figures["norm"], inputs.counters)
+    return plan
+
+
 @pytest.mark.parametrize("steps", [range(1, 12), [1, 2, 7, 8, 9, 3], [6]], ids=["in order", "with jumps", "resumed"])
 def test_every_micro_batch_is_that_of_its_step(device, inputs, steps):
     fields = [Field("tokens", (B, S), DType.I32), Field("targets", (B, S), DType.I32)]
     batch = Arena(device, "batch", fields)
     plan = Plan(device, "micro_batch", inputs.given)
     inputs.record(plan, batch["tokens"], batch["targets"])
+    advance = Plan(device, "next_micro_batch", inputs.given)
+    inputs.record_advance(advance)
+    inputs.record(advance, batch["tokens"], batch["targets"])
+    end = end_of_step(device, inputs)
     batches = Batches(Tokens([np.arange(317, dtype=np.uint16)]), B, S, SEED)
     for step in steps:
         inputs.prepare(step)
         for micro_step in range(A):
-            plan.run()
+            (advance if micro_step else plan).run()
             windows = batches.batch((step - 1) * A + micro_step)
             np.testing.assert_array_equal(device.read(batch["tokens"]), windows[:, :-1])
             np.testing.assert_array_equal(device.read(batch["targets"]), windows[:, 1:])
             np.testing.assert_array_equal(device.read(inputs.counters), counters(SEED, step, micro_step))
         np.testing.assert_array_equal(device.read(inputs.schedule)[step % 4], schedule(TRAINING, step))
+        end.run()

@@ -50,12 +50,6 @@ class CudaDriver:
         self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
         self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
         self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
-        self._launch_attributes = []
-        if major >= 9:  # launch a kernel while the one before is at work: see after_previous_kernel in platform/cuda.h
-            overlap = driver.CUlaunchAttribute()
-            overlap.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            overlap.value.programmaticStreamSerializationAllowed = 1
-            self._launch_attributes.append(overlap)
 
     def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
         return compile_cuda(name, source, headers, self.arch, self.wave)
@@ -95,12 +89,8 @@ class CudaDriver:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         where = f"cuLaunchKernel (grid {grid}, {threads} threads)"
         place = ctypes.addressof(pointers)
-        config = driver.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
-        config.sharedMemBytes, config.hStream = shared_bytes, self._stream
-        config.attrs, config.numAttrs = self._launch_attributes, len(self._launch_attributes)
-        _checked(driver.cuLaunchKernelEx(config, function, place, 0), where)
+        launched = driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
+        _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

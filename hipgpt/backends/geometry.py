@@ -37,11 +37,6 @@ def _tiles(columns: str, rows: str) -> Geometry:
     return shape
 
 
-def adding_parts(sizes: Sizes) -> Shape:
-    """The launch that adds the parts of a weight's and a bias's gradient."""
-    return (_ceil(sizes["O"] * (sizes["C"] + 1), THREADS), 1, 1), THREADS
-
-
 def _pieces(columns: str, rows: str, side: int) -> Geometry:
     return lambda s, wave: ((_ceil(s[columns], side), _ceil(s[rows], side), 1), FRAGMENT_WAVES * wave)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hipgpt.backends.build import KERNELS, code_object
 from hipgpt.backends.device import SCALARS, check_transfer
-from hipgpt.backends.geometry import adding_parts
+from hipgpt.backends.geometry import WIDTH
 from hipgpt.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.errors import UserError
 from hipgpt.op import Op
@@ -29,6 +29,9 @@ HEADERS = {
 
 Grid = tuple[int, int, int]
 Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
+
+
+WHOLE, PARTS, ADDING = range(3)  # Phase in kernels/gpu/product/pieces.h
 
 
 class OutOfMemory(Exception):
@@ -117,30 +120,26 @@ class GpuDevice:
         """Return the kernel calls of a launch; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
         variant = find_variant(op, self._driver.arch, launch.act, sizes)
-        module = self._module(variant, op, launch.act)
+        function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         grid, threads = variant.geometry[op.name](sizes, self._driver.wave)
-        tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
-        dimensions = [ctypes.c_int64(sizes[name]) for name in op.dimensions]
-        scalars = [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
+        arguments = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
+        arguments += [ctypes.c_int64(sizes[name]) for name in op.dimensions]
+        arguments += [SCALARS[kind](launch.scalars[name]) for name, kind in op.scalars]
         shared = variant.shared_bytes
-        if (parts := variant.parts(op, sizes)) == 1:
-            function = self._driver.function(module, op.name, shared)
-            return [(function, grid, threads, shared, [*tensors, *dimensions, *scalars])]
-        # dweight, dbias, dy, x; O, C, N: see add_parts in matmul_units.hip
-        targets, inputs, outer = tensors[:2], tensors[2:], dimensions[:2]
-        place = ctypes.c_void_p(self._reserve(4 * parts * sizes["O"] * (sizes["C"] + 1)))
-        multiply, add = (
-            self._driver.function(module, f"{op.name}_parts", shared),
-            self._driver.function(module, "add_parts"),
-        )
-        adding_grid, adding_threads = adding_parts(sizes)
+        if not variant.cuts:
+            return [(function, grid, threads, shared, arguments)]
+        parts, place = variant.parts(op, sizes), None
+        phases = ((WHOLE, 1),)
+        if parts > 1:
+            place = self._reserve(variant.workspace_bytes(op, sizes))
+            phases = ((PARTS, parts), (ADDING, variant.side * variant.side // WIDTH // threads))
         return [
-            (multiply, (*grid[:2], parts), threads, shared, [place, *inputs, *dimensions]),
-            (add, adding_grid, adding_threads, 0, [*targets, place, *outer, ctypes.c_int64(parts)]),
+            (function, (*grid[:2], blocks), threads, shared, [*arguments, *_parts_arguments(place, phase, parts)])
+            for phase, blocks in phases
         ]
 
     def _reserve(self, size_bytes: int) -> int:
-        """Return the address of at least size_bytes that one launch after another may use; kept with the device."""
+        """Return the address of memory that one launch after another may use; it is kept with the device."""
         if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
             self._workspaces.append(self.allocate(size_bytes))
         return self._workspaces[-1][0]
@@ -150,6 +149,10 @@ class GpuDevice:
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
+
+
+def _parts_arguments(workspace: int | None, phase: int, parts: int) -> list[Any]:
+    return [ctypes.c_void_p(workspace), ctypes.c_int32(phase), ctypes.c_int32(parts)]
 
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:

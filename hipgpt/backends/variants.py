@@ -1,5 +1,6 @@
 """Which source serves an op on an architecture, dtype and size: a table, first match wins."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ RDNA4 = r"gfx12\d\d"
 # side of a product's piece: how many of them make it worth taking, and how many blocks a large GPU runs at a time
 PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
 HOPPER_PIECES = 96  # of 128 by wgmma
-# of a sum that is cut into parts: terms of each at least; their number; what writing and adding one costs, as terms
-PART_TERMS, MOST_PARTS, PART_COST = 256, 32, 400
+TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the dimension that a product sums over
+# of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
+# and adding a part of every block at work, and the second launch
+PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -36,8 +39,8 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
     headers: what the source includes by these names, files in kernels/gpu; side: what it finds as SIDE in side.h.
-    suits: which sizes that is for; parts: into how many parts its sums are cut, which `add_parts` adds; shared_bytes:
-    of shared memory, beyond what the source declares.
+    suits: which sizes that is for; parts: into how many parts its sums are cut; shared_bytes: of shared memory, beyond
+    what the source declares; cuts: whether kernels have the last arguments that `Parts` in product/pieces.h lists.
     """
 
     op: str
@@ -50,10 +53,16 @@ class Variant:
     suits: Callable[[Op, Sizes], bool] = always
     parts: Callable[[Op, Sizes], int] = whole
     shared_bytes: int = 0
+    cuts: bool = False
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
         return all(re.fullmatch(pattern, value) for pattern, value in wanted) and self.suits(op, sizes)
+
+    def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
+        """Return how much memory a call's parts take."""
+        (columns, rows, _), _ = self.geometry[op.name](sizes, 1)
+        return 4 * columns * rows * self.parts(op, sizes) * (self.side + 1) * self.side
 
     def source_of(self, op: Op) -> str:
         return self.source.format(family=op.family)
@@ -66,26 +75,28 @@ def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shar
         (columns, rows, _), _ = geometry[op.name](sizes, 1)
         return columns * rows
 
+    def terms_of(op: Op, sizes: Sizes) -> int:
+        return next(sizes[name] for end, name in TERMS.items() if op.name.endswith(end))
+
     def most_parts(op: Op, sizes: Sizes) -> int:
-        if op.name != "matmul_backward_weight":
-            return 1
-        return min(max(1, sizes["N"] // PART_TERMS), MOST_PARTS)
+        return min(max(1, terms_of(op, sizes) // PART_TERMS), MOST_PARTS)
 
     def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
         return pieces(op, sizes) * most_parts(op, sizes) >= enough
 
     def parts(op: Op, sizes: Sizes) -> int:
         """Return the number of parts that takes the least time, RESIDENT blocks at a time; of equals the fewest."""
-        blocks = pieces(op, sizes)
+        blocks, terms = pieces(op, sizes), terms_of(op, sizes)
 
         def time(count: int) -> float:
             turns = -(-blocks * count // RESIDENT[side])
-            return turns * sizes["N"] / count + PART_COST * count * blocks / RESIDENT[side]
+            cost = LAUNCH_COST + PART_COST * count * blocks / RESIDENT[side] if count > 1 else 0
+            return turns * terms / count + cost
 
         return min(range(1, most_parts(op, sizes) + 1), key=time)
 
     names, source = r"matmul_.*", "gpu/matmul_units.hip"
-    return Variant(names, arch, "bf16", source, geometry, headers, side, gives_enough_blocks, parts, shared_bytes)
+    return Variant(names, arch, "bf16", source, geometry, headers, side, gives_enough_blocks, parts, shared_bytes, True)
 
 
 def _attention(arch: str, fragment: str, channels: int) -> Variant:
@@ -125,9 +136,9 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     """Return every row that serves an op at some size."""
     found = {}
-    for size in (1, 48, 96, 1 << 10, 1 << 14):
-        sizes = dict.fromkeys(op.dimensions, size) | {"D": min(size, 128)}
-        variant = find_variant(op, arch, act, sizes)
+    for combination in itertools.product((16, 48, 120, 800, 1 << 14), repeat=max(1, min(3, len(op.dimensions)))):
+        sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
+        variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], 128)})
         found[variant.source, variant.side, *variant.headers.values()] = variant
     return list(found.values())
 

@@ -4,7 +4,7 @@
 // recorded plan sees each step's own. counters: see dropout. Minimum traffic: 32*P bytes.
 //
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
-// once, and loss = 0.
+// once; then loss = 0, and the counters go on to micro step 0 of the next step.
 #include "../scalar.h"
 #include "parallel.h"
 
@@ -30,9 +30,11 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
 
 extern "C" void round_weights(float* copy, const float* weights, int64_t P) { std::copy(weights, weights + P, copy); }
 
-extern "C" void record_step(float* history, float* loss, const float* norm, const int32_t* counters, int64_t K) {
+extern "C" void record_step(float* history, float* loss, int32_t* counters, const float* norm, int64_t K) {
     float* row = history + counters[2] % K * 2;
     row[0] = *loss;
     row[1] = *norm;
     *loss = 0.0f;
+    ++counters[2];
+    counters[3] = 0;
 }

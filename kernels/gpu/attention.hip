@@ -179,7 +179,6 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
 }
 
 KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
-    after_previous_kernel();
     __shared__ float memory[2 * PLANE + 32 * 33];
     if (D <= 64)
         forward<32>(memory, y, logsumexp, qkv, S, H, D);
@@ -189,7 +188,6 @@ KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
                                    int64_t B, int64_t S, int64_t H, int64_t D) {
-    after_previous_kernel();
     __shared__ float memory[4 * PLANE + 2 * 32 * 33 + 2 * 32];
     if (D <= 64)
         backward<32>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
@@ -198,7 +196,6 @@ KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta,
 }
 
 KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
-    after_previous_kernel();
     __shared__ float products[THREADS];
     const unsigned runs = static_cast<unsigned>((D + WIDTH - 1) / WIDTH), rows = THREADS / runs, run = threadIdx.x % runs;
     const int64_t first = int64_t{blockIdx.x} * rows, row = first + threadIdx.x / runs, d = run * WIDTH;
@@ -222,7 +219,6 @@ constexpr int WAVES = 4, WAVE_CHANNELS = 128 / WAVE;
 
 KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
                                       int64_t B, int64_t H, int64_t D, int64_t T) {
-    after_previous_kernel();
     __shared__ float shared_weights[WAVES][WAVE];
     const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
     const int64_t head = int64_t{blockIdx.x} * WAVES + wave, b = head / H, h = head % H;

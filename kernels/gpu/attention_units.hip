@@ -281,7 +281,6 @@ DEVICE void backward(bf16* memory, bf16* scratch, float (&figures)[2][2][OWN], a
 constexpr int SCRATCH = SQUARE * SQUARE;  // elements, a wave
 
 KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
-    after_previous_kernel();
     __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
     bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
     forward(tiles, scratch, y, logsumexp, qkv, B, S, H, D);
@@ -289,7 +288,6 @@ KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                                    int64_t S, int64_t H, int64_t D) {
-    after_previous_kernel();
     __shared__ Words memory[MEMORY_BYTES / 16], scratches[WAVES * SCRATCH / WIDTH];
     __shared__ float figures[2][2][OWN];
     bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;

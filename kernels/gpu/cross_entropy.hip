@@ -29,7 +29,6 @@ DEVICE Softmax softmax(const act* row, int64_t V) {
 
 KERNEL(THREADS) cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets, int64_t N,
                                       int64_t V) {
-    after_previous_kernel();
     const int64_t n = blockIdx.x, target = targets[n];
     const act* row = logits + n * V;
     const float wanted = widen(row[target]);
@@ -59,7 +58,6 @@ DEVICE void differentiate(act* row, const Softmax& whole, int64_t target, int64_
 }
 
 KERNEL(THREADS) cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V, float scale) {
-    after_previous_kernel();
     const int64_t n = blockIdx.x, target = targets[n];
     act* row = logits + n * V;
     const float wanted = widen(row[target]);

@@ -7,13 +7,11 @@
 constexpr int THREADS = 256;
 
 KERNEL(THREADS) zero(act* x, int64_t N) {
-    after_previous_kernel();
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i < N) narrow(x[i], 0.0f);
 }
 
 KERNEL(THREADS) dropout(act* y, const act* x, const int32_t* counters, int64_t N, float drop_probability, int32_t stream) {
-    after_previous_kernel();
     const int64_t quad = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     const uint32_t threshold = static_cast<uint32_t>(static_cast<double>(drop_probability) * 4294967296.0);
     const float scale = 1.0f / (1.0f - drop_probability);

@@ -6,12 +6,11 @@
 #include "platform.h"
 #include "values.h"
 
-constexpr int THREADS = 128, IDS = 32, CHANNELS = 128, WAVES = THREADS / WAVE;
+constexpr int THREADS = 128, IDS = 32, CHANNELS = 128, LOOKED_AT = THREADS;
 static_assert(CHANNELS == THREADS, "");
 
 KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
                                   const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
-    after_previous_kernel();
     const int64_t n = blockIdx.x;
     const act* token = token_table + tokens[n] * C;
     const act* position = position_table + (starts[n / S] + n % S) * C;
@@ -20,7 +19,6 @@ KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* 
 
 KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t V, int64_t C, int64_t T, int64_t B, int64_t S) {
-    after_previous_kernel();
     const int64_t N = B * S, groups = (V + IDS - 1) / IDS, c = int64_t{blockIdx.y} * CHANNELS + threadIdx.x;
     if (blockIdx.x >= groups) {
         const int64_t s = blockIdx.x - groups;
@@ -32,18 +30,20 @@ KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, 
         return;
     }
     __shared__ float sums[IDS][CHANNELS];
-    __shared__ int32_t own[2][THREADS];   // of the tokens looked at: which of the block's ids they are
-    __shared__ uint64_t found[2][WAVES];  // and whether they are one, a bit each
+    __shared__ int32_t own[2][LOOKED_AT];                   // of the tokens looked at: which of the block's ids they are
+    __shared__ uint64_t found[2][LOOKED_AT / WAVE];  // and whether they are one, a bit each
     uint32_t met = 0;
     for (int id = 0; id < IDS; ++id) sums[id][threadIdx.x] = 0.0f;
-    for (int64_t first = 0, turn = 0; first < N; first += THREADS, turn ^= 1) {
-        const int64_t n = first + threadIdx.x;
-        const int64_t id = n < N ? tokens[n] - int64_t{blockIdx.x} * IDS : -1;
-        const uint64_t chosen = wave_ballot(id >= 0 && id < IDS);
-        own[turn][threadIdx.x] = static_cast<int32_t>(id);
-        if (threadIdx.x % WAVE == 0) found[turn][threadIdx.x / WAVE] = chosen;
+    for (int64_t first = 0, turn = 0; first < N; first += LOOKED_AT, turn ^= 1) {
+#pragma unroll
+        for (int place = threadIdx.x; place < LOOKED_AT; place += THREADS) {
+            const int64_t id = first + place < N ? tokens[first + place] - int64_t{blockIdx.x} * IDS : -1;
+            const uint64_t chosen = wave_ballot(id >= 0 && id < IDS);
+            own[turn][place] = static_cast<int32_t>(id);
+            if (place % WAVE == 0) found[turn][place / WAVE] = chosen;
+        }
         __syncthreads();
-        for (int wave = 0; wave < WAVES; ++wave)
+        for (int wave = 0; wave < LOOKED_AT / WAVE; ++wave)
             for (uint64_t rest = found[turn][wave]; rest; rest &= rest - 1) {
                 const int place = wave * WAVE + __ffsll(static_cast<long long>(rest)) - 1, which = own[turn][place];
                 met |= 1u << which;

@@ -48,7 +48,6 @@ DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act*
 
 KERNEL(THREADS) layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
                                   const act* beta, int64_t N, int64_t C, float epsilon) {
-    after_previous_kernel();
     const int64_t n = int64_t{blockIdx.x} * ROWS + threadIdx.x / WAVE;
     if (n >= N) return;
     if (is_wide(C))
@@ -85,7 +84,6 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
 
 KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean, const float* rstd,
                                    const act* gamma, int64_t N, int64_t C, int64_t K) {
-    after_previous_kernel();
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * 2 * C;
     if (begin >= N)
@@ -112,7 +110,6 @@ KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, cons
 }
 
 KERNEL(THREADS) add_partials(float* dgamma, float* dbeta, const float* partials, int64_t C, int64_t K) {
-    after_previous_kernel();
     __shared__ float parts[2][COLUMN_PARTS][COLUMNS];
     const int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS;
     const int64_t c = int64_t{blockIdx.x} * COLUMNS + column;

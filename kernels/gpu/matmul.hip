@@ -120,13 +120,11 @@ DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t 
 }
 
 KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
-    after_previous_kernel();
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow(y[i], sum); });
 }
 
 KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                                     int64_t C) {
-    after_previous_kernel();
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
         narrow(hidden[i], sum);
         narrow(y[i], gelu(sum));
@@ -135,7 +133,6 @@ KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 
 KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                                     int64_t C) {
-    after_previous_kernel();
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
         narrow(hidden[i], sum);
         narrow(y[i], fmaxf(sum, 0.0f));
@@ -143,27 +140,23 @@ KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act
 }
 
 KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
-    after_previous_kernel();
     backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dx[i], sum); });
 }
 
 KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
                                            int64_t O) {
-    after_previous_kernel();
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], sum * gelu_derivative(widen(hidden[i]))); });
 }
 
 KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
                                            int64_t O) {
-    after_previous_kernel();
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
 }
 
 // dbias is the sum of the rows of A, dy^T.
 KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
-    after_previous_kernel();
     multiply({dy, 1, O}, {x, C, 1}, O, C, N, [=](int64_t o, int64_t c, float sum) { dweight[o * C + c] += sum; },
              [=](int64_t o, float sum) {
                  if (dbias) dbias[o] += sum;

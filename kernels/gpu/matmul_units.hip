@@ -4,8 +4,7 @@
 // product/fragments.h or product/wgmma.h. A block makes a piece of SIDE x SIDE of C; side.h says whether SIDE is 128, 64 or 32,
 // so that small products fill the chip too. Grid: ceil(N / SIDE) x ceil(M / SIDE).
 //
-// Where that is too few blocks for a long sum, as for the gradient of a weight, matmul_backward_weight_parts leaves the sums of
-// `parts` parts of the terms apart, grid ... x parts, and add_parts adds them, grid ceil((O * C + O) / THREADS_ADDING).
+// Where that is too few blocks for long sums, two launches take its place: see Outgoing in product/pieces.h.
 #include "platform.h"
 #include "values.h"
 #include "scalar.h"
@@ -13,29 +12,10 @@
 
 using Run = float[WIDTH];
 
-struct NoRowSums {
-    static constexpr bool POSSIBLE = false;
-    DEVICE_MEMBER bool wanted() const { return false; }
-    DEVICE_MEMBER void operator()(int64_t, float) const {}
-};
-
-struct SetRowSums {
-    static constexpr bool POSSIBLE = true;
-    float* target;
-    DEVICE_MEMBER bool wanted() const { return true; }
-    DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] = sum; }
-};
-
-struct AddRowSums {
-    static constexpr bool POSSIBLE = true;
-    float* target;  // or null
-    DEVICE_MEMBER bool wanted() const { return target; }
-    DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] += sum; }
-};
-
 // Calls store(place in y, run of sum + bias, how many of the run are inside).
 template <class Store>
-DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, const Store& store) {
+DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, const Parts& parts,
+                    const Store& store) {
     auto add_bias = [=](int64_t n, int64_t o, Run& values, int64_t count) {
         if (bias) {
             Run added;
@@ -44,27 +24,26 @@ DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N,
         }
         store(n * O + o, values, count);
     };
-    Product<true, true>::run({x, C}, {weight, C}, N, O, C, add_bias, NoRowSums{});
+    Product<true, true>::run({x, C}, {weight, C}, N, O, C, add_bias, NoRowSums{}, parts);
 }
 
 // Calls store(place in dx, run of sums, how many of the run are inside).
 template <class Store>
-DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, const Store& store) {
+DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, const Parts& parts,
+                           const Store& store) {
     auto at = [=](int64_t n, int64_t c, Run& values, int64_t count) { store(n * C + c, values, count); };
-    Product<true, false>::run({dy, O}, {weight, C}, N, C, O, at, NoRowSums{});
+    Product<true, false>::run({dy, O}, {weight, C}, N, C, O, at, NoRowSums{}, parts);
 }
 
-KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
-    after_previous_kernel();
+KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(O);
-    forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) { store_some(y + i, values, count, wide); });
+    forward(x, weight, bias, N, O, C, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) { store_some(y + i, values, count, wide); });
 }
 
 KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C) {
-    after_previous_kernel();
+                                    int64_t C, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(O);
-    forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) {
+    forward(x, weight, bias, N, O, C, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) {
         store_some(hidden + i, values, count, wide);
         for (float& value : values) value = gelu(value);
         store_some(y + i, values, count, wide);
@@ -72,27 +51,24 @@ KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 }
 
 KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C) {
-    after_previous_kernel();
+                                    int64_t C, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(O);
-    forward(x, weight, bias, N, O, C, [=](int64_t i, Run& values, int64_t count) {
+    forward(x, weight, bias, N, O, C, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) {
         store_some(hidden + i, values, count, wide);
         for (float& value : values) value = fmaxf(value, 0.0f);
         store_some(y + i, values, count, wide);
     });
 }
 
-KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
-    after_previous_kernel();
+KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(C);
-    backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) { store_some(dx + i, values, count, wide); });
+    backward_input(dy, weight, N, C, O, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) { store_some(dx + i, values, count, wide); });
 }
 
 KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                                           int64_t O) {
-    after_previous_kernel();
+                                           int64_t O, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(C);
-    backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) {
+    backward_input(dy, weight, N, C, O, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) {
         Run before;
         load_some(before, hidden + i, count, wide);
         for (int e = 0; e < WIDTH; ++e) values[e] *= gelu_derivative(before[e]);
@@ -101,10 +77,9 @@ KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const ac
 }
 
 KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                                           int64_t O) {
-    after_previous_kernel();
+                                           int64_t O, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(C);
-    backward_input(dy, weight, N, C, O, [=](int64_t i, Run& values, int64_t count) {
+    backward_input(dy, weight, N, C, O, {workspace, phase, part_count}, [=](int64_t i, Run& values, int64_t count) {
         Run before;
         load_some(before, hidden + i, count, wide);
         for (int e = 0; e < WIDTH; ++e) values[e] = before[e] > 0.0f ? values[e] : 0.0f;
@@ -113,8 +88,7 @@ KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const ac
 }
 
 // dbias is the sum of the rows of A, dy^T.
-KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
-    after_previous_kernel();
+KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N, float* workspace, int32_t phase, int32_t part_count) {
     const bool wide = is_wide(C);
     auto add = [=](int64_t o, int64_t c, Run& values, int64_t count) {
         Run before;
@@ -122,26 +96,5 @@ KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* 
         for (int i = 0; i < WIDTH; ++i) values[i] += before[i];
         store_some(dweight + o * C + c, values, count, wide);
     };
-    Product<false, false>::run({dy, O}, {x, C}, O, C, N, add, AddRowSums{dbias});
-}
-
-// parts (K, O * C + O): dweight and dbias of each part of the rows.
-KERNEL(THREADS) matmul_backward_weight_parts(float* parts, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
-    after_previous_kernel();
-    float* own = parts + blockIdx.z * (O * C + O);
-    const bool wide = is_wide(C) && is_wide(O);
-    auto set = [=](int64_t o, int64_t c, Run& values, int64_t count) { store_some(own + o * C + c, values, count, wide); };
-    Product<false, false>::run({dy, O}, {x, C}, O, C, N, set, SetRowSums{own + O * C});
-}
-
-constexpr int THREADS_ADDING = 256;
-
-KERNEL(THREADS_ADDING) add_parts(float* dweight, float* dbias, const float* parts, int64_t O, int64_t C, int64_t K) {
-    after_previous_kernel();
-    const int64_t i = int64_t{blockIdx.x} * THREADS_ADDING + threadIdx.x, size = O * C + O;
-    float* target = i < O * C ? dweight + i : dbias + (i - O * C);
-    if (i >= size || (i >= O * C && !dbias)) return;
-    float sum = 0.0f;
-    for (int64_t k = 0; k < K; ++k) sum += parts[k * size + i];
-    *target += sum;
+    Product<false, false>::run({dy, O}, {x, C}, O, C, N, add, AddRowSums{dbias}, {workspace, phase, part_count});
 }

@@ -5,7 +5,6 @@
 constexpr int THREADS = 256;
 
 KERNEL(THREADS) add_sum(float* total, const float* values, int64_t N, float scale) {
-    after_previous_kernel();
     double sum = 0.0;
     for (int64_t i = threadIdx.x; i < N; i += THREADS) sum += values[i];
     sum = block_sum<THREADS>(sum);
@@ -13,7 +12,6 @@ KERNEL(THREADS) add_sum(float* total, const float* values, int64_t N, float scal
 }
 
 KERNEL(THREADS) sum_of_squares(float* partials, const float* gradients, int64_t K, int64_t P) {
-    after_previous_kernel();
     const int64_t size = (P + K - 1) / K, begin = blockIdx.x * size, end = begin + size < P ? begin + size : P;
     double sum = 0.0;
     for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) sum += static_cast<double>(gradients[i]) * gradients[i];
@@ -22,7 +20,6 @@ KERNEL(THREADS) sum_of_squares(float* partials, const float* gradients, int64_t 
 }
 
 KERNEL(THREADS) gradient_norm(float* norm, const float* partials, int64_t K) {
-    after_previous_kernel();
     double sum = 0.0;
     for (int64_t k = threadIdx.x; k < K; k += THREADS) sum += partials[k];
     sum = block_sum<THREADS>(sum);

@@ -10,15 +10,6 @@ DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, cho
 // Orders the shared memory of a wave's lanes; lanes that a kernel has returned from do not take part.
 DEVICE void wave_barrier() { __syncwarp(); }
 
-// To be called first in every kernel: waits until what kernels before this one wrote can be seen. A kernel may be launched
-// while the one before it is still at work, which hides the time that a launch takes: PTX ISA, "griddepcontrol".
-DEVICE void after_previous_kernel() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
 DEVICE float quick_exp2(float x) {
     float power;

@@ -22,9 +22,6 @@ DEVICE T opaque(T value) {
     return value;
 }
 
-// To be called first in every kernel: kernels of a stream run one after another here, so there is nothing to wait for.
-DEVICE void after_previous_kernel() {}
-
 // 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
 DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }

@@ -22,11 +22,10 @@ struct Product {
     using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS>;
     using Sum = Fragment::Sum;
 
-    // Calls store(row, column, WIDTH values, columns left) for neighbours inside C, and row_store(row, sum) for the sums of A's
-    // rows if it wants them.
+    // store, row_store, parts: see Outgoing.
     template <class Store, class RowStore>
     static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
-                                  const RowStore& row_store) {
+                                  const RowStore& row_store, const Parts& parts) {
         __shared__ Words stage_memory[STAGES * STAGE_BYTES / 16];
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
         const Place place = place_of_block();
@@ -36,6 +35,8 @@ struct Product {
         const Terms terms = terms_of_block(K, DEPTH);
         const int summed = row + column / PART_COLUMNS * ROW_SUMS * SQUARE;
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
+        const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
+        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, TileA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, TileB> copier_b(b, first_column, N, terms.first, terms.last);
         Sum sums[DOWN][ALONG] = {}, row_sums[ROW_SUMS] = {};
@@ -74,7 +75,6 @@ struct Product {
                                                Fragment::ones());
             }
         }
-        float* shared = reinterpret_cast<float*>(memory);
         if constexpr (RowStore::POSSIBLE)
             if (sums_rows) {
                 __syncthreads();
@@ -83,13 +83,9 @@ struct Product {
 #pragma unroll
                     for (int e = 0; e < Fragment::SIZE; ++e)
                         if (Fragment::column(e) == 0)
-                            shared[group * SIDE + summed + r * SQUARE + Fragment::row(Fragment::slot(e))] = row_sums[r].value[e];
+                            out.shared[group * SIDE + summed + r * SQUARE + Fragment::row(Fragment::slot(e))] = row_sums[r].value[e];
                 __syncthreads();
-                if (threadIdx.x < SIDE && first_row + threadIdx.x < M) {
-                    float sum = 0.0f;
-                    for (int other = 0; other < GROUPS; ++other) sum += shared[other * SIDE + threadIdx.x];
-                    row_store(first_row + threadIdx.x, sum);
-                }
+                out.write_row_sums(row_store);
             }
 #pragma unroll 1
         for (int first = 0; first < SIDE; first += PART_ROWS) {
@@ -98,9 +94,10 @@ struct Product {
 #pragma unroll
                 for (int r = 0; r < DOWN; ++r)
 #pragma unroll
-                    for (int c = 0; c < ALONG; ++c) spread(shared, sums[r][c], group * PART_ROWS + r * SQUARE, column + c * SQUARE);
+                    for (int c = 0; c < ALONG; ++c)
+                        spread(out.shared, sums[r][c], group * PART_ROWS + r * SQUARE, column + c * SQUARE);
             __syncthreads();
-            Out::write(shared, first_row + first, first_column, M, N, store);
+            out.write(first, store);
         }
     }
 

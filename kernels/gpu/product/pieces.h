@@ -80,27 +80,96 @@ DEVICE Terms terms_of_block(int64_t K, int depth) {
     return {first, last, last > first ? static_cast<int>((last - first + depth - 1) / depth) : 0};
 }
 
-// Sums on their way out: ROWS rows of SIDE floats, GROUPS times below one another; the 4 keep neighbouring rows in different
-// banks.
+// Sums of A's rows: as a product's RowStore, none, or added to `target` unless that is null.
+struct NoRowSums {
+    static constexpr bool POSSIBLE = false;
+    DEVICE_MEMBER bool wanted() const { return false; }
+    DEVICE_MEMBER void operator()(int64_t, float) const {}
+};
+struct AddRowSums {
+    static constexpr bool POSSIBLE = true;
+    float* target;
+    DEVICE_MEMBER bool wanted() const { return target; }
+    DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] += sum; }
+};
+
+// How a piece leaves a block: through shared memory, ROWS rows of SIDE floats at a time, GROUPS times below one another, so that
+// a thread has WIDTH neighbours of a row. store(row, column, values, columns left) gets what lies inside C, row_store(row, sum)
+// the sums of A's rows.
+//
+// If the terms are cut into parts, a first launch leaves the sums of each in the workspace, and a second one adds them up, a
+// thread for each run of neighbours.
+enum Phase { WHOLE, PARTS, ADDING };
+
+struct Parts {
+    float* workspace;
+    int32_t phase, count;
+};
+
 template <int SIDE, int ROWS, int GROUPS, int THREADS>
 struct Outgoing {
-    static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;
+    static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
+    static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE;
+    static_assert(SIDE * RUNS % THREADS == 0, "the second launch has SIDE * RUNS / THREADS blocks along z");
+    float* shared;
+    Parts parts;
+    Place place;
+    int64_t M, N;
 
-    // Calls store(row, column, WIDTH values, columns left) for what lies inside C; each value is the sum of all groups' in order.
+    DEVICE_MEMBER float* part(int64_t z) const {
+        return parts.workspace + ((z * gridDim.y + place.row) * gridDim.x + place.column) * PART;
+    }
+
+    // The rows' sums, of which each group has left its own at shared[group * SIDE].
+    template <class RowStore>
+    DEVICE_MEMBER void write_row_sums(const RowStore& row_store) const {
+        if (threadIdx.x >= SIDE) return;
+        float sum = 0.0f;
+        for (int group = 0; group < GROUPS; ++group) sum += shared[group * SIDE + threadIdx.x];
+        if (parts.phase == PARTS)
+            part(blockIdx.z)[SIDE * SIDE + threadIdx.x] = sum;
+        else if (place.row * SIDE + threadIdx.x < M)
+            row_store(place.row * SIDE + threadIdx.x, sum);
+    }
+
+    // Rows first.. of the piece; each value is the sum of all groups'.
     template <class Store>
-    static DEVICE_MEMBER void write(const float* shared, int64_t first_row, int64_t first_column, int64_t M, int64_t N,
-                                    const Store& store) {
-        constexpr int RUNS = SIDE / WIDTH;
-        for (int place = threadIdx.x; place < ROWS * RUNS; place += THREADS) {
-            const int64_t row = first_row + place / RUNS, column = first_column + place % RUNS * WIDTH;
-            if (row >= M || column >= N) continue;
+    DEVICE_MEMBER void write(int first, const Store& store) const {
+        for (int at = threadIdx.x; at < ROWS * RUNS; at += THREADS) {
+            const int row = at / RUNS, column = at % RUNS * WIDTH;
             float values[WIDTH] = {}, others[WIDTH];
 #pragma unroll
             for (int group = 0; group < GROUPS; ++group) {
-                load(others, shared + (group * ROWS + place / RUNS) * ROW + place % RUNS * WIDTH);
+                load(others, shared + (group * ROWS + row) * ROW + column);
                 for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
             }
-            store(row, column, values, N - column);
+            if (parts.phase == PARTS)
+                ::store(part(blockIdx.z) + (first + row) * SIDE + column, values);
+            else
+                hand_over(first + row, column, values, store);
         }
+    }
+
+    // The second launch.
+    template <class Store, class RowStore>
+    DEVICE_MEMBER void add_parts(const Store& store, const RowStore& row_store, bool sums_rows) const {
+        const int at = blockIdx.z * THREADS + threadIdx.x, row = at / RUNS, column = at % RUNS * WIDTH;
+        float values[WIDTH] = {}, others[WIDTH];
+#pragma unroll 4
+        for (int z = 0; z < parts.count; ++z) {
+            load(others, part(z) + row * SIDE + column);
+            for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
+        }
+        hand_over(row, column, values, store);
+        if (!sums_rows || at >= SIDE || place.row * SIDE + at >= M) return;
+        float sum = 0.0f;
+        for (int z = 0; z < parts.count; ++z) sum += part(z)[SIDE * SIDE + at];
+        row_store(place.row * SIDE + at, sum);
+    }
+
+    template <class Store>
+    DEVICE_MEMBER void hand_over(int row, int column, float (&values)[WIDTH], const Store& store) const {
+        const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column;
+        if (r < M && c < N) store(r, c, values, N - c);
     }
 };

@@ -55,11 +55,10 @@ struct Product {
     using Out = Outgoing<SIDE, HALF, 1, THREADS>;
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");
 
-    // Calls store(row, column, WIDTH values, columns left) for neighbours inside C, and row_store(row, sum) for the sums of A's
-    // rows if it wants them.
+    // store, row_store, parts: see Outgoing.
     template <class Store, class RowStore>
     static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
-                                  const RowStore& row_store) {
+                                  const RowStore& row_store, const Parts& parts) {
         extern __shared__ __align__(1024) unsigned char stage_memory[];
         __shared__ __align__(1024) uint32_t ones[256];  // as an operand of 8 rows, wherever the unit looks in it
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
@@ -67,6 +66,8 @@ struct Product {
         const int64_t first_row = place.row * SIDE, first_column = place.column * SIDE;
         const Terms terms = terms_of_block(K, DEPTH);
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
+        const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
+        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, LayoutA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, LayoutB> copier_b(b, first_column, N, terms.first, terms.last);
         float sums[2][64] = {}, row_sums[2][4] = {};
@@ -110,19 +111,23 @@ struct Product {
         asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 
         const int lane = threadIdx.x % 32, own_row = threadIdx.x / 32 * 16 + lane / 4;
-        float* shared = reinterpret_cast<float*>(memory);
+        if constexpr (RowStore::POSSIBLE)
+            if (sums_rows) {
+                __syncthreads();
+                if (lane % 4 == 0)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) out.shared[i / 2 * HALF + own_row + i % 2 * 8] = row_sums[i / 2][i % 2 * 2];
+                __syncthreads();
+                out.write_row_sums(row_store);
+            }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             __syncthreads();
 #pragma unroll
             for (int i = 0; i < 64; ++i)
-                shared[(own_row + i / 2 % 2 * 8) * Out::ROW + i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[half][i];
+                out.shared[(own_row + i / 2 % 2 * 8) * Out::ROW + i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[half][i];
             __syncthreads();
-            const int64_t rows = first_row + half * HALF;
-            Out::write(shared, rows, first_column, M, N, store);
-            if (sums_rows && lane % 4 == 0)
-                for (int lower = 0; lower < 2; ++lower)
-                    if (rows + own_row + lower * 8 < M) row_store(rows + own_row + lower * 8, row_sums[half][lower * 2]);
+            out.write(half * HALF, store);
         }
     }
 };
