@@ -18,7 +18,7 @@ from hipgpt.tokenizer.pretokenize import class_table, most_digits
 Text = bytes | bytearray | memoryview | mmap | np.ndarray
 ID_LIMIT = 1 << 24  # ids are below
 MERGES_AT_ONCE = 256  # between two reports of progress
-SPARE_IDS = 8
+SPARE_IDS = 4
 MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64

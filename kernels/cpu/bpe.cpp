@@ -142,7 +142,7 @@ void* bpe_encoder_new(const void* tokens) {
 
 void bpe_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
 
-// ids: room for `size` of them and 8 more; returns how many there are.
+// ids: room for `size` of them and 4 more; returns how many there are.
 int64_t bpe_encoder_encode(void* encoder, const char* text, int64_t size, const uint8_t* classes, uint32_t* ids) {
     return guarded([&] { return static_cast<int64_t>(static_cast<Encoder*>(encoder)->encode(view(text, size), classes, ids)); }, -1);
 }

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 #include "pieces.h"
+#include "pages.h"
 #include "words.h"
 
 namespace bpe {
@@ -107,8 +108,8 @@ private:
     }
 
     template <class Entry, class Hash>
-    static void grow(std::vector<Entry>& entries, Hash hash) {
-        std::vector<Entry> larger(2 * entries.size());
+    static void grow(Table<Entry>& entries, Hash hash) {
+        Table<Entry> larger(2 * entries.size());
         for (const Entry& entry : entries) {
             if (!entry.count) continue;
             size_t at = hash(entry);
@@ -118,8 +119,8 @@ private:
         entries.swap(larger);
     }
 
-    std::vector<Short> short_ = std::vector<Short>(FIRST_SLOTS);
-    std::vector<Long> long_ = std::vector<Long>(FIRST_SLOTS);
+    Table<Short> short_ = Table<Short>(FIRST_SLOTS);
+    Table<Long> long_ = Table<Long>(FIRST_SLOTS);
     std::vector<char> long_bytes_;
     size_t short_words_ = 0, long_words_ = 0;
     int64_t bytes_ = 0;

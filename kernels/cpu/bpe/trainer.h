@@ -245,10 +245,10 @@ private:
         neighbours.word.clear();
     }
 
-    std::vector<uint32_t> tokens_;  // of all distinct words, one after the other
-    std::vector<Word> words_;
-    std::vector<Pair> pairs_;
-    std::vector<uint32_t> slots_;  // a hash table of indices into pairs_
+    Table<uint32_t> tokens_;  // of all distinct words, one after the other
+    Table<Word> words_;
+    Table<Pair> pairs_;
+    Table<uint32_t> slots_;  // a hash table of indices into pairs_
     std::vector<std::unique_ptr<uint32_t[]>> chunks_;
     uint32_t* next_ = nullptr;
     size_t left_ = 0;

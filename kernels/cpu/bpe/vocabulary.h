@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <vector>
+#include "pages.h"
 #include "trainer.h"
 
 namespace bpe {
@@ -162,7 +163,7 @@ private:
 
     void add_edge(uint32_t key, uint32_t to) {
         if (2 * ++edge_count_ > edges_.size()) {
-            std::vector<Edge> old(2 * edges_.size());  // empty, and twice as large
+            Table<Edge> old(2 * edges_.size());  // empty, and twice as large
             old.swap(edges_);
             for (const Edge& one : old)
                 if (one.key != NONE) const_cast<Edge&>(edge(one.key >> 8, one.key & 0xFF)) = one;
@@ -175,7 +176,7 @@ private:
     std::vector<uint32_t> sizes_;   // by token, in bytes; 0 for a merge that is never applied
     std::vector<uint32_t> merged_ = std::vector<uint32_t>(1024, NONE);  // a hash table of tokens by their halves
     std::vector<uint32_t> two_bytes_ = std::vector<uint32_t>(BYTES * BYTES, NONE);  // the first two steps from the root
-    std::vector<Edge> edges_ = std::vector<Edge>(1024);
+    Table<Edge> edges_ = Table<Edge>(1024);
     size_t edge_count_ = 0;
     uint32_t next_node_ = static_cast<uint32_t>(halves_.size());
 };
