@@ -136,7 +136,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     loaded = load_config(config)
     recipes, run = Recipes(loaded), loaded.runs["default"]
     shared = [stage for stage in ("download", "train_tokenizer", "tokenize") if stage in stages]
-    found = {stage: recipes.of_corpus(stage, run.corpus, run.vocab_size) for stage in shared}
+    found = {stage: recipes.of_corpus(stage, run.corpus, run.tokenizer) for stage in shared}
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
 
 
