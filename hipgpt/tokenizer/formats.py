@@ -239,7 +239,6 @@ def _read_vocab(found, specials: dict[str, int], where: str) -> dict[bytes, int]
 def _read_merges(found, vocab: dict[bytes, int], where: str) -> list[tuple[bytes, bytes]]:
     if not isinstance(found, list):
         raise _refusal(where, "model.merges", found, "a list of pairs of tokens")
-    made = {bytes([byte]) for byte in range(BYTES)}
     pairs = []
     for index, merge in enumerate(found):
         field = f"model.merges[{index}]"
@@ -248,13 +247,31 @@ def _read_merges(found, vocab: dict[bytes, int], where: str) -> list[tuple[bytes
             raise _refusal(where, field, merge, "two tokens, as in ['Ġ', 't']")
         left, right = map(unspell, names)
         for name, token in zip(names, (left, right), strict=True):
-            if token not in made:
-                raise _refusal(where, field, name, "a token that is a byte or the result of an earlier merge")
+            if token not in vocab:
+                raise _refusal(where, field, name, "a token of model.vocab")
         if left + right not in vocab:
             raise _refusal(where, field, merge, "a pair whose result is in model.vocab")
-        made.add(left + right)
         pairs.append((left, right))
+    _check_order(pairs, where)
     return pairs
+
+
+def _check_order(pairs: list[tuple[bytes, bytes]], where: str) -> None:
+    """Refuse a merge that could be applied only after a later one.
+
+    Files made from tiktoken's ranks list every pair that makes a token, also such with a part that comes later. These
+    never apply: where the token is made before its parts are, the parts never stand side by side.
+    """
+    in_order = _makeable(pairs)
+    made_at: dict[bytes, int] = {}
+    for (left, right), index in in_order.items():
+        made_at.setdefault(left + right, index)
+    for index, pair in enumerate(pairs):
+        if pair in in_order:
+            continue
+        parts_at = [made_at.get(part, -1 if len(part) == 1 else len(pairs)) for part in pair]
+        if made_at.get(pair[0] + pair[1], len(pairs)) > max(parts_at):
+            raise _refusal(where, f"model.merges[{index}]", list(map(spell, pair)), "a pair of bytes or of results of earlier merges")
 
 
 def _refusal(where: str, field: str, got, expected) -> UserError:
@@ -294,23 +311,23 @@ def read_ranks(text: bytes, where: str, pattern: str = "cl100k") -> Parts:
     pairs = [(token[:cut], token[cut:]) for token in in_order for cut in range(1, len(token))]
     pairs = [(left, right) for left, right in pairs if left in ranks and right in ranks]
     specials = {END_OF_TEXT: max(ranks.values()) + 1}
-    return _assemble(ranks, _makeable(pairs), pattern, specials, ignore_merges=True)
+    return _assemble(ranks, pairs, pattern, specials, ignore_merges=True)
 
 
-def _makeable(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the pairs of bytes or of results of pairs before them."""
+def _makeable(pairs: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], int]:
+    """Return the pairs of bytes or of results of pairs before them, in order, with their places."""
     made = {bytes([byte]) for byte in range(BYTES)}
-    kept = []
-    for left, right in pairs:
+    kept: dict[tuple[bytes, bytes], int] = {}
+    for index, (left, right) in enumerate(pairs):
         if left in made and right in made:
             made.add(left + right)
-            kept.append((left, right))
+            kept.setdefault((left, right), index)
     return kept
 
 
 def _assemble(vocab: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pattern: str, specials, ignore_merges) -> Parts:
     """Return the parts, with only those merges that are ever applied: files may list several for one token."""
-    kept = _applied(pairs)
+    kept = _applied(list(_makeable(pairs)))
     tokens = [bytes([byte]) for byte in range(BYTES)] + [left + right for left, right in kept]
     number = {token: index for index, token in enumerate(tokens)}
     merges = tuple((number[left], number[right]) for left, right in kept)

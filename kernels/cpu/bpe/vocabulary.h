@@ -54,34 +54,37 @@ public:
 
     bool fires(uint32_t token) const { return sizes_[token] > 0; }
 
-    // What encoding a word needs: its tokens, and a bit for each place from where no good tokens go on.
+    // What encoding a word needs: its tokens; a bit for each place from where no good tokens go on; and what was found
+    // before by taking shorter tokens, which a run of one letter asks again and again.
     struct Work {
+        struct Answer {
+            uint32_t last = NONE, next = NONE, fitting = NONE;
+        };
         std::vector<uint32_t> tokens;
         std::vector<uint64_t> tried;
+        std::vector<Answer> answers = std::vector<Answer>(1024);
     };
 
-    // Fills work.tokens with the tokens of a word of at least one byte.
+    // Fills work.tokens with the tokens of a word of at least one byte. `work` must serve no other vocabulary.
     void encode(std::string_view word, Work& work) const {
         std::vector<uint32_t>& tokens = work.tokens;
         tokens.clear();
         work.tried.assign(word.size() / 64 + 1, 0);
+        const auto tried = [&](size_t end) { return work.tried[end / 64] >> (end % 64) & 1; };
         uint32_t next = longest(word);
         for (size_t at = 0; at < word.size();) {
-            const size_t end = at + sizes_[next];
-            const bool tried = work.tried[end / 64] >> (end % 64) & 1;
-            if (!tried && (tokens.empty() || may_be_neighbours(tokens.back(), next))) {
-                tokens.push_back(next);
-                at = end;
-                if (at < word.size()) next = longest(word.substr(at));
-                continue;
-            }
-            next = prefix_[next];
-            while (next == NONE) {  // step back
+            next = fitting(work, next);
+            while (next != NONE && tried(at + sizes_[next])) next = fitting(work, prefix_[next]);
+            if (next == NONE) {  // step back
                 work.tried[at / 64] |= uint64_t{1} << (at % 64);
                 at -= sizes_[tokens.back()];
                 next = prefix_[tokens.back()];
                 tokens.pop_back();
+                continue;
             }
+            tokens.push_back(next);
+            at += sizes_[next];
+            if (at < word.size()) next = longest(word.substr(at));
         }
     }
 
@@ -98,6 +101,18 @@ private:
             const uint32_t token = merged_[at & (merged_.size() - 1)];
             if (token == NONE || (halves_[token].left == left && halves_[token].right == right)) return token;
         }
+    }
+
+    // The longest of `next` and the tokens it begins with that may follow the last token; NONE if none may.
+    uint32_t fitting(Work& work, uint32_t next) const {
+        if (next == NONE || work.tokens.empty() || may_be_neighbours(work.tokens.back(), next)) return next;
+        const uint32_t last = work.tokens.back();
+        Work::Answer& answer = work.answers[Key<1>::mixed(pair_key(last, next)) & (work.answers.size() - 1)];
+        if (answer.last == last && answer.next == next) return answer.fitting;
+        uint32_t shorter = prefix_[next];
+        while (shorter != NONE && !may_be_neighbours(last, shorter)) shorter = prefix_[shorter];
+        answer = {last, next, shorter};
+        return shorter;
     }
 
     // Whether the bytes of both, merged together, give these two tokens. Takes the merges of the two apart, latest
