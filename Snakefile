@@ -33,12 +33,13 @@ RECIPES = Recipes(CONFIG)
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 
 CORPUS = "results/corpora/{corpus}"
-TOKENS = "results/corpora/{corpus}/bpe-{vocab_size}"
+TOKENS = "results/corpora/{corpus}/{tokenizer}"
 RUN = "results/runs/{run}"
 CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json")]
 SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
 SHARDS += [f"{TOKENS}/validation_00000.bin"]
-TOKEN_FILES = [f"{TOKENS}/tokenizer.json", f"{TOKENS}/manifest.json", *SHARDS]
+TOKENIZER_TABLES = [f"{TOKENS}/merges.csv", f"{TOKENS}/compression.csv"]
+TOKEN_FILES = [*TOKENIZER_TABLES, f"{TOKENS}/compression.png", f"{TOKENS}/tokenizer.json", f"{TOKENS}/manifest.json", *SHARDS]
 EVERY_CORE = 1024  # Snakemake gives a job no more than --cores
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
@@ -46,11 +47,11 @@ MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_
 
 
 def run_files(*patterns):
-    """Paths whose corpus and vocabulary are those of the run."""
+    """Paths whose corpus and tokenizer are those of the run."""
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
-        return expand(patterns, corpus=run.corpus, vocab_size=run.vocab_size)
+        return expand(patterns, corpus=run.corpus, tokenizer=run.tokenizer)
 
     return of_wildcards
 
@@ -67,13 +68,13 @@ def section(key):
 wildcard_constraints:
     corpus="|".join(map(re.escape, CONFIG.corpora)),
     run="|".join(map(re.escape, CONFIG.runs)),
-    vocab_size="[0-9]+",
+    tokenizer="|".join(map(re.escape, CONFIG.tokenizers)),
 
 
 rule all:
     input:
         [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
-        [expand(TOKEN_FILES, corpus=run.corpus, vocab_size=run.vocab_size) for run in CONFIG.runs.values()],
+        [expand(TOKEN_FILES, corpus=run.corpus, tokenizer=run.tokenizer) for run in CONFIG.runs.values()],
         "results/summary.csv",
         expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
         expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
@@ -100,11 +101,26 @@ rule train_tokenizer:
         text=CORPUS + "/train.txt",
     output:
         tokenizer=TOKENS + "/tokenizer.json",
+        tables=TOKENIZER_TABLES,
+    threads: EVERY_CORE
     params:
-        depends=lambda wildcards: RECIPES.of_corpus("train_tokenizer", wildcards.corpus, int(wildcards.vocab_size)),
+        depends=lambda wildcards: RECIPES.of_corpus("train_tokenizer", wildcards.corpus, wildcards.tokenizer),
+        settings=lambda wildcards: json.dumps(CONFIG.tokenizers[wildcards.tokenizer]),
+        folder=TOKENS,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --vocab-size {wildcards.vocab_size}"
-        " --output {output.tokenizer:q}"
+        "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --settings {params.settings:q}"
+        " --output {params.folder:q} --threads {threads}"
+
+
+rule plot_tokenizer:
+    input:
+        tables=TOKENIZER_TABLES,
+    output:
+        picture=report(TOKENS + "/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+    params:
+        depends=lambda wildcards: RECIPES.of_corpus("plot_tokenizer", wildcards.corpus, wildcards.tokenizer),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/plot_tokenizer.py --tables {input.tables:q} --output {output.picture:q}"
 
 
 rule tokenize:
@@ -114,14 +130,15 @@ rule tokenize:
     output:
         shards=SHARDS,
         manifest=TOKENS + "/manifest.json",
+    threads: EVERY_CORE
     params:
-        depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, int(wildcards.vocab_size)),
+        depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, wildcards.tokenizer),
         corpus=CORPUS,
         folder=TOKENS,
         train_shards=CONFIG.train_shards,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q} --train-shards {params.train_shards}"
+        " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads}"
 
 
 rule train:

@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Use what the workflow trained.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands.add_parser("generate", help="continue a text with a trained run"))
+    _add_tokenize(commands.add_parser("tokenize", help="show the tokens of a text"))
     arguments = parser.parse_args()
     arguments.command(arguments)
 
@@ -47,6 +48,42 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=TYPES.get(name, float), default=default, metavar=metavar, help=shown)
 
 
+def _add_tokenize(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=tokenize)
+    parser.add_argument("text", nargs="?", help="the text (default: standard input)")
+    parser.add_argument("--run", default=DEFAULT_RUN, help="whose tokenizer (default: %(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of the runs (default: %(default)s)"
+    )
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or .tiktoken to use instead of a run's")
+    parser.add_argument("--ids", action="store_true", help="print ids alone, for other programs")
+
+
+def tokenize(arguments: argparse.Namespace) -> None:
+    """Show the pieces of a text, coloured on a terminal, and how many there are."""
+    from hipgpt.tokenizer import Tokenizer
+    from hipgpt.tokenizer.show import show_tokens
+
+    path = arguments.tokenizer or _finished_run(arguments) / "model" / "tokenizer.json"
+    tokenizer = Tokenizer.load(path)
+    text = sys.stdin.buffer.read() if arguments.text is None else os.fsencode(arguments.text)
+    ids = tokenizer.encode(text)
+    if arguments.ids:
+        print(*ids.tolist())
+    else:
+        show_tokens(tokenizer, ids, sys.stdout)
+
+
+def _finished_run(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the run that --run and --results name."""
+    folder = arguments.results / "runs" / arguments.run
+    finished = sorted(path.parents[1].name for path in folder.parent.glob("*/model/tokenizer.json"))
+    if arguments.run not in finished:
+        found = f"no finished run {arguments.run!r} in {folder.parent}; found: {', '.join(finished) or 'none'}"
+        raise UserError(f"--run: {found}; run snakemake first")
+    return folder
+
+
 def generate(arguments: argparse.Namespace) -> None:
     """Stream a continuation of the prompt to stdout."""
     from hipgpt import sampling
@@ -54,11 +91,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.checkpoint import load_weights
     from hipgpt.tokenizer import Tokenizer
 
-    folder = arguments.results / "runs" / arguments.run
-    finished = sorted(path.parents[1].name for path in folder.parent.glob("*/model/tokenizer.json"))
-    if arguments.run not in finished:
-        found = f"no finished run {arguments.run!r} in {folder.parent}; found: {', '.join(finished) or 'none'}"
-        raise UserError(f"--run: {found}; run snakemake first")
+    folder = _finished_run(arguments)
     settings = SamplingConfig(**{name: getattr(arguments, name) for name in HELP})
     _check(settings)
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")

@@ -6,6 +6,7 @@ workflow/schemas/config.schema.yaml, then against each other. Every mistake is a
 
 import difflib
 import functools
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,16 @@ class RunConfig:
         return self.sections["tokenizer"]["vocab_size"]
 
     @property
+    def tokenizer(self) -> str:
+        """The name of the folder of its tokenizer and tokens."""
+        section = self.sections["tokenizer"]
+        source = section.get("from")
+        if source:
+            return f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
+        pattern = section.get("pattern", "gpt2")
+        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern != "gpt2" else "")
+
+    @property
     def model(self) -> ModelConfig:
         return ModelConfig(vocab_size=self.vocab_size, **self.sections["model"])
 
@@ -111,6 +122,11 @@ class Config:
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
+
+    @property
+    def tokenizers(self) -> dict[str, Mapping[str, Any]]:
+        """The `tokenizer` sections of all runs, by their folders' names."""
+        return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
 
 
 def load_config(config: Mapping[str, Any]) -> Config:

@@ -53,6 +53,30 @@ def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
     _save(figure, picture)
 
 
+def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
+    """Draw bytes per token by vocabulary size and, where the merges were trained here, each pair's count by rank."""
+    ranks, sizes = pd.read_csv(merges), pd.read_csv(compression)
+    trained = ranks.pair_count.notna().any()
+    figure, panels = plt.subplots(1, 1 + trained, figsize=(4 + 4 * trained, 4), layout="constrained", squeeze=False)
+    left, right = panels[0, 0], panels[0, -1]
+    left.plot(sizes.vocab_size, sizes.bytes_per_token, "o-", color="#1d4e89", markersize=4)
+    left.set(xscale="log", xlabel="vocabulary size", ylabel="bytes per token", title="compression")
+    left.xaxis.set_major_locator(matplotlib.ticker.LogLocator(base=2))
+    left.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    left.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    left.tick_params(axis="x", rotation=45)
+    last = sizes.iloc[-1]
+    label = f"{last.bytes_per_token:.2f} at {int(last.vocab_size):,}"
+    place = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
+    left.annotate(label, (last.vocab_size, last.bytes_per_token), color="#1d4e89", **place)
+    if trained:
+        right.plot(ranks["rank"] + 1, ranks.pair_count, color="#1d4e89")
+        right.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences of its pair", title="merges")
+    for axes in {left, right}:
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, picture)
+
+
 def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(max(1, round(len(values) * SMOOTHED_SHARE)), center=True, min_periods=1).mean()
 

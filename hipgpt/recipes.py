@@ -26,7 +26,8 @@ class Stage:
 
 STAGES = {
     "download": Stage("hipgpt.corpus"),
-    "train_tokenizer": Stage("hipgpt.tokenizer", ("download",)),
+    "train_tokenizer": Stage("hipgpt.tokenizer.stage", ("download",)),
+    "plot_tokenizer": Stage("hipgpt.plots", ("train_tokenizer",)),
     "tokenize": Stage("hipgpt.shards", ("train_tokenizer",)),
     "train": Stage("hipgpt.training", ("tokenize",), ("device", "model", "training")),
     "export": Stage("hipgpt.export", ("train",)),
@@ -45,12 +46,15 @@ class Recipes:
         self._code = {name: code_hash(stage.module) for name, stage in STAGES.items()}
         self._sources: dict[str, Mapping[str, Any]] = {}
 
-    def of_corpus(self, stage: str, corpus: str, vocab_size: int | None = None) -> dict[str, Any]:
-        """Return the recipe of `download`, `train_tokenizer` or `tokenize`."""
+    def of_corpus(self, stage: str, corpus: str, tokenizer: str | None = None) -> dict[str, Any]:
+        """Return the recipe of `download`, or of a stage after it with the tokenizer of that name."""
         stages = upstream(stage)
         recipe = {"corpus": corpus, "source": self.source(corpus), "code": {name: self._code[name] for name in stages}}
         if "train_tokenizer" in stages:
-            recipe["vocab_size"] = vocab_size
+            recipe["tokenizer"] = dict(self.config.tokenizers[tokenizer])
+            source = Path(recipe["tokenizer"].get("from", ""))
+            if source.is_file():
+                recipe["tokenizer_sha256"] = sha256_of(source)
         if "tokenize" in stages:
             recipe["train_shards"] = self.config.train_shards
         return recipe
@@ -59,7 +63,7 @@ class Recipes:
         """Return the recipe of a stage from `train` on."""
         run = self.config.runs[name]
         sections = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
-        return self.of_corpus(stage, run.corpus, run.vocab_size) | sections
+        return self.of_corpus(stage, run.corpus, run.tokenizer) | sections
 
     def source(self, corpus: str) -> Mapping[str, Any]:
         """Return what decides a corpus's text: its entry, and the hash of files here if the entry pins none."""

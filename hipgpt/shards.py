@@ -16,13 +16,14 @@ import numpy as np
 from hipgpt.errors import UserError
 from hipgpt.files import replacing, sha256_of
 from hipgpt.tokenizer import Tokenizer, next_cut
+from hipgpt.tokenizer.parallel import ordered_map
 
 MAGIC = 20240520
 TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
 HEADER = np.dtype("<i4")
 HEADER_BYTES = 256 * HEADER.itemsize
 MOST_TOKENS = 2**31 - 1  # the header counts in int32
-BLOCK = 4 << 20  # bytes of text encoded at once
+BLOCK = 1 << 20  # bytes of text that a thread encodes at once
 REMEDY = "run the tokenize stage again"
 
 Part = tuple[int, int, bool]  # begin and end in the split's text, whether a document begins there
@@ -52,11 +53,12 @@ class Tokens:
         return found
 
 
-def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int) -> None:
+def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int, threads: int = 1) -> None:
     """Write output/train_00000.bin to train_<train_shards - 1>.bin, validation_00000.bin and manifest.json.
 
     corpus: folder that build_corpus wrote. The text is mapped, not loaded: it is cut into shards of about equal bytes,
-    and these into blocks, where a cut changes no token. Raises UserError if the folder is not whole, if the text
+    and these into blocks, where a cut changes no token. Threads encode blocks, of which no more than two for each
+    thread wait to be written in their order: the files do not depend on the number of threads. Raises UserError if the folder is not whole, if the text
     cannot be cut into that many shards, or if a shard would hold more tokens than its header can count.
     """
     documents = _documents(corpus)
@@ -72,7 +74,7 @@ def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards:
         "tokenizer_sha256": tokenizer.sha256,
         "corpus_sha256": sha256_of(corpus / "provenance.json"),
         "splits": {
-            split: _write_split(corpus / f"{split}.txt", lengths[split], tokenizer, output, shards[split])
+            split: _write_split(corpus / f"{split}.txt", lengths[split], tokenizer, output, shards[split], threads)
             for split in shards
         },
     }
@@ -135,7 +137,9 @@ def _version(tokenizer: Tokenizer) -> int:
     return 1 if tokenizer.vocab_size <= 1 << 16 else 2
 
 
-def _write_split(path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int) -> list[dict]:
+def _write_split(
+    path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int, threads: int
+) -> list[dict]:
     """Write a split's shards; return their entries in the manifest. lengths: bytes of each document in this split."""
     size = path.stat().st_size if path.is_file() else 0
     if size == 0 or size != sum(lengths):
@@ -146,7 +150,7 @@ def _write_split(path: Path, lengths: list[int], tokenizer: Tokenizer, output: P
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
         for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards)):
             shard = output / f"{path.stem}_{index:05}.bin"
-            tokens = _write_shard(shard, text, parts, tokenizer)
+            tokens = _write_shard(shard, text, parts, tokenizer, threads)
             text_bytes = sum(end - begin for begin, end, _ in parts)
             entry = {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": text_bytes}
             entries.append(entry)
@@ -168,20 +172,20 @@ def _parts_of_shards(path: Path, text: mmap, lengths: list[int], shards: int) ->
         ]
 
 
-def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer) -> int:
+def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> int:
     """Write one shard; return its number of tokens."""
     version = _version(tokenizer)
     count = 0
     with replacing(path) as file:
         file.write(bytes(HEADER_BYTES))  # the count is known at the end only
-        for tokens in _encoded(text, parts, tokenizer):
+        for tokens in _encoded(text, parts, tokenizer, threads):
             count += len(tokens)
             if count > MOST_TOKENS:
                 raise UserError(
                     f"{path}: more than {MOST_TOKENS:,} tokens, which its header cannot count; raise train_shards, "
                     "or lower validation_fraction if this is the validation split"
                 )
-            file.write(tokens.astype(TOKEN_TYPES[version]).tobytes())
+            file.write(tokens)
         header = np.zeros(HEADER_BYTES // HEADER.itemsize, HEADER)
         header[:3] = MAGIC, version, count
         file.seek(0)
@@ -189,12 +193,23 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
     return count
 
 
-def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> Iterator[np.ndarray]:
+    """Yield the tokens of the parts' blocks, in order, in the type that the shard holds."""
+    dtype = TOKEN_TYPES[_version(tokenizer)]
+
+    def encode(block: Part) -> np.ndarray:
+        begin, end, opens_document = block
+        tokens = tokenizer.encode(text[begin:end]).astype(dtype)
+        return np.concatenate([np.array([tokenizer.end_of_text], dtype), tokens]) if opens_document else tokens
+
+    for tokens in ordered_map(encode, _blocks(text, parts), threads):
+        yield tokens
+        text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
+
+
+def _blocks(text: mmap, parts: list[Part]) -> Iterator[Part]:
     for begin, end, opens_document in parts:
-        if opens_document:
-            yield np.array([tokenizer.end_of_text], np.uint32)
         while begin < end:
             cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK), end)
-            yield tokenizer.encode(text[begin:cut])
-            text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
-            begin = cut
+            yield begin, cut, opens_document
+            begin, opens_document = cut, False

@@ -66,7 +66,7 @@ EDITS = {
     "hipgpt/evaluation.py": {"evaluate"},
     "hipgpt/baselines.py": {"evaluate"},
     "hipgpt/export.py": {"export"},
-    "hipgpt/plots.py": {"plot"},
+    "hipgpt/plots.py": {"plot", "plot_tokenizer"},
     "hipgpt/summary.py": {"summarize"},
     "hipgpt/training.py": {"train"},
     "hipgpt/optimizer.py": {"train"},
@@ -77,6 +77,7 @@ EDITS = {
     "hipgpt/__init__.py": set(STAGES),
     "hipgpt/tokenizer/bpe.py": OF_TOKENS,
     "kernels/cpu/bpe.cpp": OF_TOKENS,
+    "kernels/cpu/bpe/trainer.h": OF_TOKENS,
     "kernels/cpu/layernorm.cpp": OF_MODEL,
     "kernels/cpu/parallel.h": OF_MODEL,
     "kernels/scalar.h": OF_MODEL,
@@ -136,7 +137,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     loaded = load_config(config)
     recipes, run = Recipes(loaded), loaded.runs["default"]
     shared = [stage for stage in ("download", "train_tokenizer", "tokenize") if stage in stages]
-    found = {stage: recipes.of_corpus(stage, run.corpus, run.vocab_size) for stage in shared}
+    found = {stage: recipes.of_corpus(stage, run.corpus, run.tokenizer) for stage in shared}
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
 
 

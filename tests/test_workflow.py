@@ -11,7 +11,7 @@ import pytest
 from workflow_copy import TINY, Project
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "summarize"}
-ALL = {"download", "train_tokenizer", "tokenize", "train"} | AFTER_TRAIN
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ CHANGES = {
     "evaluation stride": (lambda p: override(p, evaluation={"stride_tokens": 2}), {"evaluate", "summarize"}),
     "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
     "an edit in sampling.py": (append("hipgpt/sampling.py", "# edited\n"), {"sample"}),
-    "an edit in plots.py": (append("hipgpt/plots.py", "# edited\n"), {"plot"}),
+    "an edit in plots.py": (append("hipgpt/plots.py", "# edited\n"), {"plot", "plot_tokenizer"}),
     "an edit in a CPU kernel": (append("kernels/cpu/layernorm.cpp", "// edited\n"), {"train"} | AFTER_TRAIN),
     "an edit in a header of kernels": (append("kernels/scalar.h", "// edited\n"), {"train"} | AFTER_TRAIN),
     "an edit in bpe.cpp": (append("kernels/cpu/bpe.cpp", "// edited\n"), ALL - {"download"}),

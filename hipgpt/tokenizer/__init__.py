@@ -1,9 +1,10 @@
-"""Byte-level BPE: bytes to tokens and back, without loss. Definition and worked example: bpe.py."""
+"""Byte-level BPE: bytes to tokens and back, without loss. Definition and worked example: bpe.py; the fast way and the
+file formats: docs/tokenizer.md."""
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,55 +12,90 @@ import numpy as np
 from hipgpt.errors import UserError
 from hipgpt.files import replacing
 from hipgpt.tokenizer import formats, native
-from hipgpt.tokenizer.bpe import BYTES, Pair, token_table
-from hipgpt.tokenizer.chunks import next_cut, text_chunks
+from hipgpt.tokenizer.bpe import BYTES, Pair, spell_merges
+from hipgpt.tokenizer.chunks import file_chunks, next_cut, text_chunks
+from hipgpt.tokenizer.native import MERGE, Text
 from hipgpt.tokenizer.pretokenize import END_OF_TEXT
 
-__all__ = ["END_OF_TEXT", "Tokenizer", "next_cut", "text_chunks", "train"]
+__all__ = ["END_OF_TEXT", "Text", "Tokenizer", "file_chunks", "next_cut", "text_chunks", "train", "train_merges"]
+
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Ids 0 to 255 are the bytes, then one id for each merge, and <|endoftext|> is the last."""
+    """Merges and what ids they have. By default ids 0 to 255 are the bytes, then one for each merge, and <|endoftext|>.
+
+    merges: pairs of token numbers, where 0 to 255 are the bytes and 256 + i is what merge i makes. Every one is applied
+    to some text. pattern: a name of pretokenize.PATTERNS. ids: of each token number. specials: literals that are tokens
+    wherever they stand, with their ids. whole: tokens that no merges make; ignore_merges: whether a piece that is a
+    token is taken whole, whatever the merges say (without it no text gets the tokens of `whole`).
+    """
 
     merges: tuple[Pair, ...]
+    pattern: str = "gpt2"
+    ids: tuple[int, ...] = field(default=())
+    specials: tuple[tuple[str, int], ...] = field(default=())
+    whole: tuple[tuple[bytes, int], ...] = ()
+    ignore_merges: bool = False
+
+    def __post_init__(self) -> None:
+        size = BYTES + len(self.merges)
+        object.__setattr__(self, "ids", self.ids or tuple(range(size)))
+        object.__setattr__(self, "specials", self.specials or ((END_OF_TEXT, size),))
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Return the tokenizer of a tokenizer.json. Raises UserError naming the field that is damaged or foreign."""
+        """Return the tokenizer of a tokenizer.json, or of tiktoken's ranks where the name ends with .tiktoken.
+
+        Raises UserError naming the field that is damaged or not supported.
+        """
         try:
             text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(
                 f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer"
             ) from error
-        return cls(tuple(formats.read_json(text, str(path))))
+        read = formats.read_ranks if str(path).endswith(".tiktoken") else formats.read_json
+        return cls(*read(text, str(path)))
 
     def save(self, path: str | Path) -> None:
-        """Write tokenizer.json, which Hugging Face's `tokenizers` loads; equal tokenizers give equal bytes."""
+        """Write tokenizer.json, or tiktoken's ranks where the name ends with .tiktoken, which hold no special tokens.
+
+        Equal tokenizers give equal bytes.
+        """
+        ranks = str(path).endswith(".tiktoken")
         with replacing(Path(path)) as file:
-            file.write(self._json)
+            file.write(formats.write_ranks(self._parts).encode() if ranks else self._json)
 
-    @property
+    @functools.cached_property
     def vocab_size(self) -> int:
-        return BYTES + len(self.merges) + 1
+        """One more than the largest id."""
+        return 1 + max(*self.ids, *(index for _, index in (*self.specials, *self.whole)))
 
-    @property
+    @functools.cached_property
     def end_of_text(self) -> int:
-        """The id of <|endoftext|>."""
-        return self.vocab_size - 1
+        """The id of the special token that ends a document. Raises UserError if there is none."""
+        found = [index for content, index in self.specials if content in ENDS_OF_TEXT]
+        if not found:
+            raise UserError(f"tokenizer: added_tokens: none is {' or '.join(ENDS_OF_TEXT)}, which must divide documents; add one")
+        return found[0]
 
     @functools.cached_property
     def sha256(self) -> str:
         """The hash of tokenizer.json, in hex: shards and checkpoints name their tokenizer by it."""
         return hashlib.sha256(self._json).hexdigest()
 
-    def encode(self, text: bytes | str) -> np.ndarray:
-        """Return the ids of the text, (N,) uint32; the literal <|endoftext|> becomes the id end_of_text.
+    def encode(self, text: Text | str) -> np.ndarray:
+        """Return the ids of the text, (N,) uint32; the literals of special tokens become their ids.
 
-        A str is encoded as UTF-8, lone surrogates as the three bytes they would have.
+        A str is encoded as UTF-8, lone surrogates as the three bytes they would have. Threads may call this together.
         """
         return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+
+    def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[np.ndarray]:
+        """Yield encode(text) for each text, in order; no more than 2 * threads texts are held at a time."""
+        return self._encoder.encode_all(texts, threads)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
         """Return the bytes of the ids: decode(encode(text)) == text.
@@ -72,35 +108,65 @@ class Tokenizer:
             raise UserError(
                 f"decode: got id {wrong}, expected 0 to {self.vocab_size - 1}; use the tokenizer that made these ids"
             )
-        return b"".join(map(self._table.__getitem__, tokens.tolist()))
+        return native.decode(tokens, *self._joined_table)
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; for end_of_text its literal."""
+        """Return the bytes of one token; for a special token its literal."""
         return self.decode([token])
 
     @functools.cached_property
     def byte_counts(self) -> np.ndarray:
-        """How many bytes of text each token stands for, (vocab_size,) int64; end_of_text stands for none."""
-        return np.array([*map(len, self._table[:-1]), 0], np.int64)
+        """How many bytes of text each token stands for, (vocab_size,) int64; a special token stands for none."""
+        counts = np.array([*map(len, self._table)], np.int64)
+        counts[[index for _, index in self.specials]] = 0
+        return counts
+
+    @functools.cached_property
+    def _parts(self) -> formats.Parts:
+        return formats.Parts(self.merges, self.pattern, self.ids, self.specials, self.whole, self.ignore_merges)
 
     @functools.cached_property
     def _json(self) -> bytes:
-        return formats.write_json(self.merges).encode()
+        return formats.write_json(self._parts).encode()
 
     @functools.cached_property
     def _table(self) -> list[bytes]:
-        return token_table(self.merges)
+        table = [b""] * self.vocab_size
+        for index, token in zip(self.ids, spell_merges(self.merges), strict=True):
+            table[index] = token
+        for token, index in (*self.whole, *((content.encode(), index) for content, index in self.specials)):
+            table[index] = token
+        return table
+
+    @functools.cached_property
+    def _joined_table(self) -> tuple[bytes, np.ndarray]:
+        return b"".join(self._table), np.cumsum([0, *map(len, self._table)], dtype=np.int64)
 
     @functools.cached_property
     def _encoder(self) -> native.Encoder:
-        return native.Encoder(self.merges)
+        whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
+        specials = {content.encode(): index for content, index in self.specials}
+        return native.Encoder(self.merges, self.ids, self.pattern, whole if self.ignore_merges else {}, specials)
 
 
-def train(chunks: Iterable[bytes], vocab_size: int) -> Tokenizer:
-    """Return the tokenizer with vocab_size ids that byte-pair encoding learns from the chunks of a text.
+def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:
+    """Return the tokenizer that train_merges finds."""
+    merges = train_merges(chunks, vocab_size, pattern, threads)
+    return Tokenizer(tuple(map(tuple, merges["pair"].tolist())), pattern)
 
-    Each chunk is split into words by itself (text_chunks cuts a file so that this makes no difference), and memory
-    grows with the distinct words only. Equal counts are decided by the smallest (left id, right id).
+
+def train_merges(
+    chunks: Iterable[Text],
+    vocab_size: int,
+    pattern: str = "gpt2",
+    threads: int = 1,
+    progress: Callable[[str, int], None] = lambda stage, done: None,
+) -> np.ndarray:
+    """Return the merges of vocab_size ids that byte-pair encoding learns from the chunks of a text, (N,) of MERGE.
+
+    Each chunk is split into words by itself (chunks.py cuts a file so that this makes no difference), and memory grows
+    with the distinct words only. Equal counts are decided by the smallest (left id, right id). The number of threads
+    changes nothing but the time. progress: called with "chunks" or "merges" and how many more of them are done.
     Raises UserError if vocab_size is under 257, or more than the text can give.
     """
     wanted = vocab_size - BYTES - 1
@@ -108,10 +174,14 @@ def train(chunks: Iterable[bytes], vocab_size: int) -> Tokenizer:
         raise UserError(
             f"vocab_size: got {vocab_size}, expected at least {BYTES + 1}: {BYTES} bytes and {END_OF_TEXT}; raise it"
         )
-    merges = native.train(chunks, wanted)
+    found = [np.empty(0, MERGE)]
+    for merges in native.train(chunks, wanted, pattern, threads):
+        progress("merges" if len(merges) else "chunks", len(merges) or 1)
+        found.append(merges)
+    merges = np.concatenate(found)
     if len(merges) < wanted:
         raise UserError(
             f"vocab_size: got {vocab_size}, but this text gives {len(merges)} merges, so at most "
             f"{BYTES + len(merges) + 1}; lower vocab_size or use more text"
         )
-    return Tokenizer(tuple(merges))
+    return merges

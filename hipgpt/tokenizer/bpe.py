@@ -13,7 +13,7 @@ Worked example. (l, o) and (o, w) both occur 5 times, and (l, o) is the smaller 
 once, and (s, t) = (115, 116) is smaller than (" lowe", r) = (259, 114):
 
 >>> merges = train(b"low low low lower lowest", 262)
->>> names = token_table(merges)
+>>> names = spell_merges(merges)
 >>> [(names[left], names[right]) for left, right in merges]
 [(b'l', b'o'), (b'lo', b'w'), (b' ', b'low'), (b' low', b'e'), (b's', b't')]
 >>> encode(b"slow lower", merges)
@@ -25,6 +25,7 @@ Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow & Birch 2016
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from hipgpt.tokenizer.pretokenize import END_OF_TEXT, split_pieces
 
@@ -77,9 +78,9 @@ def encode(text: bytes, merges: list[Pair]) -> list[int]:
     return ids
 
 
-def token_table(merges: list[Pair]) -> list[bytes]:
-    """Return the bytes of each token, by id."""
+def spell_merges(merges: Iterable[Pair]) -> list[bytes]:
+    """Return the bytes of each token: those of the 256 bytes, then what each merge makes."""
     table = [bytes([byte]) for byte in range(BYTES)]
     for left, right in merges:
         table.append(table[left] + table[right])
-    return [*table, END_OF_TEXT.encode()]
+    return table

@@ -13,11 +13,14 @@ it, no white space.
 Text without such a place (a run of one letter, Chinese without a blank or a line end) stays in one part.
 """
 
+import mmap
 import re
 from collections.abc import Iterator
 from itertools import groupby
-from mmap import mmap
+from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from hipgpt.tokenizer.pretokenize import WHITE_SPACE
 
@@ -33,7 +36,7 @@ def _cut_pattern() -> re.Pattern[bytes]:
 CUT = _cut_pattern()
 
 
-def next_cut(text: bytes | bytearray | mmap, offset: int) -> int:
+def next_cut(text: bytes | bytearray | mmap.mmap, offset: int) -> int:
     """Return the first place at or after offset where the text may be cut; its length if there is none.
 
     The beginning and the end are such places too. An mmap of a file is searched without reading the rest of it.
@@ -59,3 +62,22 @@ def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
             del pending[:cut]
     if pending:
         yield bytes(pending)
+
+
+def file_chunks(path: Path, chunk_bytes: int) -> Iterator[np.ndarray]:
+    """Yield the file's bytes in order as text_chunks does, uint8, without copying them: the file is mapped.
+
+    A chunk's memory is given back when the third one after it is asked for.
+    """
+    if path.stat().st_size == 0:
+        return
+    with open(path, "rb") as file:
+        text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    whole = np.frombuffer(text, np.uint8)
+    begin = 0
+    while begin < len(text):
+        end = next_cut(text, begin + chunk_bytes)
+        yield whole[begin:end]
+        begin = end
+        if hasattr(mmap, "MADV_DONTNEED"):
+            text.madvise(mmap.MADV_DONTNEED)  # or the process would seem to grow by the whole text

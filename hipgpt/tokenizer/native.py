@@ -1,27 +1,45 @@
-"""kernels/cpu/bpe.cpp through ctypes: counting words, training merges, encoding."""
+"""kernels/cpu/bpe.cpp through ctypes: counting words, training merges, encoding. Its calls let other threads run."""
 
 import ctypes
 import functools
-import threading
+import queue
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from mmap import mmap
 
 import numpy as np
 
 from hipgpt.backends.build import KERNELS, host_library
 from hipgpt.errors import UserError
-from hipgpt.tokenizer.bpe import Pair
-from hipgpt.tokenizer.pretokenize import class_table
+from hipgpt.tokenizer.bpe import BYTES, Pair
+from hipgpt.tokenizer.parallel import ordered_map
+from hipgpt.tokenizer.pretokenize import class_table, most_digits
+
+Text = bytes | bytearray | memoryview | mmap | np.ndarray
+ID_LIMIT = 1 << 24  # ids are below
+MERGES_AT_ONCE = 256  # between two reports of progress
+SPARE_IDS = 4
+MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
+_STRINGS = [_TEXT, _POINTER, _POINTER, _SIZE]
 _SIGNATURES = {
+    "bpe_is_ascii": (_SIZE, [_POINTER, _SIZE]),
     "bpe_counter_new": (_POINTER, []),
     "bpe_counter_free": (None, [_POINTER]),
-    "bpe_counter_add": (_SIZE, [_POINTER, _TEXT, _SIZE, _TEXT]),
-    "bpe_counter_train": (_SIZE, [_POINTER, _SIZE, _POINTER]),
-    "bpe_encoder_new": (_POINTER, [_POINTER, _SIZE]),
+    "bpe_counter_add": (_SIZE, [_POINTER, _POINTER, _SIZE, _TEXT, _SIZE]),
+    "bpe_counter_join": (_SIZE, [_POINTER, _POINTER]),
+    "bpe_trainer_new": (_POINTER, [_POINTER]),
+    "bpe_trainer_free": (None, [_POINTER]),
+    "bpe_trainer_train": (_SIZE, [_POINTER, _SIZE, _POINTER]),
+    "bpe_fires": (_SIZE, [_POINTER, _POINTER, _SIZE, _POINTER]),
+    "bpe_decode": (None, [_POINTER, _SIZE, _TEXT, _POINTER, _POINTER]),
+    "bpe_tokens_new": (_POINTER, [_POINTER, _SIZE, _POINTER, _SIZE, *_STRINGS, *_STRINGS]),
+    "bpe_tokens_free": (None, [_POINTER]),
+    "bpe_encoder_new": (_POINTER, [_POINTER]),
     "bpe_encoder_free": (None, [_POINTER]),
-    "bpe_encoder_encode": (_SIZE, [_POINTER, _TEXT, _SIZE, _TEXT, _POINTER]),
+    "bpe_encoder_encode": (_SIZE, [_POINTER, _POINTER, _SIZE, _TEXT, _POINTER]),
+    "bpe_pieces": (_SIZE, [_POINTER, _SIZE, _TEXT, _SIZE, _SIZE, _POINTER]),
 }
 
 
@@ -40,37 +58,143 @@ def _checked(result: int | None, doing: str) -> int:
     return result
 
 
-def _classes(text: bytes) -> bytes | None:
+def _view(text: Text) -> np.ndarray:
+    """Return the text's bytes (N,) uint8 in place."""
+    return text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
+
+
+def _classes(view: np.ndarray) -> bytes | None:
     """Return the table that scanning the text needs: ASCII needs none, which saves building it."""
-    return None if text.isascii() else class_table()
+    return None if _library().bpe_is_ascii(view.ctypes.data, view.size) else class_table()
 
 
-def train(chunks: Iterable[bytes], wanted: int) -> list[Pair]:
-    """Return the first `wanted` merges of the chunks' words, or as many as they give."""
-    library = _library()
-    counter = _checked(library.bpe_counter_new(), "counting words")
-    try:
-        for chunk in chunks:
-            _checked(library.bpe_counter_add(counter, chunk, len(chunk), _classes(chunk)), "counting words")
-        merges = np.empty((wanted, 2), np.uint32)
-        found = _checked(library.bpe_counter_train(counter, wanted, merges.ctypes.data), "training merges")
-    finally:
-        library.bpe_counter_free(counter)
-    return [(left, right) for left, right in merges[:found].tolist()]
+def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> Iterator[np.ndarray]:
+    """Yield the first `wanted` merges of the chunks' words, or as many as they give: arrays (N,) of MERGE.
+
+    First come empty arrays, one for each chunk counted.
+    """
+    library, digits = _library(), most_digits(pattern)
+    counters = [_Handle("counter") for _ in range(threads)]
+    idle: queue.SimpleQueue[_Handle] = queue.SimpleQueue()
+    for counter in counters:
+        idle.put(counter)
+
+    def count(chunk: Text) -> None:
+        view, counter = _view(chunk), idle.get()
+        result = library.bpe_counter_add(counter.pointer, view.ctypes.data, view.size, _classes(view), digits)
+        idle.put(counter)
+        _checked(result, "counting words")
+
+    for _ in ordered_map(count, chunks, threads):
+        yield np.empty(0, MERGE)
+    for other in counters[1:]:
+        _checked(library.bpe_counter_join(counters[0].pointer, other.pointer), "counting words")
+    trainer = _Handle("trainer", counters[0].pointer)
+    while wanted > 0:
+        merges = np.empty(min(wanted, MERGES_AT_ONCE), MERGE)
+        found = _checked(
+            library.bpe_trainer_train(trainer.pointer, len(merges), merges.ctypes.data), "training merges"
+        )
+        yield merges[:found]
+        wanted = wanted - found if found == len(merges) else 0
+
+
+def pieces(text: bytes, pattern: str, alone: bool = False) -> list[bytes]:
+    """Return the pieces of a text, found in windows as encoding does, or each alone as their definition says."""
+    view, starts = _view(text), np.empty(len(text) + 1, np.int64)
+    found = _library().bpe_pieces(
+        view.ctypes.data, view.size, class_table(), most_digits(pattern), alone, starts.ctypes.data
+    )
+    places = starts[: _checked(found, "finding pieces")].tolist()
+    return [text[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+
+
+def fires(pairs: np.ndarray, results: np.ndarray) -> np.ndarray:
+    """Return which merges are ever applied, (N,) bool.
+
+    pairs (N, 2), results (N,): numbers of what merges join and make, below 256 + N; the first 256 are the bytes.
+    """
+    pairs, results = np.ascontiguousarray(pairs, np.uint32), np.ascontiguousarray(results, np.uint32)
+    found = np.zeros(len(pairs), np.uint8)
+    status = _library().bpe_fires(pairs.ctypes.data, results.ctypes.data, len(pairs), found.ctypes.data)
+    _checked(status, "loading merges")
+    return found.astype(bool)
+
+
+def decode(ids: np.ndarray, table: bytes, offsets: np.ndarray) -> bytes:
+    """Return the bytes of the ids (N,), each below len(offsets) - 1. Token i is table[offsets[i] : offsets[i + 1]]."""
+    ids = np.ascontiguousarray(ids, np.uint32)
+    text = bytearray(int((offsets[1:] - offsets[:-1])[ids].sum()))
+    place = (ctypes.c_char * len(text)).from_buffer(text) if text else None
+    _library().bpe_decode(ids.ctypes.data, len(ids), table, offsets.ctypes.data, place)
+    return bytes(text)
+
+
+class _Handle:
+    """An object of the library, freed with its last user."""
+
+    def __init__(self, kind: str, *arguments):
+        library = _library()
+        self.pointer = _checked(getattr(library, f"bpe_{kind}_new")(*arguments), f"making a {kind}")
+        weakref.finalize(self, getattr(library, f"bpe_{kind}_free"), self.pointer)
 
 
 class Encoder:
-    """Merges made ready for encoding, with a cache of words; threads take turns."""
+    """A tokenizer's tables made ready for encoding; each thread that is encoding has a cache of words to itself."""
 
-    def __init__(self, merges: Sequence[Pair]):
+    def __init__(
+        self,
+        merges: Sequence[Pair],
+        ids: Sequence[int],
+        pattern: str,
+        whole: Mapping[bytes, int],
+        specials: Mapping[bytes, int],
+    ):
+        """ids: of the bytes, then of the merges; whole: pieces with an id of their own, whatever the merges say."""
         table = np.array(merges, np.uint32).reshape(-1, 2)
-        self._handle = _checked(_library().bpe_encoder_new(table.ctypes.data, len(table)), "loading merges")
-        self._lock = threading.Lock()
-        weakref.finalize(self, _library().bpe_encoder_free, self._handle)
+        numbers = np.array(ids, np.uint32)
+        assert len(numbers) == BYTES + len(table)
+        strings = [_strings(whole), _strings(specials)]
+        flat = [
+            item.ctypes.data if isinstance(item, np.ndarray) else item for group in strings for item in group
+        ]
+        self._tokens = _Handle(
+            "tokens", table.ctypes.data, len(table), numbers.ctypes.data, most_digits(pattern), *flat
+        )
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
 
-    def encode(self, text: bytes) -> np.ndarray:
+    def encode(self, text: Text) -> np.ndarray:
         """Return the ids of the text, (N,) uint32."""
-        ids = np.empty(len(text), np.uint32)
-        with self._lock:
-            found = _library().bpe_encoder_encode(self._handle, text, len(text), _classes(text), ids.ctypes.data)
-        return ids[: _checked(found, "encoding")].copy()
+        try:
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = _Worker(self._tokens)
+        try:
+            return worker.encode(_view(text))
+        finally:
+            self._idle.put(worker)
+
+    def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[np.ndarray]:
+        """Yield the ids of each text, in order."""
+        return ordered_map(self.encode, texts, threads)
+
+
+class _Worker:
+    def __init__(self, tokens: _Handle):
+        self._tokens = tokens  # must outlive the encoder
+        self._encoder = _Handle("encoder", tokens.pointer)
+        self._ids = np.empty(1 << 16, np.uint32)
+
+    def encode(self, view: np.ndarray) -> np.ndarray:
+        if len(self._ids) < view.size + SPARE_IDS:
+            self._ids = np.empty(view.size + SPARE_IDS, np.uint32)
+        found = _library().bpe_encoder_encode(
+            self._encoder.pointer, view.ctypes.data, view.size, _classes(view), self._ids.ctypes.data
+        )
+        return self._ids[: _checked(found, "encoding")].copy()
+
+
+def _strings(table: Mapping[bytes, int]) -> tuple:
+    """Return the strings one after the other, their sizes and their ids, and how many there are."""
+    sizes = np.array([len(one) for one in table], np.int64)
+    return b"".join(table), sizes, np.array(list(table.values()), np.uint32), len(table)

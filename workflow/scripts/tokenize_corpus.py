@@ -16,8 +16,10 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--output", required=True, type=Path, help="folder for the shards")
     parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
+    parser.add_argument("--threads", type=int, default=1, help="threads that encode; the files do not depend on them")
     arguments = parser.parse_args()
-    write_shards(arguments.corpus, Tokenizer.load(arguments.tokenizer), arguments.output, arguments.train_shards)
+    tokenizer = Tokenizer.load(arguments.tokenizer)
+    write_shards(arguments.corpus, tokenizer, arguments.output, arguments.train_shards, arguments.threads)
 
 
 if __name__ == "__main__":

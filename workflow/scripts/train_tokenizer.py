@@ -1,24 +1,23 @@
-"""Train a byte-level BPE tokenizer on a corpus's training split: writes tokenizer.json."""
+"""Train a byte-level BPE tokenizer on a corpus's training split, or take over an existing one: writes tokenizer.json,
+merges.csv and compression.csv."""
 
 import argparse
+import json
 from pathlib import Path
 
 from hipgpt.errors import exit_on_user_error
-from hipgpt.tokenizer import text_chunks, train
-
-CHUNK_BYTES = 1 << 20
+from hipgpt.tokenizer.stage import make_tokenizer
 
 
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", required=True, type=Path, help="train.txt of a corpus")
-    parser.add_argument("--vocab-size", required=True, type=int, help="256 bytes, the merges, and <|endoftext|>")
-    parser.add_argument("--output", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--settings", required=True, type=json.loads, help='JSON of a tokenizer: {"vocab_size": 5000}')
+    parser.add_argument("--output", required=True, type=Path, help="folder for the files")
+    parser.add_argument("--threads", type=int, default=1, help="threads that count words; the result is the same")
     arguments = parser.parse_args()
-    with open(arguments.text, "rb") as stream:
-        tokenizer = train(text_chunks(stream, CHUNK_BYTES), arguments.vocab_size)
-    tokenizer.save(arguments.output)
+    make_tokenizer(arguments.settings, arguments.text, arguments.output, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""Make varied text for the tokenizer's timings: prose, manuals, source code and tables in ten languages.
+
+    python bench/varied_text.py --output varied.txt --megabytes 100
+
+Takes the documentation packages of Debian 12 named below (`apt-get download`, no root needed), unpacks them with
+dpkg-deb, and joins their texts: manual pages as they are, HTML without its tags, sources and plain files whole, without
+those that are not UTF-8. The order is that of the SHA-256 of the files' names, so kinds and languages alternate; a text
+of fewer megabytes is the beginning of a longer one. Where the packages have less than was asked, the text ends early
+and says so. The text itself belongs to its authors and is not part of the project.
+"""
+
+import argparse
+import gzip
+import hashlib
+import html
+import re
+import subprocess
+from pathlib import Path
+
+PACKAGES = """debian-handbook debian-reference-de debian-reference-fr debian-reference-ja debian-reference-zh-cn
+developers-reference-ru manpages manpages-dev manpages-de manpages-fr manpages-es manpages-ja manpages-ru manpages-pl
+manpages-zh libpython3.11-stdlib bible-kjv-text fortunes-de fortunes-ru perl-doc git-doc""".split()
+NO_TEXT = {".png", ".svg", ".css", ".xpm", ".so", ".gif", ".js", ".pdf", ".dat"}
+MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
+
+
+def text_of(path: Path) -> str:
+    """Return a file's text, empty if it is none."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content, path = gzip.decompress(content), path.with_suffix("")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return ""
+    if path.suffix in NO_TEXT or "\0" in text:
+        return ""
+    return BLANK_LINES.sub("\n\n", html.unescape(MARKUP.sub("", text))) if path.suffix == ".html" else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--packages", type=Path, default=Path("varied_packages"), help="where packages are kept")
+    arguments = parser.parse_args()
+
+    folder = arguments.packages
+    folder.mkdir(parents=True, exist_ok=True)
+    if missing := [name for name in PACKAGES if not list(folder.glob(f"{name}_*.deb"))]:
+        subprocess.run(["apt-get", "download", *missing], cwd=folder, check=True)
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+    files = [path for path in (folder / "unpacked").rglob("*") if path.is_file() and not path.is_symlink()]
+    files.sort(key=lambda path: hashlib.sha256(str(path.relative_to(folder)).encode()).digest())
+    left = arguments.megabytes * 1_000_000
+    with open(arguments.output, "wb") as output:
+        for path in files:
+            content = text_of(path).encode()[:left]
+            left -= output.write(content.decode(errors="ignore").encode())
+            if left <= 3:
+                return
+    print(f"these packages have {left:,} bytes less")
+
+
+if __name__ == "__main__":
+    main()

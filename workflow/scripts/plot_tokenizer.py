@@ -1,0 +1,20 @@
+"""Draw what a tokenizer's merges are worth: compression.png."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.errors import exit_on_user_error
+from hipgpt.plots import plot_tokenizer
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", required=True, nargs=2, type=Path, help="merges.csv and compression.csv")
+    parser.add_argument("--output", required=True, type=Path, help="the picture")
+    arguments = parser.parse_args()
+    plot_tokenizer(*arguments.tables, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
