@@ -3,6 +3,7 @@
 # Each rule calls the script of its name in workflow/scripts. What decides its result stands in its param `depends`
 # (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it.
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,9 @@ min_version("9.27")
 sys.path.insert(0, str(workflow.basedir))
 from hipgpt.config import load_config
 from hipgpt.errors import UserError
+from hipgpt.files import alone_in
 from hipgpt.recipes import Recipes
+from hipgpt.seals import check_seals
 
 
 configfile: str(Path(workflow.basedir) / "config.yaml")
@@ -24,25 +27,37 @@ configfile: str(Path(workflow.basedir) / "config.yaml")
 
 try:
     CONFIG = load_config(config)
+    if workflow.is_main_process:
+        check_seals(Path("results"))
 except UserError as error:
     sys.exit(f"error: {error}")
 
 # Scripts run the code that the recipes hash, also where another checkout is installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
-RECIPES = Recipes(CONFIG)
+RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
+SEAL = " && {PYTHON:q} -m hipgpt.seals {output:q}"  # the last output is the seal
 
 CORPUS = "results/corpora/{corpus}"
 TOKENS = "results/corpora/{corpus}/bpe-{vocab_size}"
 RUN = "results/runs/{run}"
-CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json")]
+CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json", "download.sha256")]
 SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
 SHARDS += [f"{TOKENS}/validation_00000.bin"]
 TOKEN_FILES = [f"{TOKENS}/tokenizer.json", f"{TOKENS}/manifest.json", *SHARDS]
+TOKEN_FILES += [f"{TOKENS}/train_tokenizer.sha256", f"{TOKENS}/tokenize.sha256"]
 EVERY_CORE = 1024  # Snakemake gives a job no more than --cores
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
 MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
+
+
+def hold_the_workflow():
+    """Keep a second snakemake out of this folder for as long as this one lives."""
+    try:
+        LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
+    except UserError as error:
+        raise SystemExit(f"error: {error}")
 
 
 def run_files(*patterns):
@@ -64,6 +79,11 @@ def section(key):
     return lambda wildcards: json.dumps(CONFIG.runs[wildcards.run].sections[key])
 
 
+onstart:
+    if workflow.is_main_process:
+        hold_the_workflow()
+
+
 wildcard_constraints:
     corpus="|".join(map(re.escape, CONFIG.corpora)),
     run="|".join(map(re.escape, CONFIG.runs)),
@@ -78,7 +98,10 @@ rule all:
         expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
         expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
         expand(RUN + "/plots/{picture}", run=CONFIG.runs, picture=PICTURES),
-        expand(RUN + "/{file}", run=CONFIG.runs, file=["training_samples.txt", "samples.txt", "samples.csv"]),
+        expand(RUN + "/{file}", run=CONFIG.runs, file=[*CURVES, "training_samples.txt", "evaluation.csv"]),
+        expand(RUN + "/{file}", run=CONFIG.runs, file=["samples.txt", "samples.csv"]),
+        expand(RUN + "/{rule}.sha256", run=CONFIG.runs, rule=["train", "export", "evaluate", "sample", "plot"]),
+        "results/summary.sha256",
 
 
 rule download:
@@ -86,13 +109,14 @@ rule download:
         train=CORPUS + "/train.txt",
         validation=CORPUS + "/validation.txt",
         provenance=report(CORPUS + "/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
+        seal=CORPUS + "/download.sha256",
     params:
         depends=lambda wildcards: RECIPES.of_corpus("download", wildcards.corpus),
         settings=lambda wildcards: json.dumps(CONFIG.corpora[wildcards.corpus]),
         folder=CORPUS,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/download.py --name {wildcards.corpus:q} --settings {params.settings:q}"
-        " --output {params.folder:q}"
+        " --output {params.folder:q}" + SEAL
 
 
 rule train_tokenizer:
@@ -100,11 +124,12 @@ rule train_tokenizer:
         text=CORPUS + "/train.txt",
     output:
         tokenizer=TOKENS + "/tokenizer.json",
+        seal=TOKENS + "/train_tokenizer.sha256",
     params:
         depends=lambda wildcards: RECIPES.of_corpus("train_tokenizer", wildcards.corpus, int(wildcards.vocab_size)),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --vocab-size {wildcards.vocab_size}"
-        " --output {output.tokenizer:q}"
+        " --output {output.tokenizer:q}" + SEAL
 
 
 rule tokenize:
@@ -114,6 +139,7 @@ rule tokenize:
     output:
         shards=SHARDS,
         manifest=TOKENS + "/manifest.json",
+        seal=TOKENS + "/tokenize.sha256",
     params:
         depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, int(wildcards.vocab_size)),
         corpus=CORPUS,
@@ -121,7 +147,7 @@ rule tokenize:
         train_shards=CONFIG.train_shards,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q} --train-shards {params.train_shards}"
+        " --output {params.folder:q} --train-shards {params.train_shards}" + SEAL
 
 
 rule train:
@@ -134,6 +160,7 @@ rule train:
         last=RUN + "/checkpoints/last.safetensors",
         curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
         samples=report(RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="{run}"),
+        seal=RUN + "/train.sha256",
     log:
         RUN + "/train.log",
     threads: EVERY_CORE
@@ -146,7 +173,7 @@ rule train:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {params.folder:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q}"
+        " --device {params.device:q} --threads {threads} --log {log:q}" + SEAL
 
 
 rule export:
@@ -155,12 +182,13 @@ rule export:
         tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
         model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
+        seal=RUN + "/export.sha256",
     params:
         depends=of_run("export"),
         folder=RUN + "/model",
     shell:
         "{PYTHON:q} {SCRIPTS:q}/export.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q}"
+        " --output {params.folder:q}" + SEAL
 
 
 rule evaluate:
@@ -172,6 +200,7 @@ rule evaluate:
         texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
+        seal=RUN + "/evaluate.sha256",
     threads: EVERY_CORE
     params:
         depends=of_run("evaluate"),
@@ -180,7 +209,7 @@ rule evaluate:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
-        " --output {output.table:q} --device {params.device:q} --threads {threads}"
+        " --output {output.table:q} --device {params.device:q} --threads {threads}" + SEAL
 
 
 rule sample:
@@ -190,6 +219,7 @@ rule sample:
     output:
         text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
         table=RUN + "/samples.csv",
+        seal=RUN + "/sample.sha256",
     threads: EVERY_CORE
     params:
         depends=of_run("sample"),
@@ -198,7 +228,7 @@ rule sample:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --sampling {params.sampling:q} --text {output.text:q} --table {output.table:q}"
-        " --device {params.device:q} --threads {threads}"
+        " --device {params.device:q} --threads {threads}" + SEAL
 
 
 rule plot:
@@ -210,12 +240,13 @@ rule plot:
             caption="workflow/report/curves.rst",
             category="{run}",
         ),
+        seal=RUN + "/plot.sha256",
     params:
         depends=of_run("plot"),
         run=RUN,
         folder=RUN + "/plots",
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q}" + SEAL
 
 
 rule summarize:
@@ -225,8 +256,9 @@ rule summarize:
         evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
     output:
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
+        seal="results/summary.sha256",
     params:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=expand(RUN, run=CONFIG.runs),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}"
+        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}" + SEAL

@@ -8,6 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from hipgpt.files import replacing
+
 TRAIN, VALIDATION = "#9db8d2", "#c2410c"
 SMOOTHED_SHARE = 0.02  # of all steps, in one point of a moving average
 
@@ -65,6 +67,6 @@ def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
 
 
 def _save(figure: plt.Figure, picture: Path) -> None:
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=150)
+    with replacing(picture) as file:
+        figure.savefig(file, dpi=150, format="png")
     plt.close(figure)

@@ -9,7 +9,7 @@ from hipgpt.backends.device import open_device
 from hipgpt.code_hash import code_hash
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import exit_on_user_error
-from hipgpt.files import sha256_of
+from hipgpt.files import alone_in, sha256_of
 from hipgpt.metrics import start_log
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
@@ -45,7 +45,8 @@ def main() -> None:
     }
     splits = Splits(train, validation, tokenizer.byte_counts)
     sampler = training_sampler(device, model, training, tokenizer)
-    Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+    with alone_in(arguments.output, "another process is training this run"):
+        Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
 
 
 if __name__ == "__main__":
