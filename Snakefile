@@ -15,18 +15,18 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 sys.path.insert(0, str(workflow.basedir))
-from hipgpt.config import load_config
 from hipgpt.errors import UserError
 from hipgpt.files import alone_in
 from hipgpt.recipes import Recipes
 from hipgpt.seals import check_seals
+from hipgpt.sweeps import load_runs
 
 
 configfile: str(Path(workflow.basedir) / "config.yaml")
 
 
 try:
-    CONFIG = load_config(config)
+    CONFIG = load_runs(config)
     if workflow.is_main_process:
         check_seals(Path("results"))
 except UserError as error:
@@ -49,6 +49,8 @@ TOKEN_FILES += [f"{TOKENS}/train_tokenizer.sha256", f"{TOKENS}/tokenize.sha256"]
 EVERY_CORE = 1024  # Snakemake gives a job no more than --cores
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
+SWEEP = "results/sweeps/{sweep}"
+COMPARISON = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png", "runs.csv", "fit.csv", "compare.sha256"]
 MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -87,6 +89,7 @@ onstart:
 wildcard_constraints:
     corpus="|".join(map(re.escape, CONFIG.corpora)),
     run="|".join(map(re.escape, CONFIG.runs)),
+    sweep="|".join(map(re.escape, CONFIG.sweeps)) or "none",
     vocab_size="[0-9]+",
 
 
@@ -98,10 +101,11 @@ rule all:
         expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
         expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
         expand(RUN + "/plots/{picture}", run=CONFIG.runs, picture=PICTURES),
-        expand(RUN + "/{file}", run=CONFIG.runs, file=[*CURVES, "training_samples.txt", "evaluation.csv"]),
+        expand(RUN + "/{file}", run=CONFIG.runs, file=["run.json", *CURVES, "training_samples.txt", "evaluation.csv"]),
         expand(RUN + "/{file}", run=CONFIG.runs, file=["samples.txt", "samples.csv"]),
         expand(RUN + "/{rule}.sha256", run=CONFIG.runs, rule=["train", "export", "evaluate", "sample", "plot"]),
         "results/summary.sha256",
+        expand(SWEEP + "/{file}", sweep=CONFIG.sweeps, file=COMPARISON),
 
 
 rule download:
@@ -155,7 +159,9 @@ rule train:
         tokenizer=run_files(TOKENS + "/tokenizer.json"),
         manifest=run_files(TOKENS + "/manifest.json"),
         shards=run_files(*SHARDS),
+        corpus=run_files(CORPUS + "/provenance.json"),
     output:
+        record=RUN + "/run.json",
         best=RUN + "/checkpoints/best.safetensors",
         last=RUN + "/checkpoints/last.safetensors",
         curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
@@ -172,7 +178,8 @@ rule train:
         folder=RUN,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
-        " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {params.folder:q}"
+        " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
+        " --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q}" + SEAL
 
 
@@ -251,8 +258,8 @@ rule plot:
 
 rule summarize:
     input:
-        checkpoints=expand(RUN + "/checkpoints/best.safetensors", run=CONFIG.runs),
-        curves=expand(RUN + "/{file}", run=CONFIG.runs, file=["metrics.csv", "throughput.csv"]),
+        records=expand(RUN + "/run.json", run=CONFIG.runs),
+        curves=expand(RUN + "/{file}", run=CONFIG.runs, file=CURVES),
         evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
     output:
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
@@ -262,3 +269,28 @@ rule summarize:
         runs=expand(RUN, run=CONFIG.runs),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}" + SEAL
+
+
+rule compare:
+    input:
+        lambda wildcards: expand(
+            RUN + "/{file}", run=CONFIG.sweeps[wildcards.sweep], file=["run.json", "evaluation.csv", *CURVES]
+        ),
+    output:
+        pictures=report(
+            expand(SWEEP + "/{file}", file=COMPARISON[:3], allow_missing=True),
+            caption="workflow/report/comparison.rst",
+            category="Sweep {sweep}",
+        ),
+        tables=report(
+            expand(SWEEP + "/{file}", file=COMPARISON[3:5], allow_missing=True),
+            caption="workflow/report/comparison.rst",
+            category="Sweep {sweep}",
+        ),
+        seal=SWEEP + "/compare.sha256",
+    params:
+        depends=lambda wildcards: {run: RECIPES.of_run("compare", run) for run in CONFIG.sweeps[wildcards.sweep]},
+        runs=lambda wildcards: expand(RUN, run=CONFIG.sweeps[wildcards.sweep]),
+        folder=SWEEP,
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/compare.py --runs {params.runs:q} --output {params.folder:q}" + SEAL

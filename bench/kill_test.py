@@ -1,8 +1,8 @@
-"""Kill `snakemake all` with SIGKILL at random moments, rerun it plainly, and compare every byte with an undisturbed run.
+"""Kill `snakemake all` with SIGKILL at random moments, rerun it plainly, and compare with an undisturbed run.
 
     python bench/kill_test.py --rounds 20 --seed 1
 
-Each round takes a fresh tiny project, kills one to three starts at random moments of an undisturbed run's length, either
+Each round takes a fresh tiny project, kills one to three starts at random moments of an undisturbed run's length, some
 with all their jobs (a power cut) or Snakemake alone (its job goes on), and reruns until it ends well. A start that ends
 badly must say why in one line without a traceback. Exit status 1 if any round fails.
 """

@@ -34,6 +34,7 @@ STAGES = {
     "sample": Stage("hipgpt.sampling", ("train",), ("sampling",)),
     "plot": Stage("hipgpt.plots", ("train",)),
     "summarize": Stage("hipgpt.summary", ("evaluate",)),
+    "compare": Stage("hipgpt.comparison", ("evaluate",)),
 }
 
 

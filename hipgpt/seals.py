@@ -16,7 +16,7 @@ from hipgpt.files import replacing, sha256_of
 
 ALWAYS_READ_BYTES = 64 << 20  # a larger file is read again only if its date says that it changed after its seal
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-PLACES = ("*.sha256", "corpora/*/*.sha256", "corpora/*/*/*.sha256", "runs/*/*.sha256")
+PLACES = ("*.sha256", "corpora/*/*.sha256", "corpora/*/*/*.sha256", "runs/*/*.sha256", "sweeps/*/*.sha256")
 
 
 def write_seal(files: Sequence[Path], seal: Path) -> None:

@@ -15,8 +15,23 @@ FLOORS = [
     {"config", "tensor", "op"},
     {"ops", "plan", "backends", "code_hash"},
     {"model", "optimizer"},
-    {"checkpoint", "metrics", "trainer", "training", "evaluation", "sampling", "export", "plots", "summary"},
-    {"cli", "recipes", "workflow.scripts"},
+    {
+        "checkpoint",
+        "metrics",
+        "trainer",
+        "training",
+        "evaluation",
+        "sampling",
+        "export",
+        "plots",
+        "summary",
+        "estimate",
+        "provenance",
+        "runs",
+        "tables",
+        "comparison",
+    },
+    {"cli", "commands", "recipes", "sweeps", "workflow.scripts"},
 ]
 # The text's own column: from data on disk to batches, and what is counted on them. It knows no device and no model.
 TEXT = {"archives", "fetch", "corpus", "tokenizer", "shards", "batches", "baselines"}

@@ -11,6 +11,7 @@ from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import exit_on_user_error
 from hipgpt.files import alone_in, sha256_of
 from hipgpt.metrics import start_log
+from hipgpt.provenance import write_record
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
 from hipgpt.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--training", required=True, type=json.loads, help="the training section, as JSON")
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
+    parser.add_argument("--corpus", required=True, type=Path, help="provenance.json of the corpus")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
@@ -45,7 +47,9 @@ def main() -> None:
     }
     splits = Splits(train, validation, tokenizer.byte_counts)
     sampler = training_sampler(device, model, training, tokenizer)
+    config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
     with alone_in(arguments.output, "another process is training this run"):
+        write_record(arguments.output / "run.json", config, fingerprint, device.name, arguments.corpus)
         Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
 
 

@@ -1,0 +1,89 @@
+"""What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hipgpt.backends.null import NullDevice
+from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.model import Weights, parameter_count
+from hipgpt.plan import Launch
+from hipgpt.sampling import Decoder
+from hipgpt.trainer import Trainer
+
+HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards in use
+STATE_COPIES = 2  # a state on its way to the disk: read from the device, and as the bytes of its file
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the launches of one op come to in a step."""
+
+    launches: int = 0
+    operations: int = 0
+    bytes_moved: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        sums = (self.launches + other.launches, self.operations + other.operations)
+        return Cost(*sums, self.bytes_moved + other.bytes_moved)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """arenas: bytes of each table on the device; host_bytes: memory beside the device's; ops: cost of a step by op."""
+
+    parameters: int
+    arenas: Mapping[str, int]
+    host_bytes: int
+    ops: Mapping[str, Cost]
+    tokens_per_step: int
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(self.arenas.values())
+
+    @property
+    def step(self) -> Cost:
+        return sum(self.ops.values(), Cost())
+
+
+def estimate(model: ModelConfig, training: TrainingConfig) -> Estimate:
+    """Return what a run needs; nothing is allocated or computed."""
+    device = NullDevice()
+    trainer = Trainer(model, training, device)
+    micro_batch, update = trainer.training_plans
+    arenas = _arena_bytes([*micro_batch.launches, *update.launches])
+    arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
+    before = device.allocated_bytes
+    Decoder(device, model, Weights(trainer.weights, model))
+    arenas["the sampler's own"] = device.allocated_bytes - before
+    state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
+    launches = [*micro_batch.launches * training.accumulation_steps, *update.launches]
+    tokens = training.batch_sequences * training.accumulation_steps * model.context_length
+    host_bytes = HOST_BYTES + STATE_COPIES * state_bytes
+    return Estimate(parameter_count(model), arenas, host_bytes, _costs(launches), tokens)
+
+
+def _costs(launches: Iterable[Launch]) -> dict[str, Cost]:
+    costs: dict[str, Cost] = {}
+    for launch in launches:
+        cost = Cost(1, launch.operations, launch.bytes_moved)
+        costs[launch.op.name] = costs.get(launch.op.name, Cost()) + cost
+    return costs
+
+
+def _arena_bytes(launches: Iterable[Launch]) -> dict[str, int]:
+    """Return how many bytes of each arena the launches touch; a tensor's name begins with its arena's."""
+    spans: dict[str, set[tuple[int, int]]] = {}
+    for launch in launches:
+        for tensor in filter(None, launch.tensors):
+            arena = tensor.name.split(".")[0].split("[")[0]
+            spans.setdefault(arena, set()).add((tensor.address, tensor.address + tensor.size_bytes))
+    return {arena: _covered(sorted(pairs)) for arena, pairs in spans.items()}
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    total, reached = 0, 0
+    for start, stop in spans:
+        total += max(0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total
