@@ -22,6 +22,9 @@ from hipgpt.seals import check_seals
 from hipgpt.sweeps import load_runs
 
 
+report: "workflow/report/workflow.rst"
+
+
 configfile: str(Path(workflow.basedir) / "config.yaml")
 
 
@@ -51,6 +54,7 @@ CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
 SWEEP = "results/sweeps/{sweep}"
 COMPARISON = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png", "runs.csv", "fit.csv", "compare.sha256"]
+RUN_RULES = ["train", "export", "evaluate", "sample", "plot", "describe"]
 MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
 
 
@@ -97,13 +101,14 @@ rule all:
     input:
         [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
         [expand(TOKEN_FILES, corpus=run.corpus, vocab_size=run.vocab_size) for run in CONFIG.runs.values()],
-        "results/summary.csv",
+        ["results/summary.csv", "results/summary.html"],
         expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
         expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
         expand(RUN + "/plots/{picture}", run=CONFIG.runs, picture=PICTURES),
         expand(RUN + "/{file}", run=CONFIG.runs, file=["run.json", *CURVES, "training_samples.txt", "evaluation.csv"]),
         expand(RUN + "/{file}", run=CONFIG.runs, file=["samples.txt", "samples.csv"]),
-        expand(RUN + "/{rule}.sha256", run=CONFIG.runs, rule=["train", "export", "evaluate", "sample", "plot"]),
+        expand(RUN + "/{rule}.sha256", run=CONFIG.runs, rule=RUN_RULES),
+        expand(RUN + "/report.html", run=CONFIG.runs),
         "results/summary.sha256",
         expand(SWEEP + "/{file}", sweep=CONFIG.sweeps, file=COMPARISON),
 
@@ -165,7 +170,9 @@ rule train:
         best=RUN + "/checkpoints/best.safetensors",
         last=RUN + "/checkpoints/last.safetensors",
         curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
-        samples=report(RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="{run}"),
+        samples=report(
+            RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
+        ),
         seal=RUN + "/train.sha256",
     log:
         RUN + "/train.log",
@@ -206,7 +213,7 @@ rule evaluate:
         shards=run_files(*SHARDS),
         texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
-        table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="{run}"),
+        table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
         seal=RUN + "/evaluate.sha256",
     threads: EVERY_CORE
     params:
@@ -224,7 +231,7 @@ rule sample:
         checkpoint=RUN + "/checkpoints/best.safetensors",
         tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
-        text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="{run}"),
+        text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="Run {run}"),
         table=RUN + "/samples.csv",
         seal=RUN + "/sample.sha256",
     threads: EVERY_CORE
@@ -245,7 +252,7 @@ rule plot:
         pictures=report(
             expand(RUN + "/plots/{picture}", picture=PICTURES, allow_missing=True),
             caption="workflow/report/curves.rst",
-            category="{run}",
+            category="Run {run}",
         ),
         seal=RUN + "/plot.sha256",
     params:
@@ -256,19 +263,38 @@ rule plot:
         "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q}" + SEAL
 
 
+rule describe:
+    input:
+        record=RUN + "/run.json",
+        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
+        pictures=expand(RUN + "/plots/{picture}", picture=PICTURES, allow_missing=True),
+        texts=expand(RUN + "/{file}", file=["samples.txt", "training_samples.txt"], allow_missing=True),
+        evaluation=RUN + "/evaluation.csv",
+    output:
+        page=report(RUN + "/report.html", caption="workflow/report/run.rst", category="Run {run}"),
+        seal=RUN + "/describe.sha256",
+    params:
+        depends=of_run("describe"),
+        run=RUN,
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/describe.py --run {params.run:q} --output {output.page:q}" + SEAL
+
+
 rule summarize:
     input:
         records=expand(RUN + "/run.json", run=CONFIG.runs),
         curves=expand(RUN + "/{file}", run=CONFIG.runs, file=CURVES),
         evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
     output:
+        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
         seal="results/summary.sha256",
     params:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=expand(RUN, run=CONFIG.runs),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}" + SEAL
+        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}"
+        " --page {output.page:q}" + SEAL
 
 
 rule compare:

@@ -78,16 +78,24 @@ def _plot_curves(folders: Sequence[Path], picture: Path) -> None:
     for place, folder in enumerate(folders):
         rows, color = pd.read_csv(folder / "validation.csv"), plt.cm.viridis(place / max(1, len(folders) - 1) * 0.9)
         axes.plot(rows.tokens_seen, rows.loss_nats_per_token, "o-", markersize=3, color=color, label=folder.name)
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.legend(frameon=False, fontsize="small")
     save(figure, picture)
+
+
+def _logarithmic(axes: plt.Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Mapping[str, str | int | float | None]:
     """Draw loss against a column; return the row of fit.csv."""
     x, loss = runs[column].to_numpy(float), runs.validation_loss_nats_per_token.to_numpy(float)
     figure, axes = axes_of(f"validation loss by {column}", AXES[column], "loss, nats per token")
-    axes.set(xscale="log", yscale="log")
+    _logarithmic(axes)
+    axes.set_yscale("log")
     axes.plot(x, loss, "o", color="#1d4e89")
     row = {"x": column, "points": len(x), "scale": None, "exponent": None, "exponent_standard_error": None}
     if len(np.unique(x)) >= FEWEST_POINTS:

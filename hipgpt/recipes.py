@@ -33,6 +33,7 @@ STAGES = {
     "evaluate": Stage("hipgpt.evaluation", ("train",), ("evaluation",)),
     "sample": Stage("hipgpt.sampling", ("train",), ("sampling",)),
     "plot": Stage("hipgpt.plots", ("train",)),
+    "describe": Stage("hipgpt.pages", ("evaluate", "sample", "plot")),
     "summarize": Stage("hipgpt.summary", ("evaluate",)),
     "compare": Stage("hipgpt.comparison", ("evaluate",)),
 }
@@ -75,4 +76,4 @@ class Recipes:
 
 def upstream(stage: str) -> list[str]:
     """Return a stage and all stages before it, first things first."""
-    return [name for before in STAGES[stage].before for name in upstream(before)] + [stage]
+    return list(dict.fromkeys([name for before in STAGES[stage].before for name in upstream(before)] + [stage]))

@@ -65,7 +65,7 @@ def run_rows(results: Path) -> list[Row]:
 
 def differing(first: Path, second: Path) -> list[Row]:
     """Return a row for each config key, input and metric in which two runs differ."""
-    sides = [{**dict(_leaves(read_record(folder))), **_metrics(run_row(folder))} for folder in (first, second)]
+    sides = [{**_inputs(read_record(folder)), **_metrics(run_row(folder))} for folder in (first, second)]
     keys = list(dict.fromkeys([*sides[0], *sides[1]]))
     rows = []
     for key in keys:
@@ -75,17 +75,21 @@ def differing(first: Path, second: Path) -> list[Row]:
     return rows
 
 
+def _inputs(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("config."): value for key, value in leaves(record)}
+
+
 def _metrics(row: Row) -> Row:
     return {key: value for key, value in row.items() if isinstance(value, (int, float)) or value is None}
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in nested maps."""
     for key, item in value.items():
-        name = f"{prefix}{key}".removeprefix("config.")
         if isinstance(item, Mapping):
-            yield from _leaves(item, f"{name}.")
+            yield from leaves(item, f"{prefix}{key}.")
         else:
-            yield name, item
+            yield f"{prefix}{key}", item
 
 
 def _change(one: Any, other: Any) -> str | None:

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from hipgpt.files import replacing
+from hipgpt.pages import write_runs_page
 from hipgpt.runs import run_row
 from hipgpt.tables import table
 
 
-def summarize(folders: list[Path], path: Path) -> None:
-    """Write a row for each run's folder: its size, what it has seen, what it reaches, how fast, and what it is from."""
+def summarize(folders: list[Path], path: Path, page: Path) -> None:
+    """Write a row for each run's folder, as CSV and as a page: size, tokens seen, figures, speed, what it is from."""
+    rows = [run_row(folder) for folder in folders]
     with replacing(path) as file:
-        file.write(table([run_row(folder) for folder in folders], "csv").encode())
+        file.write(table(rows, "csv").encode())
+    write_runs_page(rows, page)

@@ -16,7 +16,7 @@ from hipgpt.code_hash import ROOT, _closure, code_hash
 from hipgpt.config import load_config
 from hipgpt.recipes import STAGES, Recipes, upstream
 
-OF_MODEL = {"train", "export", "evaluate", "sample", "summarize", "compare"}
+OF_MODEL = {"train", "export", "evaluate", "sample", "describe", "summarize", "compare"}
 OF_TOKENS = {"train_tokenizer", "tokenize", "train", "export", "evaluate", "sample", "compare"}
 HASHES = """
 import json
@@ -69,7 +69,8 @@ EDITS = {
     "hipgpt/plots.py": {"plot", "compare"},
     "hipgpt/summary.py": {"summarize"},
     "hipgpt/comparison.py": {"compare"},
-    "hipgpt/runs.py": {"summarize", "compare"},
+    "hipgpt/runs.py": {"describe", "summarize", "compare"},
+    "hipgpt/pages.py": {"describe", "summarize"},
     "hipgpt/training.py": {"train"},
     "hipgpt/optimizer.py": {"train", "compare"},
     "hipgpt/cli.py": set(),
@@ -146,8 +147,8 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     ("changes", "stages"),
     [
         ({}, set()),
-        ({"sampling": {"prompts": ["another"]}}, {"sample"}),
-        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "summarize", "compare"}),
+        ({"sampling": {"prompts": ["another"]}}, {"sample", "describe"}),
+        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "describe", "summarize", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),

@@ -30,6 +30,7 @@ FLOORS = [
         "runs",
         "tables",
         "comparison",
+        "pages",
     },
     {"cli", "commands", "recipes", "sweeps", "workflow.scripts"},
 ]
