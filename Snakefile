@@ -119,6 +119,7 @@ rule download:
         validation=CORPUS + "/validation.txt",
         provenance=report(CORPUS + "/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
         seal=CORPUS + "/download.sha256",
+    cache: True
     params:
         depends=lambda wildcards: RECIPES.of_corpus("download", wildcards.corpus),
         settings=lambda wildcards: json.dumps(CONFIG.corpora[wildcards.corpus]),
@@ -134,6 +135,7 @@ rule train_tokenizer:
     output:
         tokenizer=TOKENS + "/tokenizer.json",
         seal=TOKENS + "/train_tokenizer.sha256",
+    cache: True
     params:
         depends=lambda wildcards: RECIPES.of_corpus("train_tokenizer", wildcards.corpus, int(wildcards.vocab_size)),
     shell:
@@ -146,9 +148,11 @@ rule tokenize:
         corpus=CORPUS_FILES,
         tokenizer=TOKENS + "/tokenizer.json",
     output:
-        shards=SHARDS,
+        # named one by one, as --cache wants them
+        **{Path(shard).stem: shard for shard in SHARDS},
         manifest=TOKENS + "/manifest.json",
         seal=TOKENS + "/tokenize.sha256",
+    cache: True
     params:
         depends=lambda wildcards: RECIPES.of_corpus("tokenize", wildcards.corpus, int(wildcards.vocab_size)),
         corpus=CORPUS,

@@ -28,28 +28,31 @@ def write_seal(files: Sequence[Path], seal: Path) -> None:
 
 def check_seals(results: Path) -> None:
     """Raise UserError, naming it, if a sealed file in results changed since; an absent one will be made again."""
-    damaged = [line for place in PLACES for seal in sorted(results.glob(place)) for line in _damage(seal)]
+    damaged = [pair for place in PLACES for seal in sorted(results.glob(place)) for pair in _damage(seal)]
     if damaged:
+        file, what = damaged[0]
+        linked = f" and {file.resolve()}, which it links to," if file.is_symlink() else ""  # a cache's
         more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
-        raise UserError(f"{damaged[0]}; delete it and run the same command again{more}")
+        raise UserError(f"{file}: {what}; delete it{linked} and run the same command again{more}")
 
 
-def _damage(seal: Path) -> Iterator[str]:
+def _damage(seal: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each damaged file of a seal, and what is wrong with it."""
     text = seal.read_bytes().decode("utf-8", "replace")
     if not text.endswith("\n"):
-        yield f"{seal}: this seal is damaged"
+        yield seal, "this seal is damaged"
         return
     for line in text.splitlines():
         match = LINE.fullmatch(line)
         if match is None or ".." in Path(match[2]).parts or Path(match[2]).is_absolute():
-            yield f"{seal}: this seal is damaged"
+            yield seal, "this seal is damaged"
             return
         file = seal.parent / match[2]
         if not file.is_file() or _surely_unchanged(file, seal):
             continue
         got = sha256_of(file)
         if got != match[1]:
-            yield f"{file}: changed since it was made (sha256 is {got}, its seal {seal.name} says {match[1]})"
+            yield file, f"changed since it was made (sha256 is {got}, its seal {seal.name} says {match[1]})"
         else:
             _bring_back_from_the_future(file)
     _bring_back_from_the_future(seal)
