@@ -16,6 +16,7 @@ min_version("9.27")
 
 sys.path.insert(0, str(workflow.basedir))
 from hipgpt.errors import UserError
+from hipgpt.estimate import job_resources
 from hipgpt.files import alone_in
 from hipgpt.recipes import Recipes
 from hipgpt.seals import check_seals
@@ -78,6 +79,16 @@ def run_files(*patterns):
 
 def of_run(stage):
     return lambda wildcards: RECIPES.of_run(stage, wildcards.run)
+
+
+def needs(resource):
+    """What a run's training asks a cluster for; `gpu` also keeps runs here from sharing one (profiles/default)."""
+
+    def of_wildcards(wildcards):
+        run = CONFIG.runs[wildcards.run]
+        return job_resources(run.model, run.training, run.sections["device"])[resource]
+
+    return of_wildcards
 
 
 def section(key):
@@ -181,6 +192,10 @@ rule train:
     log:
         RUN + "/train.log",
     threads: EVERY_CORE
+    resources:
+        mem_mb=needs("mem_mb"),
+        runtime=needs("runtime"),
+        gpu=needs("gpu"),
     params:
         depends=of_run("train"),
         model=lambda wildcards: json.dumps(vars(CONFIG.runs[wildcards.run].model)),
@@ -220,6 +235,8 @@ rule evaluate:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
         seal=RUN + "/evaluate.sha256",
     threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
     params:
         depends=of_run("evaluate"),
         stride=lambda wildcards: CONFIG.runs[wildcards.run].sections["evaluation"]["stride_tokens"],
@@ -239,6 +256,8 @@ rule sample:
         table=RUN + "/samples.csv",
         seal=RUN + "/sample.sha256",
     threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
     params:
         depends=of_run("sample"),
         sampling=section("sampling"),

@@ -1,5 +1,6 @@
 """What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from hipgpt.sampling import Decoder
 from hipgpt.trainer import Trainer
 
 HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards in use
+# What our kernels sustain, low, so that a job is rather given too much time than too little.
+OPERATIONS_PER_SECOND = {"cpu": 2e10, "gpu": 2e12}
+STARTUP_SECONDS = 900  # compiling kernels, reading the tokens, validating, saving
 STATE_COPIES = 2  # a state on its way to the disk: read from the device, and as the bytes of its file
 
 
@@ -44,6 +48,18 @@ class Estimate:
     @property
     def step(self) -> Cost:
         return sum(self.ops.values(), Cost())
+
+
+def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
+    """Return what a training asks a cluster for: mem_mb and gpu, and runtime in minutes.
+
+    device: as in the config; only one that names a GPU asks for one.
+    """
+    found, gpu = estimate(model, training), device.startswith(("cuda", "hip"))
+    memory = found.host_bytes + (0 if gpu else found.device_bytes)
+    speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"]
+    seconds = STARTUP_SECONDS + training.steps * found.step.operations / speed
+    return {"mem_mb": math.ceil(memory / 1e6), "gpu": int(gpu), "runtime": math.ceil(seconds / 60)}
 
 
 def estimate(model: ModelConfig, training: TrainingConfig) -> Estimate:

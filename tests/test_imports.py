@@ -31,6 +31,7 @@ FLOORS = [
         "tables",
         "comparison",
         "pages",
+        "slurm",
     },
     {"cli", "commands", "recipes", "sweeps", "workflow.scripts"},
 ]

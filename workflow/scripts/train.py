@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from hipgpt.metrics import start_log
 from hipgpt.provenance import write_record
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
+from hipgpt.slurm import requeue_at_the_time_limit
 from hipgpt.tokenizer import Tokenizer
 from hipgpt.trainer import Splits
-from hipgpt.training import Run
+from hipgpt.training import Interrupted, Run
 
 
 @exit_on_user_error
@@ -50,7 +52,11 @@ def main() -> None:
     config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device.name, arguments.corpus)
-        Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+        try:
+            Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+        except Interrupted:
+            requeue_at_the_time_limit(os.environ)
+            raise
 
 
 if __name__ == "__main__":
