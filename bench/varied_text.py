@@ -17,9 +17,29 @@ import re
 import subprocess
 from pathlib import Path
 
-PACKAGES = """debian-handbook debian-reference-de debian-reference-fr debian-reference-ja debian-reference-zh-cn
-developers-reference-ru manpages manpages-dev manpages-de manpages-fr manpages-es manpages-ja manpages-ru manpages-pl
-manpages-zh libpython3.11-stdlib bible-kjv-text fortunes-de fortunes-ru perl-doc git-doc""".split()
+PACKAGES = [
+    "debian-handbook",
+    "debian-reference-de",
+    "debian-reference-fr",
+    "debian-reference-ja",
+    "debian-reference-zh-cn",
+    "developers-reference-ru",
+    "manpages",
+    "manpages-dev",
+    "manpages-de",
+    "manpages-fr",
+    "manpages-es",
+    "manpages-ja",
+    "manpages-ru",
+    "manpages-pl",
+    "manpages-zh",
+    "libpython3.11-stdlib",
+    "bible-kjv-text",
+    "fortunes-de",
+    "fortunes-ru",
+    "perl-doc",
+    "git-doc",
+]
 NO_TEXT = {".png", ".svg", ".css", ".xpm", ".so", ".gif", ".js", ".pdf", ".dat"}
 MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
-from hipgpt.files import replacing
+from hipgpt.files import replacing, sha256_of
+from hipgpt.metrics import LOG
 from hipgpt.model import Weights, parameters
 from hipgpt.tensor import Arena
 
@@ -40,8 +41,12 @@ def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file whose metadata holds ours as one JSON text."""
-    save_tensors(path, arrays, {"hipgpt": json.dumps(metadata)})
+    """Write a safetensors file whose metadata holds ours with the hash of all content, as one JSON text.
+
+    One, because safetensors writes several entries in any order, and equal checkpoints shall be equal files.
+    """
+    document = {"sha256": _content_sha256(arrays, metadata), "content": dict(metadata)}
+    save_tensors(path, arrays, {"hipgpt": json.dumps(document)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -49,14 +54,27 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
+            document = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the train stage") from error
     except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
         ) from error
-    return arrays, metadata
+    if "content" not in document:
+        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+    if document.get("sha256") != _content_sha256(arrays, document["content"]):
+        raise UserError(f"{path}: changed since it was written; delete it and run the train stage again")
+    return arrays, document["content"]
+
+
+def _content_sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -124,9 +142,9 @@ class StateFolder:
         for file in self.live_files:
             with replacing(part / file.name) as copy:
                 copy.write(file.read_bytes())
-        save_checkpoint(
-            part / "state.safetensors", arrays, {"fingerprint": self.fingerprint, "progress": dict(progress)}
-        )
+        copies = {file.name: sha256_of(part / file.name) for file in self.live_files}
+        metadata = {"fingerprint": self.fingerprint, "progress": dict(progress), "files_sha256": copies}
+        save_checkpoint(part / "state.safetensors", arrays, metadata)
         target = self.path(step)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
@@ -135,15 +153,23 @@ class StateFolder:
         return target
 
     def load_last(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the last state's arrays and progress and restore the live files; None if there is none."""
-        if not self.steps():
-            return None
-        last = self.path(self.steps()[-1])
-        arrays, metadata = load_checkpoint(last / "state.safetensors")
-        for file in self.live_files:
-            with replacing(file) as copy:
-                copy.write((last / file.name).read_bytes())
-        return arrays, metadata["progress"]
+        """Return arrays and progress of the last undamaged state and restore the live files; None if there is none."""
+        for step in reversed(self.steps()):
+            folder = self.path(step)
+            try:
+                arrays, metadata = load_checkpoint(folder / "state.safetensors")
+            except UserError as error:
+                LOG.warning("%s; going back to the state before it", error)
+                continue
+            changed = [name for name, sha256 in metadata["files_sha256"].items() if sha256_of(folder / name) != sha256]
+            if changed:
+                LOG.warning("%s: changed since it was saved; going back to the state before it", folder / changed[0])
+                continue
+            for file in self.live_files:
+                with replacing(file) as copy:
+                    copy.write((folder / file.name).read_bytes())
+            return arrays, metadata["progress"]
+        return None
 
     def refuse_others(self) -> str | None:
         """Say what sets the latest state of another fingerprint apart; delete those beyond OTHER_RUNS_KEPT."""

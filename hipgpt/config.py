@@ -4,6 +4,7 @@ Values are coerced to the types of the schema (the command line and YAML's `3e-4
 workflow/schemas/config.schema.yaml, then against each other. Every mistake is a UserError of one line.
 """
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -18,6 +19,7 @@ from hipgpt.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT_RUN = "default"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps: they become folders; as in the schema
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 
 
@@ -117,16 +119,32 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: runs by name, `default` first, and the entries of corpora by name."""
+    """All of config.yaml, checked: runs by name, `default` first, the entries of corpora, the runs of each sweep."""
 
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
+    sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def tokenizers(self) -> dict[str, Mapping[str, Any]]:
         """The `tokenizer` sections of all runs, by their folders' names."""
         return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
+
+
+def read_config(*paths: Path) -> dict[str, Any]:
+    """Return config files as one, later ones laid over earlier ones. Raises UserError if one cannot be read."""
+    import yaml
+
+    config: dict[str, Any] = {}
+    for path in paths:
+        try:
+            config = _merge(config, yaml.safe_load(path.read_text()) or {})
+        except (OSError, yaml.YAMLError, AttributeError) as error:
+            raise UserError(
+                f"{path}: cannot be read as a config ({error}); expected YAML with keys and values"
+            ) from error
+    return config
 
 
 def load_config(config: Mapping[str, Any]) -> Config:

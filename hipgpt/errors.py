@@ -10,9 +10,11 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # faults of the disk or of a path that was given, not of the code
 SURROUNDINGS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO),
+    *NO_ROOM,
 )
 
 
@@ -45,7 +47,8 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if error.errno not in SURROUNDINGS:
                 raise
-            _leave(f"{error.filename or 'writing'}: {error.strerror}")
+            remedy = "; make room and run the same command again" if error.errno in NO_ROOM else ""
+            _leave(f"{error.filename or 'writing'}: {error.strerror}{remedy}")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)

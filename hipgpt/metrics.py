@@ -10,6 +10,8 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from hipgpt.files import append, replacing
+
 LOG = logging.getLogger("hipgpt")
 
 
@@ -37,7 +39,7 @@ def bits_per_byte(nats: np.ndarray, byte_counts: np.ndarray) -> float:
 
 
 class CsvFile:
-    """A CSV file with a header, one row one observation; every append is on disk when it returns.
+    """A CSV file with a header, one row one observation; every append is in the file when it returns.
 
     Floats are written with 7 significant digits, which f32 values need to be told apart at their own precision.
     """
@@ -47,15 +49,14 @@ class CsvFile:
 
     def begin(self) -> None:
         """Start the file anew with its header."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(",".join(self.columns) + "\n")
+        with replacing(self.path) as file:
+            file.write((",".join(self.columns) + "\n").encode())
 
     def append(self, *values: float | int | str) -> None:
         """Add a row. Raises ValueError if it has not one value for each column."""
         if len(values) != len(self.columns):
             raise ValueError(f"{self.path}: got {len(values)} values, expected {len(self.columns)}")
-        with open(self.path, "a") as file:
-            file.write(",".join(_cell(value) for value in values) + "\n")
+        append(self.path, ",".join(_cell(value) for value in values) + "\n")
 
 
 def _cell(value: float | int | str) -> str:

@@ -8,6 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from hipgpt.files import replacing
+
 TRAIN, VALIDATION = "#9db8d2", "#c2410c"
 SMOOTHED_SHARE = 0.02  # of all steps, in one point of a moving average
 
@@ -15,7 +17,7 @@ SMOOTHED_SHARE = 0.02  # of all steps, in one point of a moving average
 def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> None:
     """Draw the training loss (each step, and its moving average) and the validation loss."""
     steps, held_out = pd.read_csv(metrics), pd.read_csv(validation)
-    figure, axes = _axes(title, "step", "loss, nats per token")
+    figure, axes = axes_of(title, "step", "loss, nats per token")
     axes.plot(steps.step, steps.loss_nats_per_token, color=TRAIN, linewidth=0.6, alpha=0.6)
     axes.plot(steps.step, _smooth(steps.loss_nats_per_token), color="#1d4e89", label="training, moving average")
     axes.plot(held_out.step, held_out.loss_nats_per_token, "o-", color=VALIDATION, markersize=4, label="validation")
@@ -24,7 +26,7 @@ def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> Non
     place = {"xytext": (0, 18), "textcoords": "offset points", "ha": "right"}
     axes.annotate(label, (last.step, last.loss_nats_per_token), color=VALIDATION, **place)
     axes.legend(frameon=False)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def plot_learning_rate(metrics: Path, picture: Path, title: str) -> None:
@@ -38,19 +40,19 @@ def plot_learning_rate(metrics: Path, picture: Path, title: str) -> None:
     lower.set(xlabel="step", ylabel="gradient norm", yscale="log")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
     """Draw tokens per second over the steps, with the median."""
     rows = pd.read_csv(throughput)
-    figure, axes = _axes(title, "step", "tokens per second")
+    figure, axes = axes_of(title, "step", "tokens per second")
     axes.plot(rows.step, rows.tokens_per_second, color=TRAIN)
     median = rows.tokens_per_second.median()
     axes.axhline(median, color="#1d4e89", linestyle="--", label=f"median {median:,.0f}")
     axes.set_ylim(0, None)
     axes.legend(frameon=False, loc="lower right")
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
@@ -74,21 +76,23 @@ def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
         right.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences of its pair", title="merges")
     for axes in {left, right}:
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(max(1, round(len(values) * SMOOTHED_SHARE)), center=True, min_periods=1).mean()
 
 
-def _axes(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
+def axes_of(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
+    """Return a figure with one pair of axes in the project's style; x, y: their labels."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: plt.Figure, picture: Path) -> None:
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=150)
+def save(figure: plt.Figure, picture: Path) -> None:
+    """Write a figure as PNG and close it."""
+    with replacing(picture) as file:
+        figure.savefig(file, dpi=150, format="png")
     plt.close(figure)

@@ -34,7 +34,9 @@ STAGES = {
     "evaluate": Stage("hipgpt.evaluation", ("train",), ("evaluation",)),
     "sample": Stage("hipgpt.sampling", ("train",), ("sampling",)),
     "plot": Stage("hipgpt.plots", ("train",)),
+    "describe": Stage("hipgpt.pages", ("evaluate", "sample", "plot")),
     "summarize": Stage("hipgpt.summary", ("evaluate",)),
+    "compare": Stage("hipgpt.comparison", ("evaluate",)),
 }
 
 
@@ -78,4 +80,4 @@ class Recipes:
 
 def upstream(stage: str) -> list[str]:
     """Return a stage and all stages before it, first things first."""
-    return [name for before in STAGES[stage].before for name in upstream(before)] + [stage]
+    return list(dict.fromkeys([name for before in STAGES[stage].before for name in upstream(before)] + [stage]))

@@ -58,8 +58,9 @@ def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards:
 
     corpus: folder that build_corpus wrote. The text is mapped, not loaded: it is cut into shards of about equal bytes,
     and these into blocks, where a cut changes no token. Threads encode blocks, of which no more than two for each
-    thread wait to be written in their order: the files do not depend on the number of threads. Raises UserError if the folder is not whole, if the text
-    cannot be cut into that many shards, or if a shard would hold more tokens than its header can count.
+    thread wait to be written in their order: the files do not depend on the number of threads. Raises UserError if the
+    folder is not whole, if the text cannot be cut into that many shards, or if a shard would hold more tokens than its
+    header can count.
     """
     documents = _documents(corpus)
     lengths = {

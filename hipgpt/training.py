@@ -15,7 +15,7 @@ from hipgpt.batches import Batches
 from hipgpt.checkpoint import StateFolder, load_checkpoint, read_arena, save_checkpoint, write_arena
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
-from hipgpt.files import replacing
+from hipgpt.files import append, replacing
 from hipgpt.metrics import LOG, CsvFile, Progress
 from hipgpt.model import Weights, parameter_count
 from hipgpt.optimizer import learning_rate
@@ -108,8 +108,7 @@ class Run:
         if self._due(step, self.training.validate_every_steps):
             self._validate(step)
         if self._due(step, self.training.sample_every_steps):
-            with open(self.samples, "a", encoding="utf-8") as file:
-                file.write(f"--- step {step}\n{self._sample()}\n\n")
+            append(self.samples, f"--- step {step}\n{self._sample()}\n\n")
         if stopping or self._due(step, self.training.save_every_steps):
             arrays = {}
             for arena in self.trainer.state:

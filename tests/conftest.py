@@ -1,8 +1,13 @@
 """What every test of the engine runs on."""
 
+import sys
+from pathlib import Path
+
 import hypothesis
 import pytest
+import tiny
 
+from hipgpt import cli
 from hipgpt.backends.device import DeviceAbsent, open_device
 from hipgpt.tensor import DType
 
@@ -23,3 +28,30 @@ def device(request):
         return open_device(request.param, threads=2)
     except DeviceAbsent as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory) -> Path:
+    """A results folder with two finished runs and one that has not begun; not to be changed."""
+    folder = tmp_path_factory.mktemp("project") / "results"
+    tiny.save_run(folder)
+    tiny.save_run(folder, "wide", seed=1)
+    (folder / "runs" / "unfinished").mkdir()
+    return folder
+
+
+@pytest.fixture
+def hipgpt(results, monkeypatch, capsys):
+    """Return a function that runs the command in this process; it returns exit status, stdout and stderr."""
+    monkeypatch.chdir(results.parent)
+
+    def run(*arguments: str) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hipgpt", *arguments])
+        try:
+            cli.main()
+            status = None
+        except SystemExit as exit:
+            status = exit.code
+        return status, *capsys.readouterr()
+
+    return run

@@ -208,15 +208,15 @@ def test_a_state_without_one_of_its_files_is_none(states, live):
     assert states.load_last()[1] == {"step": 2}
 
 
-def test_a_damaged_state_is_named_and_the_one_before_it_serves_once_it_is_deleted(states):
+@pytest.mark.parametrize("name", ["state.safetensors", "metrics.csv"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:-5] + b"\xff" + data[-4:]])
+def test_a_damaged_state_is_named_and_the_one_before_it_serves(states, live, caplog, name, damage):
     for step in (2, 4):
         states.save(step, arrays_of(step), {"step": step})
-    damaged = states.path(4) / "state.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-5])
-    with pytest.raises(UserError, match="step_00000004/state.safetensors: not a whole safetensors file .*; delete it"):
-        states.load_last()
-    damaged.unlink()
+    damaged = states.path(4) / name
+    damaged.write_bytes(damage(damaged.read_bytes()))
     assert states.load_last()[1] == {"step": 2}
+    assert f"step_00000004/{name}: " in caplog.text and "going back to the state before it" in caplog.text
     states.save(4, arrays_of(4), {"step": 4})
     assert states.load_last()[1] == {"step": 4}
 

@@ -8,38 +8,11 @@ from pathlib import Path
 import pytest
 import tiny
 
-from hipgpt import cli
 from hipgpt.backends.device import open_device
 from hipgpt.config import SamplingConfig
 from hipgpt.sampling import Decoder, generate
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("project") / "results"
-    tiny.save_run(folder)
-    tiny.save_run(folder, "wide", seed=1)
-    (folder / "runs" / "unfinished").mkdir()
-    return folder
-
-
-@pytest.fixture
-def hipgpt(results, monkeypatch, capsys):
-    """Return a function that runs the command in this process; it returns exit status, stdout and stderr."""
-    monkeypatch.chdir(results.parent)
-
-    def run(*arguments: str) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hipgpt", *arguments])
-        try:
-            cli.main()
-            status = None
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def command(results: Path, *arguments: str, **options) -> subprocess.Popen:

@@ -16,8 +16,8 @@ from hipgpt.code_hash import ROOT, _closure, code_hash
 from hipgpt.config import load_config
 from hipgpt.recipes import STAGES, Recipes, upstream
 
-OF_MODEL = {"train", "export", "evaluate", "sample", "summarize"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "train", "export", "evaluate", "sample"}
+OF_MODEL = {"train", "export", "evaluate", "sample", "describe", "summarize", "compare"}
+OF_TOKENS = {"train_tokenizer", "tokenize", "train", "export", "evaluate", "sample", "compare"}
 HASHES = """
 import json
 from hipgpt.code_hash import code_hash
@@ -62,14 +62,17 @@ def append(line: str) -> Callable[[Path], None]:
 
 
 EDITS = {
-    "hipgpt/sampling.py": {"sample"},
+    "hipgpt/sampling.py": {"sample", "compare"},
     "hipgpt/evaluation.py": {"evaluate"},
     "hipgpt/baselines.py": {"evaluate"},
     "hipgpt/export.py": {"export"},
-    "hipgpt/plots.py": {"plot", "plot_tokenizer"},
+    "hipgpt/plots.py": {"plot", "plot_tokenizer", "compare"},
     "hipgpt/summary.py": {"summarize"},
+    "hipgpt/comparison.py": {"compare"},
+    "hipgpt/runs.py": {"describe", "summarize", "compare"},
+    "hipgpt/pages.py": {"describe", "summarize"},
     "hipgpt/training.py": {"train"},
-    "hipgpt/optimizer.py": {"train"},
+    "hipgpt/optimizer.py": {"train", "compare"},
     "hipgpt/cli.py": set(),
     "hipgpt/recipes.py": set(),
     "hipgpt/corpus.py": {"download"},
@@ -145,8 +148,8 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     ("changes", "stages"),
     [
         ({}, set()),
-        ({"sampling": {"prompts": ["another"]}}, {"sample"}),
-        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "summarize"}),
+        ({"sampling": {"prompts": ["another"]}}, {"sample", "describe"}),
+        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "describe", "summarize", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),

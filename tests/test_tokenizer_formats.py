@@ -17,7 +17,25 @@ from hipgpt.tokenizer.pretokenize import CLASS_TABLE_SIZE, PATTERNS
 TEXT = """It's the lark's song; THEY'LL say we've 1,000,000 larks, I'm told. \t\r\n\n  Don't you'd 're   (think) "so"?
 Été naïve 你好\u3000世界 😀!! the the the lark larks\n \n  x = 12345;\n\n""".encode()
 RICH = TEXT * 3 + Path(formats.__file__).read_bytes()
-SPANS = [" ", "  ", "\n", "\r\n", "\t", "'", "'s", "'LL", "'\u017f", "a", "Ab", "7", "1234567", "!", "!!", "\u201c", "é"]
+SPANS = [
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\t",
+    "'",
+    "'s",
+    "'LL",
+    "'\u017f",
+    "a",
+    "Ab",
+    "7",
+    "1234567",
+    "!",
+    "!!",
+    "\u201c",
+    "é",
+]
 SPANS += ["你", "\u3000", "\u2003", "\x85", "😀", "\u0661", "\u0300", "½", "\n\n  ", END_OF_TEXT, END_OF_TEXT[:5], "\0"]
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
@@ -96,7 +114,9 @@ def llama(vocab_of):
     names = [*sorted(name for name in tokens if len(name) == 1), *(name for name in tokens if len(name) > 1)]
     names.insert(300, "zqj")
     vocab = {name: index for index, name in enumerate(names)}
-    merges = [[n[:i], n[i:]] for n in names for i in range(1, len(n)) if n != "zqj" and n[:i] in vocab and n[i:] in vocab]
+    merges = [
+        [n[:i], n[i:]] for n in names for i in range(1, len(n)) if n != "zqj" and n[:i] in vocab and n[i:] in vocab
+    ]
     document = tokenizer_document(tokenizer)
     document["model"] |= {"vocab": vocab, "merges": merges, "ignore_merges": True}
     template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}},
@@ -187,7 +207,12 @@ CHANGES = {
 
 
 def split(pattern=None, behavior="Isolated", use_regex=False):
-    first = {"type": "Split", "pattern": pattern or {"Regex": PATTERNS["cl100k"]}, "behavior": behavior, "invert": False}
+    first = {
+        "type": "Split",
+        "pattern": pattern or {"Regex": PATTERNS["cl100k"]},
+        "behavior": behavior,
+        "invert": False,
+    }
     second = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
     return {"type": "Sequence", "pretokenizers": [first, second]}
 

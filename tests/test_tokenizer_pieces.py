@@ -3,6 +3,7 @@
 import re
 import subprocess
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,41 @@ from hipgpt.tokenizer import Tokenizer, native, train
 from hipgpt.tokenizer.pretokenize import PATTERNS, split_pieces
 
 WINDOW = 4096  # bytes, kernels/cpu/bpe/pieces.h
-SPANS = [" ", "  ", "\n", "\r\n", "\t", "'", "'s", "'ll", "'LL", "'\u017f", "a", "Ab", "7", "1234567", "!", "!!", "\u201c"]
-SPANS += ["\u3000", "\u2003", "\x85", "é", "你", "😀", "\u0661", "\u0300", "½", "\0", "\n\n  ", "\udcff", "\udce2", "\udc80"]
+SPANS = [
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\t",
+    "'",
+    "'s",
+    "'ll",
+    "'LL",
+    "'\u017f",
+    "a",
+    "Ab",
+    "7",
+    "1234567",
+    "!",
+    "!!",
+    "\u201c",
+]
+SPANS += [
+    "\u3000",
+    "\u2003",
+    "\x85",
+    "é",
+    "你",
+    "😀",
+    "\u0661",
+    "\u0300",
+    "½",
+    "\0",
+    "\n\n  ",
+    "\udcff",
+    "\udce2",
+    "\udc80",
+]
 spans = st.lists(st.tuples(st.sampled_from(SPANS), st.integers(1, 70)), max_size=40)
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
@@ -82,7 +116,7 @@ def test_blocks_without_wide_vectors_find_the_same(options, tmp_path):
     """The plain and the AVX2 form of blocks.h against this machine's own, on every byte in every place."""
     if subprocess.run(["uname", "-m"], capture_output=True, text=True).stdout.strip() != "x86_64":
         pytest.skip("the forms of x86-64 are compiled on x86-64 only")
-    if "-mavx2" in options and not re.search(r"\bavx2\b", open("/proc/cpuinfo").read()):
+    if "-mavx2" in options and not re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
         pytest.skip("this processor has no AVX2")
     program = tmp_path / "blocks.cpp"
     program.write_text(BLOCKS % (KERNELS / "cpu" / "bpe" / "blocks.h"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from workflow_copy import TINY, Project
 
-AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "summarize"}
+AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "describe", "summarize"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
 
 
@@ -83,17 +83,22 @@ CHANGES = {
     ),
     "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
     "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), ALL - {"download", "train_tokenizer"}),
-    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample"}),
-    "evaluation stride": (lambda p: override(p, evaluation={"stride_tokens": 2}), {"evaluate", "summarize"}),
+    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "describe"}),
+    "evaluation stride": (
+        lambda p: override(p, evaluation={"stride_tokens": 2}),
+        {"evaluate", "describe", "summarize"},
+    ),
     "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
-    "an edit in sampling.py": (append("hipgpt/sampling.py", "# edited\n"), {"sample"}),
-    "an edit in plots.py": (append("hipgpt/plots.py", "# edited\n"), {"plot", "plot_tokenizer"}),
+    "an edit in sampling.py": (append("hipgpt/sampling.py", "# edited\n"), {"sample", "describe"}),
+    "an edit in plots.py": (append("hipgpt/plots.py", "# edited\n"), {"plot", "plot_tokenizer", "describe"}),
     "an edit in a CPU kernel": (append("kernels/cpu/layernorm.cpp", "// edited\n"), {"train"} | AFTER_TRAIN),
     "an edit in a header of kernels": (append("kernels/scalar.h", "// edited\n"), {"train"} | AFTER_TRAIN),
     "an edit in bpe.cpp": (append("kernels/cpu/bpe.cpp", "// edited\n"), ALL - {"download"}),
     "a deleted checkpoint": (delete("runs/default/checkpoints/best.safetensors"), {"train"} | AFTER_TRAIN),
     "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), ALL - {"download", "train_tokenizer"}),
-    "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot"}),
+    "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe"}),
+    "an edit in pages.py": (append("hipgpt/pages.py", "# edited\n"), {"describe", "summarize"}),
+    "an edit in comparison.py, without a sweep": (append("hipgpt/comparison.py", "# edited\n"), set()),
     "a second run": (
         lambda p: p.write_config({**TINY, "runs": {"relu": {"model": {"activation": "relu"}}}}),
         {"train"} | AFTER_TRAIN,
@@ -172,7 +177,7 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
     project = Project(tmp_path / "project")
     project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
     assert {path.name for path in project.folder.glob("results/corpora/tiny/*")} == {
-        "train.txt", "validation.txt", "provenance.json", "bpe-290",
+        "train.txt", "validation.txt", "provenance.json", "download.sha256", "bpe-290",
     }  # fmt: skip
     assert not Path(project.folder / "results/runs").exists()
 

@@ -1,6 +1,7 @@
 """A model small enough to compute a second way: shape, weights whose predictions differ, tokenizer, logits."""
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,32 @@ def save_run(results: Path, name: str = "default", model: ModelConfig = MODEL, s
     save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)
     (folder / "model").mkdir()
     tokenizer().save(folder / "model" / "tokenizer.json")
+    _save_tables(folder, model, seed)
     return folder
+
+
+def _save_tables(folder: Path, model: ModelConfig, seed: int) -> None:
+    corpus = {"corpus": "plays", "source": "plays/*.txt", "sha256": "ab" * 32}
+    record = {
+        "config": {"device": "cpu", "model": asdict(model), "training": {"steps": 7, "seed": seed}},
+        "device": "cpu x86_64 (1 thread)",
+        "code_sha256": "0123456789abcdef",
+        "corpus": corpus,
+        "tokenizer_sha256": tokenizer().sha256,
+        "tokens_sha256": "cd" * 32,
+        "git_commit": None,
+        "versions": {"python": "3.11.7"},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    tables = {
+        "metrics.csv": "step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n7,56,5.5,1.0,0.001\n",
+        "validation.csv": f"step,tokens_seen,loss_nats_per_token,bits_per_byte\n3,24,5.6,3.2\n7,56,{5.5 - seed},3.1\n",
+        "throughput.csv": "step,step_seconds,tokens_per_second\n3,0.1,80\n5,0.1,70\n7,0.1,90\n",
+        "evaluation.csv": "predictor,loss_nats_per_token,perplexity,bits_per_byte,next_token_accuracy,top5_accuracy,"
+        f"tokens,bytes\nmodel,{5.25 - seed},190,{3 - seed},0.125,0.5,90,200\nlzma,,,2.5,,,,200\n",
+    }
+    for name, text in tables.items():
+        (folder / name).write_text(text)
 
 
 def network_logits(device: Device, model: ModelConfig, weights: Weights, tokens: Sequence[int]) -> np.ndarray:

@@ -69,9 +69,11 @@ class CudaDriver:
     def allocate(self, size_bytes: int) -> int:
         status, address = driver.cuMemAlloc(size_bytes)
         if status == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-            free, _ = _checked(driver.cuMemGetInfo(), "cuMemGetInfo")
-            raise OutOfMemory(free)
+            raise OutOfMemory
         return int(_checked((status, address), "cuMemAlloc"))
+
+    def free_bytes(self) -> int:
+        return _checked(driver.cuMemGetInfo(), "cuMemGetInfo")[0]
 
     def free(self, address: int) -> None:
         _checked(driver.cuMemFree(address), "cuMemFree")

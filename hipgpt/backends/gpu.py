@@ -35,11 +35,7 @@ WHOLE, PARTS, ADDING = range(3)  # Phase in kernels/gpu/product/pieces.h
 
 
 class OutOfMemory(Exception):
-    """The device has not the memory that was asked for. free_bytes: what it has."""
-
-    def __init__(self, free_bytes: int):
-        super().__init__(f"{free_bytes} bytes free")
-        self.free_bytes = free_bytes
+    """The device has not the memory that was asked for."""
 
 
 class Driver(Protocol):
@@ -56,6 +52,7 @@ class Driver(Protocol):
     def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any: ...
     def allocate(self, size_bytes: int) -> int: ...
     def free(self, address: int) -> None: ...
+    def free_bytes(self) -> int: ...
     def upload(self, address: int, values: np.ndarray) -> None: ...
     def download(self, values: np.ndarray, address: int) -> None: ...
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None: ...
@@ -86,11 +83,15 @@ class GpuDevice:
             owner = Allocation(self._driver, max(size_bytes, 1))
         except OutOfMemory as error:
             raise UserError(
-                f"{self.name}: out of memory: asked for {size_bytes:,} bytes, {error.free_bytes:,} are free; lower "
+                f"{self.name}: out of memory: asked for {size_bytes:,} bytes, {self.free_bytes():,} are free; lower "
                 "training.batch_sequences and raise training.accumulation_steps, or make the model smaller"
             ) from error
         self._driver.upload(owner.address, np.zeros(size_bytes, np.uint8))
         return owner.address, owner
+
+    def free_bytes(self) -> int:
+        """Return how much memory can still be allocated, about."""
+        return self._driver.free_bytes()
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
         check_transfer(tensor, values)

@@ -61,9 +61,11 @@ class HipDriver:
     def allocate(self, size_bytes: int) -> int:
         status, address = hip.hipMalloc(size_bytes)
         if status == hip.hipError_t.hipErrorOutOfMemory:
-            free, _ = _checked(hip.hipMemGetInfo(), "hipMemGetInfo")
-            raise OutOfMemory(free)
+            raise OutOfMemory
         return int(_checked((status, address), "hipMalloc"))
+
+    def free_bytes(self) -> int:
+        return _checked(hip.hipMemGetInfo(), "hipMemGetInfo")[0]
 
     def free(self, address: int) -> None:
         _checked(hip.hipFree(address), "hipFree")

@@ -10,12 +10,13 @@ from hipgpt.tensor import DType, Tensor
 
 
 class NullDevice:
-    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros."""
+    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros. gpu: what it stands for."""
 
-    backend = name = "null"
-    act_dtypes = (DType.F32, DType.BF16)
+    name = "null"
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: bool = False) -> None:
+        self.backend = "gpu" if gpu else "cpu"
+        self.act_dtypes = (DType.BF16, DType.F32) if gpu else (DType.F32, DType.BF16)
         self.allocated_bytes = 0
 
     def allocate(self, size_bytes: int) -> tuple[int, None]:

@@ -78,7 +78,9 @@ class Tokenizer:
         """The id of the special token that ends a document. Raises UserError if there is none."""
         found = [index for content, index in self.specials if content in ENDS_OF_TEXT]
         if not found:
-            raise UserError(f"tokenizer: added_tokens: none is {' or '.join(ENDS_OF_TEXT)}, which must divide documents; add one")
+            raise UserError(
+                f"tokenizer: added_tokens: none is {' or '.join(ENDS_OF_TEXT)}, which must divide documents; add one"
+            )
         return found[0]
 
     @functools.cached_property

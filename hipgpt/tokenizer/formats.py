@@ -137,7 +137,9 @@ def read_json(text: bytes, where: str) -> Parts:
     try:
         document = json.loads(text)
     except ValueError as error:  # not UTF-8, or not JSON
-        raise UserError(f"{where}: not a tokenizer.json ({error}); expected JSON as Hugging Face's tokenizers write") from error
+        raise UserError(
+            f"{where}: not a tokenizer.json ({error}); expected JSON as Hugging Face's tokenizers write"
+        ) from error
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, dict):
         raise _refusal(where, "model", model, "a BPE model")
@@ -271,7 +273,12 @@ def _check_order(pairs: list[tuple[bytes, bytes]], where: str) -> None:
             continue
         parts_at = [made_at.get(part, -1 if len(part) == 1 else len(pairs)) for part in pair]
         if made_at.get(pair[0] + pair[1], len(pairs)) > max(parts_at):
-            raise _refusal(where, f"model.merges[{index}]", list(map(spell, pair)), "a pair of bytes or of results of earlier merges")
+            raise _refusal(
+                where,
+                f"model.merges[{index}]",
+                list(map(spell, pair)),
+                "a pair of bytes or of results of earlier merges",
+            )
 
 
 def _refusal(where: str, field: str, got, expected) -> UserError:
@@ -302,10 +309,15 @@ def read_ranks(text: bytes, where: str, pattern: str = "cl100k") -> Parts:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
-            raise UserError(f"{where}: line {number}: got {_short(repr(line))}, expected a token in base64 and its rank") from None
+            raise UserError(
+                f"{where}: line {number}: got {_short(repr(line))}, expected a token in base64 and its rank"
+            ) from None
     if missing := [byte for byte in range(BYTES) if bytes([byte]) not in ranks]:
         raise UserError(f"{where}: the byte {missing[0]} has no rank; the file is damaged or of another kind")
-    if len(set(ranks.values())) != len(ranks) or not 0 <= min(ranks.values()) <= max(ranks.values()) < native.ID_LIMIT - 1:
+    if (
+        len(set(ranks.values())) != len(ranks)
+        or not 0 <= min(ranks.values()) <= max(ranks.values()) < native.ID_LIMIT - 1
+    ):
         raise UserError(f"{where}: ranks must differ and be from 0 to {native.ID_LIMIT - 2}")
     in_order = sorted(ranks, key=ranks.__getitem__)
     pairs = [(token[:cut], token[cut:]) for token in in_order for cut in range(1, len(token))]
@@ -325,7 +337,9 @@ def _makeable(pairs: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], int
     return kept
 
 
-def _assemble(vocab: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pattern: str, specials, ignore_merges) -> Parts:
+def _assemble(
+    vocab: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pattern: str, specials, ignore_merges
+) -> Parts:
     """Return the parts, with only those merges that are ever applied: files may list several for one token."""
     kept = _applied(list(_makeable(pairs)))
     tokens = [bytes([byte]) for byte in range(BYTES)] + [left + right for left, right in kept]

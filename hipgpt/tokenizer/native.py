@@ -92,9 +92,7 @@ def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> It
     trainer = _Handle("trainer", counters[0].pointer)
     while wanted > 0:
         merges = np.empty(min(wanted, MERGES_AT_ONCE), MERGE)
-        found = _checked(
-            library.bpe_trainer_train(trainer.pointer, len(merges), merges.ctypes.data), "training merges"
-        )
+        found = _checked(library.bpe_trainer_train(trainer.pointer, len(merges), merges.ctypes.data), "training merges")
         yield merges[:found]
         wanted = wanted - found if found == len(merges) else 0
 
@@ -155,9 +153,7 @@ class Encoder:
         numbers = np.array(ids, np.uint32)
         assert len(numbers) == BYTES + len(table)
         strings = [_strings(whole), _strings(specials)]
-        flat = [
-            item.ctypes.data if isinstance(item, np.ndarray) else item for group in strings for item in group
-        ]
+        flat = [item.ctypes.data if isinstance(item, np.ndarray) else item for group in strings for item in group]
         self._tokens = _Handle(
             "tokens", table.ctypes.data, len(table), numbers.ctypes.data, most_digits(pattern), *flat
         )

@@ -3,7 +3,8 @@ r"""Pre-tokenization: a text falls into pieces, and no token ever spans two of t
 Definition: the pieces are the successive matches of a pattern, in which the first alternative that matches wins:
 
     gpt2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-    cl100k  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+    cl100k  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
+            |\s*[\r\n]+|\s+(?!\S)|\s+
     qwen2   as cl100k, with \p{N} in the place of \p{N}{1,3}
 
 Read as a scanner over four classes of symbols, gpt2 is: a contraction; else an optional space and a run of one class
@@ -27,7 +28,8 @@ END_OF_TEXT = "<|endoftext|>"
 CONTRACTIONS = re.compile("'(?:[stmd]|re|ve|ll)")
 CONTRACTIONS_OF_ANY_CASE = re.compile("'(?:[stmdSTMD\u017f]|[rRvV][eE]|[lL][lL])")  # U+017F is an s of another shape
 _CL100K = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

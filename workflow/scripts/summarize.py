@@ -12,8 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
     parser.add_argument("--output", required=True, type=Path, help="summary.csv")
+    parser.add_argument("--page", required=True, type=Path, help="summary.html")
     arguments = parser.parse_args()
-    summarize(arguments.runs, arguments.output)
+    summarize(arguments.runs, arguments.output, arguments.page)
 
 
 if __name__ == "__main__":

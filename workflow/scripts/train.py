@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,13 +10,15 @@ from hipgpt.backends.device import open_device
 from hipgpt.code_hash import code_hash
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import exit_on_user_error
-from hipgpt.files import sha256_of
+from hipgpt.files import alone_in, sha256_of
 from hipgpt.metrics import start_log
+from hipgpt.provenance import write_record
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
+from hipgpt.slurm import requeue_at_the_time_limit
 from hipgpt.tokenizer import Tokenizer
 from hipgpt.trainer import Splits
-from hipgpt.training import Run
+from hipgpt.training import Interrupted, Run
 
 
 @exit_on_user_error
@@ -25,6 +28,7 @@ def main() -> None:
     parser.add_argument("--training", required=True, type=json.loads, help="the training section, as JSON")
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
+    parser.add_argument("--corpus", required=True, type=Path, help="provenance.json of the corpus")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
@@ -45,7 +49,14 @@ def main() -> None:
     }
     splits = Splits(train, validation, tokenizer.byte_counts)
     sampler = training_sampler(device, model, training, tokenizer)
-    Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+    config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
+    with alone_in(arguments.output, "another process is training this run"):
+        write_record(arguments.output / "run.json", config, fingerprint, device.name, arguments.corpus)
+        try:
+            Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+        except Interrupted:
+            requeue_at_the_time_limit(os.environ)
+            raise
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""run.json: what a run was made from, written when its training starts."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hipgpt.code_hash import ROOT
+from hipgpt.files import replacing
+
+PACKAGES = ("numpy", "safetensors", "snakemake")
+
+
+def write_record(
+    path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], device: str, corpus: Path
+) -> None:
+    """Write run.json. config: what decides the training; device: for people; corpus: the corpus's provenance.json."""
+    source = json.loads(corpus.read_bytes())
+    record = {
+        "config": dict(config),
+        "device": device,
+        "code_sha256": fingerprint["code"],
+        "corpus": {key: source[key] for key in ("corpus", "source", "sha256")},
+        "tokenizer_sha256": fingerprint["tokenizer_sha256"],
+        "tokens_sha256": fingerprint["data_sha256"],
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+    with replacing(path) as file:
+        file.write(json.dumps(record, indent=1).encode() + b"\n")
+
+
+def git_commit() -> str | None:
+    """Return the commit of this checkout, with "+" where files differ from it; None outside of git."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run(["git", "-C", ROOT, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    except FileNotFoundError:  # no git here
+        return None
+    return commit.stdout.strip() + ("+" if changed.stdout else "") or None

@@ -1,0 +1,129 @@
+"""The Slurm profile against a stand-in Slurm: jobs ask for what the run needs, and go on after their time limit."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from workflow_copy import ROOT, TINY, Project
+
+from hipgpt.config import read_config
+from hipgpt.estimate import HOST_BYTES, job_resources
+from hipgpt.slurm import requeue_at_the_time_limit
+from hipgpt.sweeps import load_runs
+
+STAND_IN = Path(__file__).parent / "fakeslurm" / "slurm.py"
+RUN = load_runs(read_config(ROOT / "config.yaml")).runs["default"]
+
+
+class ClusterProject(Project):
+    """A project whose PATH leads to the stand-in."""
+
+    def __init__(self, folder: Path, limit_seconds: float = 3600):
+        super().__init__(folder / "project")
+        self.jobs, self.tools, self.limit_seconds = folder / "jobs", folder / "bin", limit_seconds
+        profile = self.folder / "profiles/slurm/profile.yaml"
+        profile.write_text(profile.read_text().replace("# slurm_partition: gpu", "slurm_partition: short"))
+        self.jobs.mkdir()
+        self.tools.mkdir()
+        for name in ("sbatch", "sacct", "scontrol", "srun"):
+            tool = self.tools / name
+            tool.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} {name} "$@"\n')
+            tool.chmod(0o755)
+
+    def environment(self) -> dict[str, str]:
+        path = f"{self.tools}{os.pathsep}{os.environ['PATH']}"
+        limit = {"FAKESLURM": str(self.jobs), "FAKESLURM_LIMIT_SECONDS": str(self.limit_seconds)}
+        return {**super().environment(), **limit, "PATH": path}
+
+    def command(self, *arguments: str) -> list[str]:
+        options = ["--slurm-no-account", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
+        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *options]
+        return [*command, *arguments, "--configfile", "tiny.yaml"]
+
+    def submissions(self) -> dict[str, str]:
+        """Return each rule's sbatch call."""
+        calls = [json.loads(path.read_text())["arguments"] for path in sorted(self.jobs.glob("*/job.json"))]
+        comments = [call[call.index("--comment") + 1] for call in calls]
+        rules = [comment.split("_wildcards")[0].removeprefix("rule_") for comment in comments]
+        return {rule: " ".join(call) for rule, call in zip(rules, calls, strict=True)}
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="needs pip install -e '.[slurm]'")
+    return lambda **options: ClusterProject(tmp_path, **options)
+
+
+def test_every_stage_is_a_job_with_its_resources(cluster):
+    project = cluster()
+    project.snakemake("results/runs/default/metrics.csv")
+    calls = project.submissions()
+    assert set(calls) == {"download", "train_tokenizer", "tokenize", "train"}
+    run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
+    wanted = job_resources(run.model, run.training, "auto")
+    assert f"--mem {wanted['mem_mb']} " in calls["train"] and f"-t {wanted['runtime']} " in calls["train"]
+    assert "--signal=TERM@120" in calls["train"] and "--requeue" in calls["train"]
+    assert "--gpus" not in calls["train"]
+    assert "--mem 4000 " in calls["tokenize"]
+    assert (project.folder / "results/runs/default/metrics.csv").exists()
+
+
+def test_a_run_that_meets_its_time_limit_saves_and_goes_on_in_the_queue(cluster, tmp_path):
+    project, undisturbed = cluster(limit_seconds=12), Project(tmp_path / "undisturbed")
+    training = {**TINY["training"], "steps": 12000, "save_every_steps": 100000, "validate_every_steps": 3000}
+    for one in (project, undisturbed):
+        one.write_config({**TINY, "training": training, "evaluation": {"stride_tokens": 8}})
+    project.snakemake("results/runs/default/metrics.csv")
+    log = (project.folder / "results/runs/default/train.log").read_text()
+    assert "SIGTERM: finishing this step, then saving" in log and "goes back into the queue" in log
+    assert "resuming after step" in log
+    assert len(list(project.jobs.glob("*/requeued"))) == 1
+    undisturbed.snakemake("results/runs/default/metrics.csv")
+    for name in ("metrics.csv", "validation.csv", "checkpoints/last.safetensors"):
+        path = f"results/runs/default/{name}"
+        assert (project.folder / path).read_bytes() == (undisturbed.folder / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 5000)}, False),  # scancel
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 100)}, True),
+        ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) - 100)}, True),
+    ],
+)
+def test_only_a_job_near_its_end_is_put_back(monkeypatch, tmp_path, environment, asked):
+    tool = tmp_path / "scontrol"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert requeue_at_the_time_limit(environment) is asked
+    assert (tmp_path / "calls").exists() is asked
+    if asked:
+        assert (tmp_path / "calls").read_text() == "requeue 7\n"
+
+
+def test_a_refusal_of_slurm_is_told_and_is_not_an_error(monkeypatch, tmp_path, caplog):
+    tool = tmp_path / "scontrol"
+    tool.write_text("#!/bin/sh\necho 'slurm_requeue error: Access denied' >&2; exit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert not requeue_at_the_time_limit({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "0"})
+    assert "scontrol requeue 7: slurm_requeue error: Access denied; start the workflow again to go on" in caplog.text
+
+
+def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():
+    on_cpu, on_gpu, either = (job_resources(RUN.model, RUN.training, name) for name in ("cpu", "cuda:1", "auto"))
+    assert (on_cpu["gpu"], on_gpu["gpu"], either["gpu"]) == (0, 1, 0)
+    assert on_gpu["mem_mb"] < on_cpu["mem_mb"] and on_gpu["mem_mb"] * 1e6 >= HOST_BYTES
+    assert on_gpu["runtime"] < on_cpu["runtime"]
+
+
+def test_the_estimated_time_is_more_than_the_default_run_needed():
+    minutes_on_one_core = 4  # README.md
+    assert job_resources(RUN.model, RUN.training, "cpu")["runtime"] > minutes_on_one_core

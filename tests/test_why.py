@@ -1,0 +1,96 @@
+"""`hipgpt why`: the reasons of a rerun in plain words."""
+
+import subprocess
+import sys
+
+import pytest
+from workflow_copy import TINY, Project
+
+from hipgpt.commands.why import explain
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.snakemake("all")
+    return project
+
+
+@pytest.fixture
+def why(project):
+    """Return a function that writes a config, asks why, and puts the config back."""
+
+    def ask(config: dict = TINY, *arguments: str) -> list[str]:
+        project.write_config(config)
+        command = [
+            sys.executable,
+            "-c",
+            "from hipgpt.cli import main; main()",
+            "why",
+            "all",
+            "--configfile",
+            "tiny.yaml",
+        ]
+        done = subprocess.run(
+            [*command, *arguments], cwd=project.folder, env=project.environment(), capture_output=True, text=True
+        )
+        project.write_config(TINY)
+        return (done.stdout + done.stderr).splitlines()
+
+    return ask
+
+
+def test_nothing(why):
+    assert why() == ["nothing would rerun"]
+
+
+def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why):
+    lines = why({**TINY, "model": {**TINY["model"], "num_layers": 3}, "sampling": {**TINY["sampling"], "seed": 5}})
+    assert "train (run default): model.num_layers 1 -> 3" in lines
+    assert "evaluate (run default): because train would run" in lines
+    assert "summarize: because train and evaluate would run" in lines
+    assert not any(line.startswith(("all", "download", "tokenize")) for line in lines)
+
+
+def test_several_settings_are_a_line_each(why):
+    lines = why({**TINY, "training": {**TINY["training"], "steps": 13, "seed": 2}})
+    at = lines.index("train (run default): training.steps 12 -> 13")
+    assert lines[at + 1] == "    training.seed 1 -> 2"
+
+
+def test_the_word_that_parts_before_from_after_may_stand_in_a_value(why):
+    lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
+    assert lines == [
+        "sample (run default): sampling.prompts ['the king'] -> [\"before: now: ; a\", \"b, 'c' now: {\"]"
+    ] or (lines == ["sample (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]"])
+
+
+def test_an_edit_of_the_code_names_its_stage(project, why):
+    path = project.folder / "hipgpt/plots.py"
+    text = path.read_text()
+    path.write_text(text + "# edited\n")
+    lines = why()
+    path.write_text(text)
+    assert lines == ["plot (run default): the code of plot changed"]
+
+
+def test_an_edit_of_a_text_and_a_lost_file(project, why):
+    text, sample = project.folder / "texts/0.txt", project.folder / "results/runs/default/samples.txt"
+    whole, sampled = text.read_bytes(), sample.read_bytes()
+    text.write_bytes(whole + b"\nmore")
+    assert any(line.startswith("download (corpus tiny): files_sha256.texts/0.txt ") for line in why())
+    text.write_bytes(whole)
+    sample.unlink()
+    assert why() == ["sample (run default): missing: results/runs/default/samples.txt"]
+    sample.write_bytes(sampled)
+
+
+def test_a_mistake_in_the_config_is_one_line(why):
+    lines = why({**TINY, "model": {"num_head": 1}})
+    assert len(lines) == 1
+    assert lines[0].startswith("error: config: model.num_head: unknown key, did you mean 'num_heads'?; accepted here: ")
+
+
+def test_words_of_snakemake_that_are_not_known_are_passed_on():
+    output = "rule plot:\n    output: a.png\n    reason: Quite another reason: x\n    wildcards: run=wide\n\n"
+    assert list(explain(output)) == ["plot (run wide): Quite another reason: x"]

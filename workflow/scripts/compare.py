@@ -1,0 +1,20 @@
+"""Compare the runs of a sweep: curves, loss against parameters and operations, and the fitted power laws."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.comparison import compare
+from hipgpt.errors import exit_on_user_error
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
+    parser.add_argument("--output", required=True, type=Path, help="folder for pictures and tables")
+    arguments = parser.parse_args()
+    compare(arguments.runs, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Write a run's page: figures, curves, evaluation beside baselines, samples, provenance."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.errors import exit_on_user_error
+from hipgpt.pages import write_run_page
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--output", required=True, type=Path, help="report.html")
+    arguments = parser.parse_args()
+    write_run_page(arguments.run, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
