@@ -68,6 +68,8 @@ MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_
 
 def hold_the_workflow():
     """Keep a second snakemake out of this folder for as long as this one lives."""
+    if Path("results").exists() and not os.access("results", os.W_OK):
+        raise SystemExit("error: results: cannot be written to; mount it or set its mode so that it can")
     try:
         LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
     except UserError as error:

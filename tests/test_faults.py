@@ -19,8 +19,8 @@ from hipgpt.files import alone_in, append, replacing
 from hipgpt.seals import check_seals, write_seal
 
 # Timings, and what is drawn or averaged from them; the log has the time of day.
-NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log"}
-SEALS_OF_TIMINGS = {"train.sha256", "plot.sha256", "summary.sha256"}
+NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html"}
+SEALS_OF_TIMINGS = {"train.sha256", "plot.sha256", "describe.sha256", "summary.sha256"}
 
 
 def contents(project: Project) -> dict[str, bytes]:
@@ -187,8 +187,11 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, expected):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        (["samples.txt"], "Write-protected output files for rule sample"),  # Snakemake's words
-        (["samples.txt", "samples.csv", "sample.sha256"], "Read-only file system"),
+        (["samples.txt"], "Write-protected output files for rule"),  # Snakemake's words
+        (
+            ["samples.txt", "samples.csv", "sample.sha256", "report.html", "describe.sha256"],
+            "error: results: cannot be written to; mount it or set its mode so that it can",
+        ),
     ],
 )
 def test_read_only_results(project, expected, missing, message):

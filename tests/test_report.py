@@ -73,7 +73,7 @@ def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(pr
     visited.write_text(f"{before}{VISIT}{end}{after}")
     errors, asked, title = browse(visited, tmp_path)
     assert errors == [] and asked == []
-    pages, pictures = 1 + 4, 4 * 3 + 3  # all runs and each run; each run's curves and the sweep's
+    pages, pictures = 1 + 4, 4 * 3 + 3 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
     assert title == f"opened {pages + pictures}"
 
 

@@ -61,8 +61,9 @@ def test_several_settings_are_a_line_each(why):
 def test_the_word_that_parts_before_from_after_may_stand_in_a_value(why):
     lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
     assert lines == [
-        "sample (run default): sampling.prompts ['the king'] -> [\"before: now: ; a\", \"b, 'c' now: {\"]"
-    ] or (lines == ["sample (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]"])
+        "sample (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
+        "describe (run default): because sample would run",
+    ]
 
 
 def test_an_edit_of_the_code_names_its_stage(project, why):
@@ -71,7 +72,11 @@ def test_an_edit_of_the_code_names_its_stage(project, why):
     path.write_text(text + "# edited\n")
     lines = why()
     path.write_text(text)
-    assert lines == ["plot (run default): the code of plot changed"]
+    assert sorted(lines) == [
+        "describe (run default): because plot would run",
+        "plot (run default): the code of plot changed",
+        "plot_tokenizer (corpus tiny, tokenizer bpe-290): the code of plot_tokenizer changed",
+    ]
 
 
 def test_an_edit_of_a_text_and_a_lost_file(project, why):
@@ -81,7 +86,10 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
     assert any(line.startswith("download (corpus tiny): files_sha256.texts/0.txt ") for line in why())
     text.write_bytes(whole)
     sample.unlink()
-    assert why() == ["sample (run default): missing: results/runs/default/samples.txt"]
+    assert why() == [
+        "sample (run default): missing: results/runs/default/samples.txt",
+        "describe (run default): because sample would run",
+    ]
     sample.write_bytes(sampled)
 
 

@@ -12,6 +12,7 @@ from workflow_copy import TINY, Project
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "describe", "summarize"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ CHANGES = {
         {"train"} | AFTER_TRAIN,
     ),
     "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
-    "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), ALL - {"download", "train_tokenizer"}),
+    "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), OF_SHARDS),
     "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "describe"}),
     "evaluation stride": (
         lambda p: override(p, evaluation={"stride_tokens": 2}),
@@ -95,7 +96,7 @@ CHANGES = {
     "an edit in a header of kernels": (append("kernels/scalar.h", "// edited\n"), {"train"} | AFTER_TRAIN),
     "an edit in bpe.cpp": (append("kernels/cpu/bpe.cpp", "// edited\n"), ALL - {"download"}),
     "a deleted checkpoint": (delete("runs/default/checkpoints/best.safetensors"), {"train"} | AFTER_TRAIN),
-    "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), ALL - {"download", "train_tokenizer"}),
+    "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), OF_SHARDS),
     "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe"}),
     "an edit in pages.py": (append("hipgpt/pages.py", "# edited\n"), {"describe", "summarize"}),
     "an edit in comparison.py, without a sweep": (append("hipgpt/comparison.py", "# edited\n"), set()),
