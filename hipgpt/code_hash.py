@@ -44,13 +44,17 @@ def _closure(module: str) -> frozenset[Path]:
 def _kernels(module: str) -> list[Path]:
     """Return the kernel sources that a module compiles, with their headers."""
     if module == "hipgpt.backends.gpu":
-        return [KERNELS / "scalar.h", *(path for path in (KERNELS / "gpu").rglob("*") if path.is_file())]
-    kernels = sorted((KERNELS / "cpu").glob("*.cpp"))
-    compiled = {
-        "hipgpt.backends.cpu": [path for path in kernels if path != TOKENIZER_KERNEL],
-        "hipgpt.tokenizer.native": [TOKENIZER_KERNEL],
-    }
-    return [path for source in compiled.get(module, []) for path in with_headers(source)]
+        return [KERNELS / "scalar.h", *_files(KERNELS / "gpu")]
+    tokenizer = with_headers(TOKENIZER_KERNEL)
+    if module == "hipgpt.tokenizer.native":
+        return tokenizer
+    if module == "hipgpt.backends.cpu":
+        return [KERNELS / "scalar.h", *(path for path in _files(KERNELS / "cpu") if path not in tokenizer)]
+    return []
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _file(module: str) -> Path:

@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("shared_machine")
 
 # a backend joins the tests of ops, gradients and causality by its name here: the dtypes it has kernels for, and marks
 DEVICES = {
-    "cpu": ((DType.F32,), ()),
+    "cpu": ((DType.F32, DType.BF16), ()),
     "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),
     "cuda": ((DType.F32, DType.BF16), pytest.mark.gpu),
 }

@@ -75,7 +75,7 @@ def test_nothing_outside_the_tensors_is_written(device, case):
     assert set(memory.surroundings()) == set(np.array([GARBAGE]).view(np.uint16))
 
 
-@pytest.mark.parametrize("case", CASES[DType.F32], ids=str)
+@every_case
 def test_results_do_not_depend_on_the_number_of_threads(case):
     values = draw(case)
     one, *others = (Memory(CpuDevice(threads), case, values).run() for threads in (1, 2, 3))

@@ -117,7 +117,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_state(t
     run = make_run(tmp_path)
     weights = run.trainer.weights.flat
     poison = np.full(weights.shape, np.nan, np.float32)
-    stop_before_step(run, 13, lambda: run.trainer.device.write(weights, poison))
+
+    def spoil() -> None:
+        run.trainer.device.write(weights, poison)
+        run.trainer.weights_written()
+
+    stop_before_step(run, 13, spoil)
     with pytest.raises(UserError, match=r"step 13: loss is nan.*last good state is .*step_00000010.*learning_rate"):
         run.run()
     assert b"nan" not in (tmp_path / "metrics.csv").read_bytes()

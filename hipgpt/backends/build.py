@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from hipgpt.errors import UserError
 from hipgpt.files import replacing
@@ -29,14 +30,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hipgpt"
 
 
-def with_headers(source: Path) -> list[Path]:
-    """Return source and every file it includes with quotes, directly or not, in the order first met."""
+def with_headers(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> list[Path]:
+    """Return source and every file it includes with quotes, directly or not, in the order first met.
+
+    headers: files that are included by names of their own, which the caller chooses.
+    """
     found, waiting = [], [source]
     while waiting:
         path = waiting.pop(0).resolve()
         if path not in found:
             found.append(path)
-            waiting += [path.parent / name.decode() for name in INCLUDE.findall(path.read_bytes())]
+            names = (name.decode() for name in INCLUDE.findall(path.read_bytes()))
+            waiting += [headers.get(name, path.parent / name) for name in names]
     return found
 
 
@@ -81,20 +86,32 @@ def _compiler_identity() -> bytes:
     return version + subprocess.run(dry_run, input=b"", capture_output=True).stderr
 
 
-def host_library(source: Path) -> Path:
+@functools.cache
+def host_macros() -> frozenset[str]:
+    """Return the macros that the compiler predefines for this processor: what instructions there are."""
+    command = [*host_compiler(), *host_options(), "-dM", "-E", "-x", "c++", "-"]
+    lines = subprocess.run(command, input=b"", capture_output=True).stdout.decode().splitlines()
+    return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
+
+
+def host_library(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> Path:
     """Return the shared library of one C++ file, compiled for this machine unless the cache has it.
 
+    headers: what the file includes by names that it leaves to the caller.
     To be called before the library is loaded: it also bounds how long OpenMP's threads spin at a barrier. By default
     they do for so long that a step takes ten times its time when another job has one of the cores.
     Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
-    for path in with_headers(source):
+    for path in with_headers(source, headers):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
     library = cache_folder() / f"{source.stem}-{digest.hexdigest()[:24]}.so"
     if not library.exists():
-        _compile([*host_compiler(), *host_options()], source, library)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, path in headers.items():
+                Path(folder, name).write_text(f'#include "{path}"\n')
+            _compile([*host_compiler(), *host_options(), "-I", folder], source, library)
     return library
 
 

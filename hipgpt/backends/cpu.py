@@ -8,22 +8,40 @@ from pathlib import Path
 
 import numpy as np
 
-from hipgpt.backends.build import KERNELS, host_library
+from hipgpt.backends.build import KERNELS, host_library, host_macros
 from hipgpt.backends.device import SCALARS, check_transfer
-from hipgpt.backends.variants import find_variant
+from hipgpt.backends.variants import find_variant, has_matrix_units
 from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
 
+CPU = KERNELS / "cpu"
+BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
+
+
 @functools.cache
-def _library(source: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(host_library(source)))
+def arch() -> str:
+    """Return what kernels this processor can run, as the table of variants says it."""
+    return "cpu-avx512bf16" if host_macros() >= BF16_DOTS else "cpu"
+
+
+def act_dtypes() -> tuple[DType, ...]:
+    """Return the dtypes of activations, the one that this processor is fastest with first."""
+    return (DType.BF16, DType.F32) if has_matrix_units(arch()) else (DType.F32, DType.BF16)
+
+
+@functools.cache
+def _library(source: str, *headers: tuple[str, str]) -> ctypes.CDLL:
+    """Return a source in kernels/cpu, compiled with headers of it by the names that it includes them by."""
+    return ctypes.CDLL(str(host_library(CPU / source, {name: CPU / path for name, path in headers})))
 
 
 def kernel(op: Op, act: DType) -> Callable[..., None]:
     """Return an op's C function with its argument types set from the contract."""
-    function = getattr(_library(KERNELS / find_variant(op, "cpu", act, {}).source_of(op)), op.name)
+    variant = find_variant(op, arch(), act, {})
+    headers = {"act.h": f"act/{act.label}.h", **variant.headers}
+    function = getattr(_library(Path(variant.source_of(op)).name, *headers.items()), op.name)
     pointers = [ctypes.c_void_p] * len(op.arguments)
     dimensions = [ctypes.c_int64] * len(op.dimensions)
     function.argtypes = [*pointers, *dimensions, *(SCALARS[kind] for _, kind in op.scalars)]
@@ -34,11 +52,12 @@ def kernel(op: Op, act: DType) -> Callable[..., None]:
 class CpuDevice:
     """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
 
-    backend, act_dtypes = "cpu", (DType.F32,)
+    backend = "cpu"
 
     def __init__(self, threads: int):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
-        _library(KERNELS / "cpu" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
+        self.act_dtypes = act_dtypes()
+        _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
         memory = np.zeros(size_bytes + 64, np.uint8)

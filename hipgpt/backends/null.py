@@ -4,19 +4,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hipgpt.backends.cpu import act_dtypes
 from hipgpt.backends.device import check_transfer
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
 
 class NullDevice:
-    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros. gpu: what it stands for."""
+    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros. gpu: stands for one, not for this
+    machine's CPU."""
 
     name = "null"
 
     def __init__(self, gpu: bool = False) -> None:
         self.backend = "gpu" if gpu else "cpu"
-        self.act_dtypes = (DType.BF16, DType.F32) if gpu else (DType.F32, DType.BF16)
+        self.act_dtypes = (DType.BF16, DType.F32) if gpu else act_dtypes()
         self.allocated_bytes = 0
 
     def allocate(self, size_bytes: int) -> tuple[int, None]:

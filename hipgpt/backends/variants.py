@@ -38,7 +38,7 @@ class Variant:
     """A row: patterns of op, architecture and activation dtype; what serves them.
 
     source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
-    headers: what the source includes by these names, files in kernels/gpu; side: what it finds as SIDE in side.h.
+    headers: what the source includes by these names, files in its folder; side: what it finds as SIDE in side.h.
     suits: which sizes that is for; parts: into how many parts its sums are cut; shared_bytes: of shared memory, beyond
     what the source declares; cuts: whether kernels have the last arguments that `Parts` in product/pieces.h lists.
     """
@@ -115,7 +115,10 @@ def _fragments(arch: str, fragment: str) -> list[Variant]:
 
 
 VARIANTS = (
-    Variant(op=ANY, arch="cpu", dtype="f32", source="cpu/{family}.cpp"),
+    Variant(r"matmul_.*", r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", headers={"product.h": "product/pairs.h"}),
+    Variant(
+        op=ANY, arch=r"cpu.*", dtype="f32|bf16", source="cpu/{family}.cpp", headers={"product.h": "product/plain.h"}
+    ),
     _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),
     *_fragments(SM80_UP, "fragment/mma.h"),
     *_fragments(CDNA2_UP, "fragment/mfma.h"),
@@ -144,5 +147,5 @@ def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
 
 
 def has_matrix_units(arch: str) -> bool:
-    """Return whether an architecture has matrix units for bf16 that some variant drives."""
-    return any(variant.headers and re.fullmatch(variant.arch, arch) for variant in VARIANTS)
+    """Return whether an architecture has units for products in bf16 that some variant drives."""
+    return any(variant.dtype == "bf16" and re.fullmatch(variant.arch, arch) for variant in VARIANTS)

@@ -12,19 +12,20 @@
 // A thread owns whole heads, so every sum has one order. It copies a head's rows to the side, padded with zeros to whole
 // vectors, keys and values also transposed: all sums then run along vectors, none across their lanes.
 #include "../scalar.h"
+#include "act.h"
 #include "parallel.h"
 #include "vector.h"
 #include <vector>
 
 static int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
 
-// The rows (S, D) of one head, `stride` floats apart in the source, as (S, padded D).
-static void copy_rows(std::vector<float>& rows, const float* source, int64_t S, int64_t D, int64_t stride) {
+// The rows (S, D) of one head, `stride` elements apart in the source, as (S, padded D).
+static void copy_rows(std::vector<float>& rows, const act* source, int64_t S, int64_t D, int64_t stride) {
     for (int64_t j = 0; j < S; ++j) std::copy_n(source + j * stride, D, &rows[j * padded(D)]);
 }
 
 // The same transposed, as (D, padded S).
-static void copy_columns(std::vector<float>& columns, const float* source, int64_t S, int64_t D, int64_t stride) {
+static void copy_columns(std::vector<float>& columns, const act* source, int64_t S, int64_t D, int64_t stride) {
     for (int64_t j = 0; j < S; ++j)
         for (int64_t d = 0; d < D; ++d) columns[d * padded(S) + j] = source[j * stride + d];
 }
@@ -62,14 +63,14 @@ static float softmax(float* scores, int64_t length) {
     return maximum + std::log(sum);
 }
 
-extern "C" void attention_forward(float* y, float* logsumexp, const float* qkv, int64_t B, int64_t S, int64_t H,
+extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
                                   int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
         std::vector<float> keys(D * padded(S)), values(S * padded(D)), query(D), scores(padded(S)), row(padded(D));
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, stride = 3 * H * D;
-            const float* queries = qkv + b * S * stride + h * D;
+            const act* queries = qkv + b * S * stride + h * D;
             copy_columns(keys, queries + H * D, S, D, stride);
             copy_rows(values, queries + 2 * H * D, S, D, stride);
             for (int64_t i = 0; i < S; ++i) {
@@ -83,20 +84,20 @@ extern "C" void attention_forward(float* y, float* logsumexp, const float* qkv, 
     });
 }
 
-extern "C" void attention_delta(float* delta, const float* dy, const float* y, int64_t B, int64_t H, int64_t S, int64_t D) {
+extern "C" void attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     parallel_ranges(B * S, 64, [=](int64_t begin, int64_t end) {
         for (int64_t position = begin; position < end; ++position)
             for (int64_t h = 0; h < H; ++h) {
-                const float *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
+                const act *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
                 float sum = 0;
-                for (int64_t d = 0; d < D; ++d) sum += dout[d] * out[d];
+                for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(dout[d]) * out[d];
                 delta[(position / S * H + h) * S + position % S] = sum;
             }
     });
 }
 
-extern "C" void attention_backward(float* dqkv, const float* dy, const float* delta, const float* logsumexp,
-                                   const float* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp,
+                                   const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t width = padded(D);
     parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
@@ -105,7 +106,7 @@ extern "C" void attention_backward(float* dqkv, const float* dy, const float* de
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, stride = 3 * H * D, offset = b * S * stride + h * D;
             const int64_t position = b * S * H * D + h * D;
-            const float* source = qkv + offset;
+            const act* source = qkv + offset;
             copy_rows(queries, source, S, D, stride);
             copy_rows(keys, source + H * D, S, D, stride);
             copy_rows(dout, dy + position, S, D, H * D);
@@ -139,27 +140,28 @@ extern "C" void attention_backward(float* dqkv, const float* dy, const float* de
     });
 }
 
-extern "C" void attention_decode(float* y, float* keys, float* values, const float* qkv, const int32_t* positions,
+extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
                                  int64_t B, int64_t H, int64_t D, int64_t T) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, 4, [=](int64_t begin, int64_t end) {
-        std::vector<float> scores(T);
+        std::vector<float> scores(T), out(D);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, length = positions[b] + 1;
-            const float* query = qkv + (b * 3 * H + h) * D;
-            float *cached_keys = keys + head * T * D, *cached_values = values + head * T * D, *out = y + head * D;
+            const act* query = qkv + (b * 3 * H + h) * D;
+            act *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
             std::copy_n(query + H * D, D, cached_keys + (length - 1) * D);
             std::copy_n(query + 2 * H * D, D, cached_values + (length - 1) * D);
             for (int64_t j = 0; j < length; ++j) {
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)
-                for (int64_t d = 0; d < D; ++d) sum += query[d] * cached_keys[j * D + d];
+                for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(query[d]) * cached_keys[j * D + d];
                 scores[j] = sum * scale;
             }
             softmax(scores.data(), length);
-            std::fill(out, out + D, 0.0f);
+            std::fill(out.begin(), out.end(), 0.0f);
             for (int64_t j = 0; j < length; ++j)
                 for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
+            std::copy_n(out.data(), D, y + head * D);
         }
     });
 }

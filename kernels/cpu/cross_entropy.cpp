@@ -4,20 +4,26 @@
 //   logits[n,v] = scale * (softmax(logits[n])[v] - (v == targets[n])). No second (N, V) tensor exists.
 // logits (N, V) row-major; losses (N) f32, targets, ranks (N) i32. Minimum traffic: 4*N*V bytes forward, 8*N*V training.
 #include "../scalar.h"
+#include "act.h"
 #include "parallel.h"
+#include <memory>
 
-static float row_maximum(const float* row, int64_t V) {
+static float row_maximum(const act* row, int64_t V) {
     float maximum = row[0];
 #pragma omp simd reduction(max : maximum)
-    for (int64_t v = 0; v < V; ++v) maximum = row[v] > maximum ? row[v] : maximum;
+    for (int64_t v = 0; v < V; ++v) {
+        const float value = row[v];
+        maximum = value > maximum ? value : maximum;
+    }
     return maximum;
 }
 
-extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const float* logits, const int32_t* targets,
+extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,
                                       int64_t N, int64_t V) {
     parallel_ranges(N, 4, [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const float *row = logits + n * V, maximum = row_maximum(row, V);
+            const act* row = logits + n * V;
+            const float maximum = row_maximum(row, V);
             const int64_t target = targets[n];
             const float wanted = row[target];
             float sum = 0;
@@ -33,20 +39,23 @@ extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const float
     });
 }
 
-extern "C" void cross_entropy_training(float* losses, float* logits, const int32_t* targets, int64_t N, int64_t V,
+extern "C" void cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V,
                                        float scale) {
     parallel_ranges(N, 4, [=](int64_t begin, int64_t end) {
+        const std::unique_ptr<float[]> memory(new float[V]);
+        float* const exps = memory.get();
         for (int64_t n = begin; n < end; ++n) {
-            float *row = logits + n * V, sum = 0;
+            act* row = logits + n * V;
             const float maximum = row_maximum(row, V), wanted = row[targets[n]];
+            float sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (int64_t v = 0; v < V; ++v) {
-                row[v] = exp_f32(row[v] - maximum);
-                sum += row[v];
+                exps[v] = exp_f32(row[v] - maximum);
+                sum += exps[v];
             }
             const float factor = scale / sum;
-            for (int64_t v = 0; v < V; ++v) row[v] *= factor;
-            row[targets[n]] -= scale;
+            for (int64_t v = 0; v < V; ++v) row[v] = exps[v] * factor;
+            row[targets[n]] = exps[targets[n]] * factor - scale;
             losses[n] = std::log(sum) + (maximum - wanted);
         }
     });

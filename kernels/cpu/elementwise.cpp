@@ -5,15 +5,16 @@
 // nothing is stored. N < 2^34.
 // All (N). Srivastava et al. 2014, "Dropout".
 #include "../scalar.h"
+#include "act.h"
 #include "parallel.h"
 
 constexpr int64_t GRAIN = 4096;
 
-extern "C" void zero(float* x, int64_t N) {
+extern "C" void zero(act* x, int64_t N) {
     parallel_ranges(N, GRAIN, [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });
 }
 
-extern "C" void dropout(float* y, const float* x, const int32_t* counters, int64_t N, float drop_probability,
+extern "C" void dropout(act* y, const act* x, const int32_t* counters, int64_t N, float drop_probability,
                         int32_t stream) {
     const auto threshold = static_cast<uint32_t>(static_cast<double>(drop_probability) * 4294967296.0);
     const float scale = 1.0f / (1.0f - drop_probability);

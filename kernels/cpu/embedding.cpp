@@ -4,26 +4,27 @@
 //
 // embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s] (sequences start at position 0).
 // Split by channels: rows of one token are then added in one order, whatever the number of threads.
+#include "act.h"
 #include "parallel.h"
 
-extern "C" void embedding_forward(float* x, const int32_t* tokens, const int32_t* starts, const float* token_table,
-                                  const float* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/, int64_t /*T*/) {
+extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
+                                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/, int64_t /*T*/) {
     parallel_ranges(B * S, 64, [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const float* token = token_table + tokens[n] * C;
-            const float* position = position_table + (starts[n / S] + n % S) * C;
-            for (int64_t c = 0; c < C; ++c) x[n * C + c] = token[c] + position[c];
+            const act* token = token_table + tokens[n] * C;
+            const act* position = position_table + (starts[n / S] + n % S) * C;
+            for (int64_t c = 0; c < C; ++c) x[n * C + c] = static_cast<float>(token[c]) + position[c];
         }
     });
 }
 
-extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, const float* dx, const int32_t* tokens,
+extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t /*V*/, int64_t C, int64_t /*T*/, int64_t B, int64_t S) {
     parallel_ranges(C, 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = 0; n < B * S; ++n) {
             float* dtoken = dtoken_table + tokens[n] * C;
             float* dposition = dposition_table + n % S * C;
-            const float* row = dx + n * C;
+            const act* row = dx + n * C;
             for (int64_t c = begin; c < end; ++c) {
                 dtoken[c] += row[c];
                 dposition[c] += row[c];

@@ -5,16 +5,17 @@
 // layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
 // The rows are cut into K equal parts; partials[k] = the sums over part k of dy * n and of dy.
 // add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
+#include "act.h"
 #include "parallel.h"
 #include <cmath>
 
-extern "C" void layernorm_forward(float* y, float* mean, float* rstd, float* sum, const float* x, const float* branch,
-                                  const float* gamma, const float* beta, int64_t N, int64_t C, float epsilon) {
+extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
+                                  const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
     parallel_ranges(N, 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            const float* row = x + n * C;
+            const act* row = x + n * C;
             if (branch) {
-                for (int64_t c = 0; c < C; ++c) sum[n * C + c] = row[c] + branch[n * C + c];
+                for (int64_t c = 0; c < C; ++c) sum[n * C + c] = static_cast<float>(row[c]) + branch[n * C + c];
                 row = sum + n * C;
             }
             float total = 0, squares = 0;
@@ -31,29 +32,30 @@ extern "C" void layernorm_forward(float* y, float* mean, float* rstd, float* sum
     });
 }
 
-extern "C" void layernorm_backward(float* dx, float* partials, const float* dy, const float* x, const float* mean,
-                                   const float* rstd, const float* gamma, int64_t N, int64_t C, int64_t K) {
+extern "C" void layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean,
+                                   const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K;
     parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) {
             float *gamma_sums = partials + 2 * k * C, *beta_sums = gamma_sums + C;
             std::fill_n(gamma_sums, 2 * C, 0.0f);
             for (int64_t n = k * size; n < std::min(N, (k + 1) * size); ++n) {
-                const float *row = x + n * C, *drow = dy + n * C;
+                const act *row = x + n * C, *drow = dy + n * C;
                 const float m = mean[n], r = rstd[n];
                 float sum = 0, product = 0;
 #pragma omp simd reduction(+ : sum, product)
                 for (int64_t c = 0; c < C; ++c) {
-                    const float normalised = (row[c] - m) * r, g = drow[c] * gamma[c];
+                    const float normalised = (row[c] - m) * r, d = drow[c], g = d * gamma[c];
                     sum += g;
                     product += g * normalised;
-                    gamma_sums[c] += drow[c] * normalised;
-                    beta_sums[c] += drow[c];
+                    gamma_sums[c] += d * normalised;
+                    beta_sums[c] += d;
                 }
                 sum /= C;
                 product /= C;
+                act* out = dx + n * C;
                 for (int64_t c = 0; c < C; ++c)
-                    dx[n * C + c] += r * (drow[c] * gamma[c] - sum - (row[c] - m) * r * product);
+                    out[c] = out[c] + r * (static_cast<float>(drow[c]) * gamma[c] - sum - (row[c] - m) * r * product);
             }
         }
     });

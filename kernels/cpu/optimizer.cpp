@@ -6,9 +6,10 @@
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
 // once; then loss = 0, and the counters go on to micro step 0 of the next step.
 #include "../scalar.h"
+#include "act.h"
 #include "parallel.h"
 
-extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, float* copy,
+extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy,
                       const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon,
                       float weight_decay, float clip_norm, int32_t decayed) {
     const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;
@@ -28,7 +29,7 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
     });
 }
 
-extern "C" void round_weights(float* copy, const float* weights, int64_t P) { std::copy(weights, weights + P, copy); }
+extern "C" void round_weights(act* copy, const float* weights, int64_t P) { std::copy(weights, weights + P, copy); }
 
 extern "C" void record_step(float* history, float* loss, int32_t* counters, const float* norm, int64_t K) {
     float* row = history + counters[2] % K * 2;

@@ -1,0 +1,3 @@
+// The dtype of activations, for the kernels of this compilation.
+#pragma once
+typedef float act;
