@@ -13,7 +13,7 @@ from hipgpt.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngra
 from hipgpt.batches import windows
 from hipgpt.config import ModelConfig
 from hipgpt.metrics import CsvFile, bits_per_byte
-from hipgpt.model import Network, Weights, activations
+from hipgpt.model import Network, Weights, activations, rows_of_logits
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
 from hipgpt.tensor import Arena, DType, Field
@@ -39,7 +39,7 @@ def predict(device: Device, model: ModelConfig, weights: Weights, tokens: Tokens
     B = max(1, ROWS_AT_ONCE // S)
     fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
     inputs = Arena(device, "inputs", [Field(field.name, field.shape, DType.I32) for field in fields])
-    saved = Arena(device, "activations", activations(model, B, S))
+    saved = Arena(device, "activations", activations(model, B, S, logit_rows=rows_of_logits(model, B * S, device)))
     plan = Plan(device, "evaluation", [weights.arena.flat, *(inputs[name] for name in ("tokens", "targets", "starts"))])
     network = Network(model, weights, saved, inputs["tokens"], inputs["starts"])
     network.forward(plan)

@@ -5,9 +5,11 @@ Weights of linear layers are (out, in); rows N = B sequences of S positions.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
+from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig
 from hipgpt.ops import (
     ADD_PARTIALS,
@@ -113,8 +115,22 @@ class Weights:
         return self[f"{name}.gamma"], self[f"{name}.beta"]
 
 
-def activations(model: ModelConfig, sequences: int, length: int, act: DType = DType.F32) -> list[Field]:
-    """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again."""
+def rows_of_logits(model: ModelConfig, rows: int, device: Device) -> int:
+    """Return how many rows of logits to make at a time: all on a GPU, as many as stay in its caches on a CPU.
+
+    A block of R rows saves writing and reading R*V logits in memory, but reads and writes the output layer's gradient,
+    V*E, once more: R = 2E is where the one is several times the other.
+    """
+    return min(rows, 2 * model.embed_dim) if device.backend == "cpu" else rows
+
+
+def activations(
+    model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, logit_rows: int | None = None
+) -> list[Field]:
+    """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again.
+
+    logit_rows: of how many tokens the logits are kept at a time; default: of all.
+    """
     N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
 
     def rows(name: str, width: int) -> Field:
@@ -132,7 +148,7 @@ def activations(model: ModelConfig, sequences: int, length: int, act: DType = DT
         fields += norm(f"block{i}.mlp_norm")
         fields += [rows(f"block{i}.mlp_hidden", F), rows(f"block{i}.mlp_active", F)]
         fields += [rows(f"residual{i + 1}", E)]
-    return [*fields, *norm("final_norm"), rows("logits", V), Field("losses", (N,))]
+    return [*fields, *norm("final_norm"), Field("logits", (logit_rows or N, V), act), Field("losses", (N,))]
 
 
 def activation_gradients(model: ModelConfig, sequences: int, length: int, act: DType = DType.F32) -> list[Field]:
@@ -179,7 +195,7 @@ class Network:
         self.H, self.D = model.num_heads, model.head_dim
 
     def forward(self, plan: Plan) -> None:
-        """Record tokens -> logits (N, V)."""
+        """Record tokens -> the last LayerNorm's output (N, E)."""
         w, s, L = self.w, self.s, self.model.num_layers
         embedded = s["branch"] if self.drop_probability else s["residual0"]
         tables = w["token_embedding.weight"], w["position_embedding.weight"]
@@ -199,16 +215,42 @@ class Network:
             plan(MATMUL_FORWARD, s["branch"], s[f"{block}.mlp_active"], *w.linear(f"{block}.mlp_out"))
             following = f"block{i + 1}.attention_norm" if i + 1 < L else "final_norm"
             self._add_branch(plan, following, s[f"residual{i + 1}"], middle, stream=2 * i + 2)
-        plan(MATMUL_FORWARD, s["logits"], s["final_norm"], w.output, w.output_bias)
+
+    def logits(self, plan: Plan) -> None:
+        """Record, after `forward`, -> logits (N, V)."""
+        plan(MATMUL_FORWARD, self.s["logits"], self.s["final_norm"], self.w.output, self.w.output_bias)
 
     def losses(self, plan: Plan, targets: Tensor, ranks: Tensor) -> None:
-        """Record logits -> `losses` in nats and the rank of each target; targets, ranks: (N) i32."""
-        plan(CROSS_ENTROPY_FORWARD, self.s["losses"], ranks, self.s["logits"], targets)
+        """Record, after `forward`, -> `losses` in nats and the rank of each target; targets, ranks: (N) i32."""
+        for logits, x, block in self._blocks():
+            plan(MATMUL_FORWARD, logits, x, self.w.output, self.w.output_bias)
+            losses, wanted = self.s["losses"].rows(*block), targets.rows(*block)
+            plan(CROSS_ENTROPY_FORWARD, losses, ranks.rows(*block), logits, wanted)
 
-    def training_loss(self, plan: Plan, loss: Tensor, targets: Tensor, scale: float) -> None:
-        """Record loss (1) += scale * sum of losses, and put the gradient of that in place of the logits."""
-        plan(CROSS_ENTROPY_TRAINING, self.s["losses"], self.s["logits"], targets, scale=scale)
-        plan(ADD_SUM, loss, self.s["losses"], scale=scale)
+    def training_loss(
+        self, plan: Plan, loss: Tensor, targets: Tensor, scale: float, gradients: Weights, scratch: Arena
+    ) -> None:
+        """Record, after `forward`, loss (1) += scale * sum of losses, and the output layer's backward pass.
+
+        It takes a block of rows from logits to gradients while they are in the caches. scratch: an Arena of
+        `activation_gradients`; targets: (N) i32.
+        """
+        w, s, g = self.w, self.s, gradients
+        for logits, x, block in self._blocks():
+            plan(MATMUL_FORWARD, logits, x, w.output, w.output_bias)
+            losses, wanted = s["losses"].rows(*block), targets.rows(*block)
+            plan(CROSS_ENTROPY_TRAINING, losses, logits, wanted, scale=scale)
+            plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, logits, x)
+            plan(MATMUL_BACKWARD_INPUT, scratch["norm"].rows(*block), logits, w.output)
+        plan(ADD_SUM, loss, s["losses"], scale=scale)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+        """Yield, by the rows whose logits are made at a time: logits, the last LayerNorm's output, (begin, end)."""
+        logits, x = self.s["logits"], self.s["final_norm"]
+        rows = logits.shape[0]
+        for first in range(0, x.shape[0], rows):
+            last = min(first + rows, x.shape[0])
+            yield logits.rows(0, last - first), x.rows(first, last), (first, last)
 
     def backward(self, plan: Plan, gradients: Weights, scratch: Arena) -> None:
         """Record the forward pass's lines reversed, after `training_loss`: gradients += d loss / d weights.
@@ -217,8 +259,6 @@ class Network:
         """
         w, s, g, d, L = self.w, self.s, gradients, scratch, self.model.num_layers
         dresidual, dnorm, dhidden = d["residual"], d["norm"], d["hidden"]
-        plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, s["logits"], s["final_norm"])
-        plan(MATMUL_BACKWARD_INPUT, dnorm, s["logits"], w.output)
         plan(ZERO, _flat(dresidual))
         self._layernorm_backward(plan, g, d, "final_norm", s[f"residual{L}"])
         for i in reversed(range(L)):

@@ -34,7 +34,9 @@ class Decoder:
         saved = Arena(device, "activations", activations(model, 1, 1))
         self._token, self._position, self._logits = inputs["tokens"], inputs["position"], saved["logits"]
         self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat])
-        Network(model, weights, saved, self._token, self._position, cache=cache).forward(self._plan)
+        network = Network(model, weights, saved, self._token, self._position, cache=cache)
+        network.forward(self._plan)
+        network.logits(self._plan)
 
     def restart(self, tokens: Sequence[int]) -> None:
         """Forget the sequence and read the last T of `tokens`."""

@@ -11,7 +11,7 @@ from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
-from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters
+from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters, rows_of_logits
 from hipgpt.ops import ROUND_WEIGHTS
 from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.plan import Plan
@@ -61,7 +61,8 @@ class Trainer:
         fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
         self._batch = Arena(device, "batch", [dataclasses.replace(field, dtype=DType.I32) for field in fields])
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
-        self._saved = Arena(device, "activations", activations(model, B, S, self.act))
+        at_a_time = rows_of_logits(model, B * S, device)
+        self._saved = Arena(device, "activations", activations(model, B, S, self.act, at_a_time))
         self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act))
         self._weights = Weights(self._copy or self.weights, model)
         self.step_plan, self._validation = self._record_step(), self._record_validation()
@@ -79,7 +80,7 @@ class Trainer:
                 inputs.record_advance(plan)
             inputs.record(plan, self._batch["tokens"], targets.view(*self._batch["tokens"].shape))
             network.forward(plan)
-            network.training_loss(plan, loss, targets, scale)
+            network.training_loss(plan, loss, targets, scale, Weights(gradients, self.model), self._scratch)
             network.backward(plan, Weights(gradients, self.model), self._scratch)
         self.optimizer.update(plan, gradients, inputs.schedule, inputs.counters, self._copy)
         self.history.record(plan, loss, self.optimizer.norm, inputs.counters)

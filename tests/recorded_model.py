@@ -69,9 +69,11 @@ class RecordedModel:
         )  # fmt: skip
         self.forward, self.training = (Plan(device, name, given, act) for name in ("forward", "training"))
         network.forward(self.forward)
+        network.logits(self.forward)
         network.forward(self.training)
-        network.training_loss(self.training, self.loss["loss"], self.inputs["targets"], scale=1 / (B * S))
-        network.backward(self.training, Weights(self.gradients, model), self.scratch)
+        passed_back = Weights(self.gradients, model), self.scratch
+        network.training_loss(self.training, self.loss["loss"], self.inputs["targets"], 1 / (B * S), *passed_back)
+        network.backward(self.training, *passed_back)
 
     @property
     def arenas(self) -> list[Arena]:

@@ -15,7 +15,6 @@ from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
-
 CPU = KERNELS / "cpu"
 BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
 

@@ -22,6 +22,8 @@ TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the d
 # of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
 # and adding a part of every block at work, and the second launch
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
+CPU_PLAIN = {"product.h": "product/plain.h", "store.h": "store/plain.h"}
+CPU_BF16 = {"product.h": "product/pairs.h", "store.h": "store/avx512_bf16.h"}
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -115,10 +117,8 @@ def _fragments(arch: str, fragment: str) -> list[Variant]:
 
 
 VARIANTS = (
-    Variant(r"matmul_.*", r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", headers={"product.h": "product/pairs.h"}),
-    Variant(
-        op=ANY, arch=r"cpu.*", dtype="f32|bf16", source="cpu/{family}.cpp", headers={"product.h": "product/plain.h"}
-    ),
+    Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", headers=CPU_BF16),
+    Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp", headers=CPU_PLAIN),
     _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),
     *_fragments(SM80_UP, "fragment/mma.h"),
     *_fragments(CDNA2_UP, "fragment/mfma.h"),

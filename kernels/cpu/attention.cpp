@@ -14,6 +14,7 @@
 #include "../scalar.h"
 #include "act.h"
 #include "parallel.h"
+#include "store.h"
 #include "vector.h"
 #include <vector>
 
@@ -78,7 +79,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
                 combine(scores.data(), query.data(), keys.data(), D, i + 1, padded(S));
                 logsumexp[head * S + i] = softmax(scores.data(), i + 1);
                 combine(row.data(), scores.data(), values.data(), i + 1, D, padded(D));
-                std::copy_n(row.data(), D, y + ((b * S + i) * H + h) * D);
+                store(y + ((b * S + i) * H + h) * D, row.data(), D);
             }
         }
     });
@@ -125,7 +126,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                     ds[j] = (ds[j] - product) * p[j] * scale;
                 }
                 combine(dq.data(), ds.data(), keys.data(), i + 1, D, width);
-                std::copy_n(dq.data(), D, dqkv + offset + i * stride);
+                store(dqkv + offset + i * stride, dq.data(), D);
                 for (int64_t j = 0; j <= i; ++j)
                     for (int64_t d = 0; d < width; d += LANES) {
                         vector_at(&dkeys[j * width + d]) += ds[j] * vector_at(query + d);
@@ -133,8 +134,8 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                     }
             }
             for (int64_t j = 0; j < S; ++j) {
-                std::copy_n(&dkeys[j * width], D, dqkv + offset + H * D + j * stride);
-                std::copy_n(&dvalues[j * width], D, dqkv + offset + 2 * H * D + j * stride);
+                store(dqkv + offset + H * D + j * stride, &dkeys[j * width], D);
+                store(dqkv + offset + 2 * H * D + j * stride, &dvalues[j * width], D);
             }
         }
     });
@@ -161,7 +162,7 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
             std::fill(out.begin(), out.end(), 0.0f);
             for (int64_t j = 0; j < length; ++j)
                 for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
-            std::copy_n(out.data(), D, y + head * D);
+            store(y + head * D, out.data(), D);
         }
     });
 }

@@ -6,6 +6,7 @@
 #include "../scalar.h"
 #include "act.h"
 #include "parallel.h"
+#include "store.h"
 #include <memory>
 
 static float row_maximum(const act* row, int64_t V) {
@@ -54,8 +55,9 @@ extern "C" void cross_entropy_training(float* losses, act* logits, const int32_t
                 sum += exps[v];
             }
             const float factor = scale / sum;
-            for (int64_t v = 0; v < V; ++v) row[v] = exps[v] * factor;
-            row[targets[n]] = exps[targets[n]] * factor - scale;
+            for (int64_t v = 0; v < V; ++v) exps[v] *= factor;
+            exps[targets[n]] -= scale;
+            store(row, exps, V);
             losses[n] = std::log(sum) + (maximum - wanted);
         }
     });

@@ -7,15 +7,19 @@
 // add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
 #include "act.h"
 #include "parallel.h"
+#include "store.h"
+#include <vector>
 #include <cmath>
 
 extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
                                   const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
     parallel_ranges(N, 16, [=](int64_t begin, int64_t end) {
+        std::vector<float> values(C);
         for (int64_t n = begin; n < end; ++n) {
             const act* row = x + n * C;
             if (branch) {
-                for (int64_t c = 0; c < C; ++c) sum[n * C + c] = static_cast<float>(row[c]) + branch[n * C + c];
+                for (int64_t c = 0; c < C; ++c) values[c] = static_cast<float>(row[c]) + branch[n * C + c];
+                store(sum + n * C, values.data(), C);
                 row = sum + n * C;
             }
             float total = 0, squares = 0;
@@ -25,7 +29,8 @@ extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
 #pragma omp simd reduction(+ : squares)
             for (int64_t c = 0; c < C; ++c) squares += (row[c] - m) * (row[c] - m);
             const float r = 1.0f / std::sqrt(squares / C + epsilon);
-            for (int64_t c = 0; c < C; ++c) y[n * C + c] = (row[c] - m) * r * gamma[c] + beta[c];
+            for (int64_t c = 0; c < C; ++c) values[c] = (row[c] - m) * r * gamma[c] + beta[c];
+            store(y + n * C, values.data(), C);
             mean[n] = m;
             rstd[n] = r;
         }
@@ -36,6 +41,7 @@ extern "C" void layernorm_backward(act* dx, float* partials, const act* dy, cons
                                    const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K;
     parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
+        std::vector<float> values(C);
         for (int64_t k = begin; k < end; ++k) {
             float *gamma_sums = partials + 2 * k * C, *beta_sums = gamma_sums + C;
             std::fill_n(gamma_sums, 2 * C, 0.0f);
@@ -53,9 +59,10 @@ extern "C" void layernorm_backward(act* dx, float* partials, const act* dy, cons
                 }
                 sum /= C;
                 product /= C;
-                act* out = dx + n * C;
+                const act* before = dx + n * C;
                 for (int64_t c = 0; c < C; ++c)
-                    out[c] = out[c] + r * (static_cast<float>(drow[c]) * gamma[c] - sum - (row[c] - m) * r * product);
+                    values[c] = before[c] + r * (static_cast<float>(drow[c]) * gamma[c] - sum - (row[c] - m) * r * product);
+                store(dx + n * C, values.data(), C);
             }
         }
     });

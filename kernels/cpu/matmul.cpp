@@ -14,6 +14,7 @@
 #include "matrix.h"
 #include "parallel.h"
 #include "product.h"
+#include "store.h"
 #include <memory>
 
 constexpr int64_t BLOCK_ROWS = 40 * ROWS, BLOCK_COLUMNS = 256, FEW_ROWS = 4;
@@ -108,13 +109,17 @@ static void forward(const act* x, const act* weight, int64_t N, int64_t O, int64
     product(N, O, C, {x, C, 1}, {weight, 1, C}, finish);
 }
 
+// Returns sums, or where there is a bias `values`, set to the sums with it.
+static const float* with_bias(float* values, const float* sums, const act* bias, int64_t column, int64_t count) {
+    if (!bias) return sums;
+    for (int64_t i = 0; i < count; ++i) values[i] = sums[i] + bias[column + i];
+    return values;
+}
+
 extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        act* out = y + row * O + column;
-        if (bias)
-            for (int64_t i = 0; i < count; ++i) out[i] = sums[i] + bias[column + i];
-        else
-            for (int64_t i = 0; i < count; ++i) out[i] = sums[i];
+        float values[BLOCK_COLUMNS];
+        store(y + row * O + column, with_bias(values, sums, bias, column, count), count);
     });
 }
 
@@ -122,29 +127,28 @@ extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
         float values[BLOCK_COLUMNS];
-        for (int64_t i = 0; i < count; ++i) values[i] = sums[i] + (bias ? static_cast<float>(bias[column + i]) : 0.0f);
-        std::copy_n(values, count, hidden + row * O + column);
+        const float* before = with_bias(values, sums, bias, column, count);
+        store(hidden + row * O + column, before, count);
 #pragma omp simd
-        for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
-        std::copy_n(values, count, y + row * O + column);
+        for (int64_t i = 0; i < count; ++i) values[i] = gelu(before[i]);
+        store(y + row * O + column, values, count);
     });
 }
 
 extern "C" void matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        act *before = hidden + row * O + column, *out = y + row * O + column;
-        for (int64_t i = 0; i < count; ++i) {
-            const float sum = sums[i] + (bias ? static_cast<float>(bias[column + i]) : 0.0f);
-            before[i] = sum;
-            out[i] = sum > 0 ? sum : 0.0f;
-        }
+        float values[BLOCK_COLUMNS];
+        const float* before = with_bias(values, sums, bias, column, count);
+        store(hidden + row * O + column, before, count);
+        for (int64_t i = 0; i < count; ++i) values[i] = before[i] > 0 ? before[i] : 0.0f;
+        store(y + row * O + column, values, count);
     });
 }
 
 extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
     product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        std::copy_n(sums, count, dx + row * C + column);
+        store(dx + row * C + column, sums, count);
     });
 }
 
@@ -155,7 +159,7 @@ extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const ac
         std::copy_n(hidden + row * C + column, count, values);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) values[i] = sums[i] * gelu_derivative(values[i]);
-        std::copy_n(values, count, dhidden + row * C + column);
+        store(dhidden + row * C + column, values, count);
     });
 }
 

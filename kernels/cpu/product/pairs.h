@@ -54,8 +54,8 @@ inline void pack_right(Element* panels, Matrix b, int64_t K, int64_t columns) {
         } else {
             if (width < PANEL) std::fill(panels, panels + pairs * PANEL, 0);
             const Matrix columns_as_rows = {b.data, b.column_stride, b.row_stride};
-            for (int64_t column = 0; column < width; ++column)
-                for (int64_t k = 0; k < K; k += 2)
+            for (int64_t k = 0; k < K; k += 2)
+                for (int64_t column = 0; column < width; ++column)
                     panels[k / 2 * PANEL + column] = pair_at(columns_as_rows, first + column, k, K);
         }
     }
