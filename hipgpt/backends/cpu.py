@@ -17,12 +17,21 @@ from hipgpt.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
 BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
+AMX = BF16_DOTS | {"__AMX_TILE__", "__AMX_BF16__"}
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64, Documentation/arch/x86/xstate.rst
 
 
 @functools.cache
 def arch() -> str:
     """Return what kernels this processor can run, as the table of variants says it."""
+    if host_macros() >= AMX and _may_use_tiles():
+        return "cpu-amx"
     return "cpu-avx512bf16" if host_macros() >= BF16_DOTS else "cpu"
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux for the registers of AMX, which a process has only then; return whether it agrees."""
+    return platform.system() == "Linux" and ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
 
 
 def act_dtypes() -> tuple[DType, ...]:

@@ -8,7 +8,7 @@
 // One product serves all: C (M, N) = A (M, K) B (K, N), A and B given by their strides. B is packed into panels of PANEL
 // columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over all of K.
 // Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
-// product.h is the tile: product/plain.h or what the processor has for bf16. What becomes of the sums is the op's `finish`.
+// product.h is the tile: product/plain.h, or what the processor has for bf16. What becomes of the sums is the op's `finish`.
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #include "../scalar.h"
 #include "matrix.h"
@@ -29,25 +29,15 @@ struct Workspace {
 };
 static thread_local std::unique_ptr<Workspace> workspace;
 
-using Tile = void (*)(int64_t, Left, const Element*, float*, int64_t, bool);
-
-template <int R>
-static Tile tile_of_rows(int64_t rows) {
-    if constexpr (R == 1)
-        return tile<1>;
-    else
-        return rows == R ? tile<R> : tile_of_rows<R - 1>(rows);
-}
-
 // sums (rows, BLOCK_COLUMNS) = A B for K terms at a time, or += where they go on.
 static void multiply(Workspace& work, Matrix a, int64_t rows, int64_t columns, int64_t terms, bool goes_on) {
-    const int64_t steps = (terms + TERMS - 1) / TERMS;
+    begin_tiles();
     for (int64_t row = 0; row < rows; row += ROWS) {
         const int64_t height = std::min<int64_t>(ROWS, rows - row);
         const Left left = pack_left(work.left, {a.at(row, 0), a.row_stride, a.column_stride}, height, terms);
-        const Tile multiply_tile = tile_of_rows<ROWS>(height);
+        const Tile multiply_tile = tile_of(height);
         for (int64_t column = 0; column < columns; column += PANEL)
-            multiply_tile(terms, left, work.right + column * steps, work.sums + row * BLOCK_COLUMNS + column,
+            multiply_tile(terms, left, work.right + column / PANEL * panel_size(terms), work.sums + row * BLOCK_COLUMNS + column,
                           BLOCK_COLUMNS, goes_on);
     }
 }

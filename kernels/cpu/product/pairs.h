@@ -1,31 +1,18 @@
 // A product's register tile in bf16, by AVX512-BF16: one instruction adds, in each of 16 lanes, the products of two
-// neighbours in k to an f32 sum. So a step over k is a pair, one word of 32 bits.
+// neighbours in k to an f32 sum. So a step over k is a pair.
 // Intel, "Instruction Set Extensions Programming Reference", VDPBF16PS.
 #pragma once
-#include "../matrix.h"
-#include "../vector.h"
-#include <immintrin.h>
+#include "interleave.h"
 
-constexpr int ROWS = 12, PANEL = 32;
-constexpr int TERMS = 2;  // what K is rounded up to
-
-typedef uint32_t Element;
+constexpr int ROWS = 12;
 
 struct Left {
     const char* data;
     int64_t row_stride, step_stride;  // bytes
 };
 
-// Neighbours k and k + 1 of up to 16 rows that lie side by side, zero beyond `rows` and at k = K.
-inline __m512i interleaved(const act* first, const act* second, __mmask16 rows, bool has_second) {
-    const __m512i low = _mm512_maskz_cvtepu16_epi32(rows, _mm256_maskz_loadu_epi16(rows, first));
-    const __m512i high = _mm512_maskz_cvtepu16_epi32(rows, _mm256_maskz_loadu_epi16(has_second ? rows : 0, second));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-
-inline Element pair_at(Matrix a, int64_t row, int64_t k, int64_t K) {
-    return a.at(row, k)->bits | (k + 1 < K ? static_cast<Element>(a.at(row, k + 1)->bits) << 16 : 0);
-}
+inline int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
+inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as a tile reads it: in place, or as a copy of rows side by side, 16 words a step.
 inline Left pack_left(Element* copy, Matrix a, int64_t rows, int64_t K) {
@@ -38,27 +25,8 @@ inline Left pack_left(Element* copy, Matrix a, int64_t rows, int64_t K) {
     return {reinterpret_cast<const char*>(copy - (K + 1) / 2 * 16), 4, 64};
 }
 
-// Copies B[0:K, 0:columns] into panels of PANEL columns, pair by pair, zeros where there is nothing.
 inline void pack_right(Element* panels, Matrix b, int64_t K, int64_t columns) {
-    const int64_t pairs = (K + 1) / 2;
-    for (int64_t first = 0; first < columns; first += PANEL, panels += pairs * PANEL) {
-        const int64_t width = std::min<int64_t>(PANEL, columns - first);
-        if (b.column_stride == 1) {
-            for (int64_t k = 0; k < K; k += 2)
-                for (int64_t column = 0; column < PANEL; column += 16) {
-                    const int64_t inside = std::clamp<int64_t>(width - column, 0, 16);
-                    _mm512_storeu_si512(panels + k / 2 * PANEL + column,
-                                        interleaved(b.at(k, first + column), b.at(k + 1, first + column),
-                                                    (1 << inside) - 1, k + 1 < K));
-                }
-        } else {
-            if (width < PANEL) std::fill(panels, panels + pairs * PANEL, 0);
-            const Matrix columns_as_rows = {b.data, b.column_stride, b.row_stride};
-            for (int64_t k = 0; k < K; k += 2)
-                for (int64_t column = 0; column < width; ++column)
-                    panels[k / 2 * PANEL + column] = pair_at(columns_as_rows, first + column, k, K);
-        }
-    }
+    pack_pairs(panels, b, K, columns, (K + 1) / 2);
 }
 
 // sums (R, PANEL) = A panel, or += where they go on.
@@ -85,3 +53,4 @@ void tile(int64_t K, Left a, const Element* panel, float* sums, int64_t stride, 
             _mm512_storeu_ps(sum, goes_on ? _mm512_add_ps(_mm512_loadu_ps(sum), values[r][half]) : values[r][half]);
         }
 }
+#include "tile_of.h"

@@ -11,19 +11,23 @@ constexpr int ROWS = 12;
 constexpr int ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES;
-constexpr int TERMS = 1;  // what K is rounded up to
-
-// What one step over k reads.
-typedef float Element;
+typedef float Element;  // of B's panels
 
 struct Left {
     const float* data;
     int64_t row_stride, step_stride;
 };
 
+// How many elements a panel has of K terms.
+inline int64_t panel_size(int64_t K) { return K * PANEL; }
+
+// To be called by a thread before its tiles.
+inline void begin_tiles() {}
+
 // A[0:rows, 0:K] as a tile reads it: in place if it is f32, else as a copy of rows side by side.
-inline Left pack_left(float* copy, Matrix a, int64_t rows, int64_t K) {
-    if constexpr (std::is_same_v<act, float>) return {a.data, a.row_stride, a.column_stride};
+template <class M = Matrix>  // a template, so that only one of both is compiled
+Left pack_left(float* copy, M a, int64_t rows, int64_t K) {
+    if constexpr (std::is_same_v<decltype(a.data), const float*>) return {a.data, a.row_stride, a.column_stride};
     for (int64_t k = 0; k < K; ++k)
         for (int64_t row = 0; row < rows; ++row) copy[k * ROWS + row] = *a.at(row, k);
     return {copy, 1, ROWS};
@@ -63,3 +67,4 @@ void tile(int64_t K, Left a, const float* panel, float* sums, int64_t stride, bo
             sum = goes_on ? sum + values[r][half] : values[r][half];
         }
 }
+#include "tile_of.h"

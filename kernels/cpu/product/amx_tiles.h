@@ -1,0 +1,22 @@
+// AMX's instructions: eight tiles of 16 rows of 64 bytes, 0 to 3 for sums, 4 and 5 for A, 6 and 7 for B.
+#pragma once
+#include <cstdint>
+#include <immintrin.h>
+
+struct alignas(64) TileConfiguration {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// A thread's tiles stay configured until it ends.
+inline void configure_tiles() {
+    static const TileConfiguration configuration;
+    _tile_loadconfig(&configuration);
+}
+
+// Macros, because compilers want a tile's number as it is written.
+#define ZERO_TILE(tile) _tile_zero(tile)
+#define LOAD_TILE(tile, source, row_bytes) _tile_loadd(tile, source, row_bytes)
+#define STORE_TILE(tile, target, row_bytes) _tile_stored(tile, target, row_bytes)
+#define MULTIPLY_TILES(sums, left, right) _tile_dpbf16ps(sums, left, right)

@@ -1,0 +1,43 @@
+// AMX's instructions as product/tiles.h names them, in plain C++, for processors without: Intel's pseudocode of TDPBF16PS,
+// but for its flushing of denormals.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+static thread_local uint8_t tiles[8][16][64];
+
+inline void configure_tiles() { memset(tiles, 0x7F, sizeof tiles); }  // NaN in every format: what is not set shows
+
+inline void zero_tile(int tile) { memset(tiles[tile], 0, sizeof tiles[tile]); }
+
+inline void load_tile(int tile, const void* source, int64_t row_bytes) {
+    for (int row = 0; row < 16; ++row) memcpy(tiles[tile][row], static_cast<const char*>(source) + row * row_bytes, 64);
+}
+
+inline void store_tile(int tile, void* target, int64_t row_bytes) {
+    for (int row = 0; row < 16; ++row) memcpy(static_cast<char*>(target) + row * row_bytes, tiles[tile][row], 64);
+}
+
+inline float bf16_at(const uint8_t* row, int index) {
+    const uint32_t word = static_cast<uint32_t>(row[2 * index]) << 16 | static_cast<uint32_t>(row[2 * index + 1]) << 24;
+    float value;
+    memcpy(&value, &word, 4);
+    return value;
+}
+
+inline void multiply_tiles(int sums, int left, int right) {
+    for (int row = 0; row < 16; ++row)
+        for (int pair = 0; pair < 16; ++pair)
+            for (int column = 0; column < 16; ++column)
+                for (int half = 0; half < 2; ++half) {
+                    float sum;
+                    memcpy(&sum, &tiles[sums][row][4 * column], 4);
+                    sum += bf16_at(tiles[left][row], 2 * pair + half) * bf16_at(tiles[right][pair], 2 * column + half);
+                    memcpy(&tiles[sums][row][4 * column], &sum, 4);
+                }
+}
+
+#define ZERO_TILE zero_tile
+#define LOAD_TILE load_tile
+#define STORE_TILE store_tile
+#define MULTIPLY_TILES multiply_tiles
