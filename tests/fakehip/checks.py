@@ -15,7 +15,7 @@ from hipgpt.errors import UserError
 
 pytestmark = pytest.mark.gpu
 ELEMENTS = 64  # of x and y: a wave's at most
-WAVE = int(os.environ["FAKEHIP_WAVE"])
+WAVE = 64 if os.environ["FAKEHIP_CHIPS"].startswith("gfx9") else 32
 BEYOND = "4 bytes where it may not, at byte 256 of an allocation of 256 bytes"
 WAITS = "threads wait for ones that do not come"
 
@@ -38,7 +38,7 @@ class Kernel:
 
     def launch(self, n=ELEMENTS):
         arguments = [ctypes.c_void_p(self.y), ctypes.c_void_p(self.x), ctypes.c_int32(n)]
-        self.driver.launch(self.function, (1, 1), self.threads, arguments)
+        self.driver.launch(self.function, (1, 1, 1), self.threads, 0, arguments)
 
     def result(self):
         values = np.empty(ELEMENTS, np.float32)
@@ -67,7 +67,7 @@ def test_what_a_kernel_may_not_do_is_refused(driver, body, words):
     with pytest.raises(UserError) as refused:
         kernel.launch()
     assert words in str(refused.value)
-    assert "hipModuleLaunchKernel (grid (1, 1)" in str(refused.value)
+    assert "hipModuleLaunchKernel (grid (1, 1, 1)" in str(refused.value)
 
 
 def test_a_missing_barrier_changes_the_result(driver):
@@ -128,14 +128,14 @@ def test_a_graph_computes_when_it_is_launched(driver):
 def test_an_argument_that_is_no_ctypes_value_is_refused(driver):
     kernel = Kernel(driver, "")
     with pytest.raises(TypeError, match="got 64, expected one of"):
-        driver.launch(kernel.function, (1, 1), 1, [ctypes.c_void_p(kernel.y), ctypes.c_void_p(kernel.x), 64])
+        driver.launch(kernel.function, (1, 1, 1), 1, 0, [ctypes.c_void_p(kernel.y), ctypes.c_void_p(kernel.x), 64])
 
 
 def test_an_argument_of_another_size_is_refused(driver):
     kernel = Kernel(driver, "")
     arguments = [ctypes.c_void_p(kernel.y), ctypes.c_void_p(kernel.x), ctypes.c_int64(64)]
     with pytest.raises(UserError, match=r"hipModuleLaunchKernel .*: hipErrorInvalidValue: invalid argument"):
-        driver.launch(kernel.function, (1, 1), 1, arguments)
+        driver.launch(kernel.function, (1, 1, 1), 1, 0, arguments)
 
 
 def test_a_compile_error_names_the_file_and_the_line(driver):
