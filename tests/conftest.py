@@ -23,3 +23,14 @@ def device(request):
         return open_device(request.param, threads=2)
     except DeviceAbsent as error:
         pytest.skip(str(error))
+
+
+every_device_in_every_dtype = pytest.mark.parametrize(
+    ("device", "act"),
+    [
+        pytest.param(name, act, marks=marks, id=f"{name}-{act.label}")
+        for name, (acts, marks) in DEVICES.items()
+        for act in acts
+    ],
+    indirect=["device"],
+)
