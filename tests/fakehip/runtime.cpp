@@ -116,17 +116,13 @@ API const char* hipGetErrorString(int error) {
 API int hipInit(unsigned) {
     Dl_info here;
     dladdr(reinterpret_cast<void*>(hipInit), &here);
-    return dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) ? SUCCESS : INVALID_VALUE;
+    if (!dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)) return INVALID_VALUE;
+    return chips().empty() ? NO_DEVICE : SUCCESS;
 }
 
 API int hipRuntimeGetVersion(int* version) {
     *version = 0;
     return SUCCESS;
-}
-
-API int hipGetDeviceCount(int* count) {
-    *count = static_cast<int>(chips().size());
-    return *count ? SUCCESS : NO_DEVICE;
 }
 
 API int hipSetDevice(int device) {
