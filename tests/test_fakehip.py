@@ -1,13 +1,13 @@
 """The backend `hip` without an AMD GPU: real hip-python, with tests/fakehip as its HIP.
 
-A process loads one HIP library and keeps it, so the tests run in processes of their own, two at a time. Everything runs on
-a chip with waves of 32 lanes and on one with 64. A second chip of a width runs the same sources but for the products and
-the attention in bf16, which its matrix units or, without any, plain arithmetic compute: only these run there. gfx942 is left
-out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more.
+A process loads one HIP library and keeps it, so the tests run in processes of their own, two at a time. Everything runs
+on a chip with waves of 32 lanes and on one with 64. A second chip of a width runs the same sources but for the products
+and the attention in bf16, which its matrix units or, without any, plain arithmetic compute: only these run there. gfx942
+is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more.
 
 Tests of evaluation, sampling and export are left out: a minute more for kernels that the ops' own tests reach. So is
-test_nothing_outside_the_tensors_is_written: in test_inputs_stay_unchanged the tensors fill their memory, and the stand-in
-refuses every access outside of it.
+test_nothing_outside_the_tensors_is_written: in test_inputs_stay_unchanged the tensors fill their memory, and the
+stand-in refuses every access outside of it.
 """
 
 import importlib.util
@@ -30,10 +30,11 @@ ROOT = Path(__file__).parents[1]
 PROCESSES = 2  # at a time
 ENGINE = ("fakehip/checks", "fakehip/training", "test_ops", "test_gradients", "test_causality", "test_dropout",
           "test_optimizer", "test_step_inputs")  # fmt: skip
-MATRICES = "bf16 and (matmul or attention_forward or attention_backward)"
+MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
+MATRICES = f"bf16 and ({' or '.join(MATRIX_OPS)})"
 BOTH_PASSES = 2  # tests of each case of an op that run here: its result, and its inputs
 EVERY_CASE = BOTH_PASSES * sum(len(list(cases(act))) for act in (DType.F32, DType.BF16))
-OF_MATRICES = BOTH_PASSES * sum(case.op.name.startswith(("matmul", "attention_")) for case in cases(DType.BF16)) // 2
+OF_MATRICES = BOTH_PASSES * sum(case.op.name.startswith(MATRIX_OPS) for case in cases(DType.BF16))
 # chips: test files, an expression that selects their tests, and how many these are at least
 RUNS = {
     "gfx1100": (ENGINE, "hip", EVERY_CASE),

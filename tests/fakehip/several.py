@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import reference
 from calls import Case, Memory, draw
 
 from hipgpt.backends.device import DeviceAbsent, open_device
@@ -40,10 +41,9 @@ def test_a_gpu_is_opened_by_its_number_and_computes(name, arch, wave):
     device = open_device(name)
     assert (device.name, device._driver.wave) == (f"hip stand-in ({arch})", wave)
     values = draw(CASE)
-    product = values["x"].astype(np.float32) @ values["weight"].astype(np.float32).T + values["bias"].astype(np.float32)
-    np.testing.assert_allclose(
-        Memory(device, CASE, values).run()["y"].astype(np.float32), product, rtol=0.02, atol=0.02
-    )
+    wanted = reference.evaluate(CASE.op, values, CASE.sizes, {}, CASE.act)["y"]
+    got = Memory(device, CASE, values).run()["y"].astype(np.float64)
+    assert (np.abs(got - wanted.value) <= wanted.error).all()
 
 
 def test_a_number_beyond_the_last_is_refused():
