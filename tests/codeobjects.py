@@ -33,7 +33,7 @@ from hipgpt.tensor import DType  # noqa: E402
 MOST_ELEMENTS = 100_000  # of all tensors of a case, unless it is there for a variant that only larger ones reach
 TYPES = {ctypes.c_void_p: "pointer", ctypes.c_int64: "i64", ctypes.c_int32: "i32", ctypes.c_float: "f32"}
 ROLES = {"forward": "NOC", "backward_input": "NCO", "backward_weight": "OCN"}  # of a product: rows, columns, terms
-# rows, columns and terms of products that reach every variant: of 32, 64 and 128 a side, first with sums whole, then cut
+# rows, columns, terms of products that reach every variant: of 32, 64 and 128 a side, first with sums whole, then cut
 PRODUCTS = {
     DType.F32: [(17, 8129, 9), (17, 16257, 8)],  # tiles of 64 and of 128 a side, which one kernel holds
     DType.BF16: [

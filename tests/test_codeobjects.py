@@ -1,4 +1,4 @@
-"""What `python -m tests.codeobjects` writes: every op and variant, and cases that check.py can tell right from wrong."""
+"""What `python -m tests.codeobjects` writes: every op and variant, and cases in which check.py sees what is wrong."""
 
 import importlib.util
 import json

@@ -231,6 +231,18 @@ void __asan_loadN_noabort(uintptr_t address, size_t size) { check(address, size,
 void __asan_storeN_noabort(uintptr_t address, size_t size) { check(address, size, "writes"); }
 void __asan_handle_no_return() {}
 
+struct AlignedAccess {  // as GCC and clang lay it out
+    const char* file;
+    unsigned line, column;
+    const void* type;
+    unsigned char log_alignment, kind;
+};
+
+void __ubsan_handle_type_mismatch_v1_abort(const AlignedAccess* access, uintptr_t address) {
+    fail("touches memory at " + std::to_string(address % 256) + " modulo 256, not at a multiple of " +
+         std::to_string(1 << access->log_alignment) + ", " + access->file + ":" + std::to_string(access->line));
+}
+
 struct GlobalVariable {  // as GCC and clang lay it out
     uintptr_t address;
     size_t size, size_with_red_zone;

@@ -56,6 +56,7 @@ def test_device_is_the_stand_in(driver):
     ("y[0] = x[n];", f"k, block (0, 0, 0), thread (0, 0, 0): reads {BEYOND}"),
     ("if (threadIdx.x == 3) y[n] = 1;", f"k, block (0, 0, 0), thread (3, 0, 0): writes {BEYOND}"),
     ("y[-1] = 1;", "writes 4 bytes where it may not"),
+    ("y[0] = *(const float*)((const char*)x + n / 32);", "at 2 modulo 256, not at a multiple of 4, k.hip:2"),
     ("__shared__ float s[8]; s[threadIdx.x] = 1;", "writes 4 bytes where it may not"),
     ("__shared__ float s[8], t[8]; t[0] = s[n / 8] + s[0];", "reads 4 bytes where it may not"),
     ("if (threadIdx.x < 5) __syncthreads();", WAITS),

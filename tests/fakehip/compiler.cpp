@@ -17,10 +17,10 @@ namespace {
 
 enum Result { SUCCESS = 0, INVALID_INPUT = 3, INVALID_PROGRAM = 4, INVALID_OPTION = 5, COMPILATION = 6 };
 
-// Outline checks of every load and store; none of what would need a shadow memory.
+// Outline checks of every load and store, and of the alignment that its type promises; none of what would need a shadow memory.
 const std::string CHECKS =
     " -fsanitize=kernel-address --param asan-instrumentation-with-call-threshold=0 --param asan-stack=0"
-    " --param asan-globals=1";
+    " --param asan-globals=1 -fsanitize=alignment -fno-sanitize-recover=alignment";
 
 struct Program {
     std::string name, log, code;
