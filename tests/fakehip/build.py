@@ -19,7 +19,7 @@ def build(rocm: Path) -> None:
     (library.parent / "libhiprtc.so").symlink_to(library.name)
 
 
-def environment(rocm: Path, chips: str, **others: str) -> dict[str, str]:
+def environment(rocm: Path, chips: str) -> dict[str, str]:
     """Return the environment of a process whose HIP is the stand-in, with the chips listed, such as gfx90a,gfx1100."""
-    cache = {"XDG_CACHE_HOME": str(rocm / "cache")}
-    return os.environ | {"ROCM_PATH": str(rocm), "FAKEHIP_CHIPS": chips} | cache | others
+    cache = str(rocm / "cache")
+    return os.environ | {"ROCM_PATH": str(rocm), "FAKEHIP_CHIPS": chips, "XDG_CACHE_HOME": cache}
