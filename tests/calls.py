@@ -43,10 +43,20 @@ LARGE = {
 LARGE |= {
     name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
 }
-# pieces of 64 and of 128 a side, and sums cut into parts, ragged too
-LARGE["matmul_forward"] += [{"N": 520, "C": 72, "O": 520}, {"N": 2050, "C": 40, "O": 2056}]
-LARGE["matmul_backward_input"] += [{"N": 520, "C": 520, "O": 72}, {"N": 2050, "C": 2056, "O": 40}]
-LARGE["matmul_backward_weight"] += [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}]
+# products of more than one tile, ragged: in f32 tiles of 64 and of 128 a side; in bf16 pieces of these sides, and sums
+# cut into parts
+TILES = {
+    DType.F32: {
+        "matmul_forward": [{"N": 1030, "C": 24, "O": 1032}, {"N": 2050, "C": 40, "O": 2056}],
+        "matmul_backward_input": [{"N": 1030, "C": 1032, "O": 24}, {"N": 2050, "C": 2056, "O": 40}],
+        "matmul_backward_weight": [{"N": 24, "C": 1030, "O": 1032}, {"N": 40, "C": 2056, "O": 2050}],
+    },
+    DType.BF16: {
+        "matmul_forward": [{"N": 520, "C": 72, "O": 520}, {"N": 2050, "C": 40, "O": 2056}],
+        "matmul_backward_input": [{"N": 520, "C": 520, "O": 72}, {"N": 2050, "C": 2056, "O": 40}],
+        "matmul_backward_weight": [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}],
+    },
+}
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
            "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3}  # fmt: skip
@@ -79,6 +89,7 @@ def cases(act: DType = DType.F32) -> Iterator[Case]:
         rotations = [AWKWARD[i:] + AWKWARD[:i] for i in range(3)]
         sizes = [dict(zip(op.dimensions, rotation, strict=False)) for rotation in rotations]
         sizes += LARGE.get(op.name, [{op.dimensions[0]: 12_293}] if len(op.dimensions) == 1 else [])
+        sizes += TILES[act].get(op.name, [])
         optional = tuple(argument.name for argument in op.arguments if argument.optional)
         for case in [dict.fromkeys(op.dimensions, 1), *sizes]:
             if {"S", "T"} <= set(case):

@@ -30,6 +30,17 @@ def device(request):
         pytest.skip(str(error))
 
 
+every_device_in_every_dtype = pytest.mark.parametrize(
+    ("device", "act"),
+    [
+        pytest.param(name, act, marks=marks, id=f"{name}-{act.label}")
+        for name, (acts, marks) in DEVICES.items()
+        for act in acts
+    ],
+    indirect=["device"],
+)
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory) -> Path:
     """A results folder with two finished runs and one that has not begun; not to be changed."""

@@ -11,9 +11,10 @@ import numpy
 from autograd.extend import defvjp, primitive
 from recorded_model import COUNTERS
 from reference import dropout_mask
-from rounding import accumulated
+from rounding import TRUNCATING, accumulated
 
 from hipgpt.config import ModelConfig
+from hipgpt.tensor import DType
 
 Values = dict[str, numpy.ndarray]
 
@@ -80,20 +81,26 @@ def gradients(w: Mapping[str, numpy.ndarray], *arguments, **keywords) -> Values:
 
 
 def tolerances(
-    w: Mapping[str, numpy.ndarray], model: ModelConfig, tokens: numpy.ndarray, *arguments, **keywords
+    w: Mapping[str, numpy.ndarray],
+    model: ModelConfig,
+    tokens: numpy.ndarray,
+    *arguments,
+    act: DType = DType.F32,
+    **keywords,
 ) -> Values:
-    """Return how far f32 may move the loss and each gradient, in the 2-norm, by name.
+    """Return how far activations in `act` may move the loss and each gradient, in the 2-norm, by name.
 
     test_ops.py proves that a kernel is off by at most gamma(terms) of the magnitudes that it sums. So the formulas run
     again with every weight, intermediate and derivative off by gamma(longest sum of the model) of its row's root mean
     square, with random signs; the furthest of several such runs is the tolerance. Real roundings move the result less:
-    within a sum they partly cancel, where these all have the largest size.
+    within a sum they partly cancel, where these all have the largest size. In bf16 each is off by its own rounding too.
     """
     longest = max(model.vocab_size, model.mlp_dim, 3 * model.embed_dim, tokens.size)
     exact = gradients(w, model, tokens, *arguments, **keywords)
     furthest = dict.fromkeys(exact, 0.0)
+    size = accumulated(longest) if act is DType.F32 else act.unit_roundoff + accumulated(longest, TRUNCATING)
     for seed in range(5):
-        rounded = rounding_of(accumulated(longest), numpy.random.default_rng(seed))
+        rounded = rounding_of(size, numpy.random.default_rng(seed))
         disturbed = gradients(w, model, tokens, *arguments, **keywords, rounded=rounded)
         for name in exact:
             furthest[name] = max(furthest[name], numpy.linalg.norm(disturbed[name] - exact[name]))

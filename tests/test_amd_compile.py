@@ -2,14 +2,10 @@
 
 import functools
 import importlib.util
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
-from unittest import mock
 
 import pytest
 from amd import clang
@@ -48,16 +44,9 @@ def builds(arch: str) -> dict[str, Build]:
     return {str(build): build for build in found}
 
 
-@contextmanager
-def fresh_cache() -> Iterator[None]:
-    """Have everything compiled now: a cached code object would hide a warning."""
-    with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
-        yield
-
-
 def compile_all(driver) -> dict[str, bytes]:
     """Return the code objects of all builds."""
-    with fresh_cache():
+    with clang.fresh_cache():
         return {name: compile_source(driver, *build) for name, build in builds(driver.arch).items()}
 
 
@@ -71,7 +60,7 @@ def usage(arch: str) -> dict[str, dict[str, dict[str, str]]]:
         return driver.usage
 
     clang.device_libraries()  # before the threads, which share it
-    with fresh_cache(), ThreadPoolExecutor(PROCESSES) as pool:
+    with clang.fresh_cache(), ThreadPoolExecutor(PROCESSES) as pool:
         found = builds(arch)
         return dict(zip(found, pool.map(usage_of, found.values()), strict=True))
 

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+import curves
 import numpy as np
 import pytest
-from rounding import accumulated
 
 from hipgpt.backends.cpu import CpuDevice
 from hipgpt.backends.device import DeviceAbsent, open_device
@@ -47,31 +47,13 @@ def text() -> Tokens:
 def trainer_on(device, precision: str) -> Trainer:
     training = dataclasses.replace(TRAINING, precision=precision)
     batches = Batches(text(), training.batch_sequences, MODEL.context_length, training.seed)
-    trainer = Trainer(MODEL, training, device, batches)
-    trainer.initialize()
-    return trainer
+    return Trainer(MODEL, training, device, batches)
 
 
 def train(device, precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the losses of STEPS steps and the weights."""
     trainer = trainer_on(device, precision)
-    for step in range(1, STEPS + 1):
-        trainer.step(step)
-    return trainer.history.read(1, STEPS)[:, 0], read_arena(device, trainer.weights)
-
-
-def train_disturbed(size: float, seed: int) -> np.ndarray:
-    """Return the CPU's losses if every step sees every weight off by `size`, relatively, with random signs."""
-    device, random = CpuDevice(2), np.random.default_rng(seed)
-    trainer = trainer_on(device, "float32")
-    flat = trainer.weights.flat
-    for step in range(1, STEPS + 1):
-        weights = device.read(flat)
-        moved = (weights * (1 + size * random.choice([-1.0, 1.0], weights.shape))).astype(np.float32)
-        device.write(flat, moved)
-        trainer.step(step)
-        device.write(flat, weights + (device.read(flat) - moved))
-    return trainer.history.read(1, STEPS)[:, 0]
+    return curves.losses(trainer), read_arena(device, trainer.weights)
 
 
 @pytest.fixture(scope="module", params=["cuda", "hip"])
@@ -89,18 +71,9 @@ def reference() -> np.ndarray:
     return losses
 
 
-@pytest.mark.parametrize("precision, size", [
-    ("float32", accumulated(max(MODEL.vocab_size, TRAINING.batch_sequences * MODEL.context_length))),
-    ("bfloat16", DType.BF16.unit_roundoff),
-])  # fmt: skip
-def test_losses_stay_as_near_to_the_cpu_s_as_roundings_move_them(gpu, reference, precision, size):
-    """A kernel is off by gamma of its longest sum at most, in bf16 by the rounding of what it stores: test_ops.py.
-
-    The CPU runs with weights as far off at every step; an activation's roundings in a pass add to those of weights, so
-    the tolerance is a few times what that moves the losses.
-    """
-    moved = [np.abs(train_disturbed(size, seed) - reference) for seed in range(3)]
-    tolerance = 4 * np.maximum.accumulate(np.max(moved, axis=0)) + 4 * np.spacing(reference)
+@pytest.mark.parametrize("precision, act", [("float32", DType.F32), ("bfloat16", DType.BF16)])
+def test_losses_stay_as_near_to_the_cpu_s_as_roundings_move_them(gpu, reference, precision, act):
+    tolerance = curves.tolerance(lambda: trainer_on(CpuDevice(2), "float32"), reference, act)
     losses, _ = train(gpu, precision)
     assert (np.abs(losses - reference) <= tolerance).all(), np.max(np.abs(losses - reference) / tolerance)
 

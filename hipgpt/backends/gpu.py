@@ -133,7 +133,7 @@ class GpuDevice:
         phases = ((WHOLE, 1),)
         if parts > 1:
             place = self._reserve(variant.workspace_bytes(op, sizes))
-            phases = ((PARTS, parts), (ADDING, variant.side * variant.side // WIDTH // threads))
+            phases = ((PARTS, parts), (ADDING, -(-variant.side * variant.side // (WIDTH * threads))))
         return [
             (function, (*grid[:2], blocks), threads, shared, [*arguments, *_parts_arguments(place, phase, parts)])
             for phase, blocks in phases

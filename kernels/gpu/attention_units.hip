@@ -63,7 +63,7 @@ struct Head {
     static DEVICE_MEMBER void multiply(Sum (&products)[OTHERS / SQUARE], const Own& own, bf16* tile, int first, int last) {
 #pragma unroll
         for (int j = 0; j < OTHERS / SQUARE; ++j) {
-            products[j] = {};
+            products[j] = Sum{};
             if (first <= j && j < last)
 #pragma unroll
                 for (int c = 0; c < SQUARES; ++c)

@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).parent
 CLANG = "clang-19"
@@ -50,6 +52,17 @@ def device_libraries() -> tempfile.TemporaryDirectory:
             command = [CLANG, *options, "-o", str(path)]
             subprocess.run(command, input=ISA_SOURCE.format(version), text=True, check=True)
     return folder
+
+
+def version() -> str:
+    return subprocess.run([CLANG, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+@contextmanager
+def fresh_cache() -> Iterator[None]:
+    """Have everything compiled now: a cached code object would hide a warning."""
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict("os.environ", XDG_CACHE_HOME=cache):
+        yield
 
 
 class OfflineDriver:

@@ -22,8 +22,8 @@ namespace {
 
 constexpr size_t STACK_BYTES = 64 << 10;
 
-enum State { RUNNABLE, AT_EXCHANGE, AT_WAVE_BARRIER, AT_BLOCK_BARRIER, FINISHED };
-const char* const STATES[] = {"runnable", "at a shuffle", "at a wave's barrier", "at the block's barrier", "finished"};
+enum State { RUNNABLE, AT_MEETING, AT_BLOCK_BARRIER, FINISHED };
+const char* const STATES[] = {"runnable", "at something that their wave does together", "at the block's barrier", "finished"};
 
 struct Thread {
     std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
@@ -32,13 +32,15 @@ struct Thread {
     jmp_buf place;  // where it goes on; a jump, unlike a change of contexts, needs no system call
     State state;
     Index index;
-    unsigned word, source_lane;  // of a shuffle: what the lane gives, then what it gets; from where
+    Operation operation;  // of the meeting that it is at
+    void* given;
 };
 
 std::vector<Thread> threads;
 size_t thread_count, current;
 jmp_buf scheduler;
 const Kernel* kernel;
+Place place;
 const char* arguments;
 std::string fault;
 unsigned rounds;
@@ -91,16 +93,13 @@ void resume(size_t which) {
 
 // Lets the lanes of a wave go on if they all wait for one another.
 bool release_wave(size_t begin, size_t end) {
-    const State state = threads[begin].state;
-    if (state != AT_EXCHANGE && state != AT_WAVE_BARRIER) return false;
-    for (size_t i = begin; i < end; ++i)
-        if (threads[i].state != state || (state == AT_EXCHANGE && threads[i].source_lane >= end - begin)) return false;
-    std::vector<unsigned> given;
-    for (size_t i = begin; i < end; ++i) given.push_back(threads[i].word);
+    void* given[MOST_LANES] = {};
     for (size_t i = begin; i < end; ++i) {
-        threads[i].state = RUNNABLE;
-        if (state == AT_EXCHANGE) threads[i].word = given[threads[i].source_lane];
+        if (threads[i].state != AT_MEETING || threads[i].operation != threads[begin].operation) return false;
+        given[i - begin] = threads[i].given;
     }
+    if (const char* wrong = threads[begin].operation(given, end - begin)) fault = where() + ": " + wrong;
+    for (size_t i = begin; i < end; ++i) threads[i].state = RUNNABLE;
     return true;
 }
 
@@ -112,8 +111,8 @@ bool all_are(State state) {
 
 bool release_waves() {
     bool released = false;
-    for (size_t begin = 0; begin < thread_count; begin += wave_width()) {
-        const size_t end = begin + wave_width();
+    for (size_t begin = 0; begin < thread_count; begin += place.wave) {
+        const size_t end = begin + place.wave;
         if (release_wave(begin, end < thread_count ? end : thread_count)) released = true;
     }
     return released;
@@ -121,7 +120,7 @@ bool release_waves() {
 
 void refuse_to_wait_for_ever() {
     fault = where() + ": threads wait for ones that do not come:";
-    for (State state : {AT_EXCHANGE, AT_WAVE_BARRIER, AT_BLOCK_BARRIER, FINISHED}) {
+    for (State state : {AT_MEETING, AT_BLOCK_BARRIER, FINISHED}) {
         size_t count = 0;
         for (size_t i = 0; i < thread_count; ++i) count += threads[i].state == state;
         if (count) fault += " " + std::to_string(count) + " " + STATES[state] + ";";
@@ -146,7 +145,7 @@ void run_block() {
 
 // Finds what an address lies in, if a kernel may touch that: device memory, a shared variable, the thread's indices.
 Range find(uintptr_t address, size_t size) {
-    const Range allocation = allocation_at(address);
+    const Range allocation = allocation_at(address, place.device);
     if (allocation.holds(address, size)) return allocation;
     for (const Range& variable : kernel->shared_variables)
         if (variable.holds(address, size)) return variable;
@@ -163,7 +162,7 @@ void check(uintptr_t address, size_t size, const char* what) {
     last_hit = find(address, size);
     if (last_hit.end) return;
     std::string message = std::string(what) + " " + std::to_string(size) + " bytes where it may not";
-    const Range allocation = allocation_at(address);
+    const Range allocation = allocation_at(address, place.device);
     if (allocation.end) {
         message += ", at byte " + std::to_string(address - allocation.begin) + " of an allocation of ";
         message += std::to_string(allocation.end - allocation.begin) + " bytes";
@@ -173,9 +172,10 @@ void check(uintptr_t address, size_t size, const char* what) {
 
 }  // namespace
 
-unsigned wave_width() {
-    static const unsigned width = atoi(getenv("FAKEHIP_WAVE"));  // set by build.py
-    return width;
+void meet(Operation operation, void* given) {
+    threads[current].operation = operation;
+    threads[current].given = given;
+    wait_as(AT_MEETING);
 }
 
 std::vector<Range> variables_within(Range addresses) {
@@ -187,8 +187,9 @@ std::vector<Range> variables_within(Range addresses) {
     return found;
 }
 
-std::string run_grid(const Kernel& launched, Index grid, Index block, const std::string& packed) {
+std::string run_grid(const Kernel& launched, Place where_to, Index grid, Index block, const std::string& packed) {
     kernel = &launched;
+    place = where_to;
     arguments = packed.data();
     gridDim = grid;
     blockDim = block;
@@ -214,16 +215,7 @@ extern "C" {
 
 void fakehip_block_barrier() { wait_as(AT_BLOCK_BARRIER); }
 
-void fakehip_wave_barrier() { wait_as(AT_WAVE_BARRIER); }
-
-unsigned fakehip_lane() { return current % wave_width(); }
-
-unsigned fakehip_exchange(unsigned word, unsigned source_lane) {
-    threads[current].word = word;
-    threads[current].source_lane = source_lane;
-    wait_as(AT_EXCHANGE);
-    return threads[current].word;
-}
+unsigned fakehip_lane() { return current % place.wave; }
 
 // What the compiler has them call.
 #define HOOKS(size)                                                                                \
@@ -238,6 +230,18 @@ HOOKS(16)
 void __asan_loadN_noabort(uintptr_t address, size_t size) { check(address, size, "reads"); }
 void __asan_storeN_noabort(uintptr_t address, size_t size) { check(address, size, "writes"); }
 void __asan_handle_no_return() {}
+
+struct AlignedAccess {  // as GCC and clang lay it out
+    const char* file;
+    unsigned line, column;
+    const void* type;
+    unsigned char log_alignment, kind;
+};
+
+void __ubsan_handle_type_mismatch_v1_abort(const AlignedAccess* access, uintptr_t address) {
+    fail("touches memory at " + std::to_string(address % 256) + " modulo 256, not at a multiple of " +
+         std::to_string(1 << access->log_alignment) + ", " + access->file + ":" + std::to_string(access->line));
+}
 
 struct GlobalVariable {  // as GCC and clang lay it out
     uintptr_t address;

@@ -19,7 +19,7 @@ def build(rocm: Path) -> None:
     (library.parent / "libhiprtc.so").symlink_to(library.name)
 
 
-def environment(rocm: Path, wave: int) -> dict[str, str]:
-    """Return the environment of a process whose HIP is the stand-in, with waves of 32 or 64 lanes."""
-    cache = rocm / f"cache{wave}"
-    return os.environ | {"ROCM_PATH": str(rocm), "FAKEHIP_WAVE": str(wave), "XDG_CACHE_HOME": str(cache)}
+def environment(rocm: Path, chips: str) -> dict[str, str]:
+    """Return the environment of a process whose HIP is the stand-in, with the chips listed, such as gfx90a,gfx1100."""
+    cache = str(rocm / "cache")
+    return os.environ | {"ROCM_PATH": str(rocm), "FAKEHIP_CHIPS": chips, "XDG_CACHE_HOME": cache}

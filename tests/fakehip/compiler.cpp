@@ -17,10 +17,10 @@ namespace {
 
 enum Result { SUCCESS = 0, INVALID_INPUT = 3, INVALID_PROGRAM = 4, INVALID_OPTION = 5, COMPILATION = 6 };
 
-// Outline checks of every load and store; none of what would need a shadow memory.
+// Outline checks of every load and store, and of the alignment that its type promises; none of what would need a shadow memory.
 const std::string CHECKS =
     " -fsanitize=kernel-address --param asan-instrumentation-with-call-threshold=0 --param asan-stack=0"
-    " --param asan-globals=1";
+    " --param asan-globals=1 -fsanitize=alignment -fno-sanitize-recover=alignment";
 
 struct Program {
     std::string name, log, code;
@@ -55,11 +55,12 @@ Result compile(Program& program, const std::string& folder, const std::string& o
     const std::string common = options + " -I. -include '" FAKEHIP_FOLDER "/kernel.h' -x c++ ";
     if (run(program, folder, "-E" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
     std::ofstream exports(folder + "/exports.cpp");
-    exports << "#include \"" << program.name << "\"\n";
+    exports << "namespace {\n#include \"" << program.name << "\"\n}\n";  // all its own: what is shared may not leave the library
     for (const std::string& name : kernels_of(read_all(folder + "/preprocessed")))
         exports << "FAKEHIP_EXPORT(" << name << ")\n";
     exports.close();
-    const std::string flags = "-O1 -shared -fPIC -fno-exceptions -D__global__=" + CHECKS;
+    // Bsymbolic: the kernel `advance` is this library's, not the C library's
+    const std::string flags = "-O3 -shared -fPIC -Wl,-Bsymbolic -fno-exceptions -D__global__=" + CHECKS;
     if (run(program, folder, flags + common + "exports.cpp -o library")) return COMPILATION;
     const std::string library = read_all(folder + "/library");
     const uint64_t size = library.size();
@@ -97,9 +98,12 @@ API int hiprtcCompileProgram(Program* program, int option_count, const char** op
     std::string accepted;
     for (int i = 0; i < option_count; ++i) {
         const std::string option = options[i];
+        const std::string target = "--offload-arch=";
         if (option.rfind("-D", 0) == 0 || option.rfind("-std=", 0) == 0) {
             accepted += " '" + option + "'";
-        } else if (option.rfind("--offload-arch=gfx", 0) != 0 && option != "-O3") {
+        } else if (option.rfind(target, 0) == 0) {
+            accepted += " -D__" + option.substr(target.size(), option.find(':') - target.size()) + "__";  // as clang says it
+        } else if (option != "-O3") {
             program->log = "the stand-in does not know the option " + option;
             return INVALID_OPTION;
         }

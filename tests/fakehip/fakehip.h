@@ -1,5 +1,5 @@
 // A HIP runtime and HIPRTC for machines without a GPU: real hip-python loads them, and kernels run on the processor.
-// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp.
+// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp, wave.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -18,12 +18,12 @@ struct Range {
     bool holds(uintptr_t address, size_t size) const { return begin <= address && address + size <= end; }
 };
 
-// memory.cpp: the device's memory. Addresses are not used twice, so an address that was freed stays wrong.
-constexpr size_t MEMORY_BYTES = size_t{4} << 30;
-void* allocate(size_t size);  // nullptr if there is not so much left
+// memory.cpp: each device's memory. Addresses are not used twice, so an address that was freed stays wrong.
+constexpr size_t MEMORY_BYTES = size_t{4} << 30;  // of each device
+void* allocate(size_t size, int device);          // nullptr if there is not so much left
 bool release(void* address);
-size_t free_bytes();
-Range allocation_at(uintptr_t address);  // the live one that starts last at or before address; empty if there is none
+size_t free_bytes(int device);
+Range allocation_at(uintptr_t address, int device);  // the live one that starts last at or before address, or an empty one
 
 // block.cpp
 struct Kernel {
@@ -35,5 +35,16 @@ struct Kernel {
 
 std::vector<Range> variables_within(Range addresses);
 
-unsigned wave_width();
-std::string run_grid(const Kernel&, Index grid, Index threads, const std::string& arguments);  // what went wrong, or ""
+struct Place {  // where a grid runs
+    int device;
+    unsigned wave;
+};
+std::string run_grid(const Kernel&, Place, Index grid, Index threads, const std::string& arguments);  // what went wrong, or ""
+
+// wave.cpp: what a wave's lanes do together. given: each lane's own record, which the operation reads and writes; returns
+// what is wrong with them, or nullptr.
+constexpr unsigned MOST_LANES = 64;
+using Operation = const char* (*)(void* const* given, unsigned lanes);
+
+// The calling lane waits for its wave (block.cpp); the operation is done once when all lanes have come.
+void meet(Operation, void* given);

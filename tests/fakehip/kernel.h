@@ -17,8 +17,13 @@ void fakehip_block_barrier();
 void fakehip_wave_barrier();
 unsigned fakehip_lane();
 unsigned fakehip_exchange(unsigned word, unsigned source_lane);
+unsigned long long fakehip_ballot(bool chosen);
+void fakehip_mfma(const unsigned short* a, const unsigned short* b, float* c);
+void fakehip_wmma_of_rdna3(const unsigned short* a, const unsigned short* b, float* c);
+void fakehip_wmma_of_rdna4(const unsigned short* a, const unsigned short* b, float* c);
 
 float sqrtf(float);
+float exp2f(float);
 float logf(float);
 float fmaxf(float, float);
 double sqrt(double);
@@ -38,6 +43,49 @@ inline float __shfl_xor(float value, int mask, int width) {
     const int lane = fakehip_lane(), partner = lane ^ mask, end = (lane + width) & ~(width - 1);
     return __int_as_float(fakehip_exchange(__float_as_int(value), partner < end ? partner : lane));
 }
+
+inline unsigned long long __ballot(int chosen) { return fakehip_ballot(chosen); }
+
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
+
+// The chip's quick functions are off by a unit in the last place and know no subnormal numbers ("RDNA3 ISA", V_RCP_F32 and
+// V_EXP_F32): so are these, lest kernels come out more exact here than on a chip.
+inline float fakehip_rough(float value) {
+    const int bits = __float_as_int(value);
+    return __int_as_float(bits & 0x7F800000 ? bits & ~1 : bits & 0x80000000);
+}
+inline float __builtin_amdgcn_exp2f(float x) { return fakehip_rough(exp2f(x)); }
+inline float __builtin_amdgcn_rcpf(float x) { return fakehip_rough(1.0f / x); }
+
+// The matrix units that the chip has: a kernel for another one does not compile.
+template <int COUNT>
+struct Registers {
+    typedef short Packed __attribute__((vector_size(2 * COUNT)));
+    typedef float Floats __attribute__((vector_size(4 * COUNT)));
+};
+
+template <auto unit, class Packed, class Floats>
+inline Floats fakehip_multiply(Packed a, Packed b, Floats c) {
+    unit(reinterpret_cast<const unsigned short*>(&a), reinterpret_cast<const unsigned short*>(&b), reinterpret_cast<float*>(&c));
+    return c;
+}
+
+#if defined(__gfx90a__) || defined(__gfx942__)
+inline Registers<4>::Floats __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(Registers<4>::Packed a, Registers<4>::Packed b,
+                                                                      Registers<4>::Floats c, int, int, int) {
+    return fakehip_multiply<fakehip_mfma>(a, b, c);
+}
+#elif defined(__gfx1100__)
+inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(Registers<16>::Packed a, Registers<16>::Packed b,
+                                                                        Registers<8>::Floats c) {
+    return fakehip_multiply<fakehip_wmma_of_rdna3>(a, b, c);
+}
+#elif defined(__gfx1201__)
+inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(Registers<8>::Packed a, Registers<8>::Packed b,
+                                                                              Registers<8>::Floats c) {
+    return fakehip_multiply<fakehip_wmma_of_rdna4>(a, b, c);
+}
+#endif
 
 // Reads a launch's buffer of arguments: each at a multiple of its own size.
 struct PackedArguments {

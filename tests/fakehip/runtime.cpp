@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ enum Error {
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
     INVALID_CONFIGURATION = 9,
+    NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     NO_BINARY_FOR_GPU = 209,
     NOT_FOUND = 500,
@@ -35,8 +37,36 @@ std::string last_fault = "no fault yet";  // a kernel's, in words
 using Graph = std::vector<std::function<Error()>>;
 
 struct Stream {
+    int device;
     std::unique_ptr<Graph> capturing;
 };
+
+int current_device = 0;
+
+std::vector<std::string> split(const char* words) {
+    std::vector<std::string> found;
+    std::istringstream stream(words ? words : "");
+    for (std::string word; std::getline(stream, word, ',');) found.push_back(word);
+    return found;
+}
+
+// The chips that FAKEHIP_CHIPS lists, such as gfx90a:sramecc+:xnack-,gfx1100; of these, in its order, those whose numbers
+// HIP_VISIBLE_DEVICES lists, up to the first that is none, as HIP does it.
+const std::vector<std::string>& chips() {
+    static const std::vector<std::string> visible = [] {
+        const std::vector<std::string> all = split(getenv("FAKEHIP_CHIPS"));
+        if (!getenv("HIP_VISIBLE_DEVICES")) return all;
+        std::vector<std::string> chosen;
+        for (const std::string& number : split(getenv("HIP_VISIBLE_DEVICES"))) {
+            if (number.size() != 1 || number[0] < '0' || number[0] - '0' >= static_cast<int>(all.size())) break;
+            chosen.push_back(all[number[0] - '0']);
+        }
+        return chosen;
+    }();
+    return visible;
+}
+
+unsigned wave_of(int device) { return chips()[device].rfind("gfx9", 0) == 0 ? 64 : 32; }
 
 struct Properties {  // of hipDeviceProp_tR0600
     char name[256], not_set[28];
@@ -54,7 +84,7 @@ Error submit(Stream* stream, std::function<Error()> work) {
 Error copy(const void* device, void* target, const void* source, size_t size, const Stream* stream) {
     if (stream->capturing) return STREAM_CAPTURE_UNSUPPORTED;
     const uintptr_t address = reinterpret_cast<uintptr_t>(device);
-    if (!allocation_at(address).holds(address, size)) return INVALID_VALUE;
+    if (!allocation_at(address, stream->device).holds(address, size)) return INVALID_VALUE;
     memcpy(target, source, size);
     return SUCCESS;
 }
@@ -72,6 +102,7 @@ API const char* hipGetErrorString(int error) {
         case INVALID_VALUE: return "invalid argument";
         case OUT_OF_MEMORY: return "out of memory";
         case INVALID_CONFIGURATION: return "invalid configuration argument";
+        case NO_DEVICE: return "no ROCm-capable device is detected";
         case INVALID_DEVICE: return "invalid device ordinal";
         case NO_BINARY_FOR_GPU: return "no kernel image is available for execution on the device";
         case NOT_FOUND: return "named symbol not found";
@@ -85,7 +116,8 @@ API const char* hipGetErrorString(int error) {
 API int hipInit(unsigned) {
     Dl_info here;
     dladdr(reinterpret_cast<void*>(hipInit), &here);
-    return dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL) ? SUCCESS : INVALID_VALUE;
+    if (!dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)) return INVALID_VALUE;
+    return chips().empty() ? NO_DEVICE : SUCCESS;
 }
 
 API int hipRuntimeGetVersion(int* version) {
@@ -93,33 +125,37 @@ API int hipRuntimeGetVersion(int* version) {
     return SUCCESS;
 }
 
-API int hipSetDevice(int device) { return device == 0 ? SUCCESS : INVALID_DEVICE; }
+API int hipSetDevice(int device) {
+    if (device < 0 || device >= static_cast<int>(chips().size())) return INVALID_DEVICE;
+    current_device = device;
+    return SUCCESS;
+}
 
 API int hipGetDevicePropertiesR0600(Properties* properties, int device) {
-    if (device != 0) return INVALID_DEVICE;
+    if (device < 0 || device >= static_cast<int>(chips().size())) return INVALID_DEVICE;
     memset(properties, 0, sizeof *properties);
     strcpy(properties->name, "stand-in");
-    strcpy(properties->arch, wave_width() == 64 ? "gfx90a:sramecc+:xnack-" : "gfx1100");
-    properties->wave = wave_width();
+    strcpy(properties->arch, chips()[device].c_str());
+    properties->wave = wave_of(device);
     properties->memory_bytes = MEMORY_BYTES;
     return SUCCESS;
 }
 
 API int hipMalloc(void** address, size_t size) {
-    *address = allocate(size);
+    *address = allocate(size, current_device);
     return *address ? SUCCESS : OUT_OF_MEMORY;
 }
 
 API int hipFree(void* address) { return release(address) ? SUCCESS : INVALID_VALUE; }
 
 API int hipMemGetInfo(size_t* free, size_t* total) {
-    *free = free_bytes();
+    *free = free_bytes(current_device);
     *total = MEMORY_BYTES;
     return SUCCESS;
 }
 
 API int hipStreamCreate(Stream** stream) {
-    *stream = new Stream;
+    *stream = new Stream{current_device, nullptr};
     return SUCCESS;
 }
 
@@ -167,7 +203,8 @@ API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned gr
     if (parameters || !extra || *static_cast<size_t*>(extra[3]) != kernel->argument_bytes) return INVALID_VALUE;
     const std::string arguments(static_cast<const char*>(extra[1]), kernel->argument_bytes);
     return submit(stream, [=] {
-        const std::string fault = run_grid(*kernel, {grid_x, grid_y, grid_z}, {threads_x, threads_y, threads_z}, arguments);
+        const Place place = {stream->device, wave_of(stream->device)};
+        const std::string fault = run_grid(*kernel, place, {grid_x, grid_y, grid_z}, {threads_x, threads_y, threads_z}, arguments);
         if (!fault.empty()) last_fault = fault;
         return fault.empty() ? SUCCESS : ILLEGAL_ADDRESS;
     });

@@ -110,7 +110,6 @@ template <int SIDE, int ROWS, int GROUPS, int THREADS>
 struct Outgoing {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
     static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE;
-    static_assert(SIDE * RUNS % THREADS == 0, "the second launch has SIDE * RUNS / THREADS blocks along z");
     float* shared;
     Parts parts;
     Place place;
@@ -150,10 +149,11 @@ struct Outgoing {
         }
     }
 
-    // The second launch.
+    // The second launch, ceil(SIDE * RUNS / THREADS) blocks along z.
     template <class Store, class RowStore>
     DEVICE_MEMBER void add_parts(const Store& store, const RowStore& row_store, bool sums_rows) const {
         const int at = blockIdx.z * THREADS + threadIdx.x, row = at / RUNS, column = at % RUNS * WIDTH;
+        if (at >= SIDE * RUNS) return;
         float values[WIDTH] = {}, others[WIDTH];
 #pragma unroll 4
         for (int z = 0; z < parts.count; ++z) {

@@ -1,0 +1,142 @@
+"""Runs the cases of this folder on the first AMD GPU of this machine: python check.py [--compile] [words ...]
+
+Needs hip-python and numpy, and of HipGPT nothing. See README.md for what the files mean. Words choose the cases whose
+names hold one of them. Prints every case that is off and ends with 1 if there is any.
+"""
+
+import argparse
+import ctypes
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from hip import hip, hiprtc
+
+HERE = Path(__file__).parent
+DTYPES = {"f32": np.float32, "i32": np.int32, "bf16": np.uint16}
+SCALARS = {"i64": ctypes.c_int64, "i32": ctypes.c_int32, "f32": ctypes.c_float}
+
+
+def checked(result):
+    status, *values = result
+    if status != 0:
+        sys.exit(f"{status!r}")
+    return values[0] if len(values) == 1 else values
+
+
+def compile_sources(entry):
+    """Return the code object that HIPRTC makes for the GPU at hand from an object's sources."""
+    texts = {path.name: path.read_bytes() for path in (HERE / entry["sources"]).iterdir()}
+    source = texts.pop(entry["source"])
+    names = [name.encode() for name in texts]
+    program = checked(
+        hiprtc.hiprtcCreateProgram(source, entry["source"].encode(), len(names), list(texts.values()), names)
+    )
+    options = [option.encode() for option in entry["options"]]
+    (status,) = hiprtc.hiprtcCompileProgram(program, len(options), options)
+    if status != 0:
+        log = bytearray(checked(hiprtc.hiprtcGetProgramLogSize(program)))
+        checked(hiprtc.hiprtcGetProgramLog(program, log))
+        sys.exit(f"{entry['source']}: {status!r}\n{log.decode()}")
+    image = bytearray(checked(hiprtc.hiprtcGetCodeSize(program)))
+    checked(hiprtc.hiprtcGetCode(program, image))
+    return bytes(image)
+
+
+class Gpu:
+    def __init__(self, manifest, compiles):
+        checked(hip.hipInit(0))
+        checked(hip.hipSetDevice(0))
+        properties = checked(hip.hipGetDeviceProperties(0))
+        print(f"{properties.name} ({properties.gcnArchName})")
+        if properties.gcnArchName.split(":")[0] != manifest["arch"]:
+            sys.exit(f"these files are for {manifest['arch']}")
+        self.stream, self.objects, self.compiles = checked(hip.hipStreamCreate()), manifest["objects"], compiles
+        self.modules = {}
+
+    def function(self, name, kernel):
+        if name not in self.modules:
+            entry = self.objects[name]
+            image = compile_sources(entry) if self.compiles else (HERE / entry["file"]).read_bytes()
+            self.modules[name] = checked(hip.hipModuleLoadData(image)), image  # HIP may read the image later
+        return checked(hip.hipModuleGetFunction(self.modules[name][0], kernel.encode()))
+
+    def allocate(self, values):
+        address = int(checked(hip.hipMalloc(max(1, values.nbytes))))
+        checked(hip.hipMemcpyHtoDAsync(address, values.ctypes.data, values.nbytes, self.stream))
+        return address
+
+    def launch(self, launch, addresses):
+        arguments = []
+        for argument in launch["arguments"]:
+            if argument["type"] == "pointer":
+                arguments.append(ctypes.c_void_p(addresses.get(argument["buffer"])))
+            else:
+                arguments.append(SCALARS[argument["type"]](argument["value"]))
+        function, shared = self.function(launch["object"], launch["kernel"]), launch["dynamic_shared_bytes"]
+        shape = *launch["grid"], *launch["block"]
+        checked(hip.hipModuleLaunchKernel(function, *shape, shared, self.stream, None, tuple(arguments)))
+
+    def read(self, address, shape, dtype):
+        values = np.empty(shape, dtype)
+        checked(hip.hipMemcpyDtoHAsync(values.ctypes.data, address, values.nbytes, self.stream))
+        checked(hip.hipStreamSynchronize(self.stream))
+        return values
+
+
+def distance(got, dtype, arrays, name):
+    """Return the largest error of an output in units of its tolerance: 1 is still right."""
+    wanted = arrays[f"expected.{name}"]
+    if f"tolerance.{name}" not in arrays:
+        return 0.0 if np.array_equal(got, wanted) else np.inf
+    if dtype == "bf16":
+        got = (got.astype(np.uint32) << 16).view(np.float32)
+    error, tolerance = np.abs(got.astype(np.float64) - wanted), arrays[f"tolerance.{name}"]
+    ratio = np.divide(error, tolerance, out=np.where(error == 0, 0.0, np.inf), where=tolerance > 0)
+    return np.inf if np.isnan(ratio).any() else float(ratio.max())
+
+
+def run(gpu, case):
+    """Run a case; return by output its distance."""
+    arrays, addresses = np.load(HERE / case["arrays"]), {}
+    for buffer in case["buffers"]:
+        if buffer["access"] == "scratch":
+            values = np.full(buffer["shape"], np.nan, DTYPES[buffer["dtype"]])
+        else:
+            values = arrays[f"before.{buffer['name']}"]
+        addresses[buffer["name"]] = gpu.allocate(values)
+    for launch in case["launches"]:
+        gpu.launch(launch, addresses)
+    found = {}
+    for buffer in case["buffers"]:
+        name, dtype = buffer["name"], buffer["dtype"]
+        if name in case["outputs"]:
+            got = gpu.read(addresses[name], buffer["shape"], DTYPES[dtype])
+            found[name] = distance(got, dtype, arrays, name)
+    for address in addresses.values():
+        checked(hip.hipFree(address))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compile", action="store_true", help="by HIPRTC, from sources/, in place of objects/")
+    parser.add_argument("words", nargs="*", help="run the cases whose names hold one of these")
+    arguments = parser.parse_args()
+    manifest = json.loads((HERE / "manifest.json").read_text())
+    gpu = Gpu(manifest, arguments.compile)
+    chosen = [c for c in manifest["cases"] if not arguments.words or any(word in c["name"] for word in arguments.words)]
+    worst, wrong = 0.0, 0
+    for case in chosen:
+        found = run(gpu, case)
+        worst = max(worst, *found.values())
+        if max(found.values()) > 1:
+            wrong += 1
+            print(f"WRONG {case['name']}: {found}")
+    print(f"{len(chosen)} cases, {wrong} wrong; the largest error is {worst:.3g} of its tolerance")
+    sys.exit(1 if wrong or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()
