@@ -149,9 +149,8 @@ def main() -> None:
     for (role, precision), median in medians.items():
         rounds = " ".join(f"{value:.1f}" for value in times[role, precision])
         rate = context * batch / median * 1e3
-        print(
-            f"{arguments.size} {role:8s} {precision:8s} {median:8.1f} ms a step {rate:10,.0f} tokens/s   rounds: {rounds}"
-        )
+        name = f"{arguments.size} {role:8s} {precision:8s}"
+        print(f"{name} {median:8.1f} ms a step {rate:10,.0f} tokens/s   rounds: {rounds}")
     if arguments.peer_python:
         for precision in precisions:
             best = min(medians["eager", precision], medians["compile", precision])
