@@ -119,9 +119,9 @@ def rows_of_logits(model: ModelConfig, rows: int, device: Device) -> int:
     """Return how many rows of logits to make at a time: all on a GPU, as many as stay in its caches on a CPU.
 
     A block of R rows saves writing and reading R*V logits in memory, but reads and writes the output layer's gradient,
-    V*E, once more: R = 2E is where the one is several times the other.
+    V*E, once more: R = 4E is where the one is many times the other.
     """
-    return min(rows, 2 * model.embed_dim) if device.backend == "cpu" else rows
+    return min(rows, 4 * model.embed_dim) if device.backend == "cpu" else rows
 
 
 def activations(
