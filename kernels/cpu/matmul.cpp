@@ -15,6 +15,7 @@
 #include "parallel.h"
 #include "product.h"
 #include "store.h"
+#include "vector.h"
 #include <memory>
 
 constexpr int64_t BLOCK_ROWS = 40 * ROWS, BLOCK_COLUMNS = 256, FEW_ROWS = 4;
@@ -79,16 +80,36 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
         });
 }
 
+// sums[r] = x . row r of weight (R, C). Several rows at once: one alone would wait for each of its additions.
+template <int R>
+static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
+    Vector partial[R] = {};
+    int64_t c = 0;
+    for (; c + LANES <= C; c += LANES) {
+        const Vector factor = load_vector(x + c);
+        for (int r = 0; r < R; ++r) partial[r] += factor * load_vector(weight + r * C + c);
+    }
+    for (int r = 0; r < R; ++r) {
+        sums[r] = 0;
+        for (int lane = 0; lane < LANES; ++lane) sums[r] += partial[r][lane];
+        for (int64_t rest = c; rest < C; ++rest) sums[r] += static_cast<float>(x[rest]) * weight[r * C + rest];
+    }
+}
+
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
 template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
+    constexpr int TOGETHER = 4;
     parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
-        for (int64_t o = begin; o < end; ++o)
+        float sums[BLOCK_COLUMNS];
+        for (int64_t first = begin; first < end; first += BLOCK_COLUMNS)
             for (int64_t n = 0; n < N; ++n) {
-                float sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t c = 0; c < C; ++c) sum += static_cast<float>(x[n * C + c]) * weight[o * C + c];
-                finish(n, o, &sum, 1);
+                const int64_t last = std::min(end, first + BLOCK_COLUMNS);
+                int64_t o = first;
+                for (; o + TOGETHER <= last; o += TOGETHER)
+                    dot_rows<TOGETHER>(sums + (o - first), x + n * C, weight + o * C, C);
+                for (; o < last; ++o) dot_rows<1>(sums + (o - first), x + n * C, weight + o * C, C);
+                finish(n, first, sums, last - first);
             }
     });
 }

@@ -11,5 +11,13 @@ constexpr int LANES = 4;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
+// LANES neighbours of any type that becomes a float.
+template <class T>
+inline Vector load_vector(const T* values) {
+    Vector result;
+    for (int lane = 0; lane < LANES; ++lane) result[lane] = values[lane];
+    return result;
+}
+
 inline Vector& vector_at(float* values) { return *reinterpret_cast<Vector*>(values); }
 inline const Vector& vector_at(const float* values) { return *reinterpret_cast<const Vector*>(values); }
