@@ -5,6 +5,7 @@ A job is a folder in $FAKESLURM with its command, its submission and its state. 
 limit of each job's first run: then the job's processes get SIGTERM, as Slurm sends it with --signal.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -67,7 +68,7 @@ def scontrol(arguments: list[str]) -> None:
 
 
 def srun(arguments: list[str]) -> None:
-    command = [a for a in arguments if a not in ("-n1", "--cpu-bind=q")]
+    command = list(itertools.dropwhile(lambda argument: argument.startswith("-"), arguments))
     os.execvp(command[0], command)
 
 
