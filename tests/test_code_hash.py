@@ -153,7 +153,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     [
         ({}, set()),
         ({"sampling": {"prompts": ["another"]}}, {"sample", "describe"}),
-        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "describe", "summarize", "compare"}),
+        ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "export", "describe", "summarize", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),
