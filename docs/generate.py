@@ -1,11 +1,12 @@
 """mkdocs hook: the pages that are made from what they describe, so that nothing is said twice.
 
-index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema,
-reference/ops.md from the catalogue, reference/commands.md from each command's --help.
+index.md from README.md, kernels.md from the headers of kernels/cpu, tokenizer.md from the docstrings of the tokenizer's
+modules, reference/config.md from the schema, reference/ops.md from the catalogue, reference/commands.md from --help.
 """
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -31,10 +32,14 @@ What a kernel computes stands above its CPU form, and here; the letters are thos
 """
 
 
+TOKENIZER_MODULES = ("bpe", "pretokenize", "chunks", "native", "formats", "stage")
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "index.md": home(),
         "kernels.md": kernels(),
+        "tokenizer.md": tokenizer(),
         "reference/config.md": settings(),
         "reference/ops.md": catalogue(),
         "reference/commands.md": commands(),
@@ -45,7 +50,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def home() -> str:
-    return (ROOT / "README.md").read_text().replace("](docs/", "](")
+    return re.sub(r"(\[|\]\()docs/(?!\S*\]\(docs)", r"\1", (ROOT / "README.md").read_text())
 
 
 def kernels() -> str:
@@ -62,6 +67,14 @@ def _header(path: Path) -> str:
     lines = path.read_text().splitlines(keepends=True)
     comment = lines[: next(at for at, line in enumerate(lines) if not line.startswith("//"))]
     return "".join(line.removeprefix("//").removeprefix(" ") for line in comment)
+
+
+def tokenizer() -> str:
+    text = "# Tokenizer\n\nByte-level BPE. `hipgpt tokenize` shows the tokens of a text.\n"
+    for name in TOKENIZER_MODULES:
+        docstring = importlib.import_module(f"hipgpt.tokenizer.{name}").__doc__
+        text += f"\n## {name}\n\n```text\n{docstring.strip()}\n```\n"
+    return text
 
 
 def settings() -> str:
