@@ -40,6 +40,8 @@ except UserError as error:
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
+# A stop reaches the shell too (Slurm signals every process): it waits, or Snakemake would delete what is being saved.
+WAIT_FOR_THE_END = "trap : TERM; "
 SEAL = " && {PYTHON:q} -m hipgpt.seals {output:q}"  # the last output is the seal
 
 CORPUS = "results/corpora/{corpus}"
@@ -233,7 +235,7 @@ rule train:
         pretrained=lambda wildcards: pretrained_options(CONFIG.runs[wildcards.run]),
         folder=RUN,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
+        WAIT_FOR_THE_END + "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q}" + SEAL
