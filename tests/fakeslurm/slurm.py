@@ -2,8 +2,8 @@
 """A stand-in for Slurm on one machine: sbatch, srun, sacct, squeue or scontrol, by its first argument.
 
 A job is a folder in $FAKESLURM with its command, its submission and its state. Once the file $FAKESLURM_STOP_AT has
-STOP_AT_LINES lines, the time limit of a job in its first run is near: its processes get SIGTERM, as Slurm sends it with
---signal.
+STOP_AT_LINES lines, the time limit of a job in its first run is near: the processes of its step, but not its batch
+script, get SIGTERM, as Slurm sends it with --signal.
 """
 
 import itertools
@@ -50,7 +50,7 @@ def run_job(arguments: list[str]) -> None:
             while job.poll() is None and not (stop_at and has_lines(stop_at)):
                 time.sleep(0.05)
             if job.poll() is None:
-                os.killpg(job.pid, signal.SIGTERM)
+                os.killpg(int((folder / "step").read_text()), signal.SIGTERM)
             status = job.wait(GRACE_SECONDS)
         if not (folder / "requeue").exists():
             (folder / "state").write_text("COMPLETED" if status == 0 else "FAILED")
@@ -76,6 +76,8 @@ def scontrol(arguments: list[str]) -> None:
 
 def srun(arguments: list[str]) -> None:
     job = os.environ["SLURM_JOB_ID"]
+    os.setpgid(0, 0)
+    (JOBS / job / "step").write_text(str(os.getpid()))
     os.environ["SLURM_JOB_END_TIME"] = (JOBS / job / "end").read_text()  # as of Slurm 22.05
     command = list(itertools.dropwhile(lambda argument: argument.startswith("-"), arguments))
     os.execvp(command[0], command)
