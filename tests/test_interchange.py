@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from test_export import TOKENS, as_exported
 
 from hipgpt.errors import UserError
 from hipgpt.export.gguf import export_gguf, tensor_names
-from hipgpt.export.huggingface import with_gpt2_head
+from hipgpt.export.huggingface import export_huggingface, huggingface_config, with_gpt2_head
 from hipgpt.export.llmc import export_llmc
 from hipgpt.model import parameters
 from hipgpt.tokenizer import Tokenizer, train
@@ -138,6 +139,28 @@ def test_gguf_s_reader_finds_sizes_and_tokenizer(gguf, tmp_path):
     assert fields["tokenizer.ggml.eos_token_id"] == fields["tokenizer.ggml.bos_token_id"] == 299
     assert rebuilt(fields).encode(tiny.TEXT).tolist() == tiny.tokenizer().encode(tiny.TEXT).tolist()
     assert rebuilt(fields).sha256 == tiny.tokenizer().sha256
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True, "output_bias": False}], ids=str)
+def test_transformers_reads_the_gguf_file_and_gives_the_checkpoint_s_logits(gguf, device, tmp_path, changes):
+    torch, transformers, _ = (
+        pytest.importorskip(name, reason=tiny.WITHOUT_INTEROP) for name in ("torch", "transformers", "accelerate")
+    )
+    model = replace(tiny.MODEL, **changes)
+    run, arrays = tiny.save_run(tmp_path, model=model), tiny.draw_arrays(model)
+    export_gguf(run, tiny.tokenizer(), tmp_path / "out")
+    export_huggingface(run, tiny.tokenizer(), tmp_path / "hf")  # the same arithmetic of the folded bias, for the bound
+    # what transformers takes over from the file lacks context and MLP width
+    config = transformers.GPT2Config(**huggingface_config(model, end_of_text=299, tied=model.tie_embeddings))
+    read = {"pretrained_model_name_or_path": tmp_path / "out", "gguf_file": "model.gguf"}
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(**read, config=config).eval()
+    with torch.no_grad():
+        found = theirs(torch.tensor([TOKENS])).logits[0].numpy()
+    ours = tiny.network_logits(device, model, tiny.place(device, model, arrays), TOKENS)
+    bound = tiny.logits(model, arrays, TOKENS).error + as_exported(model, arrays, tmp_path / "hf").error
+    assert (np.abs(found - ours) <= bound).all()
+    text = transformers.AutoTokenizer.from_pretrained(**read)(tiny.TEXT.decode())
+    assert text["input_ids"] == tiny.tokenizer().encode(tiny.TEXT).tolist()
 
 
 def rebuilt(fields: dict) -> Tokenizer:
