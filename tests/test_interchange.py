@@ -192,8 +192,11 @@ def test_the_command_writes_into_the_run_and_names_the_files(hipgpt, results, tm
     assert status is None
     assert [line.split()[0] for line in output.splitlines()] == [
         str(tmp_path / "out" / name)
-        for name in ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+        for name in ("model.safetensors", "config.json", "tokenizer_config.json", "tokenizer.json", "README.md")
     ]
+    (tmp_path / "file").touch()
+    status, _, _ = hipgpt("export", "--to", "hf", "--output", str(tmp_path / "file"))
+    assert status == f"error: {tmp_path / 'file'}: File exists"
     status, _, _ = hipgpt("export", "--to", "llmc")
     assert status.startswith("error: default: llm.c cannot express this model: ") and "\n" not in status
     assert not (results / "runs" / "default" / "exports").exists()

@@ -37,6 +37,5 @@ def export(arguments: argparse.Namespace) -> None:
     run = finished_run(arguments)
     folder = arguments.output or run / "exports" / arguments.to
     write = {"hf": export_huggingface, "gguf": export_gguf, "llmc": export_llmc}[arguments.to]
-    write(run, Tokenizer.load(run / "model" / "tokenizer.json"), folder)
-    for path in sorted(folder.iterdir()):
+    for path in write(run, Tokenizer.load(run / "model" / "tokenizer.json"), folder):
         print(f"{path}  {path.stat().st_size:,} bytes")

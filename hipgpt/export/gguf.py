@@ -33,8 +33,11 @@ NORMS = {"attention_norm": "attn_norm", "mlp_norm": "ffn_norm"}
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2"}  # our pattern -> llama.cpp's name of the same
 
 
-def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write model.gguf. Raises UserError, with every reason, if llama.cpp cannot express the model, or without gguf."""
+def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
+    """Write model.gguf and return its path.
+
+    Raises UserError, with every reason, if llama.cpp cannot express the model, or if the package gguf is missing.
+    """
     try:
         import gguf
     except ImportError as error:
@@ -57,6 +60,7 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
         writer.close()
         with replacing(folder / "model.gguf") as file, open(written, "rb") as source:
             shutil.copyfileobj(source, file)
+    return [folder / "model.gguf"]
 
 
 def tensor_names(num_layers: int) -> dict[str, str]:

@@ -21,8 +21,8 @@ from hipgpt.tokenizer.formats import tokenizer_config
 ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # "gelu" is the form by erf there
 
 
-def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
+def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
+    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load; return its files.
 
     run: the folder of a trained and evaluated run. Raises UserError if its best checkpoint is damaged, of another
     tokenizer, or its output bias cannot be folded.
@@ -35,6 +35,7 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(folder / TOKENIZER)
     with replacing(folder / "README.md") as file:
         file.write(model_card(run, model).encode())
+    return [folder / name for name in (WEIGHTS, CONFIG, "tokenizer_config.json", TOKENIZER, "README.md")]
 
 
 def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

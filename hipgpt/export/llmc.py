@@ -28,8 +28,11 @@ OF_BLOCKS = (
 )
 
 
-def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write model.bin and tokenizer.bin. Raises UserError, with every reason, if llm.c cannot express the model."""
+def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
+    """Write model.bin and tokenizer.bin and return their paths.
+
+    Raises UserError, with every reason, if llm.c cannot express the model.
+    """
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     tokens = [tokenizer.token_bytes(index) for index in range(tokenizer.vocab_size)]
     if reasons := [*_obstacles(model), *_obstacles_of_tokens(tokens)]:
@@ -43,6 +46,7 @@ def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> None:
     with replacing(folder / "tokenizer.bin") as file:
         file.write(_header("<u4", TOKENIZER_MAGIC, TOKENIZER_VERSION, len(tokens), tokenizer.end_of_text))
         file.write(b"".join(bytes([len(token)]) + token for token in tokens))
+    return [folder / "model.bin", folder / "tokenizer.bin"]
 
 
 def _obstacles(model: ModelConfig) -> Iterator[str]:
