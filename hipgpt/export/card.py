@@ -66,7 +66,7 @@ EVALUATED = ("predictor", "loss_nats_per_token", "bits_per_byte", "next_token_ac
 def model_card(run: Path, model: ModelConfig) -> str:
     """Return the text of a run's model card; run: the folder of a trained and evaluated run."""
     record, row = read_record(run), run_row(run)
-    pretrained = record["pretrained_sha256"]
+    pretrained = record.get("pretrained_sha256")  # an older record has none
     with open(run / "evaluation.csv", newline="", encoding="utf-8") as file:
         evaluation = [{name: line[name] for name in EVALUATED} for line in csv.DictReader(file)]
     data = {**record["corpus"], "tokenizer": f"byte-level BPE, {model.vocab_size:,} tokens"}
