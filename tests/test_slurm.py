@@ -44,6 +44,11 @@ class ClusterProject(Project):
         command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", *options]
         return [*command, *arguments, "--configfile", "tiny.yaml"]
 
+    def without_the_cluster(self) -> Project:
+        plain = Project.__new__(Project)
+        plain.folder = self.folder
+        return plain
+
     def submissions(self) -> dict[str, str]:
         """Return each rule's sbatch call."""
         calls = [json.loads(path.read_text())["arguments"] for path in sorted(self.jobs.glob("*/job.json"))]
@@ -78,6 +83,9 @@ def test_a_run_that_meets_its_time_limit_saves_and_goes_on_in_the_queue(cluster,
     training = {**TINY["training"], "steps": 12000, "save_every_steps": 100000, "validate_every_steps": 3000}
     for one in (project, undisturbed):
         one.write_config({**TINY, "training": training, "evaluation": {"stride_tokens": 8}})
+    project.without_the_cluster().snakemake(
+        "results/corpora/tiny/bpe-290/manifest.json"
+    )  # a job waits 10 s for its check
     project.snakemake("results/runs/default/metrics.csv")
     (requeued,) = project.jobs.glob("*/requeued")
     log = requeued.with_name("log").read_text()
