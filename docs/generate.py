@@ -4,7 +4,6 @@ index.md from README.md, kernels.md from the headers of kernels/cpu, tokenizer.m
 modules, reference/config.md from the schema, reference/ops.md from the catalogue, reference/commands.md from --help.
 """
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -139,7 +138,6 @@ def help_of(command: str) -> str:
     printed = io.StringIO()
     arguments = mock.patch.object(sys, "argv", ["hipgpt", *filter(None, [command]), "--help"])
     width = mock.patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"})
-    plain = mock.patch.object(argparse.HelpFormatter, "_set_color", lambda *_, **__: None, create=True)
-    with arguments, width, plain, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+    with arguments, width, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         cli.main()
     return printed.getvalue()
