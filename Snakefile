@@ -1,4 +1,4 @@
-# The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then export, evaluate, sample, plot; summarize.
+# The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then evaluate, export, sample, plot; summarize.
 #
 # Each rule calls the script of its name in workflow/scripts. What decides its result stands in its param `depends`
 # (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it.
@@ -40,6 +40,8 @@ except UserError as error:
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
+# A stop reaches the shell too (Slurm signals every process): it waits, or Snakemake would delete what is being saved.
+WAIT_FOR_THE_END = "trap : TERM; "
 SEAL = " && {PYTHON:q} -m hipgpt.seals {output:q}"  # the last output is the seal
 
 CORPUS = "results/corpora/{corpus}"
@@ -63,7 +65,7 @@ PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
 SWEEP = "results/sweeps/{sweep}"
 COMPARISON = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png", "runs.csv", "fit.csv", "compare.sha256"]
 RUN_RULES = ["train", "export", "evaluate", "sample", "plot", "describe"]
-MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
+MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"]
 
 
 def hold_the_workflow():
@@ -98,6 +100,10 @@ def needs(resource):
         return job_resources(run.model, run.training, run.sections["device"])[resource]
 
     return of_wildcards
+
+
+def pretrained_options(run):
+    return ["--pretrained", str(run.pretrained)] if run.pretrained else []
 
 
 def section(key):
@@ -228,27 +234,13 @@ rule train:
         model=lambda wildcards: json.dumps(vars(CONFIG.runs[wildcards.run].model)),
         training=section("training"),
         device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
+        pretrained=lambda wildcards: pretrained_options(CONFIG.runs[wildcards.run]),
         folder=RUN,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
+        WAIT_FOR_THE_END + "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
-        " --output {params.folder:q}"
+        " {params.pretrained:q} --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q}" + SEAL
-
-
-rule export:
-    input:
-        checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_files(TOKENS + "/tokenizer.json"),
-    output:
-        model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
-        seal=RUN + "/export.sha256",
-    params:
-        depends=of_run("export"),
-        folder=RUN + "/model",
-    shell:
-        "{PYTHON:q} {SCRIPTS:q}/export.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q}" + SEAL
 
 
 rule evaluate:
@@ -272,6 +264,23 @@ rule evaluate:
         "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
         " --output {output.table:q} --device {params.device:q} --threads {threads}" + SEAL
+
+
+rule export:
+    input:
+        run=expand(RUN + "/{file}", file=["run.json", "evaluation.csv", *CURVES], allow_missing=True),
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+    output:
+        model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
+        seal=RUN + "/export.sha256",
+    params:
+        depends=of_run("export"),
+        run=RUN,
+        folder=RUN + "/model",
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/export.py --run {params.run:q} --tokenizer {input.tokenizer:q}"
+        " --output {params.folder:q}" + SEAL
 
 
 rule sample:

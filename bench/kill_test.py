@@ -9,6 +9,7 @@ badly must say why in one line without a traceback. Exit status 1 if any round f
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import re
@@ -42,11 +43,14 @@ def running_rule(log: Path) -> str:
 
 
 def disturb(project: Project, draw: random.Random, seconds: float, log: Path) -> list[str]:
-    """Kill one to three starts; return what was running."""
+    """Kill up to three starts; return what was running."""
     killed = []
     for _ in range(draw.randint(1, 3)):
         process = start(project, log)
-        time.sleep(draw.uniform(0, seconds))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0, seconds / (1 + len(killed))))
+        if process.poll() is not None:  # done, or refused because what was left alone is still at work
+            continue
         alone = draw.random() < 0.3
         (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
         process.wait()

@@ -17,7 +17,8 @@ import yaml
 
 from hipgpt.batches import Batches
 from hipgpt.config import load_config
-from hipgpt.model import LAYERNORM_EPSILON, initial_values, parameters
+from hipgpt.gpt2 import LAYERNORM_EPSILON
+from hipgpt.model import initial_values, parameters
 from hipgpt.optimizer import learning_rate
 from hipgpt.shards import open_split
 

@@ -1,5 +1,6 @@
 """Weights files, and the resumable state of a training run: whole or absent, and refused when it is another run's."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -90,13 +91,26 @@ def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str
             f"{path}: trained with the tokenizer of sha256 {metadata.get('tokenizer_sha256')}, got the one of "
             f"{tokenizer_sha256}; run the train stage again"
         )
-    model = ModelConfig(**metadata["model"])
+    model = _model_of(path, metadata["model"], len(arrays))
     for field in parameters(model):
         got = arrays.get(field.name)
         if got is None or got.shape != field.shape or got.dtype != field.dtype.numpy:
             found = "nothing" if got is None else f"{got.dtype} {got.shape}"
             raise UserError(f"{path}: {field.name}: got {found}, expected {field.dtype.numpy} {field.shape}")
     return model, arrays
+
+
+def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
+    """Return the model of a checkpoint's metadata, once it is sure that its table of parameters is no longer than the
+    file's."""
+    kinds = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    whole = isinstance(stated, dict) and stated.keys() == kinds.keys()
+    if not whole or any(type(stated[key]) is not kind for key, kind in kinds.items()):
+        raise UserError(f"{path}: its metadata describe no model; delete it and run the train stage again")
+    sizes = [value for value in stated.values() if type(value) is int]
+    if min(sizes) < 1 or stated["num_layers"] > tensors:
+        raise UserError(f"{path}: its metadata describe a model of other sizes than its {tensors} tensors; delete it")
+    return ModelConfig(**stated)
 
 
 def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, Weights]:
@@ -160,6 +174,9 @@ class StateFolder:
                 arrays, metadata = load_checkpoint(folder / "state.safetensors")
             except UserError as error:
                 LOG.warning("%s; going back to the state before it", error)
+                continue
+            if metadata["files_sha256"].keys() != {file.name for file in self.live_files}:
+                LOG.warning("%s: has other files than a state; going back to the state before it", folder)
                 continue
             changed = [name for name, sha256 in metadata["files_sha256"].items() if sha256_of(folder / name) != sha256]
             if changed:

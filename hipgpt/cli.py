@@ -2,7 +2,7 @@
 
 import argparse
 
-from hipgpt.commands import diff, generate, info, runs, tokenize, why
+from hipgpt.commands import diff, export, generate, info, runs, tokenize, why
 from hipgpt.errors import exit_on_user_error
 
 
@@ -10,7 +10,7 @@ from hipgpt.errors import exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Look at, compare and use what the workflow trains.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, tokenize, runs, diff, why, info):
+    for command in (generate, tokenize, runs, diff, why, info, export):
         command.add(commands)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command is not why.why:

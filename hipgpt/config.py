@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hipgpt.errors import UserError
+from hipgpt.gpt2 import TOKENIZER, model_section
 
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT_RUN = "default"
@@ -109,8 +110,15 @@ class RunConfig:
         return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern != "gpt2" else "")
 
     @property
+    def pretrained(self) -> Path | None:
+        """The Hugging Face directory whose weights its training begins with; None: it draws them."""
+        source = self.sections["model"].get("from")
+        return Path(source) if source else None
+
+    @property
     def model(self) -> ModelConfig:
-        return ModelConfig(vocab_size=self.vocab_size, **self.sections["model"])
+        sizes = {key: value for key, value in self.sections["model"].items() if key != "from"}
+        return ModelConfig(vocab_size=self.vocab_size, **sizes)
 
     @property
     def training(self) -> TrainingConfig:
@@ -168,9 +176,27 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         known = ", ".join(corpora)
         expected = f"an entry of corpora: {known}{_nearest(corpus, corpora)}"
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
+    if "from" in sections["model"]:
+        sections |= _pretrained(sections, overrides, prefix)
     run = RunConfig(name, sections)
     _cross_check(run, prefix)
     return run
+
+
+def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the sections `model` and `tokenizer` that the directory model.from decides."""
+    source = sections["model"]["from"]
+    found = model_section(Path(source))
+    if stated := [key for key in overrides.get("model", {}) if key != "from"]:
+        raise UserError(f"config: {prefix}model.{stated[0]}: model.from's config.json decides it; remove one of them")
+    tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
+    other = sections["tokenizer"].get("from", tokenizer["from"])
+    if Path(other) != Path(tokenizer["from"]):
+        raise UserError(
+            f"config: {prefix}tokenizer.from: got {other!r}, but the weights of model.from were trained with "
+            f"{tokenizer['from']}; remove tokenizer.from"
+        )
+    return {"model": {**found, "from": source}, "tokenizer": tokenizer}
 
 
 def _cross_check(run: RunConfig, prefix: str) -> None:

@@ -13,7 +13,7 @@ R = TypeVar("R")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # faults of the disk or of a path that was given, not of the code
 SURROUNDINGS = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO),
     *NO_ROOM,
 )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig
+from hipgpt.gpt2 import LAYERNORM_EPSILON
 from hipgpt.ops import (
     ADD_PARTIALS,
     ADD_SUM,
@@ -38,7 +39,6 @@ from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field, Tensor
 
 INITIAL_STD = 0.02
-LAYERNORM_EPSILON = 1e-5
 NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
 MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
 MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}

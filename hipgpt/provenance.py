@@ -26,6 +26,7 @@ def write_record(
         "corpus": {key: source[key] for key in ("corpus", "source", "sha256")},
         "tokenizer_sha256": fingerprint["tokenizer_sha256"],
         "tokens_sha256": fingerprint["data_sha256"],
+        "pretrained_sha256": fingerprint["pretrained_sha256"],
         "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }

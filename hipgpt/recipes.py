@@ -13,6 +13,7 @@ from typing import Any
 from hipgpt.code_hash import code_hash
 from hipgpt.config import Config
 from hipgpt.files import sha256_of
+from hipgpt.gpt2 import files_sha256
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ STAGES = {
     "plot_tokenizer": Stage("hipgpt.plots", ("train_tokenizer",)),
     "tokenize": Stage("hipgpt.shards", ("train_tokenizer",)),
     "train": Stage("hipgpt.training", ("tokenize",), ("device", "model", "training")),
-    "export": Stage("hipgpt.export", ("train",)),
+    "export": Stage("hipgpt.export.huggingface", ("evaluate",)),
     "evaluate": Stage("hipgpt.evaluation", ("train",), ("evaluation",)),
     "sample": Stage("hipgpt.sampling", ("train",), ("sampling",)),
     "plot": Stage("hipgpt.plots", ("train",)),
@@ -64,8 +65,10 @@ class Recipes:
     def of_run(self, stage: str, name: str) -> dict[str, Any]:
         """Return the recipe of a stage from `train` on."""
         run = self.config.runs[name]
-        sections = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
-        return self.of_corpus(stage, run.corpus, run.tokenizer) | sections
+        recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
+        if run.pretrained:
+            recipe["pretrained_sha256"] = files_sha256(run.pretrained)
+        return self.of_corpus(stage, run.corpus, run.tokenizer) | recipe
 
     def source(self, corpus: str) -> Mapping[str, Any]:
         """Return what decides a corpus's text: its entry, and the hash of files here if the entry pins none."""

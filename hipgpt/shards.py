@@ -5,6 +5,7 @@ which is llm.c's own; uint32 in version 2, ours, for vocabularies over 65,536. E
 """
 
 import json
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -25,6 +26,7 @@ HEADER_BYTES = 256 * HEADER.itemsize
 MOST_TOKENS = 2**31 - 1  # the header counts in int32
 BLOCK = 1 << 20  # bytes of text that a thread encodes at once
 REMEDY = "run the tokenize stage again"
+SHARD_NAME = re.compile(r"\w+\.bin")  # beside its manifest
 
 Part = tuple[int, int, bool]  # begin and end in the split's text, whether a document begins there
 
@@ -103,8 +105,22 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
             f"{manifest}: the shards are of the tokenizer with sha256 {record['tokenizer_sha256']}, but the one in use "
             f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
         )
-    entries = record["splits"][split]
+    splits = record["splits"] if isinstance(record["splits"], dict) else {}
+    entries = splits.get(split) or [None]
+    if record["version"] not in TOKEN_TYPES or not all(map(_is_entry, entries)):
+        raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
     return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
+
+
+def _is_entry(entry: object) -> bool:
+    """Return whether an entry names a file beside the manifest, how many tokens it has and its hash."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and SHARD_NAME.fullmatch(entry["file"]) is not None
+        and isinstance(entry.get("tokens"), int)
+        and isinstance(entry.get("sha256"), str)
+    )
 
 
 def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A model in training on a device: two plans, recorded once and replayed: a whole step, and a validation."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +95,11 @@ class Trainer:
     def _network(self, **dropout: Any) -> Network:
         return Network(self.model, self._weights, self._saved, self._batch["tokens"], self._batch["starts"], **dropout)
 
-    def initialize(self) -> None:
-        """Draw the initial weights from the seed."""
+    def initialize(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
+        """Begin with these weights by name, or draw them from the seed."""
         for field in self.weights.fields:
-            self.device.write(self.weights[field.name], initial_values(field, self.training.seed))
+            values = initial_values(field, self.training.seed) if weights is None else weights[field.name]
+            self.device.write(self.weights[field.name], values)
         self.weights_written()
 
     def weights_written(self) -> None:

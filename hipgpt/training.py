@@ -19,6 +19,7 @@ from hipgpt.files import append, replacing
 from hipgpt.metrics import LOG, CsvFile, Progress
 from hipgpt.model import Weights, parameter_count
 from hipgpt.optimizer import learning_rate
+from hipgpt.pretrained import read_weights
 from hipgpt.trainer import Splits, Trainer, ValidationSet
 
 METRICS = ("step", "tokens_seen", "loss_nats_per_token", "gradient_norm", "learning_rate")
@@ -37,6 +38,7 @@ class Run:
 
     fingerprint: what decides the result (config, data, code, device); a saved state of another one is refused.
     sampler: given the weights on the device, returns the function that writes a sample of the model as it stands.
+    pretrained: a Hugging Face directory of this model, whose weights to begin with instead of random ones.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Run:
         folder: Path,
         fingerprint: Mapping[str, Any],
         sampler: Sampler,
+        pretrained: Path | None = None,
     ):
         """Raise UserError if the tokens are too few for the context, or of another vocabulary."""
         if len(splits.byte_counts) != model.vocab_size:
@@ -59,7 +62,7 @@ class Run:
         batches = Batches(splits.train, training.batch_sequences, S, training.seed)
         self.validation_set = ValidationSet(splits, model, training)
         self.trainer = Trainer(model, training, device, batches)
-        self.folder = folder
+        self.folder, self.pretrained = folder, pretrained
         self.metrics = CsvFile(folder / "metrics.csv", METRICS)
         self.validation = CsvFile(folder / "validation.csv", VALIDATION)
         self.throughput = CsvFile(folder / "throughput.csv", THROUGHPUT)
@@ -131,11 +134,12 @@ class Run:
             return progress["step"]
         if refusal := self.states.refuse_others():
             LOG.warning("%s; starting at step 1", refusal)
-        self.trainer.initialize()
+        self.trainer.initialize(read_weights(self.pretrained, self.model) if self.pretrained else None)
         for file in (self.metrics, self.validation, self.throughput):
             file.begin()
         self.samples.write_text("")
-        LOG.info("%s parameters on %s", f"{parameter_count(self.model):,}", self.trainer.device.name)
+        origin = f" from {self.pretrained}" if self.pretrained else ""
+        LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, self.trainer.device.name)
         return 0
 
     def _record(self, step: int) -> float:

@@ -151,6 +151,17 @@ def test_an_exception_while_saving_leaves_the_states_before_it(states, monkeypat
     assert states.load_last()[1] == {"step": 4}
 
 
+def test_a_state_that_names_a_file_elsewhere_is_passed_over(states, caplog):
+    for step in (2, 4):
+        states.save(step, arrays_of(step), {"step": step})
+    path = states.path(4) / "state.safetensors"
+    arrays, metadata = load_checkpoint(path)
+    metadata["files_sha256"] |= {"../../secret": "ab" * 32}
+    save_checkpoint(path, arrays, metadata)
+    assert states.load_last()[1] == {"step": 2}
+    assert "has other files than a state; going back to the state before it" in caplog.text
+
+
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, arrays_of(1), {})

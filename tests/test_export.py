@@ -1,6 +1,7 @@
 """Export: a Hugging Face directory whose GPT-2, computed from its files alone, gives our checkpoint's logits."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -8,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import yaml
 from rounding import F32_ROUNDOFF, Rounded, matmul
 from safetensors.numpy import load_file
 
 from hipgpt.checkpoint import load_model
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
-from hipgpt.export import export_huggingface, fold_output_bias
-from hipgpt.model import LAYERNORM_EPSILON
+from hipgpt.export.huggingface import export_huggingface, fold_output_bias
+from hipgpt.gpt2 import LAYERNORM_EPSILON
 
 TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 HEADS = [{"tie_embeddings": tied, "output_bias": bias} for tied, bias in product((True, False), repeat=2)]
@@ -26,7 +28,7 @@ def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
     """Save a checkpoint and export it; return its model and the directory."""
     model = replace(tiny.MODEL, **changes)
     run = tiny.save_run(tmp_path, model=model)
-    export_huggingface(run / "checkpoints" / "best.safetensors", tiny.tokenizer(), run / "model")
+    export_huggingface(run, tiny.tokenizer(), run / "model")
     return model, run / "model"
 
 
@@ -95,10 +97,7 @@ def test_a_float64_gpt2_of_the_directory_gives_the_checkpoint_s_logits(device, t
 
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
 def test_transformers_gives_the_checkpoint_s_logits_and_misses_no_weight(device, tmp_path, changes):
-    torch = pytest.importorskip("torch", reason="needs torch and transformers, which the project does not")
-    transformers = pytest.importorskip(
-        "transformers", reason="needs torch and transformers, which the project does not"
-    )
+    torch, transformers = (pytest.importorskip(name, reason=tiny.WITHOUT_INTEROP) for name in ("torch", "transformers"))
     model, folder = exported(tmp_path, changes)
     arrays = tiny.draw_arrays(model)
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
@@ -111,7 +110,7 @@ def test_transformers_gives_the_checkpoint_s_logits_and_misses_no_weight(device,
 
 
 def test_transformers_tokenizes_as_we_do(tmp_path):
-    transformers = pytest.importorskip("transformers", reason="needs transformers, which the project does not")
+    transformers = pytest.importorskip("transformers", reason=tiny.WITHOUT_INTEROP)
     _, folder = exported(tmp_path, {})
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     text = tiny.TEXT.decode() + " \n\n\tnaïve 'tis I'll 12345 <|endoftext|> 🎭"
@@ -152,3 +151,22 @@ def test_a_checkpoint_of_another_tokenizer_is_refused(tmp_path):
     run = tiny.save_run(tmp_path)
     with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, got the one of 0000"):
         load_model(run / "checkpoints" / "best.safetensors", "0000")
+
+
+def test_the_model_card_is_filled_from_the_run(tmp_path):
+    run = exported(tmp_path, {})[1].parent
+    card = (run / "model" / "README.md").read_text()
+    head, front, text = card.split("---\n", 2)
+    assert head == "" and yaml.safe_load(front)["pipeline_tag"] == "text-generation"
+    assert "A GPT-2 of 9,988 parameters, trained from random weights with HipGPT on the corpus `plays`." in text
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    found = {row[0].removeprefix("| "): row[1].removesuffix(" |") for row in cells}
+    record = json.loads((run / "run.json").read_text())
+    assert found["sha256"] == record["corpus"]["sha256"]
+    assert found["tokenizer_sha256"] == tiny.tokenizer().sha256
+    assert found["embed_dim"] == "12" and found["steps"] == "7"
+    assert "best checkpoint by validation loss, of step 7; 56 tokens were seen" in text
+    assert found["model"] == "5.25" and found["lzma"] == ""
+    assert "$" not in card
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    compile(example, "model card", "exec")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import time
@@ -160,7 +161,8 @@ def test_a_vocabulary_that_is_not_the_tokenizer_s_is_refused(tmp_path):
         make_run(tmp_path, model=dataclasses.replace(MODEL, vocab_size=60))
 
 
-def test_ctrl_c_in_the_terminal_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C in the terminal; a cluster's time limit
+def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path, number):
     twin, project = Project(tmp_path / "undisturbed"), Project(tmp_path / "interrupted")
     steps = ("--config", "training={steps: 2000, validate_every_steps: 200, save_every_steps: 300}")
     process = subprocess.Popen(
@@ -171,11 +173,12 @@ def test_ctrl_c_in_the_terminal_saves_and_the_next_snakemake_gives_the_same_csvs
     while not (log.exists() and "step 400: validation" in log.read_text()):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert "state saved; the same command goes on from there" in output and "Traceback" not in output
     assert process.returncode != 0
-    assert "resuming after step" in project.snakemake("all", *steps)
+    stopped = re.search(r"stopped after step (\d+) of", output)[1]
+    assert f"resuming after step {stopped} of" in project.snakemake("all", *steps)
     twin.snakemake("all", *steps)
     for name in CSVS:
         path = f"results/runs/default/{name}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -21,27 +22,32 @@ RUN = load_runs(read_config(ROOT / "config.yaml")).runs["default"]
 class ClusterProject(Project):
     """A project whose PATH leads to the stand-in."""
 
-    def __init__(self, folder: Path, limit_seconds: float = 3600):
+    def __init__(self, folder: Path, stop_at: str | None = None):
         super().__init__(folder / "project")
-        self.jobs, self.tools, self.limit_seconds = folder / "jobs", folder / "bin", limit_seconds
+        self.jobs, self.tools, self.stop_at = folder / "jobs", folder / "bin", stop_at
         profile = self.folder / "profiles/slurm/profile.yaml"
         profile.write_text(profile.read_text().replace("# slurm_partition: gpu", "slurm_partition: short"))
         self.jobs.mkdir()
         self.tools.mkdir()
-        for name in ("sbatch", "sacct", "scontrol", "srun"):
+        for name in ("sbatch", "sacct", "squeue", "scontrol", "srun"):
             tool = self.tools / name
             tool.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} {name} "$@"\n')
             tool.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
         path = f"{self.tools}{os.pathsep}{os.environ['PATH']}"
-        limit = {"FAKESLURM": str(self.jobs), "FAKESLURM_LIMIT_SECONDS": str(self.limit_seconds)}
-        return {**super().environment(), **limit, "PATH": path}
+        stop = {"FAKESLURM_STOP_AT": self.stop_at} if self.stop_at else {}
+        return {**super().environment(), "FAKESLURM": str(self.jobs), **stop, "PATH": path}
 
     def command(self, *arguments: str) -> list[str]:
         options = ["--slurm-no-account", "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
-        command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", *options]
+        command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", *options]
         return [*command, *arguments, "--configfile", "tiny.yaml"]
+
+    def without_the_cluster(self) -> Project:
+        plain = Project.__new__(Project)
+        plain.folder = self.folder
+        return plain
 
     def submissions(self) -> dict[str, str]:
         """Return each rule's sbatch call."""
@@ -68,19 +74,24 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     assert "--signal=TERM@120" in calls["train"] and "--requeue" in calls["train"]
     assert "--gpus" not in calls["train"]
     assert "--mem 4000 " in calls["tokenize"]
+    assert all("--cpus-per-task=8 " in call for call in calls.values())
     assert (project.folder / "results/runs/default/metrics.csv").exists()
 
 
 def test_a_run_that_meets_its_time_limit_saves_and_goes_on_in_the_queue(cluster, tmp_path):
-    project, undisturbed = cluster(limit_seconds=12), Project(tmp_path / "undisturbed")
-    training = {**TINY["training"], "steps": 12000, "save_every_steps": 100000, "validate_every_steps": 3000}
+    project, undisturbed = cluster(stop_at="results/runs/default/metrics.csv"), Project(tmp_path / "undisturbed")
+    training = {**TINY["training"], "steps": 2000, "save_every_steps": 100000, "validate_every_steps": 500}
     for one in (project, undisturbed):
         one.write_config({**TINY, "training": training, "evaluation": {"stride_tokens": 8}})
+    project.without_the_cluster().snakemake(
+        "results/corpora/tiny/bpe-290/manifest.json"
+    )  # a job waits 10 s for its check
     project.snakemake("results/runs/default/metrics.csv")
-    log = (project.folder / "results/runs/default/train.log").read_text()
+    (requeued,) = project.jobs.glob("*/requeued")
+    log = requeued.with_name("log").read_text()
     assert "SIGTERM: finishing this step, then saving" in log and "goes back into the queue" in log
-    assert "resuming after step" in log
-    assert len(list(project.jobs.glob("*/requeued"))) == 1
+    stopped = re.search(r"stopped after step (\d+) of", log)[1]
+    assert f"resuming after step {stopped} of" in log
     undisturbed.snakemake("results/runs/default/metrics.csv")
     for name in ("metrics.csv", "validation.csv", "checkpoints/last.safetensors"):
         path = f"results/runs/default/{name}"

@@ -87,7 +87,7 @@ CHANGES = {
     "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "describe"}),
     "evaluation stride": (
         lambda p: override(p, evaluation={"stride_tokens": 2}),
-        {"evaluate", "describe", "summarize"},
+        {"evaluate", "export", "describe", "summarize"},
     ),
     "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
     "an edit in sampling.py": (append("hipgpt/sampling.py", "# edited\n"), {"sample", "describe"}),

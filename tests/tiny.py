@@ -13,11 +13,13 @@ from rounding import Rounded
 from hipgpt.backends.device import Device
 from hipgpt.checkpoint import save_checkpoint, write_arena
 from hipgpt.config import ModelConfig
-from hipgpt.model import LAYERNORM_EPSILON, Network, Weights, activations, parameters
+from hipgpt.gpt2 import LAYERNORM_EPSILON
+from hipgpt.model import Network, Weights, activations, parameters
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 from hipgpt.tokenizer import Tokenizer, train
 
+WITHOUT_INTEROP = "needs pip install -e '.[interop]'"
 TEXT = "".join(f"Enter Falstaff, number {n}: to be, or not to be? élan 語!\n" for n in range(200)).encode()
 MODEL = ModelConfig(
     vocab_size=300,
@@ -54,13 +56,15 @@ def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) 
     return Weights(arena, model)
 
 
-def save_run(results: Path, name: str = "default", model: ModelConfig = MODEL, seed: int = 0) -> Path:
-    """Write what the stages train and train_tokenizer leave of a finished run; return its folder."""
-    folder = results / "runs" / name
-    metadata = {"model": asdict(model), "step": 7, "tokenizer_sha256": tokenizer().sha256}
+def save_run(
+    results: Path, name: str = "default", model: ModelConfig = MODEL, seed: int = 0, other: Tokenizer | None = None
+) -> Path:
+    """Write what the stages before export leave of a run, of another tokenizer if given; return its folder."""
+    folder, used = results / "runs" / name, other or tokenizer()
+    metadata = {"model": asdict(model), "step": 7, "tokenizer_sha256": used.sha256}
     save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)
     (folder / "model").mkdir()
-    tokenizer().save(folder / "model" / "tokenizer.json")
+    used.save(folder / "model" / "tokenizer.json")
     _save_tables(folder, model, seed)
     return folder
 
@@ -74,6 +78,7 @@ def _save_tables(folder: Path, model: ModelConfig, seed: int) -> None:
         "corpus": corpus,
         "tokenizer_sha256": tokenizer().sha256,
         "tokens_sha256": "cd" * 32,
+        "pretrained_sha256": None,
         "git_commit": None,
         "versions": {"python": "3.11.7"},
     }

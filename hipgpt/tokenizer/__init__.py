@@ -19,6 +19,7 @@ from hipgpt.tokenizer.pretokenize import END_OF_TEXT
 
 __all__ = ["END_OF_TEXT", "Text", "Tokenizer", "file_chunks", "next_cut", "text_chunks", "train", "train_merges"]
 
+MOST_BYTES = 256 << 20  # of a file; one of 256,000 tokens has 20 to 40 MB
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
 
 
@@ -51,6 +52,8 @@ class Tokenizer:
         Raises UserError naming the field that is damaged or not supported.
         """
         try:
+            if (size := Path(path).stat().st_size) > MOST_BYTES:
+                raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is no tokenizer")
             text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(

@@ -136,7 +136,7 @@ def read_json(text: bytes, where: str) -> Parts:
     """Return the parts of a tokenizer.json. Raises UserError, naming the field, if it is damaged or not supported."""
     try:
         document = json.loads(text)
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise UserError(
             f"{where}: not a tokenizer.json ({error}); expected JSON as Hugging Face's tokenizers write"
         ) from error
@@ -203,8 +203,10 @@ def _read_added_tokens(found, where: str) -> dict[str, int]:
     specials: dict[str, int] = {}
     for index, token in enumerate(found if isinstance(found, list) else [found]):
         field = f"added_tokens[{index}]"
-        if not (isinstance(token, dict) and isinstance(token.get("id"), int) and token.get("content")):
+        if not (isinstance(token, dict) and isinstance(token.get("content"), str) and token["content"]):
             raise _refusal(where, field, token, "an object with id and content")
+        if type(token.get("id")) is not int or not 0 <= token["id"] < native.ID_LIMIT:
+            raise _refusal(where, f"{field}.id", token.get("id"), f"an id from 0 to {native.ID_LIMIT - 1}")
         for key, value in token.items():
             if key not in READ_OF_ADDED and value is not False:
                 raise _refusal(where, f"{field}.{key}", value, False)

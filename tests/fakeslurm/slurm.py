@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""A stand-in for Slurm on one machine: sbatch, srun, sacct or scontrol, by its first argument.
+"""A stand-in for Slurm on one machine: sbatch, srun, sacct, squeue or scontrol, by its first argument.
 
-A job is a folder in $FAKESLURM with its command, its submission and its state. $FAKESLURM_LIMIT_SECONDS is the time
-limit of each job's first run: then the job's processes get SIGTERM, as Slurm sends it with --signal.
+A job is a folder in $FAKESLURM with its command, its submission and its state. Once the file $FAKESLURM_STOP_AT has
+STOP_AT_LINES lines, the time limit of a job in its first run is near: the processes of its step, but not its batch
+script, get SIGTERM, as Slurm sends it with --signal.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -14,7 +16,9 @@ import time
 from pathlib import Path
 
 JOBS = Path(os.environ["FAKESLURM"])
-GRACE_SECONDS = 20
+GRACE_SECONDS = 120
+STOP_AT_LINES = 100
+NEAR_SECONDS, FAR_SECONDS = 60, 3600
 
 
 def sbatch(arguments: list[str]) -> None:
@@ -35,25 +39,29 @@ def run_job(arguments: list[str]) -> None:
     number = arguments[0]
     folder = JOBS / number
     record = json.loads((folder / "job.json").read_text())
-    limit = float(os.environ.get("FAKESLURM_LIMIT_SECONDS", 3600))
+    stop_at = Path(record["cwd"], os.environ["FAKESLURM_STOP_AT"]) if "FAKESLURM_STOP_AT" in os.environ else None
     while True:
         (folder / "state").write_text("RUNNING")
-        end = str(int(time.time() + limit))
-        environment = {**os.environ, "SLURM_JOB_ID": number, "SLURM_JOB_END_TIME": end, "SLURM_CPUS_PER_TASK": "1"}
+        (folder / "end").write_text(str(int(time.time() + (NEAR_SECONDS if stop_at else FAR_SECONDS))))
+        environment = {**os.environ, "SLURM_JOB_ID": number}
         with open(folder / "log", "a") as log:
             job = subprocess.Popen(record["command"], shell=True, cwd=record["cwd"], env=environment, stdout=log,
                                    stderr=log, start_new_session=True)  # fmt: skip
-            try:
-                status = job.wait(limit)
-            except subprocess.TimeoutExpired:
-                os.killpg(job.pid, signal.SIGTERM)
-                status = job.wait(GRACE_SECONDS)
+            while job.poll() is None and not (stop_at and has_lines(stop_at)):
+                time.sleep(0.05)
+            if job.poll() is None:
+                os.killpg(int((folder / "step").read_text()), signal.SIGTERM)
+            status = job.wait(GRACE_SECONDS)
         if not (folder / "requeue").exists():
             (folder / "state").write_text("COMPLETED" if status == 0 else "FAILED")
             return
         (folder / "requeue").rename(folder / "requeued")
         (folder / "state").write_text("PENDING")
-        limit = 3600
+        stop_at = None
+
+
+def has_lines(path: Path) -> bool:
+    return path.exists() and path.read_bytes().count(b"\n") >= STOP_AT_LINES
 
 
 def sacct(arguments: list[str]) -> None:
@@ -67,10 +75,14 @@ def scontrol(arguments: list[str]) -> None:
 
 
 def srun(arguments: list[str]) -> None:
-    command = [a for a in arguments if a not in ("-n1", "--cpu-bind=q")]
+    job = os.environ["SLURM_JOB_ID"]
+    os.setpgid(0, 0)
+    (JOBS / job / "step").write_text(str(os.getpid()))
+    os.environ["SLURM_JOB_END_TIME"] = (JOBS / job / "end").read_text()  # as of Slurm 22.05
+    command = list(itertools.dropwhile(lambda argument: argument.startswith("-"), arguments))
     os.execvp(command[0], command)
 
 
 if __name__ == "__main__":
     _, name, *rest = sys.argv
-    {"sbatch": sbatch, "sacct": sacct, "scontrol": scontrol, "srun": srun, "job": run_job}[name](rest)
+    {"sbatch": sbatch, "sacct": sacct, "squeue": sacct, "scontrol": scontrol, "srun": srun, "job": run_job}[name](rest)

@@ -11,6 +11,7 @@ from hipgpt.code_hash import code_hash
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import exit_on_user_error
 from hipgpt.files import alone_in, sha256_of
+from hipgpt.gpt2 import files_sha256
 from hipgpt.metrics import start_log
 from hipgpt.provenance import write_record
 from hipgpt.sampling import training_sampler
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
     parser.add_argument("--corpus", required=True, type=Path, help="provenance.json of the corpus")
+    parser.add_argument("--pretrained", type=Path, help="Hugging Face directory of the weights to begin with")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
@@ -46,6 +48,7 @@ def main() -> None:
         "data_sha256": sha256_of(arguments.manifest),
         "code": code_hash("hipgpt.training"),
         "device": device.backend,
+        "pretrained_sha256": files_sha256(arguments.pretrained) if arguments.pretrained else None,
     }
     splits = Splits(train, validation, tokenizer.byte_counts)
     sampler = training_sampler(device, model, training, tokenizer)
@@ -53,7 +56,7 @@ def main() -> None:
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device.name, arguments.corpus)
         try:
-            Run(model, training, device, splits, arguments.output, fingerprint, sampler).run()
+            Run(model, training, device, splits, arguments.output, fingerprint, sampler, arguments.pretrained).run()
         except Interrupted:
             requeue_at_the_time_limit(os.environ)
             raise

@@ -1,4 +1,4 @@
-"""The finished model as a Hugging Face directory: model.safetensors, config.json and the tokenizer's files."""
+"""The finished model as a Hugging Face directory: weights, config.json, the tokenizer's files and a model card."""
 
 import json
 from collections.abc import Mapping
@@ -10,53 +10,53 @@ import numpy as np
 from hipgpt.checkpoint import load_model, save_tensors
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
+from hipgpt.export.card import model_card
 from hipgpt.files import replacing
-from hipgpt.model import INITIAL_STD, LAYERNORM_EPSILON
+from hipgpt.gpt2 import CONFIG, LAYERNORM_EPSILON, TOKENIZER, WEIGHTS
+from hipgpt.model import INITIAL_STD
+from hipgpt.pretrained import HEAD, places
 from hipgpt.tokenizer import Tokenizer
 from hipgpt.tokenizer.formats import tokenizer_config
 
-ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}
-# ours -> GPT-2's; its Conv1D layers keep weights as (in, out), ours are (out, in)
-LINEAR = {"qkv": "attn.c_attn", "projection": "attn.c_proj", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
-NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
+ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # "gelu" is the form by erf there
 
 
-def export_huggingface(checkpoint: Path, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
+def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
+    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load; return its files.
 
-    Raises UserError if the checkpoint is damaged, of another tokenizer, or its output bias cannot be folded.
+    run: the folder of a trained and evaluated run. Raises UserError if its best checkpoint is damaged, of another
+    tokenizer, or its output bias cannot be folded.
     """
-    model, arrays = load_model(checkpoint, tokenizer.sha256)
+    model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     weights = huggingface_arrays(model, arrays)
-    save_tensors(folder / "model.safetensors", weights, {"format": "pt"})
-    _write_json(
-        folder / "config.json", huggingface_config(model, tokenizer.end_of_text, "lm_head.weight" not in weights)
-    )
+    save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    _write_json(folder / CONFIG, huggingface_config(model, tokenizer.end_of_text, HEAD not in weights))
     _write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
-    tokenizer.save(folder / "tokenizer.json")
+    tokenizer.save(folder / TOKENIZER)
+    with replacing(folder / "README.md") as file:
+        file.write(model_card(run, model).encode())
+    return [folder / name for name in (WEIGHTS, CONFIG, "tokenizer_config.json", TOKENIZER, "README.md")]
 
 
 def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the weights under GPT-2's names and layouts, the output bias folded into the head (`fold_output_bias`)."""
-    head = arrays["token_embedding.weight" if model.tie_embeddings else "output.weight"]
-    beta = arrays["final_norm.beta"]
-    if model.output_bias:
-        head, beta = fold_output_bias(head, arrays["output.bias"], arrays["final_norm.gamma"], beta)
+    """Return the weights under GPT-2's names and layouts, a head of its own where it is not the token embedding."""
+    arrays = with_gpt2_head(model, arrays)
     found = {
-        "transformer.wte.weight": arrays["token_embedding.weight"],
-        "transformer.wpe.weight": arrays["position_embedding.weight"],
-        "transformer.ln_f.weight": arrays["final_norm.gamma"],
-        "transformer.ln_f.bias": beta,
+        place.theirs: np.ascontiguousarray(arrays[place.ours].T if place.transposed else arrays[place.ours])
+        for place in places(model.num_layers)
     }
-    for i in range(model.num_layers):
-        for ours, theirs in LINEAR.items():
-            found[f"transformer.h.{i}.{theirs}.weight"] = np.ascontiguousarray(arrays[f"block{i}.{ours}.weight"].T)
-            found[f"transformer.h.{i}.{theirs}.bias"] = arrays[f"block{i}.{ours}.bias"]
-        for ours, theirs in NORMS.items():
-            found[f"transformer.h.{i}.{theirs}.weight"] = arrays[f"block{i}.{ours}.gamma"]
-            found[f"transformer.h.{i}.{theirs}.bias"] = arrays[f"block{i}.{ours}.beta"]
     if model.output_bias or not model.tie_embeddings:
-        found["lm_head.weight"] = head
+        found[HEAD] = arrays["output.weight"]
+    return found
+
+
+def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights by our names with output.weight and without output.bias, which `fold_output_bias` folds in."""
+    found = {"output.weight": arrays["token_embedding.weight"], **arrays}
+    if model.output_bias:
+        gamma, beta = found["final_norm.gamma"], found["final_norm.beta"]
+        folded = fold_output_bias(found["output.weight"], found.pop("output.bias"), gamma, beta)
+        found["output.weight"], found["final_norm.beta"] = folded
     return found
 
 

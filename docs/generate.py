@@ -1,0 +1,141 @@
+"""mkdocs hook: the pages that are made from what they describe, so that nothing is said twice.
+
+index.md from README.md, kernels.md from the headers of kernels/cpu, tokenizer.md from the docstrings of the tokenizer's
+modules, reference/config.md from the schema, reference/ops.md from the catalogue, reference/commands.md from --help.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from hipgpt import cli, ops  # noqa: E402
+from hipgpt.config import SCHEMA  # noqa: E402
+
+KERNELS = """# Kernels and their formulas
+
+Each op is computed in C++ for the CPU, in plain loops, and in HIP C++ for GPUs, in `kernels/gpu` under the same name.
+What a kernel computes stands above its CPU form, and here; the letters are those of [the catalogue](reference/ops.md).
+"""
+TOKENIZER_MODULES = ("bpe", "pretokenize", "chunks", "native", "formats", "stage")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    pages = {
+        "index.md": home(),
+        "kernels.md": kernels(),
+        "tokenizer.md": tokenizer(),
+        "reference/config.md": settings(),
+        "reference/ops.md": catalogue(),
+        "reference/commands.md": commands(),
+    }
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def home() -> str:
+    return (ROOT / "README.md").read_text().replace("](docs/", "](")
+
+
+def kernels() -> str:
+    return KERNELS + "".join(f"\n## {path.stem}\n\n```text\n{_header(path)}```\n" for path in kernel_sources())
+
+
+def kernel_sources() -> list[Path]:
+    """Return the sources whose kernels are ops."""
+    families = {op.family for op in ops.CATALOGUE.values()}
+    return [path for path in sorted((ROOT / "kernels" / "cpu").glob("*.cpp")) if path.stem in families]
+
+
+def _header(path: Path) -> str:
+    lines = path.read_text().splitlines(keepends=True)
+    comment = lines[: next(at for at, line in enumerate(lines) if not line.startswith("//"))]
+    return "".join(line.removeprefix("//").removeprefix(" ") for line in comment)
+
+
+def tokenizer() -> str:
+    text = "# Tokenizer\n\nByte-level BPE. `hipgpt tokenize` shows the tokens of a text.\n"
+    for name in TOKENIZER_MODULES:
+        docstring = importlib.import_module(f"hipgpt.tokenizer.{name}").__doc__
+        text += f"\n## {name}\n\n```text\n{docstring.strip()}\n```\n"
+    return text
+
+
+def settings() -> str:
+    schema = yaml.safe_load(SCHEMA.read_text())
+    text = f"# Config\n\n{schema['description']} `config.yaml` has the default run; an unknown key is refused.\n"
+    for key, one in schema["properties"].items():
+        text += f"\n## {key}\n\n{one['description']}\n"
+        if rows := list(_rows(one)):
+            text += "\n| key | type | accepted | meaning |\n|---|---|---|---|\n" + "".join(rows)
+    return text
+
+
+def _rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, one in schema.get("properties", {}).items():
+        kind = one.get("type", "")
+        kind = kind if isinstance(kind, str) else " or ".join(kind)
+        yield f"| `{prefix}{key}` | {kind} | {_accepted(one)} | {_cell(one.get('description', ''))} |\n"
+    inner = schema.get("additionalProperties")
+    if isinstance(inner, Mapping):
+        yield from _rows(inner, "&lt;name&gt;.")
+
+
+def _accepted(schema: Mapping[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    allowed = schema.get("enum") or schema.get("items", {}).get("enum", [])
+    found += [", ".join(f"`{value}`" for value in allowed)] if allowed else []
+    found += [f"`{_cell(schema['pattern'])}`"] if "pattern" in schema else []
+    return ", ".join(found)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<|endoftext\\|>", "`<\\|endoftext\\|>`")
+
+
+def catalogue() -> str:
+    text = f"# Ops\n\n{ops.__doc__.strip()}\n\n"
+    text += "`act`: the plan's activation type, float32 or bfloat16; `?`: may be left out.\n"
+    for op in ops.CATALOGUE.values():
+        scalars = ", ".join(f"`{name}` {kind}" for name, kind in op.scalars) or "none"
+        text += f"\n## {op.name}\n\nFamily [{op.family}](../kernels.md#{op.family}); scalars: {scalars}.\n\n"
+        text += "| access | argument | type | shape |\n|---|---|---|---|\n"
+        for one in op.arguments:
+            mark, shape = "?" if one.optional else "", ", ".join(one.shape)
+            text += f"| {one.access}{mark} | `{one.name}` | {one.dtype} | ({shape}) |\n"
+    return text
+
+
+def commands() -> str:
+    text = "# Commands\n\n"
+    for name in ("", *command_names()):
+        text += f"## hipgpt {name}".rstrip() + f"\n\n```text\n{help_of(name)}```\n\n"
+    return text
+
+
+def command_names() -> list[str]:
+    return re.findall(r"^    (\w+) ", help_of(""), re.MULTILINE)
+
+
+def help_of(command: str) -> str:
+    """Return what `hipgpt COMMAND --help` prints."""
+    printed = io.StringIO()
+    arguments = mock.patch.object(sys, "argv", ["hipgpt", *filter(None, [command]), "--help"])
+    width = mock.patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"})
+    with arguments, width, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.main()
+    return printed.getvalue()

@@ -1,0 +1,1 @@
+"""A finished run in the file formats of other projects."""

@@ -1,0 +1,132 @@
+"""The docs say what is so: their commands run, their tables name the columns that there are, the site builds."""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_copy import ROOT, TINY, Project
+
+from hipgpt.config import SamplingConfig
+from hipgpt.evaluation import COLUMNS as EVALUATION
+from hipgpt.runs import run_row
+from hipgpt.tokenizer.stage import COMPRESSION_HEADER, MERGES_HEADER
+from hipgpt.training import METRICS, THROUGHPUT, VALIDATION
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+SPOKEN = ("shell", "python", "yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """reason: why it is not run; title: the file that it is."""
+
+    language: str
+    text: str
+    title: str | None
+    reason: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    found = (match.groupdict() for match in BLOCK.finditer(page.read_text()))
+    return [Block(**match) for match in found if match["language"] in SPOKEN]
+
+
+RUN = [page for page in PAGES if any(block.reason is None and block.language != "yaml" for block in blocks(page))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A finished project whose default run, of the default names, takes seconds."""
+    project = Project(tmp_path_factory.mktemp("docs") / "project")
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
+    tiny = {key: {**shipped[key], **value} if isinstance(shipped[key], dict) else value for key, value in TINY.items()}
+    corpora = {shipped["corpus"]: TINY["corpora"]["tiny"]}
+    config = {**shipped, **tiny, "corpus": shipped["corpus"], "corpora": corpora}
+    (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    project.write_config({})
+    tools = project.folder.parent / "bin"
+    tools.mkdir()
+    for name, module in {"snakemake": "-m snakemake", "hipgpt": "-c 'from hipgpt.cli import main; main()'"}.items():
+        (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+        (tools / name).chmod(0o755)
+    project.snakemake("all")
+    return project
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_commands_of_a_page_run_one_after_the_other(finished, tmp_path, page):
+    folder = tmp_path / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    path = f"{finished.folder.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    for block in blocks(page):
+        if block.title:
+            (folder / block.title).write_text(block.text)
+        if block.reason or block.language == "yaml":
+            continue
+        program = [sys.executable, "-c", block.text] if block.language == "python" else ["sh", "-ec", block.text]
+        done = subprocess.run(
+            program, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert done.returncode == 0, f"{block.text}\n{done.stdout}"
+
+
+def test_what_is_not_run_says_why():
+    found = [block for page in PAGES for block in blocks(page)]
+    assert len(found) > 15 and sum(block.reason is None for block in found) > 10
+    assert all(len(block.reason) > 10 for block in found if block.reason)
+    assert all(block.title for block in found if block.language == "yaml"), "a config to copy is a file with a title"
+
+
+def tables(page: Path) -> dict[str, list[str]]:
+    """Return the first cells of the table below each heading."""
+    parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)[1:]
+    return {
+        name: re.findall(r"^\| `(\w+)`", text, re.MULTILINE) for name, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_the_csv_page_has_every_file_and_its_columns_in_order(finished):
+    sampling = [field.name for field in dataclasses.fields(SamplingConfig)]
+    expected = {
+        "metrics.csv": METRICS,
+        "validation.csv": VALIDATION,
+        "throughput.csv": THROUGHPUT,
+        "evaluation.csv": EVALUATION,
+        "samples.csv": ("number", "prompt", "continuation", "tokens", *sampling),
+        "merges.csv": MERGES_HEADER,
+        "compression.csv": COMPRESSION_HEADER,
+        "summary.csv": tuple(run_row(finished.folder / "results/runs/default")),
+    }
+    assert tables(ROOT / "docs/reference/csv.md") == {name: list(columns) for name, columns in expected.items()}
+    made = {path.name: path for path in (finished.folder / "results").rglob("*.csv")}
+    assert made.keys() == expected.keys()
+    for name, columns in expected.items():
+        assert made[name].read_text().splitlines()[0] == ",".join(columns)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs pip install -e '.[docs]'")
+    site, command = tmp_path / "site", [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run([*command, site], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ops, config = ((site / "reference" / name / "index.html").read_text() for name in ("ops", "config"))
+    assert "layernorm_forward" in ops and "drop_probability" in config
+    assert "Return the initial values" not in config
+    assert "y = (x - mean) * rstd * gamma + beta" in (site / "kernels" / "index.html").read_text()
+    assert "--repetition-penalty" in (site / "reference" / "commands" / "index.html").read_text()
+    assert "Return the parameter table" in (site / "reference" / "python" / "index.html").read_text()
+    loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', "".join((ops, config)))
+    assert not loaded
