@@ -30,9 +30,15 @@ class Splits:
     byte_counts: np.ndarray
 
 
-def activation_dtype(precision: str, device: Device) -> DType:
-    """Return the dtype that a training.precision means on a device; auto: what the device is fastest with."""
-    return {"float32": DType.F32, "bfloat16": DType.BF16, "auto": device.act_dtypes[0]}[precision]
+PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
+
+
+def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
+    """Return the settings with a precision of `auto` replaced by what the device is fastest with."""
+    if training.precision != "auto":
+        return training
+    fastest = next(name for name, dtype in PRECISIONS.items() if dtype is device.act_dtypes[0])
+    return dataclasses.replace(training, precision=fastest)
 
 
 class Trainer:
@@ -47,7 +53,7 @@ class Trainer:
         self.model, self.training, self.device = model, training, device
         B, S = training.batch_sequences, model.context_length
         fields = parameters(model)
-        self.act = activation_dtype(training.precision, device)
+        self.act = PRECISIONS[on_device(training, device).precision]
         self.weights = Arena(device, "weights", fields)
         self._copy = None
         if self.act is not DType.F32:

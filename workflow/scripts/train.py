@@ -18,7 +18,7 @@ from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
 from hipgpt.slurm import requeue_at_the_time_limit
 from hipgpt.tokenizer import Tokenizer
-from hipgpt.trainer import Splits
+from hipgpt.trainer import Splits, on_device
 from hipgpt.training import Interrupted, Run
 
 
@@ -38,8 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     start_log(arguments.log)
-    model, training = ModelConfig(**arguments.model), TrainingConfig(**arguments.training)
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
+    model, training = ModelConfig(**arguments.model), on_device(TrainingConfig(**arguments.training), device)
     train, validation = (open_split(arguments.manifest, split, tokenizer.sha256) for split in ("train", "validation"))
     fingerprint = {
         "model": asdict(model),

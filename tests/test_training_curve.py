@@ -1,6 +1,7 @@
-"""Training on a GPU: the CPU's curve, the same bytes from run to run, and the same with and without a graph."""
+"""Training on a GPU, or in bf16: the curve of the CPU in f32, and the same bytes however it is run."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import curves
 import numpy as np
@@ -12,10 +13,9 @@ from hipgpt.batches import Batches
 from hipgpt.checkpoint import read_arena
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.shards import Tokens
-from hipgpt.tensor import DType
-from hipgpt.trainer import Trainer
+from hipgpt.trainer import PRECISIONS, Trainer, on_device
 
-STEPS = 200
+STEPS, DTYPES = 200, PRECISIONS.values()
 MODEL = ModelConfig(
     vocab_size=96,
     embed_dim=32,
@@ -31,8 +31,6 @@ SETTINGS = {"seed": 1, "steps": STEPS, "batch_sequences": 8, "accumulation_steps
             "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
             "weight_decay": 0.1, "clip_norm": 1.0, "drop_probability": 0.1, "log_every_steps": STEPS}  # fmt: skip
 TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
-
-pytestmark = pytest.mark.gpu
 
 
 def text() -> Tokens:
@@ -56,7 +54,7 @@ def train(device, precision: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return curves.losses(trainer), read_arena(device, trainer.weights)
 
 
-@pytest.fixture(scope="module", params=["cuda", "hip"])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "hip")])
 def gpu(request):
     try:
         return open_device(request.param)
@@ -71,14 +69,36 @@ def reference() -> np.ndarray:
     return losses
 
 
-@pytest.mark.parametrize("precision, act", [("float32", DType.F32), ("bfloat16", DType.BF16)])
-def test_losses_stay_as_near_to_the_cpu_s_as_roundings_move_them(gpu, reference, precision, act):
-    tolerance = curves.tolerance(lambda: trainer_on(CpuDevice(2), "float32"), reference, act)
-    losses, _ = train(gpu, precision)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_gpu_s_losses_stay_as_near_as_roundings_move_them(gpu, reference, precision):
+    check(train(gpu, precision)[0], reference, precision)
+
+
+def test_losses_in_bf16_on_the_cpu_stay_as_near_as_roundings_move_them(reference):
+    losses, weights = train(CpuDevice(2), "bfloat16")
+    check(losses, reference, "bfloat16")
+    assert (losses != reference).any()
+    for threads in (1, 3):
+        again, weights_again = train(CpuDevice(threads), "bfloat16")
+        np.testing.assert_array_equal(again, losses)
+        for name, values in weights.items():
+            np.testing.assert_array_equal(weights_again[name], values, err_msg=name)
+
+
+def check(losses: np.ndarray, reference: np.ndarray, precision: str) -> None:
+    tolerance = curves.tolerance(lambda: trainer_on(CpuDevice(2), "float32"), reference, PRECISIONS[precision])
     assert (np.abs(losses - reference) <= tolerance).all(), np.max(np.abs(losses - reference) / tolerance)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fastest", DTYPES)
+def test_auto_is_the_precision_that_the_device_is_fastest_with(fastest):
+    device = SimpleNamespace(act_dtypes=(fastest, *DTYPES))
+    auto = dataclasses.replace(TRAINING, precision="auto")
+    assert PRECISIONS[on_device(auto, device).precision] is fastest
+    assert on_device(dataclasses.replace(auto, precision="float32"), device).precision == "float32"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_rerun_gives_the_same_bytes_with_and_without_graphs(gpu, precision):
     losses, weights = train(gpu, precision)
     for graphs in (True, False):
