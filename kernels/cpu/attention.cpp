@@ -67,7 +67,7 @@ static float softmax(float* scores, int64_t length) {
 extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
                                   int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
-    parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
+    parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         std::vector<float> keys(D * padded(S)), values(S * padded(D)), query(D), scores(padded(S)), row(padded(D));
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, stride = 3 * H * D;
@@ -86,7 +86,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
 }
 
 extern "C" void attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
-    parallel_ranges(B * S, 64, [=](int64_t begin, int64_t end) {
+    parallel_ranges(B * S, worth_a_thread(H * D), [=](int64_t begin, int64_t end) {
         for (int64_t position = begin; position < end; ++position)
             for (int64_t h = 0; h < H; ++h) {
                 const act *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
@@ -101,7 +101,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                                    const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t width = padded(D);
-    parallel_ranges(B * H, 1, [=](int64_t begin, int64_t end) {
+    parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         std::vector<float> queries(S * width), keys(S * width), dout(S * width), dkeys(S * width), dvalues(S * width);
         std::vector<float> key_columns(D * padded(S)), value_columns(D * padded(S)), p(padded(S)), ds(padded(S)), dq(width);
         for (int64_t head = begin; head < end; ++head) {
@@ -144,7 +144,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
 extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
                                  int64_t B, int64_t H, int64_t D, int64_t T) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
-    parallel_ranges(B * H, 4, [=](int64_t begin, int64_t end) {
+    parallel_ranges(B * H, worth_a_thread(T * D), [=](int64_t begin, int64_t end) {
         std::vector<float> scores(T), out(D);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, length = positions[b] + 1;

@@ -21,7 +21,7 @@ static float row_maximum(const act* row, int64_t V) {
 
 extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,
                                       int64_t N, int64_t V) {
-    parallel_ranges(N, 4, [=](int64_t begin, int64_t end) {
+    parallel_ranges(N, worth_a_thread(8 * V), [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
             const act* row = logits + n * V;
             const float maximum = row_maximum(row, V);
@@ -42,7 +42,7 @@ extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* 
 
 extern "C" void cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V,
                                        float scale) {
-    parallel_ranges(N, 4, [=](int64_t begin, int64_t end) {
+    parallel_ranges(N, worth_a_thread(8 * V), [=](int64_t begin, int64_t end) {
         const std::unique_ptr<float[]> memory(new float[V]);
         float* const exps = memory.get();
         for (int64_t n = begin; n < end; ++n) {

@@ -8,10 +8,8 @@
 #include "act.h"
 #include "parallel.h"
 
-constexpr int64_t GRAIN = 4096;
-
 extern "C" void zero(act* x, int64_t N) {
-    parallel_ranges(N, GRAIN, [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });
+    parallel_ranges(N, worth_a_thread(1), [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });
 }
 
 extern "C" void dropout(act* y, const act* x, const int32_t* counters, int64_t N, float drop_probability,
@@ -19,7 +17,7 @@ extern "C" void dropout(act* y, const act* x, const int32_t* counters, int64_t N
     const auto threshold = static_cast<uint32_t>(static_cast<double>(drop_probability) * 4294967296.0);
     const float scale = 1.0f / (1.0f - drop_probability);
     const uint32_t key0 = counters[0], key1 = counters[1], step = counters[2], micro_step = counters[3];
-    parallel_ranges((N + 3) / 4, GRAIN / 4, [=](int64_t begin, int64_t end) {
+    parallel_ranges((N + 3) / 4, worth_a_thread(32), [=](int64_t begin, int64_t end) {
         for (int64_t quad = begin; quad < end; ++quad) {
             const Philox random = philox(static_cast<uint32_t>(quad), stream, step, micro_step, key0, key1);
             for (int64_t i = quad * 4; i < std::min(N, quad * 4 + 4); ++i)

@@ -13,7 +13,7 @@
 
 extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
                                   const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
-    parallel_ranges(N, 16, [=](int64_t begin, int64_t end) {
+    parallel_ranges(N, worth_a_thread(8 * C), [=](int64_t begin, int64_t end) {
         std::vector<float> values(C);
         for (int64_t n = begin; n < end; ++n) {
             const act* row = x + n * C;
@@ -40,7 +40,7 @@ extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
 extern "C" void layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean,
                                    const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K;
-    parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
+    parallel_ranges(K, worth_a_thread(8 * size * C), [=](int64_t begin, int64_t end) {
         std::vector<float> values(C);
         for (int64_t k = begin; k < end; ++k) {
             float *gamma_sums = partials + 2 * k * C, *beta_sums = gamma_sums + C;

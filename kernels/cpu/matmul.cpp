@@ -190,7 +190,7 @@ extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* 
         for (int64_t i = 0; i < count; ++i) out[i] += sums[i];
     });
     if (dbias)
-        parallel_ranges(O, 64, [=](int64_t begin, int64_t end) {
+        parallel_ranges(O, (worth_a_thread(N) + 63) / 64 * 64, [=](int64_t begin, int64_t end) {
             for (int64_t n = 0; n < N; ++n)
                 for (int64_t o = begin; o < end; ++o) dbias[o] += dy[n * O + o];
         });

@@ -13,7 +13,7 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
                       const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon,
                       float weight_decay, float clip_norm, int32_t decayed) {
     const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;
-    parallel_ranges(P, 4096, [=](int64_t begin, int64_t end) {
+    parallel_ranges(P, worth_a_thread(8), [=](int64_t begin, int64_t end) {
         for (int decays = 1; decays >= 0; --decays) {
             const AdamwSettings settings = {rates[0], rates[1], rates[2], beta1, beta2, epsilon,
                                             decays ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};

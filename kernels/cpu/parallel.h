@@ -15,6 +15,9 @@ inline int64_t thread_count() {
 #endif
 }
 
+// How many items of `work` operations each are worth a thread: waking one takes some microseconds.
+inline int64_t worth_a_thread(int64_t work) { return 1 + (1 << 16) / std::max<int64_t>(1, work); }
+
 // Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, at most one a thread. A range starts at a
 // multiple of `grain` and holds at least that many (the last may hold fewer): less work than that is not worth a thread.
 // One call for every case, one thread included: the compiler may make copies that round differently where there are two.

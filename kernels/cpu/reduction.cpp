@@ -13,7 +13,7 @@ extern "C" void add_sum(float* total, const float* values, int64_t N, float scal
 
 extern "C" void sum_of_squares(float* partials, const float* gradients, int64_t K, int64_t P) {
     const int64_t size = (P + K - 1) / K;
-    parallel_ranges(K, 1, [=](int64_t begin, int64_t end) {
+    parallel_ranges(K, worth_a_thread(size), [=](int64_t begin, int64_t end) {
         for (int64_t part = begin; part < end; ++part) {
             const int64_t last = std::min(P, (part + 1) * size);
             double sum = 0;
