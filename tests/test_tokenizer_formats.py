@@ -6,6 +6,7 @@ import random
 import unicodedata
 from pathlib import Path
 
+import hugging_face_ids
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -259,3 +260,18 @@ def test_a_tokenizer_without_an_end_of_text_is_refused_where_one_is_needed(tmp_p
 def test_of_special_tokens_at_one_place_the_longest_is_taken():
     tokenizer = Tokenizer((), specials=(("<a>", 256), ("<a><b>", 257), ("[x]", 258)))
     assert tokenizer.encode("<a><a><b>[x]<a").tolist() == [256, 257, 258, ord("<"), ord("a")]
+
+
+@every_pattern
+def test_ids_are_those_that_hugging_face_gave_on_the_hostile_set_shipped_here(pattern, tmp_path):
+    """Without the package: tests/hugging_face_ids.py wrote the tokenizer, the texts and their ids."""
+    record = json.loads((hugging_face_ids.FOLDER / f"{pattern}.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record["tokenizer"]))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.pattern == pattern
+    assert list(record["ids"]) == list(dict.fromkeys(hugging_face_ids.texts()))
+    for text, ids in record["ids"].items():
+        assert tokenizer.encode(text).tolist() == ids, ascii(text)
+        assert tokenizer.decode(ids) == text.encode()
+    ids = tokenizer.encode(hugging_face_ids.characters())
+    assert hugging_face_ids.hash_of(ids) == record["ids_of_characters_sha256"]
