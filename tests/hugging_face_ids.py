@@ -1,6 +1,6 @@
-"""Write tests/hugging_face/*.json: small tokenizers that Hugging Face's library trained, and their ids of hostile texts.
+"""Write tests/hugging_face/*.json: small tokenizers that Hugging Face trained, and their ids of hostile texts.
 
-    python tests/hugging_face_ids.py        (needs the package tokenizers, 0.23 was used; the tests read the files without it)
+    python tests/hugging_face_ids.py        (needs the package tokenizers: 0.23 wrote them; the tests do not)
 
 A file has the tokenizer.json as it was saved, texts with their ids, and for every character that Unicode 3.2 knew, one
 by one between others, the SHA-256 of the ids (little-endian uint32): later characters are letters to one Unicode
