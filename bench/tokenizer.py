@@ -7,7 +7,7 @@
 
 train: byte-level BPE by GPT-2's pattern, from the file to the merges. encode: the text in documents of about 64 KB, in
 memory, to arrays of ids: the first pass of a fresh process (cold), later ones (warm, the median of three), and back
-(decode); the ids of all must be equal. worst: texts that some tokenizers take quadratic time for. stream: the peak
+(decode, likewise); the ids of all must be equal. worst: texts that some tokenizers take quadratic time for. stream: the peak
 memory of training and of encoding after each gigabyte of the text repeated, with a number in each repetition so that
 new words keep coming.
 
@@ -50,6 +50,10 @@ def timed(body) -> tuple[object, dict]:
     cpu, wall = time.process_time(), time.perf_counter()
     result = body()
     return result, {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def median(times: list[dict]) -> dict:
+    return {key: statistics.median(one[key] for one in times) for key in times[0]}
 
 
 # ---- Training: text file and vocabulary size, nothing is returned.
@@ -105,7 +109,7 @@ def encoder_fastokens(tokenizer: Path, threads: int):
     from fastokens import _native
 
     peer = _native.Tokenizer.from_file(str(tokenizer))
-    return lambda texts: peer.encode_batch([text.decode() for text in texts]), peer.decode
+    return lambda texts: [one.ids for one in peer.encode_batch([text.decode() for text in texts])], peer.decode
 
 
 def encoder_hf(tokenizer: Path, threads: int):
@@ -128,12 +132,12 @@ def measure_encoding(arguments) -> dict:
     texts = list(documents(arguments.text))
     size = {"megabytes": arguments.text.stat().st_size / 1e6}
     found, cold = timed(lambda: encode(texts))
-    warm = [timed(lambda: encode(texts))[1] for _ in range(WARM_PASSES)]
-    warm = {key: statistics.median(one[key] for one in warm) for key in cold}
+    warm = median([timed(lambda: encode(texts))[1] for _ in range(WARM_PASSES)])
     found = [np.asarray(ids, np.uint32) for ids in found]
     digest = hashlib.sha256(b"".join(ids.tobytes() for ids in found)).hexdigest()[:16]
     given = found if arguments.role == "ours" else [ids.tolist() for ids in found]  # what each takes fastest
-    back, decoding = timed(lambda: [decode(ids) for ids in given])
+    back = [decode(ids) for ids in given]
+    decoding = median([timed(lambda: [decode(ids) for ids in given])[1] for _ in range(WARM_PASSES)])
     joined = [text.encode() if isinstance(text, str) else bytes(text) for text in back]
     assert joined == texts, "decoding lost something"
     return {"ids": digest, "cold": cold | size, "warm": warm | size, "decode": decoding | size}
