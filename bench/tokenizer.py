@@ -5,11 +5,11 @@
     python bench/tokenizer.py worst  --tokenizer tokenizer.json --peer-python PYTHON --peers gigatoken
     python bench/tokenizer.py stream --text varied.txt --gigabytes 4
 
-train: byte-level BPE by GPT-2's pattern, from the file to the merges. encode: the text in documents of about 64 KB, in
-memory, to arrays of ids: the first pass of a fresh process (cold), later ones (warm, the median of three), and back
-(decode, likewise); the ids of all must be equal. worst: texts that some tokenizers take quadratic time for. stream: the peak
-memory of training and of encoding after each gigabyte of the text repeated, with a number in each repetition so that
-new words keep coming.
+train: byte-level BPE by GPT-2's pattern, from the file to the merges. encode: from the tokenizer's file to the ids of
+one letter (load), then the text, in memory in documents of about 64 KB, to arrays of ids: a first pass (cold), later
+ones (warm, the median of three), and back (decode, likewise); the ids of all must be equal. worst: texts that some
+tokenizers take quadratic time for. stream: the peak memory of training and of encoding after each gigabyte of the text
+repeated, with a number in each repetition so that new words keep coming.
 
 Each process may run on as many processors as --threads says. PYTHON is one of an environment with the peers, all from
 PyPI; varied_text.py makes the text. On a machine that others use the CPU seconds (the least of the rounds) are what
@@ -125,12 +125,18 @@ def measure_training(arguments) -> dict:
     return {"train": took | {"megabytes": arguments.text.stat().st_size / 1e6}}
 
 
+def encoder(arguments):
+    encode, decode = globals()[f"encoder_{arguments.role}"](arguments.tokenizer, arguments.threads)
+    encode([b"a"])  # some make their tables at the first call
+    return encode, decode
+
+
 def measure_encoding(arguments) -> dict:
     import numpy as np
 
-    encode, decode = globals()[f"encoder_{arguments.role}"](arguments.tokenizer, arguments.threads)
     texts = list(documents(arguments.text))
     size = {"megabytes": arguments.text.stat().st_size / 1e6}
+    (encode, decode), load = timed(lambda: encoder(arguments))
     found, cold = timed(lambda: encode(texts))
     warm = median([timed(lambda: encode(texts))[1] for _ in range(WARM_PASSES)])
     found = [np.asarray(ids, np.uint32) for ids in found]
@@ -140,12 +146,11 @@ def measure_encoding(arguments) -> dict:
     decoding = median([timed(lambda: [decode(ids) for ids in given])[1] for _ in range(WARM_PASSES)])
     joined = [text.encode() if isinstance(text, str) else bytes(text) for text in back]
     assert joined == texts, "decoding lost something"
-    return {"ids": digest, "cold": cold | size, "warm": warm | size, "decode": decoding | size}
+    return {"ids": digest, "load": load | size, "cold": cold | size, "warm": warm | size, "decode": decoding | size}
 
 
 def measure_worst(arguments) -> dict:
-    encode, _ = globals()[f"encoder_{arguments.role}"](arguments.tokenizer, arguments.threads)
-    encode([b"a word"])
+    encode, _ = encoder(arguments)
     results = {}
     for name, piece in WORST.items():
         text = (piece * (MEGABYTES_OF_WORST * 10**6 // len(piece.encode()))).encode()
