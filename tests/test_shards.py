@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hipgpt import shards
 from hipgpt.errors import UserError
 from hipgpt.tokenizer import Tokenizer, train
+from hipgpt.tokenizer.pretokenize import PATTERNS
 
 ROOT = Path(__file__).parents[1]
 TEXT = "".join(f"Enter Falstaff, number {number}; exeunt élan 語!\n" for number in range(300)).encode()
@@ -215,3 +216,20 @@ def test_the_script_runs_by_hand_and_shows_a_mistake_in_one_line(tmp_path, token
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: corpus/train.txt: ")
     assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_shards_are_the_same_bytes_for_any_number_of_threads_and_pattern(tmp_path, monkeypatch, pattern):
+    monkeypatch.setattr(shards, "BLOCK", 50)
+    text = TEXT + b'He said: "So?"\r\n\r\n "No!!"\n1234567\n \n\tend.\n' * 40
+    tokenizer = train([text], 300, pattern)
+    corpus = write_corpus(tmp_path / "corpus", (text, text[:500]))
+    written = []
+    for threads in (1, 2, 3, 8):
+        output = tmp_path / str(threads)
+        output.mkdir()
+        shards.write_shards(corpus, tokenizer, output, 3, threads)
+        written.append({path.name: path.read_bytes() for path in output.iterdir()})
+    assert all(files == written[0] for files in written)
+    found = everything(shards.open_split(tmp_path / "1" / "manifest.json", "train"))
+    assert found == [tokenizer.end_of_text, *tokenizer.encode(text).tolist()]

@@ -16,6 +16,7 @@ from hipgpt.tokenizer.pretokenize import (
     LETTER,
     NUMBER,
     OTHER,
+    PATTERNS,
     SPACE,
     class_table,
     split_pieces,
@@ -156,27 +157,32 @@ def test_a_string_is_encoded_as_its_utf8_even_with_lone_surrogates(english, text
     assert english.decode(english.encode(text)).decode("utf-8", "surrogatepass") == text
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @any_time
 @given(texts, st.integers(1, 20))
-def test_encoding_chunks_equals_encoding_the_whole(english, text, chunk_bytes):
+def test_encoding_chunks_equals_encoding_the_whole(pattern, text, chunk_bytes):
+    tokenizer = Tokenizer(tuple((left, right) for left in range(256) for right in range(256)), pattern)
     chunks = list(text_chunks(io.BytesIO(text), chunk_bytes))
     assert b"".join(chunks) == text
-    ids = [english.encode(chunk) for chunk in chunks]
-    assert np.array_equal(np.concatenate([*ids, np.empty(0, np.uint32)]), english.encode(text))
+    ids = [tokenizer.encode(chunk) for chunk in chunks]
+    assert np.array_equal(np.concatenate([*ids, np.empty(0, np.uint32)]), tokenizer.encode(text))
 
 
 # White space of one, two and three bytes beside each other, beside their own stray bytes, letters and other symbols.
-around_cuts = st.lists(st.sampled_from([*" \n\x85\xa0\u2003\u3000aé你!", "'s", "\udcc2", "\udc85", "\udce2", "\udc80"]))
+AROUND_CUTS = [*" \n\r\t7\x85\xa0\u2003\u3000aé你!", "'s", "\udcc2", "\udc85", "\udce2", "\udc80"]
+around_cuts = st.lists(st.sampled_from(AROUND_CUTS))
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
 @any_time
 @given(around_cuts)
-def test_pieces_left_and_right_of_a_cut_are_the_pieces_of_the_whole(fragments):
+def test_pieces_left_and_right_of_a_cut_are_the_pieces_of_the_whole(pattern, fragments):
     text = "".join(fragments).encode("utf-8", "surrogateescape")
     for offset in range(len(text) + 2):
         cut = next_cut(text, offset)
         assert min(offset, len(text)) <= cut <= len(text)
-        assert [*split_pieces(text[:cut]), *split_pieces(text[cut:])] == list(split_pieces(text))
+        both = [*split_pieces(text[:cut], pattern), *split_pieces(text[cut:], pattern)]
+        assert both == list(split_pieces(text, pattern))
 
 
 def test_chunks_of_ordinary_text_are_about_as_long_as_asked():

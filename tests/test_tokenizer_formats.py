@@ -6,6 +6,7 @@ import random
 import unicodedata
 from pathlib import Path
 
+import hugging_face_ids
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ def test_tiktoken_gives_the_same_ids_from_the_ranks_we_write_and_we_from_what_it
 def llama(vocab_of):
     """Return a document of Llama 3's kind: bytes in another order, every pair that makes a token, tokens that no pair
     makes, pieces taken whole, several special tokens, a post_processor."""
-    tokenizer = Tokenizer(vocab_of.merges, "cl100k", specials=((END_OF_TEXT, 900), ("<|begin_of_text|>", 901)))
+    tokenizer = Tokenizer(vocab_of.merges, "cl100k", specials=((END_OF_TEXT, 700), ("<|begin_of_text|>", 701)))
     tokens = {name: 0 for name in tokenizer_document(tokenizer)["model"]["vocab"] if name != END_OF_TEXT}
     names = [*sorted(name for name in tokens if len(name) == 1), *(name for name in tokens if len(name) > 1)]
     names.insert(300, "zqj")
@@ -121,7 +122,7 @@ def llama(vocab_of):
     document["model"] |= {"vocab": vocab, "merges": merges, "ignore_merges": True}
     template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|begin_of_text|>", "type_id": 0}},
                 {"Sequence": {"id": "A", "type_id": 0}}], "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-                "special_tokens": {"<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [901],
+                "special_tokens": {"<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [701],
                                    "tokens": ["<|begin_of_text|>"]}}}  # fmt: skip
     document["post_processor"] = template
     return document
@@ -145,8 +146,8 @@ def test_a_tokenizer_of_llamas_kind_gives_hugging_faces_ids_before_and_after_wri
         assert theirs[0].encode(text, add_special_tokens=False).ids == ids, ascii(text[:80])
         assert theirs[1].encode(text).ids == ids
     assert ours.encode("zqj").tolist() == [300]
-    assert ours.vocab_size == 902
-    assert ours.end_of_text == 900
+    assert ours.vocab_size == 702
+    assert ours.end_of_text == 700
 
 
 def test_merges_as_strings_and_absent_optional_fields_are_read(tmp_path):
@@ -259,3 +260,18 @@ def test_a_tokenizer_without_an_end_of_text_is_refused_where_one_is_needed(tmp_p
 def test_of_special_tokens_at_one_place_the_longest_is_taken():
     tokenizer = Tokenizer((), specials=(("<a>", 256), ("<a><b>", 257), ("[x]", 258)))
     assert tokenizer.encode("<a><a><b>[x]<a").tolist() == [256, 257, 258, ord("<"), ord("a")]
+
+
+@every_pattern
+def test_ids_are_those_that_hugging_face_gave_on_the_hostile_set_shipped_here(pattern, tmp_path):
+    """Without the package: tests/hugging_face_ids.py wrote the tokenizer, the texts and their ids."""
+    record = json.loads((hugging_face_ids.FOLDER / f"{pattern}.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(record["tokenizer"]))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.pattern == pattern
+    assert list(record["ids"]) == list(dict.fromkeys(hugging_face_ids.texts()))
+    for text, ids in record["ids"].items():
+        assert tokenizer.encode(text).tolist() == ids, ascii(text)
+        assert tokenizer.decode(ids) == text.encode()
+    ids = tokenizer.encode(hugging_face_ids.characters())
+    assert hugging_face_ids.hash_of(ids) == record["ids_of_characters_sha256"]

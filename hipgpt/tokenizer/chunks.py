@@ -1,13 +1,15 @@
 """Where a text may be cut so that the tokens of its parts, one after the other, are the tokens of the whole.
 
-Rule: before an ASCII white space byte that follows no white space. Proof: let W be that byte and p the symbol before
-it, no white space.
-- No symbol spans the cut: an ASCII byte is a symbol of its own, whatever precedes it, valid UTF-8 or not.
-- No piece spans the cut: a piece is white space alone, or has none after its first symbol; p then W is neither.
+Rule: before an ASCII white space byte, no line end, that follows no white space ("blank"); and behind a line end that
+follows no white space, where a byte comes that begins none ("line"). Proof, for every pattern of pretokenize.py:
+- No symbol spans the cut: beside it is an ASCII byte, which is a symbol of its own, whatever precedes it.
+- No piece spans the cut. Blank: a piece is white space alone, or has after its first symbol none but line ends. Line: a
+  piece goes on behind a line end with white space only.
 - The left part falls into the same pieces without its sequel: the scanner looks past the end of a piece only to learn
-  that a run ends there, or that non-white-space follows white space. The last piece ends with p, and its run ends at
-  the end of the text as it does before W; any white space further left is followed by p or by something before it.
-- The right part is scanned from W on in both cases, and the scanner never looks back.
+  that a run ends there, or that non-white-space follows white space. Blank: the last piece ends with no white space,
+  and its run ends at the end of the text as it does before a blank. Line: the last white space is one symbol, which
+  is a piece, or the end of one, whatever follows. White space further left is followed by something in the part.
+- The right part is scanned from the cut on in both cases, and the scanner never looks back.
 - <|endoftext|> holds no white space, so no occurrence spans the cut, and the parts' occurrences are the whole's.
 
 Text without such a place (a run of one letter, Chinese without a blank or a line end) stays in one part.
@@ -27,10 +29,14 @@ from hipgpt.tokenizer.pretokenize import WHITE_SPACE
 
 def _cut_pattern() -> re.Pattern[bytes]:
     encoded = sorted((chr(code_point).encode() for code_point in WHITE_SPACE), key=len)
-    by_length = [list(group) for _, group in groupby(encoded, key=len)]
-    ascii_space = b"|".join(map(re.escape, by_length[0]))
-    not_after = b"".join(b"(?<!%b)" % b"|".join(map(re.escape, group)) for group in by_length)
-    return re.compile(b"(?=%b)%b" % (ascii_space, not_after))
+    by_length = [b"|".join(map(re.escape, group)) for _, group in groupby(encoded, key=len)]
+    begins_white_space = b"".join(sorted({one[:1] for one in encoded}))
+    before_blank = b"".join(b"(?<!%b)" % group for group in by_length)
+    behind_line = b"".join(b"(?<!(?:%b)[\r\n])" % group for group in by_length)
+    return re.compile(
+        b"(?=[ \t\v\f])%b|(?<=[\r\n])%b(?=[^%b])" % (before_blank, behind_line, re.escape(begins_white_space)),
+        re.DOTALL,
+    )
 
 
 CUT = _cut_pattern()

@@ -54,8 +54,8 @@ public:
 
     bool fires(uint32_t token) const { return sizes_[token] > 0; }
 
-    // What encoding a word needs: its tokens; a bit for each place from where no good tokens go on; and what was found
-    // before by taking shorter tokens, which a run of one letter asks again and again.
+    // What encoding a word needs: its tokens; a bit for each place from where no good tokens go on; and what a run of
+    // one letter asks again and again: which token fits, and the longest token at a place that goes on as another did.
     struct Work {
         struct Answer {
             uint32_t last = NONE, next = NONE, fitting = NONE;
@@ -63,6 +63,8 @@ public:
         std::vector<uint32_t> tokens;
         std::vector<uint64_t> tried;
         std::vector<Answer> answers = std::vector<Answer>(1024);
+        std::string_view read;  // by the last long search
+        uint32_t longest = NONE;
     };
 
     // Fills work.tokens with the tokens of a word of at least one byte. `work` must serve no other vocabulary.
@@ -70,8 +72,9 @@ public:
         std::vector<uint32_t>& tokens = work.tokens;
         tokens.clear();
         work.tried.assign(word.size() / 64 + 1, 0);
+        work.read = {};
         const auto tried = [&](size_t end) { return work.tried[end / 64] >> (end % 64) & 1; };
-        uint32_t next = longest(word);
+        uint32_t next = longest(word, work);
         for (size_t at = 0; at < word.size();) {
             next = fitting(work, next);
             while (next != NONE && tried(at + sizes_[next])) next = fitting(work, prefix_[next]);
@@ -84,7 +87,7 @@ public:
             }
             tokens.push_back(next);
             at += sizes_[next];
-            if (at < word.size()) next = longest(word.substr(at));
+            if (at < word.size()) next = longest(word.substr(at), work);
         }
     }
 
@@ -105,14 +108,13 @@ private:
 
     // The longest of `next` and the tokens it begins with that may follow the last token; NONE if none may.
     uint32_t fitting(Work& work, uint32_t next) const {
-        if (next == NONE || work.tokens.empty() || may_be_neighbours(work.tokens.back(), next)) return next;
+        if (next == NONE || work.tokens.empty()) return next;
         const uint32_t last = work.tokens.back();
         Work::Answer& answer = work.answers[Key<1>::mixed(pair_key(last, next)) & (work.answers.size() - 1)];
         if (answer.last == last && answer.next == next) return answer.fitting;
-        uint32_t shorter = prefix_[next];
-        while (shorter != NONE && !may_be_neighbours(last, shorter)) shorter = prefix_[shorter];
-        answer = {last, next, shorter};
-        return shorter;
+        answer = {last, next, next};
+        while (answer.fitting != NONE && !may_be_neighbours(last, answer.fitting)) answer.fitting = prefix_[answer.fitting];
+        return answer.fitting;
     }
 
     // Whether the bytes of both, merged together, give these two tokens. Takes the merges of the two apart, latest
@@ -145,16 +147,20 @@ private:
     }
 
     // The longest token that the text begins with.
-    uint32_t longest(std::string_view text) const {
+    uint32_t longest(std::string_view text, Work& work) const {
+        constexpr size_t LONG_SEARCH = 16;  // bytes
+        if (!work.read.empty() && text.substr(0, work.read.size()) == work.read) return work.longest;
         const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
         uint32_t found = byte(0);
         if (text.size() == 1) return found;
         uint32_t node = two_bytes_[found * BYTES + byte(1)];
-        for (size_t i = 2; node != NONE; ++i) {
+        size_t read = 2;
+        while (node != NONE) {
             if (node < halves_.size()) found = node;
-            if (i == text.size()) break;
-            node = edge(node, byte(i)).to;
+            if (read == text.size()) return found;
+            node = edge(node, byte(read++)).to;
         }
+        if (read >= LONG_SEARCH) work.read = text.substr(0, read), work.longest = found;
         return found;
     }
 
