@@ -1,11 +1,10 @@
 """mkdocs hook: the pages that are made from what they describe, so that nothing is said twice.
 
-index.md from README.md, kernels.md from the headers of kernels/cpu, tokenizer.md from the docstrings of the tokenizer's
-modules, reference/config.md from the schema, reference/ops.md from the catalogue, reference/commands.md from --help.
+index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema, reference/ops.md
+from the catalogue, reference/commands.md from --help.
 """
 
 import contextlib
-import importlib
 import io
 import os
 import re
@@ -29,14 +28,12 @@ KERNELS = """# Kernels and their formulas
 Each op is computed in C++ for the CPU, in plain loops, and in HIP C++ for GPUs, in `kernels/gpu` under the same name.
 What a kernel computes stands above its CPU form, and here; the letters are those of [the catalogue](reference/ops.md).
 """
-TOKENIZER_MODULES = ("bpe", "pretokenize", "chunks", "native", "formats", "stage")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "index.md": home(),
         "kernels.md": kernels(),
-        "tokenizer.md": tokenizer(),
         "reference/config.md": settings(),
         "reference/ops.md": catalogue(),
         "reference/commands.md": commands(),
@@ -64,14 +61,6 @@ def _header(path: Path) -> str:
     lines = path.read_text().splitlines(keepends=True)
     comment = lines[: next(at for at, line in enumerate(lines) if not line.startswith("//"))]
     return "".join(line.removeprefix("//").removeprefix(" ") for line in comment)
-
-
-def tokenizer() -> str:
-    text = "# Tokenizer\n\nByte-level BPE. `hipgpt tokenize` shows the tokens of a text.\n"
-    for name in TOKENIZER_MODULES:
-        docstring = importlib.import_module(f"hipgpt.tokenizer.{name}").__doc__
-        text += f"\n## {name}\n\n```text\n{docstring.strip()}\n```\n"
-    return text
 
 
 def settings() -> str:
