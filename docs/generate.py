@@ -1,7 +1,7 @@
 """mkdocs hook: the pages that are made from what they describe, so that nothing is said twice.
 
-index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema, reference/ops.md
-from the catalogue, reference/commands.md from --help.
+index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema,
+reference/ops.md from the catalogue, reference/commands.md from --help.
 """
 
 import contextlib
