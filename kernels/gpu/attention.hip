@@ -1,4 +1,4 @@
-// Formulas in kernels/cpu/attention.cpp. For every chip and dtype; attention_fragments.hip serves forward and backward in bf16
+// Formulas in kernels/cpu/attention.cpp. For every chip and dtype; attention_units.hip serves forward and backward in bf16
 // where there are matrix units.
 //
 // Forward and backward go by square tiles of TILE queries and keys in shared memory: 32 for D <= 64, 16 for D <= 128. A block
@@ -7,7 +7,8 @@
 // Backward, the first half of the blocks owns queries and makes dq, the second owns keys and makes dk and dv: nothing is
 // added by two blocks. Grid: B*H*ceil(S / TILE), twice that backward.
 //
-// Delta: a thread takes WIDTH channels of a row; grid ceil(B*H*S / rows of a block). Decode: a wave owns a head, a lane the product with one key. Grid ceil(B*H / WAVES).
+// Delta: a thread takes WIDTH channels of a row; grid ceil(B*H*S / rows of a block). Decode: a wave owns a head, a lane the
+// product with one key; grid ceil(B*H / WAVES).
 #include "platform.h"
 #include "reduce.h"
 #include "values.h"
@@ -248,7 +249,8 @@ KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act*
         for (int c = 0; c < WAVE_CHANNELS; ++c) {
             mixed[c] *= shrink;
             if (lane + c * WAVE < D)
-                for (int64_t j = 0; j < count; ++j) mixed[c] += weights[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
+                for (int64_t j = 0; j < count; ++j)
+                    mixed[c] += weights[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
         }
         wave_barrier();
         maximum = raised;

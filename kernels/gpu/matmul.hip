@@ -1,5 +1,5 @@
-// The products of a linear layer: formulas in kernels/cpu/matmul.cpp. For every chip and dtype; matmul_fragments.hip serves
-// bf16 where there are matrix units.
+// The products of a linear layer: formulas in kernels/cpu/matmul.cpp. For every chip and dtype; matmul_units.hip serves bf16
+// where there are matrix units.
 //
 // One tiled product C (M, N) = A (M, K) B (K, N), A and B given by their strides, serves all three. A block makes a TILE x TILE
 // piece of C, TILE the largest of 128, 64, 32, 16 that gives at least BLOCKS blocks: small products then still fill the chip.
@@ -143,20 +143,21 @@ KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight,
     backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dx[i], sum); });
 }
 
-KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                                           int64_t O) {
+KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
+                                           int64_t C, int64_t O) {
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], sum * gelu_derivative(widen(hidden[i]))); });
 }
 
-KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                                           int64_t O) {
+KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
+                                           int64_t C, int64_t O) {
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
 }
 
 // dbias is the sum of the rows of A, dy^T.
-KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
+KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
+                                       int64_t N) {
     multiply({dy, 1, O}, {x, C, 1}, O, C, N, [=](int64_t o, int64_t c, float sum) { dweight[o * C + c] += sum; },
              [=](int64_t o, float sum) {
                  if (dbias) dbias[o] += sum;

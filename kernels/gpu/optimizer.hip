@@ -7,8 +7,8 @@
 constexpr int THREADS = 256;
 
 KERNEL(THREADS) adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy, const float* norm,
-                      const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon, float weight_decay,
-                      float clip_norm, int32_t decayed) {
+                      const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2,
+                      float epsilon, float weight_decay, float clip_norm, int32_t decayed) {
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i >= P) return;
     const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;

@@ -1,4 +1,5 @@
-// Sums in f64; formulas in kernels/cpu/reduction.cpp. add_sum: one block. sum_of_squares: partials[k] of K equal parts, grid K. gradient_norm: one block.
+// Sums in f64; formulas in kernels/cpu/reduction.cpp. add_sum, gradient_norm: one block. sum_of_squares: partials[k] of K equal
+// parts, grid K.
 #include "platform.h"
 #include "reduce.h"
 
