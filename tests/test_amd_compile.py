@@ -12,6 +12,7 @@ from amd import clang
 
 from hipgpt.backends.gpu import compile_source
 from hipgpt.backends.variants import Variant, variants_of
+from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.ops import CATALOGUE
 from hipgpt.tensor import DType
@@ -116,10 +117,17 @@ def test_a_spill_would_be_seen():
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
 def test_every_op_compiles_for_nvidia(arch):
     cuda = pytest.importorskip("hipgpt.backends.cuda", exc_type=Exception)
     driver = SimpleNamespace(backend="cuda", arch=arch, wave=32, compiler="nvrtc")
     driver.compile = lambda name, source, headers: cuda.compile_cuda(name, source, headers, arch, driver.wave)
     images = b"".join(compile_all(driver).values())
     assert [name for name in CATALOGUE if name.encode() not in images] == []
+
+
+@needs_nvrtc
+def test_an_nvidia_gpu_older_than_nvrtc_knows_is_told_what_to_install():
+    cuda = pytest.importorskip("hipgpt.backends.cuda", exc_type=Exception)
+    with pytest.raises(UserError, match=r"k.hip: NVRTC for sm_35:\n.*\n.*knows none before sm_\d+: pip install"):
+        cuda.compile_cuda("k.hip", "__global__ void k() {}", {}, "sm_35", wave=32)

@@ -1,6 +1,7 @@
 """CUDA's driver calls, through cuda-bindings: NVRTC, modules, one stream, graphs."""
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class CudaDriver:
             _checked(
                 driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
             )
-        return function
+        return name, function
 
     def allocate(self, size_bytes: int) -> int:
         status, address = driver.cuMemAlloc(size_bytes)
@@ -89,9 +90,10 @@ class CudaDriver:
 
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
-        where = f"cuLaunchKernel (grid {grid}, {threads} threads)"
+        name, handle = function
+        where = f"{name}: cuLaunchKernel (grid {grid}, {threads} threads)"
         place = ctypes.addressof(pointers)
-        launched = driver.cuLaunchKernel(function, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
+        launched = driver.cuLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
         _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
@@ -113,10 +115,18 @@ def compile_cuda(name: str, source: str, headers: Mapping[str, str], arch: str, 
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * _checked_nvrtc(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize")
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise UserError(f"{name}: NVRTC for {arch}:\n{log.decode().rstrip(chr(0))}")
+        raise UserError(f"{name}: NVRTC for {arch}:\n{log.decode().rstrip(chr(0))}{_remedy(arch)}")
     image = b" " * _checked_nvrtc(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize")
     _checked_nvrtc(nvrtc.nvrtcGetCUBIN(program, image), "nvrtcGetCUBIN")
     return image
+
+
+def _remedy(arch: str) -> str:
+    """Return what to do if this NVRTC knows no such architecture."""
+    known = _checked_nvrtc(nvrtc.nvrtcGetSupportedArchs(), "nvrtcGetSupportedArchs")
+    if int(re.sub(r"\D", "", arch)) >= min(known):
+        return ""
+    return f"this NVRTC knows none before sm_{min(known)}: pip install 'cuda-python<13' nvidia-cuda-nvrtc-cu12"
 
 
 def _checked_nvrtc(result: tuple, call: str) -> Any:

@@ -40,7 +40,10 @@ class OutOfMemory(Exception):
 
 
 class Driver(Protocol):
-    """The vendor's calls, on one device and one stream. Errors name the call and give the driver's own words."""
+    """The vendor's calls, on one device and one stream. Errors name the call and give the driver's own words.
+
+    What `function` returns is for `launch`, whose errors name the kernel too.
+    """
 
     backend: str
     name: str
@@ -85,7 +88,8 @@ class GpuDevice:
         except OutOfMemory as error:
             raise UserError(
                 f"{self.name}: out of memory: asked for {size_bytes:,} bytes, {self.free_bytes():,} are free; lower "
-                "training.batch_sequences and raise training.accumulation_steps, or make the model smaller"
+                "training.batch_sequences and raise training.accumulation_steps, or lower model.context_length, "
+                "model.num_layers or model.embed_dim; `hipgpt info` shows what each table takes"
             ) from error
         self._driver.upload(owner.address, np.zeros(size_bytes, np.uint8))
         return owner.address, owner

@@ -56,7 +56,7 @@ class HipDriver:
         return _checked(hip.hipModuleLoadData(image), "hipModuleLoadData"), image  # HIP may read the image later
 
     def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
-        return _checked(hip.hipModuleGetFunction(module[0], name.encode()), f"hipModuleGetFunction({name})")
+        return name, _checked(hip.hipModuleGetFunction(module[0], name.encode()), f"hipModuleGetFunction({name})")
 
     def allocate(self, size_bytes: int) -> int:
         status, address = hip.hipMalloc(size_bytes)
@@ -81,12 +81,13 @@ class HipDriver:
 
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         """Raises TypeError unless arguments are ctypes values: hip-python would pack an int as a pointer of 8 bytes."""
-        where = f"hipModuleLaunchKernel (grid {grid}, {threads} threads)"
+        name, handle = function
+        where = f"{name}: hipModuleLaunchKernel (grid {grid}, {threads} threads)"
         for argument in arguments:
             if type(argument) not in PASSED_BY_VALUE:
                 raise TypeError(f"{where}: got {argument!r}, expected one of {PASSED_BY_VALUE}")
         packed = tuple(arguments)
-        launched = hip.hipModuleLaunchKernel(function, *grid, threads, 1, 1, shared_bytes, self._stream, None, packed)
+        launched = hip.hipModuleLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, None, packed)
         _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hipgpt.backends.geometry import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT, Geometry, Sizes
+from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.tensor import DType
 
@@ -30,6 +31,11 @@ CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 def always(op: Op, sizes: Sizes) -> bool:
     return True
+
+
+def holds_a_head(op: Op, sizes: Sizes) -> bool:
+    """Return whether tiles of the most channels have room for a head's, of an op that has heads."""
+    return sizes.get("D", 0) <= CHANNELS[-1]
 
 
 def whole(op: Op, sizes: Sizes) -> int:
@@ -103,12 +109,12 @@ def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shar
 
 
 def _attention(arch: str, fragment: str, channels: int) -> Variant:
-    def holds_a_head(op: Op, sizes: Sizes) -> bool:
+    def fits_a_head(op: Op, sizes: Sizes) -> bool:
         return sizes["D"] <= channels
 
     names, source = r"attention_(forward|backward)", "gpu/attention_units.hip"
     headers = {"fragment.h": fragment}
-    return Variant(names, arch, "bf16", source, ATTENTION_FRAGMENTS, headers, channels, holds_a_head)
+    return Variant(names, arch, "bf16", source, ATTENTION_FRAGMENTS, headers, channels, fits_a_head)
 
 
 def _fragments(arch: str, fragment: str) -> list[Variant]:
@@ -126,15 +132,23 @@ VARIANTS = (
     *_fragments(CDNA2_UP, "fragment/mfma.h"),
     *_fragments(RDNA3, "fragment/wmma_gfx11.h"),
     *_fragments(RDNA4, "fragment/wmma_gfx12.h"),
-    Variant(op=ANY, arch=r"(?!cpu).*", dtype="f32|bf16", source="gpu/{family}.hip", geometry=SIMT),
+    Variant(ANY, r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
 )
 
 
 def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
-    """Return the row that serves a call. Raises LookupError if none does."""
+    """Return the row that serves a call.
+
+    Raises UserError if an attention head is too wide for every row, LookupError if none serves the op at all.
+    """
     for variant in VARIANTS:
         if variant.serves(op, arch, act, sizes):
             return variant
+    if sizes.get("D", 0) > CHANNELS[-1]:
+        raise UserError(
+            f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise model.num_heads "
+            "(heads have model.embed_dim / model.num_heads channels), or set device: cpu"
+        )
     raise LookupError(f"{op.name}: no variant for architecture {arch} and dtype {act.label}")
 
 

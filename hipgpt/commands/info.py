@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from hipgpt.backends.device import GPUS, open_device
+from hipgpt.backends.device import GPUS, DeviceAbsent, open_device
 from hipgpt.code_hash import ROOT
 from hipgpt.commands.arguments import Commands
 from hipgpt.config import DEFAULT_RUN, Config, RunConfig, read_config
@@ -65,7 +65,10 @@ def _device(name: str, memory_gib: float | None) -> tuple[bool, float]:
     """Return whether a run's device is a GPU, and how many bytes a run may take there."""
     if memory_gib is not None and name != "auto":
         return name.startswith(GPUS), memory_gib * GIB
-    device = open_device(name)
+    try:
+        device = open_device(name)
+    except DeviceAbsent as error:
+        raise UserError(f"{error}; or say how much memory it has: --memory-gib") from error
     gpu = device.backend in GPUS
     if memory_gib is not None:
         return gpu, memory_gib * GIB

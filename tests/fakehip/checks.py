@@ -69,7 +69,7 @@ def test_what_a_kernel_may_not_do_is_refused(driver, body, words):
     with pytest.raises(UserError) as refused:
         kernel.launch()
     assert words in str(refused.value)
-    assert "hipModuleLaunchKernel (grid (1, 1, 1)" in str(refused.value)
+    assert "k: hipModuleLaunchKernel (grid (1, 1, 1)" in str(refused.value)
 
 
 def test_a_missing_barrier_changes_the_result(driver):
