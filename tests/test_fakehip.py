@@ -1,7 +1,7 @@
 """The backend `hip` without an AMD GPU: real hip-python, with tests/fakehip as its HIP.
 
 A process loads one HIP library and keeps it, so the tests run in processes of their own, two at a time. Everything runs
-on a chip with waves of 32 lanes and on one with 64. A second chip of a width runs the same sources but for the products
+on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources but for the products
 and the attention in bf16, which its matrix units or, without any, plain arithmetic compute: only these run there.
 gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more.
 
@@ -41,6 +41,7 @@ RUNS = {
     "gfx90a:sramecc+:xnack-": (ENGINE, "hip", EVERY_CASE),
     "gfx1201": (("test_ops",), MATRICES, OF_MATRICES),
     "gfx1030": (("test_ops",), MATRICES, OF_MATRICES),
+    "gfx900": (("test_ops",), MATRICES, OF_MATRICES),
     ",".join(several.CHIPS): (("fakehip/several",), "hip", 10),
 }
 

@@ -146,8 +146,8 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
             return variant
     if sizes.get("D", 0) > CHANNELS[-1]:
         raise UserError(
-            f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise model.num_heads "
-            "(heads have model.embed_dim / model.num_heads channels), or set device: cpu"
+            f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise "
+            "model.num_heads (heads have model.embed_dim / model.num_heads channels), or set device: cpu"
         )
     raise LookupError(f"{op.name}: no variant for architecture {arch} and dtype {act.label}")
 

@@ -16,7 +16,7 @@ from unittest import mock
 HERE = Path(__file__).parent
 CLANG = "clang-19"
 DEVICE_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
-WAVE = {"gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1201": 32}
+WAVE = {"gfx900": 64, "gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1201": 32}
 # the instruction set's number in the device libraries, for chips newer than Debian's
 ISA_VERSIONS = {"gfx942": 9402, "gfx1100": 11000, "gfx1201": 12001}
 ISA_SOURCE = """target triple = "amdgcn-amd-amdhsa"
