@@ -19,7 +19,7 @@ struct Product {
     static constexpr int ROW_SUMS = DOWN / PARTS_ALONG;  // squares of which a wave sums the rows
     using TileA = Tile<(A_ALONG ? DEPTH : SIDE) / WIDTH>;
     using TileB = Tile<(B_ALONG ? DEPTH : SIDE) / WIDTH>;
-    using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS>;
+    using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS, Fragment::ROOMY ? 4 : 2>;
     using Sum = Fragment::Sum;
 
     // epilogue, row_store, parts: see Outgoing.

@@ -124,7 +124,8 @@ struct Parts {
     int32_t phase, count;
 };
 
-template <int SIDE, int ROWS, int GROUPS, int THREADS>
+// MOST_FETCHED: how many runs a thread has registers to fetch at a time.
+template <int SIDE, int ROWS, int GROUPS, int THREADS, int MOST_FETCHED>
 struct Outgoing {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
     static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE;
@@ -169,7 +170,8 @@ struct Outgoing {
 
     template <bool WIDE, class Fetch, class Store>
     DEVICE_MEMBER void write_runs(int first, const Epilogue<Fetch, Store>& epilogue) const {
-        constexpr int EACH = (ROWS * RUNS + THREADS - 1) / THREADS, AT_ONCE = !WIDE ? 1 : EACH < 4 ? EACH : 4;
+        constexpr int EACH = (ROWS * RUNS + THREADS - 1) / THREADS, MOST = EACH < MOST_FETCHED ? EACH : MOST_FETCHED;
+        constexpr int AT_ONCE = WIDE ? MOST : 1;
         static_assert(EACH % AT_ONCE == 0, "");
 #pragma unroll 1
         for (int begin = threadIdx.x; begin < ROWS * RUNS; begin += AT_ONCE * THREADS) {

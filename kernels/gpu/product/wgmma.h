@@ -52,7 +52,7 @@ struct Product {
     static constexpr int HALF = SIDE / 2, TILE = SIDE * DEPTH;
     using LayoutA = Swizzled<A_ALONG ? SIDE : DEPTH>;
     using LayoutB = Swizzled<B_ALONG ? SIDE : DEPTH>;
-    using Out = Outgoing<SIDE, HALF, 1, THREADS>;
+    using Out = Outgoing<SIDE, HALF, 1, THREADS, 4>;
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");
 
     // epilogue, row_store, parts: see Outgoing.
