@@ -74,6 +74,7 @@ def _accepts(*options: str) -> bool:
 def host_options() -> tuple[str, ...]:
     """Return OPTIONS and what this compiler has of: tuning for this processor, OpenMP threads."""
     native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
+    native += [o for o in ("-mprefer-vector-width=512",) if _accepts(o)]
     openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
     return (*OPTIONS, *native, *openmp)
 

@@ -6,7 +6,7 @@
 #include "../scalar.h"
 #include "act.h"
 #include "parallel.h"
-#include "store.h"
+#include "convert.h"
 #include <memory>
 
 static float row_maximum(const act* row, int64_t V) {

@@ -7,7 +7,7 @@
 // add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
 #include "act.h"
 #include "parallel.h"
-#include "store.h"
+#include "convert.h"
 #include <vector>
 #include <cmath>
 

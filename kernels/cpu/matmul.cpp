@@ -14,34 +14,21 @@
 #include "matrix.h"
 #include "parallel.h"
 #include "product.h"
-#include "store.h"
+#include "convert.h"
 #include "vector.h"
 #include <memory>
 
-constexpr int64_t BLOCK_ROWS = 40 * ROWS, BLOCK_COLUMNS = 256, FEW_ROWS = 4;
-// of B packed at a time, in elements: they shall stay in the second cache. More terms than that holds of one panel are
-// summed in several turns.
-constexpr int64_t PACKED = 1 << 17, MOST_TERMS = 512;
+// What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
+// MOST_TERMS are summed in turns.
+constexpr int64_t MOST_TERMS = 512;
+constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
-    alignas(64) Element left[MOST_TERMS * 16], right[PACKED];
+    alignas(64) Word left[LEFT_ROWS / ROWS * padded(ROWS) * MOST_TERMS / TERMS], right[BLOCK_COLUMNS * MOST_TERMS / TERMS];
     alignas(64) float sums[BLOCK_ROWS * BLOCK_COLUMNS];
 };
 static thread_local std::unique_ptr<Workspace> workspace;
-
-// sums (rows, BLOCK_COLUMNS) = A B for K terms at a time, or += where they go on.
-static void multiply(Workspace& work, Matrix a, int64_t rows, int64_t columns, int64_t terms, bool goes_on) {
-    begin_tiles();
-    for (int64_t row = 0; row < rows; row += ROWS) {
-        const int64_t height = std::min<int64_t>(ROWS, rows - row);
-        const Left left = pack_left(work.left, {a.at(row, 0), a.row_stride, a.column_stride}, height, terms);
-        const Tile multiply_tile = tile_of(height);
-        for (int64_t column = 0; column < columns; column += PANEL)
-            multiply_tile(terms, left, work.right + column / PANEL * panel_size(terms), work.sums + row * BLOCK_COLUMNS + column,
-                          BLOCK_COLUMNS, goes_on);
-    }
-}
 
 // Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column], some of a row at a time.
 template <class Finish>
@@ -49,21 +36,31 @@ static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_colu
                           Matrix b, const Finish& finish) {
     if (!workspace) workspace.reset(new Workspace);
     Workspace& work = *workspace;
-    const int64_t most_terms = std::min(K, MOST_TERMS);
-    const int64_t width = std::clamp<int64_t>(PACKED / most_terms / PANEL * PANEL, PANEL, BLOCK_COLUMNS);
-    for (int64_t column = begin_column; column < end_column; column += width) {
-        const int64_t columns = std::min(width, end_column - column);
-        for (int64_t row = begin_row; row < end_row; row += BLOCK_ROWS) {
-            const int64_t rows = std::min(BLOCK_ROWS, end_row - row);
-            for (int64_t k = 0; k < K; k += most_terms) {
-                const int64_t terms = std::min(most_terms, K - k);
-                if (row == begin_row || most_terms < K)
-                    pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
-                multiply(work, {a.at(row, k), a.row_stride, a.column_stride}, rows, columns, terms, k > 0);
+    begin_tiles();
+    const bool in_turns = K > MOST_TERMS;
+    const int64_t all_rows = end_row - begin_row, blocks = in_turns ? (all_rows + BLOCK_ROWS - 1) / BLOCK_ROWS : 1;
+    const int64_t block_rows = padded((all_rows + blocks - 1) / blocks, ROWS), stride = in_turns ? BLOCK_COLUMNS : PATCH;
+    for (int64_t column = begin_column; column < end_column; column += BLOCK_COLUMNS)
+        for (int64_t row = begin_row; row < end_row; row += block_rows)
+            for (int64_t k = 0; k < K; k += MOST_TERMS) {
+                const int64_t terms = std::min(K - k, MOST_TERMS), columns = std::min(BLOCK_COLUMNS, end_column - column);
+                const int64_t last_row = std::min(row + block_rows, end_row);
+                pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
+                for (int64_t top = row; top < last_row; top += LEFT_ROWS) {
+                    const int64_t rows = std::min(LEFT_ROWS, last_row - top);
+                    Left left = pack_left(work.left, {a.at(top, k), a.row_stride, a.column_stride}, rows, terms);
+                    for (int64_t i = 0; i < rows; i += ROWS, left.data += left.strip_stride) {
+                        const int64_t height = std::min<int64_t>(ROWS, rows - i);
+                        for (int64_t j = 0; j < columns; j += PATCH) {
+                            const int64_t width = std::min(PATCH, columns - j);
+                            float* sums = in_turns ? work.sums + (top + i - row) * stride + j : work.sums;
+                            multiply(left, work.right + j / PANEL * panel_size(terms), panel_size(terms), sums, stride, height, width, terms, k > 0);
+                            if (k + terms == K)
+                                for (int64_t r = 0; r < height; ++r) finish(top + i + r, column + j, sums + r * stride, width);
+                        }
+                    }
+                }
             }
-            for (int64_t i = 0; i < rows; ++i) finish(row + i, column, work.sums + i * BLOCK_COLUMNS, columns);
-        }
-    }
 }
 
 // The same on all threads, split along the longer side of C.
@@ -101,10 +98,10 @@ template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
     constexpr int TOGETHER = 4;
     parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
-        float sums[BLOCK_COLUMNS];
-        for (int64_t first = begin; first < end; first += BLOCK_COLUMNS)
+        float sums[PATCH];
+        for (int64_t first = begin; first < end; first += PATCH)
             for (int64_t n = 0; n < N; ++n) {
-                const int64_t last = std::min(end, first + BLOCK_COLUMNS);
+                const int64_t last = std::min(end, first + PATCH);
                 int64_t o = first;
                 for (; o + TOGETHER <= last; o += TOGETHER)
                     dot_rows<TOGETHER>(sums + (o - first), x + n * C, weight + o * C, C);
@@ -129,7 +126,7 @@ static const float* with_bias(float* values, const float* sums, const act* bias,
 
 extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         store(y + row * O + column, with_bias(values, sums, bias, column, count), count);
     });
 }
@@ -137,7 +134,7 @@ extern "C" void matmul_forward(act* y, const act* x, const act* weight, const ac
 extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         const float* before = with_bias(values, sums, bias, column, count);
         store(hidden + row * O + column, before, count);
 #pragma omp simd
@@ -149,7 +146,7 @@ extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 extern "C" void matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         const float* before = with_bias(values, sums, bias, column, count);
         store(hidden + row * O + column, before, count);
         for (int64_t i = 0; i < count; ++i) values[i] = before[i] > 0 ? before[i] : 0.0f;
@@ -166,7 +163,7 @@ extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight,
 extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
                                            int64_t C, int64_t O) {
     product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         std::copy_n(hidden + row * C + column, count, values);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) values[i] = sums[i] * gelu_derivative(values[i]);
