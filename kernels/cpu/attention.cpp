@@ -78,7 +78,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
                                   int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t stride = 3 * H * D, width = padded(D, PANEL), length = padded(S, PANEL);
-    const int64_t copied = QUERIES * padded(std::max(S, D), 2 * LANES);
+    const int64_t copied = left_size(QUERIES, std::max(S, D));
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
         Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + 2 * QUERIES * length + QUERIES * width + 6 * Pieces::LINE);
@@ -112,13 +112,17 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 extern "C" void attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     parallel_ranges(B * S, worth_a_thread(H * D), [=](int64_t begin, int64_t end) {
-        for (int64_t position = begin; position < end; ++position)
+        std::vector<float> dout(H * D), out(H * D);
+        for (int64_t position = begin; position < end; ++position) {
+            load(dout.data(), dy + position * H * D, H * D);
+            load(out.data(), y + position * H * D, H * D);
             for (int64_t h = 0; h < H; ++h) {
-                const act *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
                 float sum = 0;
-                for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(dout[d]) * out[d];
+#pragma omp simd reduction(+ : sum)
+                for (int64_t d = h * D; d < (h + 1) * D; ++d) sum += dout[d] * out[d];
                 delta[(position / S * H + h) * S + position % S] = sum;
             }
+        }
     });
 }
 
@@ -126,7 +130,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                                    const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t stride = 3 * H * D, width = padded(D, PANEL), length = padded(S, PANEL), all_rows = padded(S, ROWS);
-    const int64_t copied = std::max(QUERIES * padded(std::max(S, D), 2 * LANES), padded(S, ROWS) / ROWS * padded(ROWS) * QUERIES);
+    const int64_t copied = std::max(left_size(QUERIES, std::max(S, D)), left_size(S, QUERIES));
     const int64_t by_channels = Panels::size(D, S), by_rows = Panels::size(S, D), of_block = Panels::size(QUERIES, D);
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();

@@ -20,12 +20,12 @@
 
 // What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
 // MOST_TERMS are summed in turns.
-constexpr int64_t MOST_TERMS = 512;
+constexpr int64_t MOST_TERMS = 512 * TERMS;
 constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
-    alignas(64) Word left[LEFT_ROWS / ROWS * padded(ROWS) * MOST_TERMS / TERMS], right[BLOCK_COLUMNS * MOST_TERMS / TERMS];
+    alignas(64) Word left[left_size(LEFT_ROWS, MOST_TERMS)], right[BLOCK_COLUMNS * MOST_TERMS / TERMS];
     alignas(64) float sums[BLOCK_ROWS * BLOCK_COLUMNS];
 };
 static thread_local std::unique_ptr<Workspace> workspace;
@@ -164,7 +164,7 @@ extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const ac
                                            int64_t C, int64_t O) {
     product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
         float values[PATCH];
-        std::copy_n(hidden + row * C + column, count, values);
+        load(values, hidden + row * C + column, count);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) values[i] = sums[i] * gelu_derivative(values[i]);
         store(dhidden + row * C + column, values, count);

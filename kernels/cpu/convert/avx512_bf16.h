@@ -4,20 +4,21 @@
 #include <cstdint>
 #include <immintrin.h>
 
-inline __mmask16 lanes_of(int64_t count) { return count < 16 ? (1 << count) - 1 : 0xFFFF; }
-
 inline void load(float* target, const act* values, int64_t count) {
-    for (int64_t i = 0; i < count; i += 16) {
-        const __mmask16 inside = lanes_of(count - i);
-        const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(inside, values + i));
-        _mm512_mask_storeu_ps(target + i, inside, (__m512)_mm512_slli_epi32(words, 16));
-    }
+    const auto widened = [](__m256i bits) {  // by masks of ones, as compilers warn of what the plain forms leave open
+        return (__m512)_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, bits), 16);
+    };
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16)
+        _mm512_storeu_ps(target + i, widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i))));
+    const __mmask16 rest = (1 << (count - i)) - 1;
+    _mm512_mask_storeu_ps(target + i, rest, widened(_mm256_maskz_loadu_epi16(rest, values + i)));
 }
 
 inline void store(act* target, const float* values, int64_t count) {
-    for (int64_t i = 0; i < count; i += 16) {
-        const __mmask16 inside = lanes_of(count - i);
-        const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(inside, values + i));
-        _mm256_mask_storeu_epi16(target + i, inside, (__m256i)rounded);
-    }
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(values + i)));
+    const __mmask16 rest = (1 << (count - i)) - 1;
+    _mm256_mask_storeu_epi16(target + i, rest, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(rest, values + i)));
 }

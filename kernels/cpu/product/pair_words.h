@@ -1,6 +1,7 @@
 // Words of a product in bf16: pairs of neighbours in k, zero where there is nothing.
 #pragma once
-#include "words.h"
+#include "../matrix.h"
+#include "../vector.h"
 #include <immintrin.h>
 
 constexpr int PANEL = 32, TERMS = 2;
@@ -14,17 +15,22 @@ struct Words {
     bool terms_are_neighbours = lines.column_stride == 1;
 
     // Word `word` and 15 more of one line.
+    template <bool WHOLE>
     Vector along(int64_t line, int64_t word) const {
-        const __mmask32 inside = first_lanes(line < count ? terms - 2 * word : 0);
-        return (Vector)_mm512_maskz_loadu_epi16(inside, lines.at(line, 2 * word));
+        const act* first = lines.at(line, 2 * word);
+        if (WHOLE) return (Vector)_mm512_loadu_si512(first);
+        return (Vector)_mm512_maskz_loadu_epi16(first_lanes(line < count ? terms - 2 * word : 0), first);
     }
 
     // Word `word` of a line and 15 more.
+    template <bool WHOLE>
     Vector across(int64_t line, int64_t word) const {
         const auto row = [&](int64_t term) {
-            const __mmask16 inside = first_lanes(term < terms ? count - line : 0);
-            return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(inside, lines.at(line, term)));
+            const __mmask16 inside = WHOLE ? 0xFFFF : first_lanes(term < terms ? count - line : 0);
+            return _mm512_maskz_cvtepu16_epi32(inside, _mm256_maskz_loadu_epi16(inside, lines.at(line, term)));
         };
-        return (Vector)_mm512_or_si512(row(2 * word), _mm512_slli_epi32(row(2 * word + 1), 16));
+        return (Vector)_mm512_or_si512(row(2 * word), _mm512_maskz_slli_epi32(0xFFFF, row(2 * word + 1), 16));
     }
 };
+
+#include "words.h"

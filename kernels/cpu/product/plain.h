@@ -1,6 +1,7 @@
 // A product's register tile in f32, by the compiler's vectors: ROWS x PANEL sums.
 #pragma once
-#include "words.h"
+#include "../matrix.h"
+#include "../vector.h"
 #include <type_traits>
 
 // ROWS * 2 sums, 2 vectors of B and one of A fill the registers: 32 with AVX-512 and on aarch64, else 16.
@@ -17,13 +18,19 @@ struct Words {
     int64_t count, terms;
     bool terms_are_neighbours = lines.column_stride == 1;
 
+    template <bool WHOLE>
     Vector along(int64_t line, int64_t word) const {
+        if (WHOLE) return load_vector(lines.at(line, word));
         return line < count ? load_some(lines.at(line, word), terms - word) : Vector{};
     }
+    template <bool WHOLE>
     Vector across(int64_t line, int64_t word) const {
+        if (WHOLE) return load_vector(lines.at(line, word));
         return word < terms ? load_some(lines.at(line, word), count - line) : Vector{};
     }
 };
+
+#include "words.h"
 
 // How many words a panel has of K terms.
 inline int64_t panel_size(int64_t K) { return K * PANEL; }

@@ -1,6 +1,11 @@
 // Products of packed strips by tiles, on one thread.
 #pragma once
 
+// How many words a copy by pack_left of (rows, K) may have.
+constexpr int64_t left_size(int64_t rows, int64_t K) {
+    return padded(rows, ROWS) / ROWS * padded(ROWS) * padded(K, 2 * LANES) / TERMS;
+}
+
 // Copies B[0:K, 0:columns] into panels of PANEL columns, zeros where there is nothing.
 inline void pack_right(Word* panels, Matrix b, int64_t K, int64_t columns) {
     const Matrix lines = {b.data, b.column_stride, b.row_stride};

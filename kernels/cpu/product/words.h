@@ -1,8 +1,7 @@
-// What a product's tile reads: words of 32 bits along k, TERMS terms each: an f32, or two neighbours in bf16 (`Words` in
-// product.h). A line is a row of A or a column of B; both are packed by strips of as many lines as a tile has.
+// What a product's tile reads: words of 32 bits along k, TERMS terms each: an f32, or two neighbours in bf16. `Words`, which
+// product.h has before this file, is a matrix as words. A line is a row of A or a column of B; both are packed by strips of as many lines as a tile has.
 #pragma once
-#include "../matrix.h"
-#include "../vector.h"
+#include <cstdint>
 
 typedef float Word;
 
@@ -12,18 +11,28 @@ struct Left {
     int64_t row_stride, step_stride, strip_stride;
 };
 
-// Copies LANES lines of LANES words, zeros where the source has none: word i of a line to target[i * stride + line], or if
-// LINES_APART to target[line * stride + i]. Of words, beyond the source's `words` nothing is written unless LINES_APART.
+// LANES lines of LANES words, line by line, or if the source's terms are no neighbours word by word; zeros where it has none.
+// WHOLE: it has all.
+template <bool WHOLE, class Words>
+inline void load_square(Vector* rows, const Words& source, int64_t line, int64_t word) {
+    if (source.terms_are_neighbours) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) rows[i] = source.template along<WHOLE>(line + i, word);
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) rows[i] = source.template across<WHOLE>(line, word + i);
+    }
+}
+
+// Copies a square of LANES lines and words: word i of a line to target[i * stride + line], or if LINES_APART to
+// target[line * stride + i]. Beyond the source's `words` nothing is written unless LINES_APART.
 template <bool LINES_APART, class Words>
 inline void pack_square(Word* target, int64_t stride, const Words& source, int64_t line, int64_t word, int64_t words) {
     Vector rows[LANES];
-    if (source.terms_are_neighbours) {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) rows[i] = source.along(line + i, word);
-    } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) rows[i] = source.across(line, word + i);
-    }
+    if (line + LANES <= source.count && (word + LANES) * TERMS <= source.terms)
+        load_square<true>(rows, source, line, word);
+    else
+        load_square<false>(rows, source, line, word);
     if (source.terms_are_neighbours != LINES_APART) transpose(rows);
     if (LINES_APART || words - word >= LANES) {
 #pragma GCC unroll 16
