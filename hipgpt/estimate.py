@@ -10,7 +10,7 @@ from hipgpt.backends.device import GPUS
 from hipgpt.backends.null import NullDevice
 from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
-from hipgpt.model import Weights, parameter_count
+from hipgpt.model import parameter_count
 from hipgpt.plan import Launch
 from hipgpt.sampling import Decoder
 from hipgpt.trainer import Trainer
@@ -93,7 +93,7 @@ def estimate(model: ModelConfig, training: TrainingConfig, gpu: bool = False, to
     arenas = _arena_bytes(launches)
     arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
     before = device.allocated_bytes
-    Decoder(device, model, Weights(trainer.weights, model))
+    Decoder(device, model, trainer.computed)
     arenas["the sampler's own"] = device.allocated_bytes - before
     state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
     tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length

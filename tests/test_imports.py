@@ -17,6 +17,7 @@ FLOORS = [
     {"model", "optimizer"},
     {
         "checkpoint",
+        "precision",
         "pretrained",
         "metrics",
         "step_inputs",

@@ -13,7 +13,7 @@ from hipgpt.backends.device import open_device
 from hipgpt.batches import Batches
 from hipgpt.config import read_config
 from hipgpt.estimate import HOST_BYTES, AnyTokens, estimate
-from hipgpt.model import Weights, parameter_count
+from hipgpt.model import parameter_count
 from hipgpt.sampling import Decoder
 from hipgpt.sweeps import load_runs
 from hipgpt.trainer import Trainer
@@ -40,7 +40,7 @@ def test_memory_is_what_a_trainer_allocates(changes):
     training, device = dataclasses.replace(RUN.training, **changes), Counting(open_device("cpu", 1))
     batches = Batches(AnyTokens(10_000), training.batch_sequences, RUN.model.context_length, training.seed)
     trainer = Trainer(RUN.model, training, device, batches)
-    Decoder(device, RUN.model, Weights(trainer.weights, RUN.model))
+    Decoder(device, RUN.model, trainer.computed)
     found = estimate(RUN.model, training)
     allocations = 40  # each aligned to 64 bytes on the null device
     assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations

@@ -41,6 +41,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt import sampling
     from hipgpt.backends.device import open_device
     from hipgpt.checkpoint import load_weights
+    from hipgpt.precision import fastest_weights
     from hipgpt.tokenizer import Tokenizer
 
     folder = finished_run(arguments)
@@ -49,7 +50,8 @@ def generate(arguments: argparse.Namespace) -> None:
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
     device = open_device(arguments.device)
     checkpoint = folder / "checkpoints" / "best.safetensors"
-    decoder = sampling.Decoder(device, *load_weights(checkpoint, device, tokenizer.sha256))
+    model, weights = load_weights(checkpoint, device, tokenizer.sha256)
+    decoder = sampling.Decoder(device, model, fastest_weights(device, model, weights))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
     sys.stdout.write(text.decode(prompt))

@@ -77,35 +77,39 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
         });
 }
 
-// sums[r] = x . row r of weight (R, C). Several rows at once: one alone would wait for each of its additions.
-template <int R>
+// sums[r] = x . row r of weight (LANES, C): a vector for each row, one alone would wait for each of its additions.
 static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    Vector partial[R] = {};
+    constexpr int64_t GROUP = LANES * TERMS;
+    Vector partial[LANES] = {}, total = {};
     int64_t c = 0;
-    for (; c + LANES <= C; c += LANES) {
-        const Vector factor = load_vector(x + c);
-        for (int r = 0; r < R; ++r) partial[r] += factor * load_vector(weight + r * C + c);
-    }
-    for (int r = 0; r < R; ++r) {
-        sums[r] = 0;
-        for (int lane = 0; lane < LANES; ++lane) sums[r] += partial[r][lane];
-        for (int64_t rest = c; rest < C; ++rest) sums[r] += static_cast<float>(x[rest]) * weight[r * C + rest];
-    }
+    for (; c + GROUP <= C; c += GROUP)
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
+    transpose(partial);
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; ++lane) total += partial[lane];
+    vector_at(sums) = total;
+    for (; c < C; ++c)
+        for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
+}
+
+static float dot(const act* x, const act* weight, int64_t C) {
+    float sum = 0;
+    for (int64_t c = 0; c < C; ++c) sum += static_cast<float>(x[c]) * weight[c];
+    return sum;
 }
 
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
 template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    constexpr int TOGETHER = 4;
     parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
         float sums[PATCH];
         for (int64_t first = begin; first < end; first += PATCH)
             for (int64_t n = 0; n < N; ++n) {
                 const int64_t last = std::min(end, first + PATCH);
                 int64_t o = first;
-                for (; o + TOGETHER <= last; o += TOGETHER)
-                    dot_rows<TOGETHER>(sums + (o - first), x + n * C, weight + o * C, C);
-                for (; o < last; ++o) dot_rows<1>(sums + (o - first), x + n * C, weight + o * C, C);
+                for (; o + LANES <= last; o += LANES) dot_rows(sums + (o - first), x + n * C, weight + o * C, C);
+                for (; o < last; ++o) sums[o - first] = dot(x + n * C, weight + o * C, C);
                 finish(n, first, sums, last - first);
             }
     });

@@ -33,4 +33,9 @@ struct Words {
     }
 };
 
+// sums += the products of 32 terms, two by two.
+inline Vector add_products(Vector sums, const act* x, const act* y) {
+    return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_loadu_si512(y));
+}
+
 #include "words.h"

@@ -35,6 +35,9 @@ struct Words {
 // How many words a panel has of K terms.
 inline int64_t panel_size(int64_t K) { return K * PANEL; }
 
+// sums += the products of LANES terms.
+inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
+
 // To be called by a thread before its tiles.
 inline void begin_tiles() {}
 
