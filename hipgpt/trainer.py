@@ -101,6 +101,11 @@ class Trainer:
         if self._copy:
             self._copy.renew()
 
+    def prepare(self) -> None:
+        """Compile and bind what a step and a validation run, which the first ones would do else."""
+        self.step_plan.prepare()
+        self._validation.prepare()
+
     def step(self, step: int) -> None:
         """Run one optimizer step, counted from 1; its loss and norm go to the history."""
         self.step_inputs.prepare(step)

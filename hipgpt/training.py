@@ -80,6 +80,7 @@ class Run:
         gradient is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
+        self.trainer.prepare()  # not within the first steps' time
         with stop_requests() as stop_requested, Progress(total, first) as progress:
             started, timed_from = time.perf_counter(), first
             for step in range(first + 1, total + 1):

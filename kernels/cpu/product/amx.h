@@ -12,7 +12,7 @@ inline void begin_tiles() { configure_tiles(); }
 
 // A[0:rows, 0:K] as a tile reads it: in place if it is whole and its rows follow one another (others, pages apart, would be
 // fetched too late), else as a copy of squares with zeros for what is missing.
-inline Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
+__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
     if (a.column_stride == 1 && a.row_stride == K && K % STEP == 0 && rows % ROWS == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, STEP * 2, ROWS * a.row_stride * 2};
     const Words source{a, rows, K};

@@ -10,7 +10,7 @@ inline int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
 inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as a tile reads it: in place, or as a copy of rows side by side.
-inline Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
+__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
     const int64_t width = padded(ROWS), words = (K + 1) / 2;
     if (a.column_stride == 1 && K % 2 == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, ROWS * a.row_stride * 2};

@@ -42,7 +42,7 @@ inline Vector add_products(Vector sums, const act* x, const act* y) { return sum
 inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as a tile reads it: in place if it is f32 and its terms are neighbours, else as a copy.
-inline Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
+__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
     if (std::is_same_v<act, float> && a.column_stride == 1)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, ROWS * a.row_stride * 4};
     pack_strips(copy, ROWS, K * padded(ROWS), Words{a, rows, K}, rows, K);

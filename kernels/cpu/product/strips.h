@@ -7,7 +7,7 @@ constexpr int64_t left_size(int64_t rows, int64_t K) {
 }
 
 // Copies B[0:K, 0:columns] into panels of PANEL columns, zeros where there is nothing.
-inline void pack_right(Word* panels, Matrix b, int64_t K, int64_t columns) {
+__attribute__((noinline)) static void pack_right(Word* panels, Matrix b, int64_t K, int64_t columns) {
     const Matrix lines = {b.data, b.column_stride, b.row_stride};
     pack_strips(panels, PANEL, panel_size(K), Words{lines, columns, K}, columns, panel_size(K) / PANEL);
 }
