@@ -73,7 +73,9 @@ class Plan:
 
     def __call__(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
         if self._replay is not None:
-            raise ContractError(f"{op.name}: plan {self.name} is ready to run; a plan is recorded once, then only replayed")
+            raise ContractError(
+                f"{op.name}: plan {self.name} is ready to run; a plan is recorded once, then only replayed"
+            )
         sizes = op.bind(tensors, scalars, self._act)
         pairs = [(a, t) for a, t in zip(op.arguments, tensors, strict=True) if t is not None]
         for argument, tensor in pairs:

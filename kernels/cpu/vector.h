@@ -18,7 +18,7 @@ constexpr int64_t padded(int64_t size, int64_t step = LANES) { return (size + st
 // LANES neighbours of any type that becomes a float.
 template <class T>
 inline Vector load_vector(const T* values) {
-    Vector result;
+    Vector result = {};
     for (int lane = 0; lane < LANES; ++lane) result[lane] = values[lane];
     return result;
 }
