@@ -53,7 +53,7 @@ def check(
     of: Callable[[Op], bool] = lambda op: True,
     most_elements: float = math.inf,
 ) -> None:
-    """Compare every case of the ops chosen by `of` with the reference; of larger sizes' products than asked for, none."""
+    """Compare the cases of the ops chosen by `of` with the reference; most_elements: the product of a case's sizes."""
     chosen = (case for act in acts for case in cases(act) if of(case.op))
     for case in (case for case in chosen if math.prod(case.sizes.values()) <= most_elements):
         got = Memory(device, case, draw(case)).run()

@@ -74,7 +74,8 @@ def _accepts(*options: str) -> bool:
 def host_options() -> tuple[str, ...]:
     """Return OPTIONS and what this compiler has of: tuning for this processor, OpenMP threads."""
     native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
-    native += [o for o in ("-mprefer-vector-width=512",) if _accepts(o)]
+    # compilers prefer 256 bits on processors with 512, for clocks that fell; they no longer do
+    native += [option for option in ("-mprefer-vector-width=512",) if _accepts(option)]
     openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
     return (*OPTIONS, *native, *openmp)
 

@@ -30,7 +30,25 @@ struct Workspace {
 };
 static thread_local std::unique_ptr<Workspace> workspace;
 
-// Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column], some of a row at a time.
+// sums (rows, columns), `stride` apart, = or += a (rows, terms) times the packed B; where `ends`, all terms are in them and
+// finish(row, column, sums, count) takes each row by PATCH columns. With a stride of PATCH there is room for one strip's patch.
+template <class Finish>
+static void multiply_rows(Workspace& work, float* sums, int64_t stride, Matrix a, int64_t rows, int64_t columns,
+                          int64_t terms, bool goes_on, bool ends, const Finish& finish) {
+    Left left = pack_left(work.left, a, rows, terms);
+    for (int64_t row = 0; row < rows; row += ROWS, left.data += left.strip_stride) {
+        const int64_t height = std::min<int64_t>(ROWS, rows - row);
+        for (int64_t column = 0; column < columns; column += PATCH) {
+            const int64_t width = std::min(PATCH, columns - column);
+            float* const patch = stride == PATCH ? sums : sums + row * stride + column;
+            const Word* const panels = work.right + column / PANEL * panel_size(terms);
+            multiply(left, panels, panel_size(terms), patch, stride, height, width, terms, goes_on);
+            for (int64_t i = 0; ends && i < height; ++i) finish(row + i, column, patch + i * stride, width);
+        }
+    }
+}
+
+// Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column].
 template <class Finish>
 static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column, int64_t K, Matrix a,
                           Matrix b, const Finish& finish) {
@@ -47,18 +65,12 @@ static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_colu
                 const int64_t last_row = std::min(row + block_rows, end_row);
                 pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
                 for (int64_t top = row; top < last_row; top += LEFT_ROWS) {
-                    const int64_t rows = std::min(LEFT_ROWS, last_row - top);
-                    Left left = pack_left(work.left, {a.at(top, k), a.row_stride, a.column_stride}, rows, terms);
-                    for (int64_t i = 0; i < rows; i += ROWS, left.data += left.strip_stride) {
-                        const int64_t height = std::min<int64_t>(ROWS, rows - i);
-                        for (int64_t j = 0; j < columns; j += PATCH) {
-                            const int64_t width = std::min(PATCH, columns - j);
-                            float* sums = in_turns ? work.sums + (top + i - row) * stride + j : work.sums;
-                            multiply(left, work.right + j / PANEL * panel_size(terms), panel_size(terms), sums, stride, height, width, terms, k > 0);
-                            if (k + terms == K)
-                                for (int64_t r = 0; r < height; ++r) finish(top + i + r, column + j, sums + r * stride, width);
-                        }
-                    }
+                    float* const sums = in_turns ? work.sums + (top - row) * stride : work.sums;
+                    const Matrix rows = {a.at(top, k), a.row_stride, a.column_stride};
+                    multiply_rows(work, sums, stride, rows, std::min(LEFT_ROWS, last_row - top), columns, terms, k > 0,
+                                  k + terms == K, [&](int64_t i, int64_t j, const float* values, int64_t count) {
+                                      finish(top + i, column + j, values, count);
+                                  });
                 }
             }
 }
