@@ -147,11 +147,14 @@ def read_config(*paths: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for path in paths:
         try:
-            config = _merge(config, yaml.safe_load(path.read_text()) or {})
-        except (OSError, yaml.YAMLError, AttributeError) as error:
-            raise UserError(
-                f"{path}: cannot be read as a config ({error}); expected YAML with keys and values"
-            ) from error
+            found = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: no YAML ({' '.join(str(error).split())}); mend it there") from error
+        if not isinstance(found, Mapping):
+            raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
+        config = _merge(config, found)
     return config
 
 

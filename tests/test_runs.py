@@ -44,10 +44,27 @@ def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
     status, output, _ = hipgpt("runs")
     assert status is None
     assert output.splitlines() == [
-        "run      parameters  tokens  bits/byte  tokens/s  device                 code          corpus  corpus sha256",
-        "default       9,988      56          3        80  cpu x86_64 (1 thread)  0123456789ab  plays   abababababab",
-        "wide          9,988      56          2        80  cpu x86_64 (1 thread)  0123456789ab  plays   abababababab",
+        "run      parameters  tokens  bits/byte  tokens/s",
+        "default       9,988      56          3        80",
+        "wide          9,988      56          2        80",
+        "",
+        "in all runs",
+        "device         cpu x86_64 (1 thread)",
+        "code           0123456789ab",
+        "corpus         plays",
+        "corpus sha256  abababababab",
     ]
+    assert hipgpt("runs", "--filter", "run=x")[1] == "no run meets every --filter\n"
+
+
+def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path):
+    for name, device in (("one", "cpu x86_64 (1 thread)"), ("two", "cpu x86_64 (2 threads)")):
+        record = tiny.save_run(tmp_path, name) / "run.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "device": device}))
+    lines = hipgpt("runs", "--results", str(tmp_path))[1].splitlines()
+    assert lines[0].split() == ["run", "parameters", "tokens", "bits/byte", "tokens/s", "device"]
+    assert lines[2].endswith("  cpu x86_64 (2 threads)")
+    assert [line.split()[0] for line in lines[4:]] == ["in", "code", "corpus", "corpus"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,35 @@ def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     assert status.startswith(f"error: --run: no finished run '{name}' in results/runs; found: default, wide; run ")
 
 
-def test_a_damaged_record_is_named(hipgpt, tmp_path):
-    (tiny.save_run(tmp_path) / "run.json").write_text("{")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "has no config.model.vocab_size"),
+        (b"[]", "has no config.model.vocab_size"),
+        (b'{"config": {"model": {"vocab_size": "5"}}}', "has no config.model.vocab_size"),
+    ],
+)
+def test_a_damaged_record_is_named(hipgpt, tmp_path, text, message):
+    path = tiny.save_run(tmp_path) / "run.json"
+    path.write_bytes(text)
     status, _, _ = hipgpt("runs", "--results", str(tmp_path))
-    assert "run.json: no JSON" in status and status.endswith("delete it and run the train stage again")
+    assert status.startswith(f"error: {path}: {message}") and status.endswith("delete it and run the train stage again")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "validation.csv", "throughput.csv", "evaluation.csv"])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"a,b\n1,2\n", b"step\n" + b"9" * 200_000])
+def test_a_damaged_table_is_named(hipgpt, tmp_path, name, text):
+    path = tiny.save_run(tmp_path) / name
+    path.write_bytes(text)
+    status, _, _ = hipgpt("runs", "--results", str(tmp_path))
+    assert status.startswith(f"error: {path}: damaged (") and status.endswith("delete it and run snakemake again")
+
+
+def test_a_row_that_is_just_being_written_is_left_out(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("8,6")
+    assert run_row(folder)["steps"] == 7

@@ -35,6 +35,8 @@ def info(arguments: argparse.Namespace) -> None:
     """Print parameters, memory by table, and operations and bytes of a training step."""
     from hipgpt.estimate import estimate
 
+    if arguments.memory_gib is not None and not arguments.memory_gib > 0:
+        raise UserError(f"--memory-gib: got {arguments.memory_gib}, expected a number > 0")
     config = load(arguments.configfile)
     if arguments.run not in config.runs:
         raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
