@@ -1,11 +1,10 @@
 """`hipgpt info`: what a run of the config needs, before it is trained."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from hipgpt.backends.device import GPUS, open_device
+from hipgpt.backends.device import GPUS, open_device, physical_bytes
 from hipgpt.code_hash import ROOT
 from hipgpt.commands.arguments import Commands
 from hipgpt.config import DEFAULT_RUN, Config, RunConfig, read_config
@@ -71,7 +70,7 @@ def _device(name: str, memory_gib: float | None) -> tuple[bool, float]:
     gpu = device.backend in GPUS
     if memory_gib is not None:
         return gpu, memory_gib * GIB
-    return gpu, device.free_bytes() if gpu else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return gpu, device.free_bytes() if gpu else physical_bytes()
 
 
 def _tokens(run: RunConfig) -> int:
