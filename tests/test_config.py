@@ -153,7 +153,7 @@ def test_a_run_overrides_what_is_changed_beside_it():
         ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
         ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
         ("sampling: {top_k: 0}", "config: sampling.top_k: got 0, expected integer or null >= 1 (Sample among"),
-        ("tokenizer: {vocab_size: 256}", "config: tokenizer.vocab_size: got 256, expected integer >= 257 and <= 16777216 ("),
+        ("tokenizer: {vocab_size: 256}", "config: tokenizer.vocab_size: got 256, expected integer >= 257 and <= 1677"),
         ("model: {num_heads: 3}", "config: model.num_heads: got 3, expected a divisor of model.embed_dim = 128"),
         ("runs: {a: {model: {embed_dim: 126}}}", "config: runs.a.model.num_heads: got 4, expected a divisor of "),
         ("evaluation: {stride_tokens: 33}", "got 33, expected at most model.context_length = 32"),
