@@ -3,14 +3,13 @@
 import argparse
 import sys
 
-from hipgpt.commands.arguments import Commands, add_results, run_folder
+from hipgpt.commands.arguments import Commands, add_command, add_results, run_folder
 from hipgpt.runs import differing
 from hipgpt.tables import table
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("diff", help="show what differs between two runs: config, inputs, metrics")
-    parser.set_defaults(command=diff)
+    parser = add_command(commands, diff, "show what differs between two runs: config, inputs, metrics")
     parser.add_argument("first", metavar="A", help="name of a run")
     parser.add_argument("second", metavar="B", help="name of another run")
     add_results(parser)

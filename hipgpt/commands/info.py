@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hipgpt.backends.device import GPUS, open_device, physical_bytes
 from hipgpt.code_hash import ROOT
-from hipgpt.commands.arguments import Commands
+from hipgpt.commands.arguments import Commands, add_command
 from hipgpt.config import DEFAULT_RUN, Config, RunConfig, read_config
 from hipgpt.errors import UserError
 from hipgpt.shards import open_split
@@ -16,8 +16,7 @@ GIB = 1 << 30
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("info", help="show what a run would need: parameters, memory, operations")
-    parser.set_defaults(command=info)
+    parser = add_command(commands, info, "show what a run would need: parameters, memory, operations")
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
     parser.add_argument(
         "--configfile", type=Path, nargs="+", default=[], help="laid over config.yaml, as for snakemake (default: none)"

@@ -6,7 +6,7 @@ import operator
 import re
 import sys
 
-from hipgpt.commands.arguments import Commands, add_results
+from hipgpt.commands.arguments import Commands, add_command, add_results
 from hipgpt.errors import UserError
 from hipgpt.runs import Row, run_rows
 from hipgpt.tables import FORMATS, table
@@ -32,8 +32,7 @@ ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpu
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("runs", help="show all runs in a table")
-    parser.set_defaults(command=runs)
+    parser = add_command(commands, runs, "show all runs in a table")
     add_results(parser)
     parser.add_argument("--sort", default="run", metavar="COLUMN", help="column to sort by (default: %(default)s)")
     parser.add_argument("--descending", action="store_true", help="largest first")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hipgpt.checkpoint import differences
-from hipgpt.commands.arguments import Commands
+from hipgpt.commands.arguments import Commands, add_command
 from hipgpt.errors import UserError
 from hipgpt.recipes import STAGES
 
@@ -53,8 +53,7 @@ class Job:
 def add(commands: Commands) -> None:
     about = "say which rules would rerun, and because of what"
     more = "Whatever else is given is handed to snakemake: targets, --configfile, --config (default: all)."
-    parser = commands.add_parser("why", help=about, description=f"{about.capitalize()}.", epilog=more)
-    parser.set_defaults(command=why)
+    add_command(commands, why, about, more)
 
 
 def why(arguments: argparse.Namespace) -> None:
