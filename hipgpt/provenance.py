@@ -10,6 +10,7 @@ from typing import Any
 
 from hipgpt.code_hash import ROOT
 from hipgpt.files import replacing
+from hipgpt.records import read_json
 
 PACKAGES = ("numpy", "safetensors", "snakemake")
 
@@ -18,7 +19,7 @@ def write_record(
     path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], device: str, corpus: Path
 ) -> None:
     """Write run.json. config: what decides the training; device: for people; corpus: the corpus's provenance.json."""
-    source = json.loads(corpus.read_bytes())
+    source = read_json(corpus, {"corpus": str, "source": str, "sha256": str}, "run the download stage")
     record = {
         "config": dict(config),
         "device": device,

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
 from hipgpt.model import parameter_count
+from hipgpt.records import read_json
 
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
-AGAIN = "delete it and run the train stage again"
+MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a second
 MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # what is read of a run's files, and as what
 RECORD = {
@@ -32,25 +32,12 @@ Row = dict[str, str | int | float | None]
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return run.json. Raises UserError if it is absent or damaged."""
-    path = folder / "run.json"
-    try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; run the train stage") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON ({error}); {AGAIN}") from error
-    if lacking := next(_lacking(record, RECORD), None):
-        raise UserError(f"{path}: has no {lacking}, as the record of a run has; {AGAIN}")
+    path, remedy = folder / "run.json", "run the train stage again"
+    record = read_json(path, RECORD, remedy)
+    sizes = {name: size for name, size in record["config"]["model"].items() if MODEL.get(name) is int}
+    if min(sizes.values()) < 1 or sizes["num_layers"] > MOST_LAYERS:
+        raise UserError(f"{path}: config.model: got {sizes}, expected sizes of a model; delete it and {remedy}")
     return record
-
-
-def _lacking(record: Any, shape: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, inner in shape.items():
-        value = record.get(key) if isinstance(record, Mapping) else None
-        if isinstance(inner, Mapping):
-            yield from _lacking(value, inner, f"{prefix}{key}.")
-        elif not isinstance(value, inner):
-            yield f"{prefix}{key}"
 
 
 def model_of(record: Mapping[str, Any]) -> ModelConfig:

@@ -141,9 +141,8 @@ def test_diff_of_a_run_that_is_not_there(hipgpt, name):
         (b"{", "no JSON"),
         (b"\xff", "no JSON"),
         (b"[" * 100_000, "no JSON"),
-        (b"null", "has no config.model.vocab_size"),
-        (b"[]", "has no config.model.vocab_size"),
-        (b'{"config": {"model": {"vocab_size": "5"}}}', "has no config.model.vocab_size"),
+        (b"null", "all of it: got 'None', expected dict"),
+        (b'{"config": {"model": {"vocab_size": "5"}}}', "config.model.vocab_size: got '5', expected int"),
     ],
 )
 def test_a_damaged_record_is_named(hipgpt, tmp_path, text, message):
