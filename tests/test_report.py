@@ -89,7 +89,8 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
     page = (project.folder / "results/runs/default/report.html").read_text()
     record = json.loads((project.folder / "results/runs/default/run.json").read_text())
     for text in (record["code_sha256"], record["tokenizer_sha256"], record["corpus"]["sha256"], record["device"],
-                 record["versions"]["numpy"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
+                 record["versions"]["numpy"],
+                 record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
         assert text in page
     assert page.count("data:image/png;base64,") == 3
     runs = (project.folder / "results/summary.html").read_text()

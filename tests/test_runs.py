@@ -129,6 +129,16 @@ def test_diff_shows_what_differs_and_nothing_else(hipgpt):
     assert hipgpt("diff", "wide", "wide")[1] == "wide and wide do not differ\n"
 
 
+def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
+    for name, digit in (("one", "1"), ("two", "2")):
+        path = tiny.save_run(tmp_path, name) / "run.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "git_commit": digit * 40, "tokens_sha256": digit * 64})
+        )
+    lines = [line.split() for line in hipgpt("diff", "one", "two", "--results", str(tmp_path))[1].splitlines()]
+    assert ["git_commit", "1" * 12, "2" * 12] in lines and ["tokens_sha256", "1" * 12, "2" * 12] in lines
+
+
 @pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
 def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     status, _, _ = hipgpt("diff", "default", name)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,11 +199,15 @@ def read_pretrained(path: Path) -> None:
 DOCUMENTS = {
     "manifest.json": (manifest, lambda path: open_split(path, "train", "ab")),
     "provenance.json": (corpus_of, lambda path: write_shards(path.parent, tiny.tokenizer(), path.parent / "out", 1, 1)),
-    "provenance.json of a run": (corpus_of, lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, "", path)),
+    "provenance.json of a run": (
+        corpus_of,
+        lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, DEVICE, path),
+    ),
     "run.json": (lambda folder: tiny.save_run(folder) / "run.json", lambda path: run_row(path.parent)),
     "tokenizer.json": (lambda folder: changed_tokenizer(folder, lambda _: None), Tokenizer.load),
     "config.json": (huggingface_of, read_pretrained),
 }
+DEVICE = SimpleNamespace(name="cpu", compiler="c++ 12")
 FINGERPRINT = {"code": "", "tokenizer_sha256": "", "data_sha256": "", "pretrained_sha256": None}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hipgpt.backends.build import KERNELS, host_library, host_macros
+from hipgpt.backends.build import KERNELS, host_compiler_version, host_library, host_macros
 from hipgpt.backends.device import SCALARS, check_transfer, physical_bytes
 from hipgpt.backends.variants import find_variant, has_matrix_units
 from hipgpt.errors import UserError
@@ -66,6 +66,7 @@ class CpuDevice:
 
     def __init__(self, threads: int):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
+        self.compiler = host_compiler_version().partition("\n")[0]
         self.act_dtypes = act_dtypes()
         self._allocated_bytes = 0
         _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
