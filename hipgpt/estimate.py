@@ -1,5 +1,6 @@
 """What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Estimate:
         return sum(self.ops.values(), Cost())
 
 
+@functools.cache
 def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
     """Return what a training asks a cluster for: mem_mb and gpu, and runtime in minutes.
 

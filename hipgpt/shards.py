@@ -16,6 +16,7 @@ import numpy as np
 
 from hipgpt.errors import UserError
 from hipgpt.files import replacing, sha256_of
+from hipgpt.records import read_json
 from hipgpt.tokenizer import Tokenizer, next_cut
 from hipgpt.tokenizer.parallel import ordered_map
 
@@ -96,7 +97,7 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
         record = json.loads(manifest.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{manifest}: is missing; {REMEDY}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
     if not isinstance(record, dict) or not {"tokenizer_sha256", "splits", "version"} <= record.keys():
         raise UserError(f"{manifest}: is no manifest of token shards; delete it and {REMEDY}")
@@ -106,8 +107,9 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
             f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
         )
     splits = record["splits"] if isinstance(record["splits"], dict) else {}
-    entries = splits.get(split) or [None]
-    if record["version"] not in TOKEN_TYPES or not all(map(_is_entry, entries)):
+    entries = splits.get(split)
+    known = isinstance(record["version"], int) and record["version"] in TOKEN_TYPES
+    if not known or not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
     return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
 
@@ -144,10 +146,11 @@ def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
 
 
 def _documents(corpus: Path) -> list[dict]:
-    try:
-        return json.loads((corpus / "provenance.json").read_bytes())["documents"]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: is missing; run the download stage") from None
+    path, remedy = corpus / "provenance.json", "run the download stage"
+    found = read_json(path, {"documents": [{"bytes": int, "split_at": int}]}, remedy)["documents"]
+    if any(not 0 <= document["split_at"] <= document["bytes"] for document in found):
+        raise UserError(f"{path}: a document is split outside of its bytes; delete it and {remedy}")
+    return found
 
 
 def _version(tokenizer: Tokenizer) -> int:

@@ -168,7 +168,7 @@ def test_a_text_that_provenance_does_not_describe_is_refused(tmp_path, tokenizer
     with pytest.raises(UserError, match=f"validation.txt: {len(TEXT) - 1} bytes, but provenance.json says {len(TEXT)}"):
         shards.write_shards(corpus, tokenizer, tmp_path, 1)
     (corpus / "provenance.json").unlink()
-    with pytest.raises(UserError, match="provenance.json: is missing; run the download stage"):
+    with pytest.raises(UserError, match="provenance.json: no such file; run the download stage"):
         shards.write_shards(corpus, tokenizer, tmp_path, 1)
 
 

@@ -81,11 +81,16 @@ def host_options() -> tuple[str, ...]:
 
 
 @functools.cache
+def host_compiler_version() -> str:
+    """Return what the compiler says it is; the first line is for people."""
+    return subprocess.run([*host_compiler(), "--version"], capture_output=True).stdout.decode(errors="replace")
+
+
+@functools.cache
 def _compiler_identity() -> bytes:
     """Return the compiler's version and the resolved target flags (what 'native' means on this machine)."""
-    version = subprocess.run([*host_compiler(), "--version"], capture_output=True).stdout
     dry_run = [*host_compiler(), *host_options(), "-E", "-x", "c++", "-", "-###"]
-    return version + subprocess.run(dry_run, input=b"", capture_output=True).stderr
+    return host_compiler_version().encode() + subprocess.run(dry_run, input=b"", capture_output=True).stderr
 
 
 @functools.cache

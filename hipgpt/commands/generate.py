@@ -5,7 +5,7 @@ import codecs
 import os
 import sys
 
-from hipgpt.commands.arguments import Commands, add_run, finished_run
+from hipgpt.commands.arguments import Commands, add_command, add_run, finished_run
 from hipgpt.config import SamplingConfig
 from hipgpt.errors import UserError
 
@@ -21,8 +21,7 @@ TYPES = {"num_tokens": int, "top_k": int, "seed": int}
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("generate", help="continue a text with a trained run")
-    parser.set_defaults(command=generate)
+    parser = add_command(commands, generate, "continue a text with a trained run")
     add_run(parser)
     parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
     parser.add_argument(

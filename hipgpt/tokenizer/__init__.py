@@ -57,7 +57,8 @@ class Tokenizer:
             text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(
-                f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer"
+                f"{path}: cannot read the tokenizer ({error.strerror}); expected a tokenizer.json or *.tiktoken, of "
+                "which the rule train_tokenizer makes one"
             ) from error
         read = formats.read_ranks if str(path).endswith(".tiktoken") else formats.read_json
         return cls(*read(text, str(path)))
