@@ -125,7 +125,7 @@ void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids,
                      const char* whole, const int64_t* whole_sizes, const uint32_t* whole_ids, int64_t wholes,
                      const char* special, const int64_t* special_sizes, const uint32_t* special_ids, int64_t specials) {
     return guarded([&]() -> void* {
-        auto tokens = std::make_unique<Tokens>(Tokens{Vocabulary(merges, static_cast<size_t>(count)), {}, pattern_of(most_digits), {}, {}, {}, {}, 0});
+        auto tokens = std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), pattern_of(most_digits));
         tokens->ids.assign(ids, ids + BYTES + count);
         tokens->whole = Strings{whole, whole_sizes, whole_ids, wholes}.table();
         set_specials(*tokens, {special, special_sizes, special_ids, specials});

@@ -13,7 +13,7 @@ namespace bpe {
 template <class Value>
 struct LargePages {
     using value_type = Value;
-    static constexpr std::size_t PAGE = 2 << 20;
+    static constexpr std::size_t PAGE = 2 << 20, LINE = 64;
 
     LargePages() = default;
     template <class Other>
@@ -22,8 +22,9 @@ struct LargePages {
     Value* allocate(std::size_t count) {
         std::size_t bytes = count * sizeof(Value);
         const bool large = bytes >= PAGE;
-        if (large) bytes = (bytes + PAGE - 1) / PAGE * PAGE;
-        void* const place = large ? std::aligned_alloc(PAGE, bytes) : std::malloc(bytes);
+        const std::size_t alignment = large ? PAGE : LINE;
+        bytes = (bytes + alignment - 1) / alignment * alignment;
+        void* const place = std::aligned_alloc(alignment, bytes);
         if (!place) throw std::bad_alloc();
 #ifdef __linux__
         if (large) madvise(place, bytes, MADV_HUGEPAGE);  // a wish: without it all is as correct

@@ -128,13 +128,13 @@ private:
     }
 
     size_t free_slot(uint64_t key) const {
-        size_t at = Key<1>::mixed(key);
+        size_t at = mixed(key);
         while (slots_[at & (slots_.size() - 1)] != NONE) ++at;
         return at & (slots_.size() - 1);
     }
 
     Pair* find(uint64_t key) {
-        for (size_t at = Key<1>::mixed(key);; ++at) {
+        for (size_t at = mixed(key);; ++at) {
             const uint32_t index = slots_[at & (slots_.size() - 1)];
             if (index == NONE) return nullptr;
             if (pairs_[index].key == key) return &pairs_[index];
