@@ -107,13 +107,15 @@ class Tokenizer:
 
         Raises UserError for an id outside the vocabulary.
         """
-        tokens = np.asarray(ids)
-        if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.vocab_size):
-            wrong = tokens[(tokens < 0) | (tokens >= self.vocab_size)][0]
+        given = np.asarray(ids)
+        tokens = np.ascontiguousarray(given, np.uint32)
+        text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
+        if text is None:
+            wrong = given[(given != tokens) | (tokens >= self.vocab_size)][0]
             raise UserError(
                 f"decode: got id {wrong}, expected 0 to {self.vocab_size - 1}; use the tokenizer that made these ids"
             )
-        return native.decode(tokens, *self._joined_table)
+        return text
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token; for a special token its literal."""
@@ -144,8 +146,8 @@ class Tokenizer:
         return table
 
     @functools.cached_property
-    def _joined_table(self) -> tuple[bytes, np.ndarray]:
-        return b"".join(self._table), np.cumsum([0, *map(len, self._table)], dtype=np.int64)
+    def _decoder(self) -> native.Decoder:
+        return native.Decoder(self._table)
 
     @functools.cached_property
     def _encoder(self) -> native.Encoder:

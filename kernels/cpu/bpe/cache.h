@@ -91,7 +91,7 @@ public:
     // What follows when there is no room: one of more slots with the same words, or an empty one at the bounds.
     std::shared_ptr<WordCache> next() const {
         if (words_ < most_words() || most_words() == MOST_WORDS) return std::make_shared<WordCache>();
-        std::shared_ptr<WordCache> larger(new WordCache(4 * entries_.size(), store_));
+        std::shared_ptr<WordCache> larger(new WordCache(2 * entries_.size(), store_));
         for (const Entry& entry : entries_) {
             const uint64_t second = entry.second.load(std::memory_order_acquire);
             if (second == EMPTY || second == BEING_WRITTEN) continue;
@@ -102,7 +102,7 @@ public:
     }
 
 private:
-    static constexpr size_t FIRST_SLOTS = 1 << 13, MOST_WORDS = 1 << 20;
+    static constexpr size_t FIRST_SLOTS = 1 << 15, MOST_WORDS = 1 << 20;
     static constexpr uint64_t EMPTY = 0, BEING_WRITTEN = 1;  // no key's second number: it has a size
     struct alignas(32) Entry {
         uint64_t first;
