@@ -151,9 +151,11 @@ class Tokenizer:
 
     @functools.cached_property
     def _encoder(self) -> native.Encoder:
-        whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
+        whole = {}
+        if self.ignore_merges:
+            whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
         specials = {content.encode(): index for content, index in self.specials}
-        return native.Encoder(self.merges, self.ids, self.pattern, whole if self.ignore_merges else {}, specials)
+        return native.Encoder(self.merges, self.ids, self.pattern, whole, specials)
 
 
 def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:
