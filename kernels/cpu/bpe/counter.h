@@ -120,7 +120,7 @@ private:
 
     Table<Short> short_ = Table<Short>(FIRST_SLOTS);
     Table<Long> long_ = Table<Long>(FIRST_SLOTS);
-    std::vector<char> long_bytes_;
+    Table<char> long_bytes_;
     size_t short_words_ = 0, long_words_ = 0;
     int64_t bytes_ = 0;
     Pattern pattern_{};
