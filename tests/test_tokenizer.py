@@ -3,6 +3,7 @@
 import doctest
 import io
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -183,6 +184,19 @@ def test_pieces_left_and_right_of_a_cut_are_the_pieces_of_the_whole(pattern, fra
         assert min(offset, len(text)) <= cut <= len(text)
         both = [*split_pieces(text[:cut], pattern), *split_pieces(text[cut:], pattern)]
         assert both == list(split_pieces(text, pattern))
+
+
+@any_time
+@given(st.lists(st.sampled_from(["<a b>", "<a\nb>", "\n<", "<a", "b>", "a", " ", "\n"])), st.integers(1, 8))
+def test_no_cut_divides_a_special_token_that_holds_white_space(fragments, chunk_bytes):
+    specials = tuple((content, 256 + index) for index, content in enumerate(["<a b>", "<a\nb>", "\n<"]))
+    tokenizer = Tokenizer((), specials=specials)
+    text = "".join(fragments).encode()
+    cuts = [0]
+    while cuts[-1] < len(text):
+        cuts.append(next_cut(text, cuts[-1] + chunk_bytes, tokenizer.undivided))
+    ids = [tokenizer.encode(text[begin:end]) for begin, end in pairwise(cuts)]
+    assert np.array_equal(np.concatenate([*ids, np.empty(0, np.uint32)]), tokenizer.encode(text))
 
 
 def test_chunks_of_ordinary_text_are_about_as_long_as_asked():

@@ -3,6 +3,7 @@ file formats: docs/tokenizer.md."""
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,11 @@ class Tokenizer:
                 f"tokenizer: added_tokens: none is {' or '.join(ENDS_OF_TEXT)}, which must divide documents; add one"
             )
         return found[0]
+
+    @functools.cached_property
+    def undivided(self) -> tuple[bytes, ...]:
+        """The special tokens that hold white space, which next_cut must be told of where these ids are wanted."""
+        return tuple(content.encode() for content, _ in self.specials if re.search(r"\s", content))
 
     @functools.cached_property
     def sha256(self) -> str:

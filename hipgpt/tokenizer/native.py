@@ -179,7 +179,7 @@ class Encoder:
 
 
 def _groups(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Yield the texts in lists of so many bytes that a thread has enough to do: few at first, for there may be no more."""
+    """Yield the texts in lists that give a thread enough to do: of few bytes at first, for there may be no more."""
     group, size, wanted = [], 0, FIRST_GROUP
     for text in texts:
         group.append(text)

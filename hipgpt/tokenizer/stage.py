@@ -66,7 +66,8 @@ def _adopt(source: Path, text: Path, vocab_size: int, output: Path, threads: int
     rows = ((rank, names[a], names[b], names[BYTES + rank], "", "") for rank, (a, b) in enumerate(tokenizer.merges))
     _write_table(output / "merges.csv", MERGES_HEADER, rows)
     size = text.stat().st_size
-    tokens = sum(map(len, tokenizer.encode_all(file_chunks(text, CHUNK_BYTES), threads)))
+    chunks = file_chunks(text, CHUNK_BYTES, tokenizer.undivided)
+    tokens = sum(map(len, tokenizer.encode_all(chunks, threads)))
     _write_table(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
 
 
