@@ -239,6 +239,18 @@ def test_a_long_run_of_one_letter_encodes_by_its_merges():
     assert ids.tolist() == [265] * 1024 + [256, 97]
 
 
+few_letters = st.text("abc", max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(few_letters, st.text("abc", min_size=1, max_size=7), few_letters, few_letters, st.integers(0, 6000))
+def test_a_long_word_that_repeats_itself_encodes_as_the_reference_does(head, repeated, middle, tail, size):
+    learned_from = " ".join([head, repeated * 12, middle, repeated * 3 + tail])
+    tokenizer = as_many_as(learned_from.encode(), 20)
+    word = head + repeated * (size // len(repeated)) + middle + repeated * (4096 // len(repeated)) + tail
+    assert tokenizer.encode(word).tolist() == bpe.encode(word.encode(), list(tokenizer.merges))
+
+
 def test_a_long_word_of_many_letters_encodes_without_loss(english):
     text = bytes(np.random.default_rng(0).integers(97, 123, 1 << 20, np.uint8))
     ids = english.encode(text)

@@ -68,31 +68,12 @@ public:
 
     // Fills work.tokens with the tokens of a word of at least one byte. `work` must serve no other vocabulary.
     void encode(std::string_view word, Work& work) const {
-        std::vector<uint32_t>& tokens = work.tokens;
-        tokens.clear();
-        if (word.size() <= SHORT_WORD) return merge_short(word, tokens);
-        work.tried.assign(word.size() / 64 + 1, 0);
-        work.read = {};
-        const auto tried = [&](size_t end) { return work.tried[end / 64] >> (end % 64) & 1; };
-        uint32_t next = longest(word, work);
-        for (size_t at = 0; at < word.size();) {
-            next = fitting(work, next);
-            while (next != NONE && tried(at + sizes_[next])) next = fitting(work, prefix_[next]);
-            if (next == NONE) {  // step back
-                work.tried[at / 64] |= uint64_t{1} << (at % 64);
-                at -= sizes_[tokens.back()];
-                next = prefix_[tokens.back()];
-                tokens.pop_back();
-                continue;
-            }
-            tokens.push_back(next);
-            at += sizes_[next];
-            if (at < word.size()) next = longest(word.substr(at), work);
-        }
+        if (word.size() <= SHORT_WORD) return merge_short(word, work.tokens);
+        if (word.size() < 4 * HEAD || !encode_repeated(word, work)) encode_from_left(word, work);
     }
 
 private:
-    static constexpr uint32_t PLACE_BITS = 5, SHORT_WORD = 1 << PLACE_BITS;  // bytes
+    static constexpr uint32_t PLACE_BITS = 5, SHORT_WORD = 1 << PLACE_BITS, HEAD = 1024;  // bytes
     struct Halves {
         uint32_t left, right;
     };
@@ -103,6 +84,7 @@ private:
     // Applies merges to bytes, the earliest first and of equal ones the leftmost, as bpe.py does. A token stands at the
     // place of its first byte; its entry in `next` is what merging it with the one that follows makes, above the place.
     void merge_short(std::string_view word, std::vector<uint32_t>& tokens) const {
+        tokens.clear();
         uint32_t token[SHORT_WORD], next[SHORT_WORD];
         std::fill_n(next, SHORT_WORD, NONE);
         const size_t size = word.size();
@@ -130,6 +112,56 @@ private:
             }
         }
         for (; begins; begins &= begins - 1) tokens.push_back(token[__builtin_ctzll(begins)]);
+    }
+
+    void encode_from_left(std::string_view word, Work& work) const {
+        std::vector<uint32_t>& tokens = work.tokens;
+        tokens.clear();
+        work.tried.assign(word.size() / 64 + 1, 0);
+        work.read = {};
+        const auto tried = [&](size_t end) { return work.tried[end / 64] >> (end % 64) & 1; };
+        uint32_t next = longest(word, work);
+        for (size_t at = 0; at < word.size();) {
+            next = fitting(work, next);
+            while (next != NONE && tried(at + sizes_[next])) next = fitting(work, prefix_[next]);
+            if (next == NONE) {  // step back
+                work.tried[at / 64] |= uint64_t{1} << (at % 64);
+                at -= sizes_[tokens.back()];
+                next = prefix_[tokens.back()];
+                tokens.pop_back();
+                continue;
+            }
+            tokens.push_back(next);
+            at += sizes_[next];
+            if (at < word.size()) next = longest(word.substr(at), work);
+        }
+    }
+
+    // Long words mostly repeat themselves: blanks, one letter, "-=-=". What their tokens repeat is guessed from the word's
+    // head. The guess is right if all neighbours may stand side by side, and it is left, returning false, where the
+    // word is of another kind.
+    bool encode_repeated(std::string_view word, Work& work) const {
+        encode_from_left(word.substr(0, HEAD), work);
+        std::vector<uint32_t> tokens = work.tokens;
+        const size_t first = tokens.size() / 4;
+        const auto middle = tokens.begin() + static_cast<std::ptrdiff_t>(first);
+        size_t repeated = 1, bytes = 0, begin = 0;
+        while (repeated <= first && !std::equal(middle, middle + static_cast<std::ptrdiff_t>(first), middle + static_cast<std::ptrdiff_t>(repeated))) ++repeated;
+        if (repeated > first) return false;
+        for (size_t i = 0; i < first; ++i) begin += sizes_[tokens[i]];
+        for (size_t i = first; i < first + repeated; ++i) bytes += sizes_[tokens[i]];
+        const auto seam = std::mismatch(word.begin() + begin, word.end() - bytes, word.begin() + begin + bytes);
+        const size_t alike = seam.second - word.begin() - begin;  // from `begin` on, in which `bytes` bytes repeat
+        if (alike < 2 * HEAD) return false;
+        const size_t times = (alike - HEAD) / bytes;
+        tokens.resize(first + repeated);
+        tokens.reserve(first + (times + 1) * repeated);
+        for (size_t i = repeated; i < times * repeated; ++i) tokens.push_back(tokens[first + i - repeated]);
+        encode_from_left(word.substr(begin + times * bytes), work);
+        if (!may_be_neighbours(tokens.back(), work.tokens.front())) return false;
+        tokens.insert(tokens.end(), work.tokens.begin(), work.tokens.end());
+        work.tokens.swap(tokens);
+        return true;
     }
 
     // The longest of `next` and the tokens it begins with that may follow the last token; NONE if none may.
