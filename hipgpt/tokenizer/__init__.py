@@ -47,10 +47,11 @@ class Tokenizer:
         object.__setattr__(self, "specials", self.specials or ((END_OF_TEXT, size),))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, pattern: str | None = None) -> "Tokenizer":
         """Return the tokenizer of a tokenizer.json, or of tiktoken's ranks where the name ends with .tiktoken.
 
-        Raises UserError naming the field that is damaged or not supported.
+        pattern: of pretokenize.PATTERNS. Ranks do not say theirs, which is taken to be cl100k if None is given.
+        Raises UserError naming the field that is damaged or not supported, or if a tokenizer.json has another pattern.
         """
         try:
             if (size := Path(path).stat().st_size) > MOST_BYTES:
@@ -60,8 +61,15 @@ class Tokenizer:
             raise UserError(
                 f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer"
             ) from error
-        read = formats.read_ranks if str(path).endswith(".tiktoken") else formats.read_json
-        return cls(*read(text, str(path)))
+        if str(path).endswith(".tiktoken"):
+            return cls(*formats.read_ranks(text, str(path), pattern or "cl100k"))
+        read = cls(*formats.read_json(text, str(path)))
+        if pattern not in (None, read.pattern):
+            raise UserError(
+                f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected {pattern}, as tokenizer.pattern says; "
+                "leave that key out"
+            )
+        return read
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json, or tiktoken's ranks where the name ends with .tiktoken, which hold no special tokens.

@@ -288,7 +288,7 @@ def _short(value) -> str:
 # ---- Reading tiktoken's ranks.
 
 
-def read_ranks(text: bytes, where: str, pattern: str = "cl100k") -> Parts:
+def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
     """Return the parts of tiktoken's ranks: a line "<token in base64> <rank>" for each token; <|endoftext|> is added.
 
     tiktoken merges the two neighbours whose bytes together have the lowest rank, and takes a piece that is a token

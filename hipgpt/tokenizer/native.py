@@ -20,7 +20,7 @@ Text = bytes | bytearray | memoryview | mmap | np.ndarray
 ID_LIMIT = 1 << 24  # ids are below
 MERGES_AT_ONCE = 256  # between two reports of progress
 SPARE_IDS = 4
-FIRST_GROUP, LARGEST_GROUP = 1 << 18, 1 << 24  # bytes of texts that a thread encodes at once
+FIRST_GROUP, LARGEST_GROUP = 1 << 18, 1 << 23  # bytes of texts that a thread encodes at once
 MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
