@@ -66,7 +66,7 @@ class Tokenizer:
         read = cls(*formats.read_json(text, str(path)))
         if pattern not in (None, read.pattern):
             raise UserError(
-                f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected {pattern}, as tokenizer.pattern says; "
+                f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected tokenizer.pattern, {pattern}; "
                 "leave that key out"
             )
         return read
