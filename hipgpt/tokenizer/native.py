@@ -20,7 +20,7 @@ Text = bytes | bytearray | memoryview | mmap | np.ndarray
 ID_LIMIT = 1 << 24  # ids are below
 MERGES_AT_ONCE = 256  # between two reports of progress
 SPARE_IDS = 4
-FIRST_GROUP, LARGEST_GROUP = 1 << 18, 1 << 23  # bytes of texts that a thread encodes at once
+FIRST_GROUP, LARGEST_GROUP = 1 << 21, 1 << 23  # bytes of texts that a thread encodes at once
 MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
@@ -179,7 +179,7 @@ class Encoder:
 
 
 def _groups(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Yield the texts in lists that give a thread enough to do: of few bytes at first, for there may be no more."""
+    """Yield the texts in lists that give a thread enough to do: of fewer bytes at first, for there may be no more."""
     group, size, wanted = [], 0, FIRST_GROUP
     for text in texts:
         group.append(text)
@@ -203,7 +203,7 @@ class _Worker:
         sizes = np.array([view.size for view in views], np.int64)
         ends = np.empty(len(views) + 1, np.int64)
         if len(self._ids) < (room := int(sizes.sum()) + SPARE_IDS):
-            self._ids = np.empty(max(room, FIRST_GROUP), np.uint32)
+            self._ids = np.empty(max(room, 1 << 16), np.uint32)
         found = _library().bpe_encoder_encode(
             self._encoder.pointer, places.ctypes.data, sizes.ctypes.data, len(views), _classes(views),
             self._ids.ctypes.data, ends.ctypes.data,
