@@ -110,7 +110,7 @@ def test_tiktoken_gives_the_same_ids_from_the_ranks_we_write_and_we_from_what_it
 def test_a_tokenizer_json_of_another_pattern_than_asked_for_is_refused(tmp_path):
     Tokenizer((), "qwen2").save(tmp_path / "tokenizer.json")
     assert Tokenizer.load(tmp_path / "tokenizer.json", "qwen2").pattern == "qwen2"
-    with pytest.raises(UserError, match="pre_tokenizer: got the pattern qwen2, expected gpt2"):
+    with pytest.raises(UserError, match="pre_tokenizer: got the pattern qwen2, expected tokenizer.pattern, gpt2"):
         Tokenizer.load(tmp_path / "tokenizer.json", "gpt2")
 
 
