@@ -104,11 +104,11 @@ class RunConfig:
     def tokenizer(self) -> str:
         """The name of the folder of its tokenizer and tokens."""
         section = self.sections["tokenizer"]
-        source = section.get("from")
+        source, pattern = section.get("from"), section.get("pattern")
         if source:
-            return f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
-        pattern = section.get("pattern", "gpt2")
-        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern != "gpt2" else "")
+            name = f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
+            return name + (f"-{pattern}" if pattern else "")
+        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern not in (None, "gpt2") else "")
 
     @property
     def pretrained(self) -> Path | None:

@@ -168,7 +168,7 @@ def _write_split(
         )
     entries = []
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
-        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards)):
+        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards, tokenizer.undivided)):
             shard = output / f"{path.stem}_{index:05}.bin"
             tokens = _write_shard(shard, text, parts, tokenizer, threads)
             text_bytes = sum(end - begin for begin, end, _ in parts)
@@ -177,12 +177,15 @@ def _write_split(
     return entries
 
 
-def _parts_of_shards(path: Path, text: mmap, lengths: list[int], shards: int) -> Iterator[list[Part]]:
+def _parts_of_shards(
+    path: Path, text: mmap, lengths: list[int], shards: int, undivided: Sequence[bytes]
+) -> Iterator[list[Part]]:
     """Yield the parts of documents that each shard holds; a document without text in this split has none."""
     ends = list(accumulate(length for length in lengths if length))
     begins = [0, *ends[:-1]]
     targets = [len(text) * index // shards for index in range(1, shards)]
-    cuts = [0, *(min(next_cut(text, target), ends[bisect_right(ends, target)]) for target in targets), len(text)]
+    inner = (min(next_cut(text, target, undivided), ends[bisect_right(ends, target)]) for target in targets)
+    cuts = [0, *inner, len(text)]
     for low, high in pairwise(cuts):
         if low >= high:
             raise UserError(f"{path}: {len(text)} bytes cannot be cut into {shards} shards; lower train_shards")
@@ -222,14 +225,14 @@ def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) 
         tokens = tokenizer.encode(text[begin:end]).astype(dtype)
         return np.concatenate([np.array([tokenizer.end_of_text], dtype), tokens]) if opens_document else tokens
 
-    for tokens in ordered_map(encode, _blocks(text, parts), threads):
+    for tokens in ordered_map(encode, _blocks(text, parts, tokenizer.undivided), threads):
         yield tokens
         text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
 
 
-def _blocks(text: mmap, parts: list[Part]) -> Iterator[Part]:
+def _blocks(text: mmap, parts: list[Part], undivided: Sequence[bytes]) -> Iterator[Part]:
     for begin, end, opens_document in parts:
         while begin < end:
-            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK), end)
+            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK, undivided), end)
             yield begin, cut, opens_document
             begin, opens_document = cut, False

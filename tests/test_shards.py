@@ -33,7 +33,9 @@ def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
     def encode(text: bytes) -> np.ndarray:
         return np.frombuffer(text, np.uint8).astype(np.uint32)
 
-    return SimpleNamespace(vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", encode=encode)
+    return SimpleNamespace(
+        vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", undivided=(), encode=encode
+    )
 
 
 def write_corpus(folder: Path, *documents: tuple[bytes, bytes]) -> Path:
