@@ -4,24 +4,39 @@
 
 Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same
 work: forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile, in
-bf16 under autocast; the ratio, of tokens/s, is against the better of both.
+bf16 under autocast, and with tcmalloc where the machine has it (Debian's libtcmalloc-minimal4); the ratio, of tokens/s,
+is against the better of both. floor: the step's products at the speed of the register tile on data in the first cache
+(bench/tile.cpp), on all threads, and nothing else.
 """
 
 import argparse
+import ctypes.util
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "S1": (128, 2, 4, 256, 5000, 32, 64),
     "S2": (256, 8, 8, 1024, 5000, 256, 8),
     "S3": (768, 12, 12, 3072, 50257, 256, 4),
+    "single": (128, 2, 4, 256, 5000, 32, 1),
+    "long": (256, 4, 8, 1024, 5000, 1024, 2),
+    "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
+TILE_TERMS, TILE_COUNT = 256, 20_000
 
 
 PRECISIONS = ["float32", "bfloat16"]
+
+
+def peer_environment(role: str) -> dict[str, str]:
+    """Return the environment of a measurement: PyTorch is faster with tcmalloc."""
+    tcmalloc = ctypes.util.find_library("tcmalloc_minimal")
+    return os.environ | ({"LD_PRELOAD": tcmalloc} if tcmalloc and role != "ours" else {})
 
 
 def measure(step, warmup: int, seconds: float) -> float:
@@ -60,12 +75,34 @@ def make_trainer(shape, device, precision: str = "auto"):
     return trainer
 
 
-def ours(size: str, threads: int, seconds: float, precision: str) -> float:
+def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float, float]:
+    """Return the milliseconds of a step, and their floor."""
     from hipgpt.backends.device import open_device
 
     trainer = make_trainer(SIZES[size], open_device("cpu", threads), precision)
     steps = iter(range(1, 10**6))
-    return measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
+    taken = measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
+    launches = trainer.step_plan.launches
+    operations = sum(launch.operations for launch in launches if launch.op.family == "matmul")
+    return taken, operations / (threads * tile_rate(trainer.act)) * 1e3
+
+
+def tile_rate(act) -> float:
+    """Return the operations per second of one core's register tile."""
+    from hipgpt.backends import cpu
+    from hipgpt.backends.build import host_library
+    from hipgpt.backends.variants import find_variant
+    from hipgpt.ops import MATMUL_FORWARD
+
+    headers = {"act.h": f"act/{act.label}.h", **find_variant(MATMUL_FORWARD, cpu.arch(), act, {}).headers}
+    library = ctypes.CDLL(
+        str(host_library(Path(__file__).with_name("tile.cpp"), {k: cpu.CPU / v for k, v in headers.items()}))
+    )
+    library.tile_seconds.restype = ctypes.c_double
+    terms, count = ctypes.c_int64(TILE_TERMS), ctypes.c_int64(TILE_COUNT)
+    library.tile_operations.restype = ctypes.c_int64
+    fastest = min(library.tile_seconds(count, terms) for _ in range(5))
+    return TILE_COUNT * library.tile_operations(terms) / fastest
 
 
 def torch_step(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> float:
@@ -130,7 +167,7 @@ def main() -> None:
     if arguments.role:
         settings = arguments.size, arguments.threads, arguments.seconds, arguments.precision
         is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
-        print(json.dumps(ours(*settings) if is_ours else torch_step(*settings, compiled)))
+        print(json.dumps(ours(*settings) if is_ours else (torch_step(*settings, compiled), 0.0)))
         return
 
     pythons = {"ours": sys.executable}
@@ -139,11 +176,15 @@ def main() -> None:
     options = ["--size", arguments.size, "--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
     precisions = [arguments.precision] if arguments.precision else PRECISIONS
     times = {(role, precision): [] for precision in precisions for role in pythons}
+    floors = {}
     for _ in range(arguments.rounds):
         for role, precision in times:
             command = [pythons[role], __file__, *options, "--role", role, "--precision", precision]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            times[role, precision].append(json.loads(done.stdout.splitlines()[-1]))
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=peer_environment(role))
+            taken, floor = json.loads(done.stdout.splitlines()[-1])
+            times[role, precision].append(taken)
+            if role == "ours":
+                floors[precision] = min(floor, floors.get(precision, floor))
     *_, context, batch = SIZES[arguments.size]
     medians = {measured: statistics.median(values) for measured, values in times.items()}
     for (role, precision), median in medians.items():
@@ -151,6 +192,8 @@ def main() -> None:
         rate = context * batch / median * 1e3
         name = f"{arguments.size} {role:8s} {precision:8s}"
         print(f"{name} {median:8.1f} ms a step {rate:10,.0f} tokens/s   rounds: {rounds}")
+    for precision, floor in floors.items():
+        print(f"{arguments.size} floor    {precision:8s} {floor:8.1f} ms a step")
     if arguments.peer_python:
         for precision in precisions:
             best = min(medians["eager", precision], medians["compile", precision])

@@ -5,7 +5,9 @@ reference/ops.md from the catalogue, reference/commands.md from --help.
 """
 
 import contextlib
+import html
 import io
+import json
 import os
 import re
 import sys
@@ -64,23 +66,27 @@ def _header(path: Path) -> str:
 
 
 def settings() -> str:
-    schema = yaml.safe_load(SCHEMA.read_text())
+    schema, shipped = (yaml.safe_load(path.read_text()) for path in (SCHEMA, ROOT / "config.yaml"))
     text = f"# Config\n\n{schema['description']} `config.yaml` has the default run; an unknown key is refused.\n"
     for key, one in schema["properties"].items():
         text += f"\n## {key}\n\n{one['description']}\n"
-        if rows := list(_rows(one)):
-            text += "\n| key | type | accepted | meaning |\n|---|---|---|---|\n" + "".join(rows)
+        if rows := list(_rows(one, shipped[key])):
+            text += "\n| key | type | accepted | default | meaning |\n|---|---|---|---|---|\n" + "".join(rows)
+        else:
+            text += f"\nDefault: `{json.dumps(shipped[key])}`.\n"
     return text
 
 
-def _rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _rows(schema: Mapping[str, Any], shipped: Any, prefix: str = "") -> Iterator[str]:
+    """Yield a row for each key; shipped: what config.yaml has here."""
     for key, one in schema.get("properties", {}).items():
-        kind = one.get("type", "")
+        kind = one.get("type", "string" if "enum" in one else "")
         kind = kind if isinstance(kind, str) else " or ".join(kind)
-        yield f"| `{prefix}{key}` | {kind} | {_accepted(one)} | {_cell(one.get('description', ''))} |\n"
+        default = f"`{json.dumps(shipped[key])}`" if key in shipped else ""
+        yield f"| `{prefix}{key}` | {kind} | {_accepted(one)} | {default} | {_cell(one.get('description', ''))} |\n"
     inner = schema.get("additionalProperties")
     if isinstance(inner, Mapping):
-        yield from _rows(inner, "&lt;name&gt;.")
+        yield from _rows(inner, {}, "&lt;name&gt;.")
 
 
 def _accepted(schema: Mapping[str, Any]) -> str:
@@ -97,7 +103,8 @@ def _cell(text: str) -> str:
 
 
 def catalogue() -> str:
-    text = f"# Ops\n\n{ops.__doc__.strip()}\n\n"
+    about = html.escape(ops.__doc__.strip(), quote=False)
+    text = f"# Ops\n\n{about}\n\n"
     text += "`act`: the plan's activation type, float32 or bfloat16; `?`: may be left out.\n"
     for op in ops.CATALOGUE.values():
         scalars = ", ".join(f"`{name}` {kind}" for name, kind in op.scalars) or "none"
@@ -124,7 +131,7 @@ def help_of(command: str) -> str:
     """Return what `hipgpt COMMAND --help` prints."""
     printed = io.StringIO()
     arguments = mock.patch.object(sys, "argv", ["hipgpt", *filter(None, [command]), "--help"])
-    width = mock.patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"})
+    width = mock.patch.dict(os.environ, {"COLUMNS": "96", "NO_COLOR": "1"})
     with arguments, width, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         cli.main()
     return printed.getvalue()

@@ -5,6 +5,7 @@ anywhere. Only a compressed tar, which cannot be read out of order, is first unp
 """
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import gzip
@@ -40,7 +41,9 @@ DAMAGE = (
         EOFError,
     ),
     NotImplementedError,  # zipfile: a compression method it does not know
+    *(ValueError, IndexError),  # tarfile and zipfile: a field of a header that is no number, or cut off
 )
+LONGEST_READ = 64 << 20  # tarfile reads a long name at once, however long its header says it is
 
 Document = tuple[str, Iterator[bytes]]
 Entry = tuple[str, bool, Callable[[], BinaryIO]]  # name, whether it is a regular file, how to open it
@@ -68,7 +71,7 @@ def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Docume
             unpacked.seek(0)
             file = unpacked
         if name.endswith((".tar", *COMPRESSED_TAR)):
-            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            archive = stack.enter_context(tarfile.open(fileobj=_Bounded(file), mode="r:"))
             yield from _selected(path, _tar_entries(archive), members)
         elif name.endswith((".gz", ".zst")):
             yield path.stem, _metered(path, file, _Allowance(path))
@@ -81,9 +84,34 @@ def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise UserError(
-            f"{path}: damaged, or not what its extension says ({error}); remove it and run again"
-        ) from error
+        raise _damaged(path, error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # bz2: no such stream; zipfile: a place before the file's start
+            raise
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged, or not what its extension says ({error}); remove it and run again")
+
+
+class _Bounded:
+    """A file as tarfile uses it, which would read and go wherever a header says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.tell = file, file.tell
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LONGEST_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self._size:
+            raise tarfile.ReadError("unexpected end of data")
+        return self._file.seek(place)
 
 
 @contextlib.contextmanager

@@ -58,11 +58,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             document = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the train stage") from error
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
         ) from error
-    if "content" not in document:
+    if not isinstance(document, dict) or not isinstance(document.get("content"), dict):
         raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
     if document.get("sha256") != _content_sha256(arrays, document["content"]):
         raise UserError(f"{path}: changed since it was written; delete it and run the train stage again")

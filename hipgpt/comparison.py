@@ -19,16 +19,21 @@ from hipgpt.runs import model_of, read_record, run_row
 from hipgpt.tables import table
 
 FEWEST_POINTS = 3  # a line through two has no residual to judge it by
+FITTED = ("scale", "exponent", "exponent_standard_error", "relative_scatter")
 AXES = {"parameters": "parameters", "operations": "floating-point operations of training"}
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """loss = scale * x ** -exponent. covariance: (2, 2) of (log scale, exponent), from the residuals."""
+    """loss = scale * x ** -exponent. covariance: (2, 2) of (log scale, exponent), from the residuals.
+
+    scatter: standard deviation of log loss about the line, about the share by which a run lies off it.
+    """
 
     log_scale: float
     exponent: float
     covariance: np.ndarray
+    scatter: float
 
     @property
     def exponent_error(self) -> float:
@@ -53,7 +58,8 @@ def fit_power_law(x: np.ndarray, loss: np.ndarray) -> PowerLaw:
     solution, *_ = np.linalg.lstsq(design, np.log(loss), rcond=None)
     residuals = np.log(loss) - design @ solution
     variance = residuals @ residuals / (len(x) - 2)
-    return PowerLaw(float(solution[0]), float(solution[1]), variance * np.linalg.inv(design.T @ design))
+    covariance = variance * np.linalg.inv(design.T @ design)
+    return PowerLaw(float(solution[0]), float(solution[1]), covariance, float(np.sqrt(variance)))
 
 
 def compare(folders: Sequence[Path], output: Path) -> None:
@@ -97,16 +103,16 @@ def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Mapping[str
     _logarithmic(axes)
     axes.set_yscale("log")
     axes.plot(x, loss, "o", color="#1d4e89")
-    row = {"x": column, "points": len(x), "scale": None, "exponent": None, "exponent_standard_error": None}
+    row = {"x": column, "points": len(x), **dict.fromkeys(FITTED)}
     if len(np.unique(x)) >= FEWEST_POINTS:
         law, line = fit_power_law(x, loss), np.geomspace(x.min(), x.max(), 100)
         factor = law.error_factor(line)
-        label = f"loss ~ {column}^-({law.exponent:.4f} ± {law.exponent_error:.4f})"
+        label = rf"loss $\propto$ {column}$^{{-b}}$, b = {law.exponent:.4f} ± {law.exponent_error:.4f}"
         axes.plot(line, law(line), color="#c2410c", label=label)
         axes.fill_between(line, law(line) / factor, law(line) * factor, color="#c2410c", alpha=0.15, linewidth=0)
-        axes.legend(frameon=False, title="one standard error")
-        found = {"scale": float(np.exp(law.log_scale)), "exponent": law.exponent}
-        row |= {**found, "exponent_standard_error": law.exponent_error}
+        axes.legend(frameon=False, title=f"{len(x)} runs; band and ±: one standard error")
+        found = float(np.exp(law.log_scale)), law.exponent, law.exponent_error, law.scatter
+        row |= dict(zip(FITTED, found, strict=True))
     axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
     axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
     save(figure, picture)

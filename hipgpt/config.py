@@ -21,6 +21,7 @@ from hipgpt.gpt2 import TOKENIZER, model_section
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps: they become folders; as in the schema
+MOST_TOKENS = 1 << 22  # in a batch, whose plan is then recorded in seconds; the largest GPUs hold fewer
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 
 
@@ -103,11 +104,11 @@ class RunConfig:
     def tokenizer(self) -> str:
         """The name of the folder of its tokenizer and tokens."""
         section = self.sections["tokenizer"]
-        source = section.get("from")
+        source, pattern = section.get("from"), section.get("pattern")
         if source:
-            return f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
-        pattern = section.get("pattern", "gpt2")
-        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern != "gpt2" else "")
+            name = f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
+            return name + (f"-{pattern}" if pattern else "")
+        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern not in (None, "gpt2") else "")
 
     @property
     def pretrained(self) -> Path | None:
@@ -147,11 +148,14 @@ def read_config(*paths: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for path in paths:
         try:
-            config = _merge(config, yaml.safe_load(path.read_text()) or {})
-        except (OSError, yaml.YAMLError, AttributeError) as error:
-            raise UserError(
-                f"{path}: cannot be read as a config ({error}); expected YAML with keys and values"
-            ) from error
+            found = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: no YAML ({' '.join(str(error).split())}); mend it there") from error
+        if not isinstance(found, Mapping):
+            raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
+        config = _merge(config, found)
     return config
 
 
@@ -201,11 +205,15 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
 
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
+    batch = run.training.batch_sequences
     checks = [
         (model.embed_dim % model.num_heads == 0, "model.num_heads", model.num_heads,
          f"a divisor of model.embed_dim = {model.embed_dim}"),
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),
+        (batch * model.context_length <= MOST_TOKENS, "training.batch_sequences", batch,
+         f"at most {MOST_TOKENS // model.context_length}, as a batch of sequences of {model.context_length} holds at "
+         f"most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
     ]  # fmt: skip
     for passed, key, got, expected in checks:
         if not passed:

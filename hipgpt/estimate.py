@@ -1,5 +1,6 @@
 """What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from hipgpt.backends.device import GPUS
 from hipgpt.backends.null import NullDevice
 from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
-from hipgpt.model import Weights, parameter_count
+from hipgpt.model import parameter_count
 from hipgpt.plan import Launch
 from hipgpt.sampling import Decoder
 from hipgpt.trainer import Trainer
@@ -54,6 +55,7 @@ class Estimate:
         return sum(self.ops.values(), Cost())
 
 
+@functools.cache
 def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
     """Return what a training asks a cluster for: mem_mb and gpu, and runtime in minutes.
 
@@ -93,7 +95,7 @@ def estimate(model: ModelConfig, training: TrainingConfig, gpu: bool = False, to
     arenas = _arena_bytes(launches)
     arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
     before = device.allocated_bytes
-    Decoder(device, model, Weights(trainer.weights, model))
+    Decoder(device, model, trainer.computed)
     arenas["the sampler's own"] = device.allocated_bytes - before
     state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
     tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length

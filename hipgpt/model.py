@@ -160,10 +160,10 @@ def activation_gradients(model: ModelConfig, sequences: int, length: int, act: D
     return [*fields, Field("norm_partials", (parts, 2, E)), Field("delta", (sequences, model.num_heads, length))]
 
 
-def kv_cache(model: ModelConfig, sequences: int) -> list[Field]:
+def kv_cache(model: ModelConfig, sequences: int, act: DType = DType.F32) -> list[Field]:
     """Return the table of cached keys and values, (B, H, T, D) each."""
     shape = (sequences, model.num_heads, model.context_length, model.head_dim)
-    return [Field(f"block{i}.{kind}", shape) for i in range(model.num_layers) for kind in ("keys", "values")]
+    return [Field(f"block{i}.{kind}", shape, act) for i in range(model.num_layers) for kind in ("keys", "values")]
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -34,17 +34,19 @@ RUNS = (
 )
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 80rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
 table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
 th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #e5e7eb }
-td.number { text-align: right; font-variant-numeric: tabular-nums } th { color: #6b7280; font-weight: 600 }
+td { white-space: nowrap } th { color: #6b7280; font-weight: 600; vertical-align: bottom }
+.number { text-align: right; font-variant-numeric: tabular-nums }
 figure { margin: 0 0 1.5rem } img { width: 100%; max-width: 44rem } figcaption, p { color: #4b5563; max-width: 46rem }
 pre { background: #f3f4f6; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere } code { font-size: 12px }
 """
 MACROS = """
 {%- macro table(rows) %}<div class="wide"><table>
-<tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr>{% for name, value in rows[0].items() %}<th{% if value is number %} class="number"{% endif %}>
+{{- name | replace("_", " ") }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for value in row.values() %}<td{% if value is number %} class="number"{% endif %}>
 {{- value | cell }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>{% endmacro -%}

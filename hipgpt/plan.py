@@ -73,7 +73,9 @@ class Plan:
 
     def __call__(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
         if self._replay is not None:
-            raise ContractError(f"{op.name}: plan {self.name} has run; a plan is recorded once, then only replayed")
+            raise ContractError(
+                f"{op.name}: plan {self.name} is ready to run; a plan is recorded once, then only replayed"
+            )
         sizes = op.bind(tensors, scalars, self._act)
         pairs = [(a, t) for a, t in zip(op.arguments, tensors, strict=True) if t is not None]
         for argument, tensor in pairs:
@@ -84,8 +86,12 @@ class Plan:
                 self._written.add(tensor)
         self.launches.append(Launch(op, tensors, sizes, scalars))
 
-    def run(self) -> None:
-        """Run the launches in the order recorded; the first run prepares the replay (compiles, binds)."""
+    def prepare(self) -> None:
+        """Make the replay ready, unless it is: compile what the cache lacks, bind arguments. No launch can follow."""
         if self._replay is None:
             self._replay = self._device.prepare(self.launches)
+
+    def run(self) -> None:
+        """Run the launches in the order recorded; prepare them first if nobody has."""
+        self.prepare()
         self._replay()

@@ -8,27 +8,34 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hipgpt.backends.device import Device
 from hipgpt.code_hash import ROOT
 from hipgpt.files import replacing
+from hipgpt.records import read_json
 
 PACKAGES = ("numpy", "safetensors", "snakemake")
 
 
 def write_record(
-    path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], device: str, corpus: Path
+    path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], device: Device, corpus: Path
 ) -> None:
-    """Write run.json. config: what decides the training; device: for people; corpus: the corpus's provenance.json."""
-    source = json.loads(corpus.read_bytes())
+    """Write run.json. config: what decides the training; device: it trains on; corpus: the corpus's provenance.json."""
+    source = read_json(corpus, {"corpus": str, "source": str, "sha256": str}, "run the download stage")
     record = {
         "config": dict(config),
-        "device": device,
+        "device": device.name,
         "code_sha256": fingerprint["code"],
         "corpus": {key: source[key] for key in ("corpus", "source", "sha256")},
         "tokenizer_sha256": fingerprint["tokenizer_sha256"],
         "tokens_sha256": fingerprint["data_sha256"],
         "pretrained_sha256": fingerprint["pretrained_sha256"],
         "git_commit": git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "hipgpt": version("hipgpt"),
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+            "compiler": device.compiler,
+        },
     }
     with replacing(path) as file:
         file.write(json.dumps(record, indent=1).encode() + b"\n")

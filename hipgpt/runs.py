@@ -1,55 +1,68 @@
 """What the folder of a run tells: its row in the table of runs, and what sets two runs apart."""
 
 import csv
-import json
+import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
 from hipgpt.model import parameter_count
+from hipgpt.records import read_json
 
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
+MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a second
+MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+# what is read of a run's files, and as what
+RECORD = {
+    "config": {"model": MODEL, "training": dict},
+    "device": str,
+    "code_sha256": str,
+    "corpus": {"corpus": str, "sha256": str},
+}
+EVALUATION = {"predictor": str, "loss_nats_per_token": float, "bits_per_byte": float, "next_token_accuracy": float}
+METRICS = {"step": int, "tokens_seen": int}
+VALIDATION = {"step": int, "loss_nats_per_token": float}
+THROUGHPUT = {"tokens_per_second": float}
 
 Row = dict[str, str | int | float | None]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return run.json. Raises UserError if it is absent or damaged."""
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; run the train stage") from error
-    except ValueError as error:
-        raise UserError(f"{path}: no JSON ({error}); delete it and run the train stage again") from error
+    path, remedy = folder / "run.json", "run the train stage again"
+    record = read_json(path, RECORD, remedy)
+    sizes = {name: size for name, size in record["config"]["model"].items() if MODEL.get(name) is int}
+    if min(sizes.values()) < 1 or sizes["num_layers"] > MOST_LAYERS:
+        raise UserError(f"{path}: config.model: got {sizes}, expected sizes of a model; delete it and {remedy}")
+    return record
 
 
 def model_of(record: Mapping[str, Any]) -> ModelConfig:
     """Return the model of a run.json."""
-    return ModelConfig(**record["config"]["model"])
+    return ModelConfig(**{name: record["config"]["model"][name] for name in MODEL})
 
 
 def run_row(folder: Path) -> Row:
-    """Return a run's row; what a run in progress does not have yet is None."""
+    """Return a run's row; what a run in progress does not have yet is None. Raises UserError if a file is damaged."""
     record = read_record(folder)
-    evaluation = next((row for row in _read(folder / "evaluation.csv") if row["predictor"] == "model"), {})
-    metrics, validations = list(_read(folder / "metrics.csv")), list(_read(folder / "validation.csv"))
+    evaluation = next((row for row in _read(folder / "evaluation.csv", EVALUATION) if row["predictor"] == "model"), {})
+    metrics, validations = _read(folder / "metrics.csv", METRICS), _read(folder / "validation.csv", VALIDATION)
     last = metrics[-1] if metrics else {"step": 0, "tokens_seen": 0}
-    best = min(validations, key=lambda row: float(row["loss_nats_per_token"]), default={})
-    speeds = [float(row["tokens_per_second"]) for row in _read(folder / "throughput.csv")]
+    best = min(validations, key=lambda row: row["loss_nats_per_token"], default={})
+    speeds = [row["tokens_per_second"] for row in _read(folder / "throughput.csv", THROUGHPUT)]
     return {
         "run": folder.name,
         "parameters": parameter_count(model_of(record)),
         "vocab_size": model_of(record).vocab_size,
-        "steps": int(last["step"]),
-        "tokens_seen": int(last["tokens_seen"]),
-        "best_step": _number(best.get("step"), int),
-        "validation_loss_nats_per_token": _number(evaluation.get("loss_nats_per_token")),
-        "validation_bits_per_byte": _number(evaluation.get("bits_per_byte")),
-        "next_token_accuracy": _number(evaluation.get("next_token_accuracy")),
+        "steps": last["step"],
+        "tokens_seen": last["tokens_seen"],
+        "best_step": best.get("step"),
+        "validation_loss_nats_per_token": evaluation.get("loss_nats_per_token"),
+        "validation_bits_per_byte": evaluation.get("bits_per_byte"),
+        "next_token_accuracy": evaluation.get("next_token_accuracy"),
         "median_tokens_per_second": statistics.median(speeds) if speeds else None,
         "device": record["device"],
         "code_sha256": record["code_sha256"][:HASH_DIGITS],
@@ -97,11 +110,14 @@ def _change(one: Any, other: Any) -> str | None:
     return f"{(other - one) / one:+.2%}" if numbers and one else None
 
 
-def _read(path: Path) -> Iterator[dict[str, str]]:
-    if path.exists():
+def _read(path: Path, kinds: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a CSV with the columns of `kinds`; an empty cell is None, and an absent file has no row."""
+    if not path.exists():
+        return []
+    try:
         with open(path, newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
-
-
-def _number(text: str | None, kind: type = float) -> float | int | None:
-    return kind(text) if text else None
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # one being written is short
+        return [{name: kind(row[name]) if row[name] else None for name, kind in kinds.items()} for row in rows]
+    except (ValueError, KeyError, csv.Error) as error:
+        expected = f"expected columns {', '.join(kinds)} and numbers in them"
+        raise UserError(f"{path}: damaged ({error}), {expected}; delete it and run snakemake again") from error

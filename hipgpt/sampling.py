@@ -24,16 +24,17 @@ class Decoder:
 
     The model has no position beyond its context length T. When the cache is full, decoding starts again from the last
     T // 2 tokens: each prediction then sees between T // 2 and T tokens, and a token costs two passes on average.
+    Activations, cache and logits have the dtype of the weights.
     """
 
     def __init__(self, device: Device, model: ModelConfig, weights: Weights):
-        self.device, self.model = device, model
+        self.device, self.model, act = device, model, weights.arena.flat.dtype
         self.window: list[int] = []
         inputs = Arena(device, "inputs", [Field("tokens", (1, 1), DType.I32), Field("position", (1,), DType.I32)])
-        cache = Arena(device, "kv_cache", kv_cache(model, sequences=1))
-        saved = Arena(device, "activations", activations(model, 1, 1))
+        cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
+        saved = Arena(device, "activations", activations(model, 1, 1, act))
         self._token, self._position, self._logits = inputs["tokens"], inputs["position"], saved["logits"]
-        self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat])
+        self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat], act)
         network = Network(model, weights, saved, self._token, self._position, cache=cache)
         network.forward(self._plan)
         network.logits(self._plan)
@@ -57,7 +58,7 @@ class Decoder:
 
     def logits(self) -> np.ndarray:
         """Return (V,) f32: the logits of the token after those read so far."""
-        return self.device.read(self._logits)[0]
+        return self.device.read(self._logits)[0].astype(np.float32, copy=False)
 
 
 def probabilities(logits: np.ndarray, context: Sequence[int], sampling: SamplingConfig) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hipgpt.errors import UserError
 from hipgpt.files import replacing, sha256_of
+from hipgpt.records import read_json
 from hipgpt.tokenizer import Tokenizer, next_cut
 from hipgpt.tokenizer.parallel import ordered_map
 
@@ -96,7 +97,7 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
         record = json.loads(manifest.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{manifest}: is missing; {REMEDY}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
     if not isinstance(record, dict) or not {"tokenizer_sha256", "splits", "version"} <= record.keys():
         raise UserError(f"{manifest}: is no manifest of token shards; delete it and {REMEDY}")
@@ -106,8 +107,9 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
             f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
         )
     splits = record["splits"] if isinstance(record["splits"], dict) else {}
-    entries = splits.get(split) or [None]
-    if record["version"] not in TOKEN_TYPES or not all(map(_is_entry, entries)):
+    entries = splits.get(split)
+    known = isinstance(record["version"], int) and record["version"] in TOKEN_TYPES
+    if not known or not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
         raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
     return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
 
@@ -144,10 +146,11 @@ def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
 
 
 def _documents(corpus: Path) -> list[dict]:
-    try:
-        return json.loads((corpus / "provenance.json").read_bytes())["documents"]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: is missing; run the download stage") from None
+    path, remedy = corpus / "provenance.json", "run the download stage"
+    found = read_json(path, {"documents": [{"bytes": int, "split_at": int}]}, remedy)["documents"]
+    if any(not 0 <= document["split_at"] <= document["bytes"] for document in found):
+        raise UserError(f"{path}: a document is split outside of its bytes; delete it and {remedy}")
+    return found
 
 
 def _version(tokenizer: Tokenizer) -> int:
@@ -165,7 +168,7 @@ def _write_split(
         )
     entries = []
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
-        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards)):
+        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards, tokenizer.undivided)):
             shard = output / f"{path.stem}_{index:05}.bin"
             tokens = _write_shard(shard, text, parts, tokenizer, threads)
             text_bytes = sum(end - begin for begin, end, _ in parts)
@@ -174,12 +177,15 @@ def _write_split(
     return entries
 
 
-def _parts_of_shards(path: Path, text: mmap, lengths: list[int], shards: int) -> Iterator[list[Part]]:
+def _parts_of_shards(
+    path: Path, text: mmap, lengths: list[int], shards: int, undivided: Sequence[bytes]
+) -> Iterator[list[Part]]:
     """Yield the parts of documents that each shard holds; a document without text in this split has none."""
     ends = list(accumulate(length for length in lengths if length))
     begins = [0, *ends[:-1]]
     targets = [len(text) * index // shards for index in range(1, shards)]
-    cuts = [0, *(min(next_cut(text, target), ends[bisect_right(ends, target)]) for target in targets), len(text)]
+    inner = (min(next_cut(text, target, undivided), ends[bisect_right(ends, target)]) for target in targets)
+    cuts = [0, *inner, len(text)]
     for low, high in pairwise(cuts):
         if low >= high:
             raise UserError(f"{path}: {len(text)} bytes cannot be cut into {shards} shards; lower train_shards")
@@ -219,14 +225,14 @@ def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) 
         tokens = tokenizer.encode(text[begin:end]).astype(dtype)
         return np.concatenate([np.array([tokenizer.end_of_text], dtype), tokens]) if opens_document else tokens
 
-    for tokens in ordered_map(encode, _blocks(text, parts), threads):
+    for tokens in ordered_map(encode, _blocks(text, parts, tokenizer.undivided), threads):
         yield tokens
         text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
 
 
-def _blocks(text: mmap, parts: list[Part]) -> Iterator[Part]:
+def _blocks(text: mmap, parts: list[Part], undivided: Sequence[bytes]) -> Iterator[Part]:
     for begin, end, opens_document in parts:
         while begin < end:
-            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK), end)
+            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK, undivided), end)
             yield begin, cut, opens_document
             begin, opens_document = cut, False

@@ -13,9 +13,9 @@ from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
 from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters, rows_of_logits
-from hipgpt.ops import ROUND_WEIGHTS
 from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.plan import Plan
+from hipgpt.precision import PRECISIONS, RoundedCopy, on_device
 from hipgpt.shards import Tokens
 from hipgpt.step_inputs import StepInputs
 from hipgpt.tensor import Arena, DType, Field
@@ -30,20 +30,10 @@ class Splits:
     byte_counts: np.ndarray
 
 
-PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
-
-
-def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
-    """Return the settings with a precision of `auto` replaced by what the device is fastest with."""
-    if training.precision != "auto":
-        return training
-    fastest = next(name for name, dtype in PRECISIONS.items() if dtype is device.act_dtypes[0])
-    return dataclasses.replace(training, precision=fastest)
-
-
 class Trainer:
     """One model in training on one device: weights, moments, gradients, and the plans over them.
 
+    weights: the parameters, f32; computed: what the passes compute with, the same or a copy of them in bf16.
     In mixed precision the passes compute with activations and a copy of the weights in bf16; weights, moments,
     gradients of weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740; bf16's exponents need no
     scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
@@ -55,9 +45,7 @@ class Trainer:
         fields = parameters(model)
         self.act = PRECISIONS[on_device(training, device).precision]
         self.weights = Arena(device, "weights", fields)
-        self._copy = None
-        if self.act is not DType.F32:
-            self._copy = Arena(device, "copy", [dataclasses.replace(field, dtype=self.act) for field in fields])
+        self._copy = RoundedCopy(device, self.weights, self.act) if self.act is not DType.F32 else None
         self.gradients = Arena(device, "gradients", fields)
         self.optimizer = AdamW(device, self.weights, training)
         self.history = StepHistory(device, training.log_every_steps)
@@ -68,13 +56,13 @@ class Trainer:
         at_a_time = rows_of_logits(model, B * S, device)
         self._saved = Arena(device, "activations", activations(model, B, S, self.act, at_a_time))
         self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act))
-        self._weights = Weights(self._copy or self.weights, model)
+        self.computed = Weights(self._copy.arena if self._copy else self.weights, model)
         self.step_plan, self._validation = self._record_step(), self._record_validation()
 
     def _record_step(self) -> Plan:
         """Record every micro-batch of a step, forward and backward, and the update."""
         training, inputs, gradients, loss = self.training, self.step_inputs, self.gradients, self._loss
-        computed, targets = self._weights.arena.flat, self._batch["targets"]
+        computed, targets = self.computed.arena.flat, self._batch["targets"]
         given = [*self.optimizer.given, *self.history.given, *inputs.given, computed, gradients.flat, loss]
         plan = Plan(self.device, "step", [*given, self._batch["starts"]], self.act)
         network = self._network(drop_probability=training.drop_probability, counters=inputs.counters)
@@ -86,20 +74,20 @@ class Trainer:
             network.forward(plan)
             network.training_loss(plan, loss, targets, scale, Weights(gradients, self.model), self._scratch)
             network.backward(plan, Weights(gradients, self.model), self._scratch)
-        self.optimizer.update(plan, gradients, inputs.schedule, inputs.counters, self._copy)
+        self.optimizer.update(plan, gradients, inputs.schedule, inputs.counters, self._copy and self._copy.arena)
         self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
         return plan
 
     def _record_validation(self) -> Plan:
         given = [self._batch[name] for name in ("tokens", "targets", "starts")]
-        plan = Plan(self.device, "validation", [self._weights.arena.flat, *given], self.act)
+        plan = Plan(self.device, "validation", [self.computed.arena.flat, *given], self.act)
         network = self._network()
         network.forward(plan)
         network.losses(plan, self._batch["targets"], self._batch["ranks"])
         return plan
 
     def _network(self, **dropout: Any) -> Network:
-        return Network(self.model, self._weights, self._saved, self._batch["tokens"], self._batch["starts"], **dropout)
+        return Network(self.model, self.computed, self._saved, self._batch["tokens"], self._batch["starts"], **dropout)
 
     def initialize(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
         """Begin with these weights by name, or draw them from the seed."""
@@ -111,9 +99,12 @@ class Trainer:
     def weights_written(self) -> None:
         """Renew the copy that the passes compute with; to be called when `weights` were set from outside."""
         if self._copy:
-            plan = Plan(self.device, "copy", [self.weights.flat], self.act)
-            plan(ROUND_WEIGHTS, self._copy.flat, self.weights.flat)
-            plan.run()
+            self._copy.renew()
+
+    def prepare(self) -> None:
+        """Compile and bind what a step and a validation run, which the first ones would do else."""
+        self.step_plan.prepare()
+        self._validation.prepare()
 
     def step(self, step: int) -> None:
         """Run one optimizer step, counted from 1; its loss and norm go to the history."""

@@ -69,7 +69,7 @@ class Run:
         self.samples = folder / "training_samples.txt"
         live_files = [self.metrics.path, self.validation.path, self.throughput.path, self.samples]
         self.states = StateFolder(folder / "state", fingerprint, training.keep_last, live_files)
-        self._sample = sampler(Weights(self.trainer.weights, model))
+        self._sample = sampler(self.trainer.computed)
         self._tokens_per_step = training.batch_sequences * training.accumulation_steps * S
         self._best_loss, self._recorded_step = math.inf, 0
 
@@ -80,6 +80,7 @@ class Run:
         gradient is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
+        self.trainer.prepare()  # not within the first steps' time
         with stop_requests() as stop_requested, Progress(total, first) as progress:
             started, timed_from = time.perf_counter(), first
             for step in range(first + 1, total + 1):

@@ -27,8 +27,11 @@ HIPGPT_SCALAR float bits_float(int32_t bits) {
 // Branch-free, so that compilers turn loops over it into vector code.
 HIPGPT_SCALAR float exp_f32(float x) {
     const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    // by integers, for floats of one sign are ordered as their bits: compilers make a minimum of each, of float
+    // comparisons they make branches first
+    const uint32_t bits = static_cast<uint32_t>(float_bits(x)), lowest = 0xC2AE0000u;  // -87
+    const int32_t at_least = static_cast<int32_t>(bits < lowest ? bits : lowest), highest = 0x42B00000;  // 88
+    x = bits_float(at_least < highest ? at_least : highest);
     const float shifted = x * 1.44269504f + round_to_integer;
     const float n = shifted - round_to_integer;
     const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts: the first product is exact

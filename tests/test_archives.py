@@ -174,3 +174,38 @@ def test_a_zst_that_ends_within_a_frame_is_damaged(tmp_path, cut, with_checksum)
             read(path)
     path.write_bytes(frame + frame)
     assert read(path) == [("text.txt", text + text)]
+
+
+def tar_header(kind: bytes, size: bytes) -> bytes:
+    """Return a tar whose first header says this size, 12 bytes, and has a right checksum."""
+    header = bytearray(tarfile.TarInfo("a.txt").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136], header[156:157] = size, kind
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header) + b"q" * 512 + bytes(1024)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K", b"0", b"S"])
+@pytest.mark.parametrize("size", [b"\x80" + (1 << power).to_bytes(11, "big") for power in (40, 62, 80)])
+def test_a_size_in_a_tar_s_header_is_not_believed(tmp_path, kind, size):
+    """Without a bound Python would ask for that much memory at once, or end in a traceback."""
+    with pytest.raises(UserError, match="a.tar: damaged"):
+        read(written(tmp_path / "a.tar", tar_header(kind, size)))
+
+
+@pytest.mark.parametrize("extension", ["zip", "tar", "tar.gz", "gz", "zst", "tar.zst"])
+def test_a_file_with_changed_bytes_is_read_or_named(tmp_path, extension):
+    texts, draw = {"a.txt": b"hello " * 50, "b/c.txt": b"x" * 99}, random.Random(1)
+    packed = {"zip": zip_bytes(texts), "tar": tar_bytes(texts), "gz": gzip.compress(texts["a.txt"])}
+    packed |= {"tar.gz": gzip.compress(packed["tar"]), "tar.zst": zstandard.compress(packed["tar"])}
+    whole, refused = packed.get(extension) or zstandard.compress(texts["a.txt"]), 0
+    for _ in range(600):
+        changed = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        try:
+            read(written(tmp_path / f"a.{extension}", bytes(changed)))
+        except UserError as error:
+            assert f"a.{extension}: " in str(error)
+            refused += 1
+    assert refused > 50

@@ -123,7 +123,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(results):
     process = command(results, "--num-tokens", "1000000")
     process.stdout.read(1)
     process.stdout.close()
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141
     assert process.stderr.read() == b""
 
 

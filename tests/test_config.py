@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def test_a_run_overrides_what_is_changed_beside_it():
         ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
         ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
         ("sampling: {top_k: 0}", "config: sampling.top_k: got 0, expected integer or null >= 1 (Sample among"),
-        ("tokenizer: {vocab_size: 256}", "config: tokenizer.vocab_size: got 256, expected integer >= 257 ("),
+        ("tokenizer: {vocab_size: 256}", "config: tokenizer.vocab_size: got 256, expected integer >= 257 and <= 1677"),
         ("model: {num_heads: 3}", "config: model.num_heads: got 3, expected a divisor of model.embed_dim = 128"),
         ("runs: {a: {model: {embed_dim: 126}}}", "config: runs.a.model.num_heads: got 4, expected a divisor of "),
         ("evaluation: {stride_tokens: 33}", "got 33, expected at most model.context_length = 32"),
@@ -184,3 +185,21 @@ def test_a_long_integer_in_a_string_loses_no_digit():
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
     shipped["training"]["seed"] = "9007199254740993"
     assert load_config(shipped).runs["default"].training.seed == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {embed_dim: 1000000000}", "model.embed_dim: got 1000000000, expected integer >= 1 and <= 65536"),
+        ("model: {context_length: 1e9}", "model.context_length: got 1000000000, expected integer >= 2 and <= 1048576"),
+        ("training: {accumulation_steps: 1e9}", "training.accumulation_steps: got 1000000000, expected integer >= 1"),
+        (
+            "training: {batch_sequences: 1e6}",
+            "training.batch_sequences: got 1000000, expected at most 131072, as a batch of sequences of 32 holds at "
+            "most 4,194,304 tokens; use training.accumulation_steps for larger steps",
+        ),
+    ],
+)
+def test_sizes_that_would_take_minutes_only_to_plan_are_refused(text, message):
+    with pytest.raises(UserError, match=re.escape(f"config: {message}")):
+        load(text)

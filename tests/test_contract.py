@@ -15,10 +15,11 @@ FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(
 GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "bpe.cpp": {
-    "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_decode", "bpe_tokens_new", "bpe_tokens_free",
+    "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
     "bpe_counter_new", "bpe_counter_free", "bpe_counter_add", "bpe_counter_join",
     "bpe_trainer_new", "bpe_trainer_free", "bpe_trainer_train",
     "bpe_encoder_new", "bpe_encoder_free", "bpe_encoder_encode",
+    "bpe_decoder_new", "bpe_decoder_free", "bpe_decoder_size", "bpe_decoder_decode",
 }}  # fmt: skip
 
 

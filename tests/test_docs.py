@@ -1,6 +1,8 @@
 """The docs say what is so: their commands run, their tables name the columns that there are, the site builds."""
 
 import dataclasses
+import html
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from workflow_copy import ROOT, TINY, Project
 
+from hipgpt.comparison import FITTED, compare
 from hipgpt.config import SamplingConfig
 from hipgpt.evaluation import COLUMNS as EVALUATION
 from hipgpt.runs import run_row
@@ -97,7 +100,7 @@ def tables(page: Path) -> dict[str, list[str]]:
     }
 
 
-def test_the_csv_page_has_every_file_and_its_columns_in_order(finished):
+def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path):
     sampling = [field.name for field in dataclasses.fields(SamplingConfig)]
     expected = {
         "metrics.csv": METRICS,
@@ -108,9 +111,15 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished):
         "merges.csv": MERGES_HEADER,
         "compression.csv": COMPRESSION_HEADER,
         "summary.csv": tuple(run_row(finished.folder / "results/runs/default")),
+        "runs.csv": (*run_row(finished.folder / "results/runs/default"), "operations"),
+        "fit.csv": ("x", "points", *FITTED),
     }
-    assert tables(ROOT / "docs/reference/csv.md") == {name: list(columns) for name, columns in expected.items()}
-    made = {path.name: path for path in (finished.folder / "results").rglob("*.csv")}
+    documented = {name: list(columns) for name, columns in expected.items()}
+    documented["runs.csv"] = ["operations"]  # beside those of summary.csv
+    assert tables(ROOT / "docs/reference/csv.md") == documented
+    compare([finished.folder / "results/runs/default"], tmp_path)
+    folders = finished.folder / "results", tmp_path
+    made = {path.name: path for folder in folders for path in folder.rglob("*.csv")}
     assert made.keys() == expected.keys()
     for name, columns in expected.items():
         assert made[name].read_text().splitlines()[0] == ",".join(columns)
@@ -125,8 +134,23 @@ def test_the_site_builds_without_a_warning(tmp_path):
     ops, config = ((site / "reference" / name / "index.html").read_text() for name in ("ops", "config"))
     assert "layernorm_forward" in ops and "drop_probability" in config
     assert "Return the initial values" not in config
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for section in ("tokenizer", "model", "training", "evaluation"):
+        for key, value in shipped[section].items():
+            row = config[config.index(f"<td><code>{key}</code></td>") :].partition("</tr>")[0]
+            assert f"<td><code>{html.escape(json.dumps(value), quote=False)}</code></td>" in row, key
+    assert "kernels/cpu/&lt;family&gt;.cpp" in ops
     assert "y = (x - mean) * rstd * gamma + beta" in (site / "kernels" / "index.html").read_text()
     assert "--repetition-penalty" in (site / "reference" / "commands" / "index.html").read_text()
     assert "Return the parameter table" in (site / "reference" / "python" / "index.html").read_text()
-    loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', "".join((ops, config)))
+    pages = "".join(page.read_text() for page in site.rglob("*.html"))
+    assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
+    loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)
     assert not loaded
+
+
+def test_the_picture_of_the_pipeline_names_rules_that_there_are_and_no_other():
+    picture = (ROOT / "docs/images/pipeline.svg").read_text()
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.MULTILINE))
+    boxes = set(re.findall(r">([a-z_]+),?</text>", picture)) - {"tokenizer", "token", "shards", "checkpoints"}
+    assert boxes == rules - {"all", "plot_tokenizer"}

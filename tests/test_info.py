@@ -13,7 +13,7 @@ from hipgpt.backends.device import open_device
 from hipgpt.batches import Batches
 from hipgpt.config import read_config
 from hipgpt.estimate import HOST_BYTES, AnyTokens, estimate
-from hipgpt.model import Weights, parameter_count
+from hipgpt.model import parameter_count
 from hipgpt.sampling import Decoder
 from hipgpt.sweeps import load_runs
 from hipgpt.trainer import Trainer
@@ -40,7 +40,7 @@ def test_memory_is_what_a_trainer_allocates(changes):
     training, device = dataclasses.replace(RUN.training, **changes), Counting(open_device("cpu", 1))
     batches = Batches(AnyTokens(10_000), training.batch_sequences, RUN.model.context_length, training.seed)
     trainer = Trainer(RUN.model, training, device, batches)
-    Decoder(device, RUN.model, Weights(trainer.weights, RUN.model))
+    Decoder(device, RUN.model, trainer.computed)
     found = estimate(RUN.model, training)
     allocations = 40  # each aligned to 64 bytes on the null device
     assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations
@@ -93,8 +93,25 @@ def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
     assert output.startswith("run ladder_embed_dim-64: ")
     status, _, _ = hipgpt("info", "--run", "ladder", "--configfile", scaling)
     assert status.startswith("error: --run: no run 'ladder' in the config; it has default, ladder_embed_dim-16, ")
-    status, _, _ = hipgpt("info", "--configfile", "absent.yaml")
-    assert status.startswith("error: absent.yaml: cannot be read as a config")
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "message"),
+    [
+        ("--memory-gib nan", "", "--memory-gib: got nan, expected a number > 0"),
+        ("--memory-gib -3", "", "--memory-gib: got -3.0, expected a number > 0"),
+        ("--configfile {}.absent", "", "{}.absent: cannot be read as a config: No such file or directory"),
+        ("--configfile {}", "[1, 2]", "{}: got a list, expected keys and values, as in config.yaml"),
+        ("--configfile {}", "root:x:0:0", "{}: got a str, expected keys and values, as in config.yaml"),
+        ("--configfile {}", "a: : b", "{}: no YAML (mapping values are not allowed here"),
+        ("--configfile {}", b"\xff\x00", "{}: no YAML ('utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):
+    file = tmp_path / "a.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    status, output, _ = hipgpt("info", *(option.format(file) for option in options.split()))
+    assert status.startswith("error: " + message.format(file)) and "\n" not in status and output == ""
 
 
 def test_gpt2_s_size_is_told_without_allocating_it(tmp_path):

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hipgpt.backends import cpu
 from hipgpt.backends.null import NullDevice
+from hipgpt.errors import UserError
 from hipgpt.plan import WrittenMemory
 from hipgpt.tensor import ALIGNMENT_ELEMENTS, Arena, DType, Field, Tensor
 
@@ -96,3 +98,13 @@ def test_rows_are_a_part_of_the_same_memory():
     for start, stop in ((-1, 2), (2, 2), (3, 5)):
         with pytest.raises(ValueError, match=f"test.x: rows {start}:{stop} of 4"):
             x.rows(start, stop)
+
+
+def test_the_cpu_promises_no_more_memory_than_the_machine_has_and_takes_back_what_is_freed(monkeypatch):
+    monkeypatch.setattr(cpu, "physical_bytes", lambda: 1000)
+    device = cpu.CpuDevice(1)
+    _, owner = device.allocate(600)
+    with pytest.raises(UserError, match="out of memory: asked for 500 bytes beside 600, this machine has 1,000; lower"):
+        device.allocate(500)
+    del owner
+    device.allocate(500)

@@ -161,7 +161,7 @@ def test_recording_after_a_run_is_refused(null):
     plan(COPY, y, x)
     plan.run()
     message = refusal(plan, COPY, y, x)
-    assert message == "copy: plan forward has run; a plan is recorded once, then only replayed"
+    assert message == "copy: plan forward is ready to run; a plan is recorded once, then only replayed"
 
 
 @pytest.mark.parametrize("line", ["inn x f32 (N)", "in x f32 N"])

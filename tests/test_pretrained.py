@@ -208,7 +208,7 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     record = json.loads((run / "run.json").read_text())
     assert record["config"]["model"] == asdict(GPT2)
     assert record["pretrained_sha256"] == files_sha256(project.folder / "gpt2")
-    assert "fine-tuned from published weights" in (project.folder / target).read_text()
+    assert "fine-tuned, from the weights whose hashes stand below, with HipGPT" in (project.folder / target).read_text()
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
     change_weights(project.folder / "gpt2", lambda weights: weights[C_PROJ].__iadd__(1))
     assert "rule train:" in project.snakemake("--dry-run", target)

@@ -1,10 +1,12 @@
-"""CPU kernels for processors other than this one: older x86-64 run here, AMX on emulated tiles; aarch64 compiles."""
+"""CPU kernels for processors other than this one: older x86-64 run here, AMX on emulated tiles, aarch64 by qemu."""
 
+import math
 import platform
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import aarch64
 import numpy as np
 import pytest
 from calls import Memory, cases, draw
@@ -12,14 +14,18 @@ from rounding import Rounded
 from test_ops import expected
 
 from hipgpt.backends import build, cpu
-from hipgpt.backends.variants import CPU_AMX, CPU_PLAIN
+from hipgpt.backends.device import Device
+from hipgpt.backends.variants import CPU_AMX
+from hipgpt.op import Op
+from hipgpt.ops import CATALOGUE
 from hipgpt.tensor import DType
 
 HERE = Path(__file__).parent
-SOURCES = sorted({f"{case.op.family}.cpp" for case in cases(DType.F32)})
-AARCH64 = "aarch64-linux-gnu-g++"
+FAMILIES = sorted({op.family for op in CATALOGUE.values()})
 # the oldest x86-64 that has 256-bit vectors and fused multiply-add, and one with neither
 OLDER = {"haswell": "-march=haswell", "x86-64-v2": "-march=x86-64-v2"}
+
+EMULATED = 5_000_000  # an emulator takes a minute for what is larger
 
 on_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of x86-64 run on x86-64 only")
 
@@ -41,9 +47,15 @@ def processor(monkeypatch):
     cpu._library.cache_clear()
 
 
-def check(acts: tuple[DType, ...], names: str = "") -> None:
-    device = cpu.CpuDevice(2)
-    for case in (case for act in acts for case in cases(act) if case.op.name.startswith(names)):
+def check(
+    device: Device,
+    acts: tuple[DType, ...],
+    of: Callable[[Op], bool] = lambda op: True,
+    most_elements: float = math.inf,
+) -> None:
+    """Compare the cases of the ops chosen by `of` with the reference; most_elements: the product of a case's sizes."""
+    chosen = (case for act in acts for case in cases(act) if of(case.op))
+    for case in (case for case in chosen if math.prod(case.sizes.values()) <= most_elements):
         got = Memory(device, case, draw(case)).run()
         for name, wanted in expected(case).items():
             if isinstance(wanted, Rounded):
@@ -56,7 +68,7 @@ def check(acts: tuple[DType, ...], names: str = "") -> None:
 @pytest.mark.parametrize("option", OLDER.values(), ids=OLDER)
 def test_every_op_on_an_older_processor(processor, option):
     processor(option)
-    check((DType.F32, DType.BF16))
+    check(cpu.CpuDevice(2), (DType.F32, DType.BF16))
 
 
 @on_x86_64
@@ -66,34 +78,30 @@ def test_every_op_on_an_older_processor(processor, option):
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
     monkeypatch.setitem(CPU_AMX, "tiles.h", str(HERE / "tiles_emulated.h"))
-    check((DType.BF16,), "matmul")
-
-
-def compile_for(command: list[str], source: str, headers: dict[str, str], act: DType, folder: Path) -> str:
-    """Return what the compiler says of a source, warnings too."""
-    for name, path in (headers | {"act.h": f"act/{act.label}.h"}).items():
-        (folder / name).write_text(f'#include "{cpu.CPU / path}"\n')
-    options = [option for option in build.OPTIONS if option != "-O3"]
-    command = [*command, *options, "-O1", "-I", str(folder), str(cpu.CPU / source), "-o", str(folder / "image")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stderr if done.returncode == 0 else f"failed: {done.stderr}"
+    check(cpu.CpuDevice(2), (DType.BF16,), lambda op: op.family in ("matmul", "attention"))
 
 
 @on_x86_64
 def test_amx_compiles_without_a_warning(tmp_path):
-    command = [*build.host_compiler(), "-march=sapphirerapids"]
-    assert compile_for(command, "matmul.cpp", CPU_AMX, DType.BF16, tmp_path) == ""
+    command, source = [*build.host_compiler(), "-march=sapphirerapids", "-c"], cpu.CPU / "matmul.cpp"
+    assert aarch64.compile_for(command, source, CPU_AMX, DType.BF16, tmp_path, tmp_path / "matmul.o") == ""
 
 
-@pytest.mark.skipif(not shutil.which(AARCH64), reason=f"no {AARCH64}, a cross compiler")
-@pytest.mark.parametrize("source", SOURCES)
-def test_aarch64_compiles_without_a_warning(source, tmp_path):
-    for act in (DType.F32, DType.BF16):
-        assert compile_for([AARCH64], source, CPU_PLAIN, act, tmp_path) == ""
+needs_cross_compiler = pytest.mark.skipif(
+    not shutil.which(aarch64.COMPILER), reason=f"no {aarch64.COMPILER}, a cross compiler (g++-aarch64-linux-gnu)"
+)
+
+
+@needs_cross_compiler
+@pytest.mark.skipif(not shutil.which(aarch64.EMULATOR), reason=f"no {aarch64.EMULATOR} (qemu-user)")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_op_on_an_emulated_aarch64(tmp_path, family):
+    acts = DType.F32, DType.BF16
+    check(aarch64.EmulatedDevice(tmp_path), acts, lambda op: op.family == family, most_elements=EMULATED)
 
 
 def test_without_openmp_everything_runs_on_one_thread(processor, monkeypatch):
     options = [option for option in build.host_options() if option != "-fopenmp"]
     monkeypatch.setattr(build, "host_options", lambda: tuple(options))
     processor(arch=cpu.arch())
-    check((DType.F32,), "matmul_forward")
+    check(cpu.CpuDevice(2), (DType.F32,), lambda op: op.name == "matmul_forward")

@@ -89,21 +89,23 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
     page = (project.folder / "results/runs/default/report.html").read_text()
     record = json.loads((project.folder / "results/runs/default/run.json").read_text())
     for text in (record["code_sha256"], record["tokenizer_sha256"], record["corpus"]["sha256"], record["device"],
-                 record["versions"]["numpy"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
+                 record["versions"]["numpy"],
+                 record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
         assert text in page
     assert page.count("data:image/png;base64,") == 3
     runs = (project.folder / "results/summary.html").read_text()
     assert all(name in runs for name in ("default", "ladder_embed_dim-4", "ladder_embed_dim-16"))
     report = (project.folder / "results/report.html").read_text()
-    for caption in ("on the whole validation split", "fewer than three sizes", "From raw text to trained models",
+    for caption in ("on the whole validation split", "fewer than three have no line", "From raw text to trained models",
                     "what it was made from", "One row a run"):  # fmt: skip
         assert caption in report
 
 
 def test_a_run_s_name_is_text_too(tmp_path):
-    write_runs_page([{"run": "<b>x</b>", "parameters": 5, "steps": None}], tmp_path / "page.html")
+    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "&lt;b&gt;x" in page and "<b>" not in page
+    assert '<th class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
 
 
 def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(tmp_path):

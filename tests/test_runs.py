@@ -44,10 +44,27 @@ def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
     status, output, _ = hipgpt("runs")
     assert status is None
     assert output.splitlines() == [
-        "run      parameters  tokens  bits/byte  tokens/s  device                 code          corpus  corpus sha256",
-        "default       9,988      56          3        80  cpu x86_64 (1 thread)  0123456789ab  plays   abababababab",
-        "wide          9,988      56          2        80  cpu x86_64 (1 thread)  0123456789ab  plays   abababababab",
+        "run      parameters  tokens  bits/byte  tokens/s",
+        "default       9,988      56          3        80",
+        "wide          9,988      56          2        80",
+        "",
+        "in all runs",
+        "device         cpu x86_64 (1 thread)",
+        "code           0123456789ab",
+        "corpus         plays",
+        "corpus sha256  abababababab",
     ]
+    assert hipgpt("runs", "--filter", "run=x")[1] == "no run meets every --filter\n"
+
+
+def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path):
+    for name, device in (("one", "cpu x86_64 (1 thread)"), ("two", "cpu x86_64 (2 threads)")):
+        record = tiny.save_run(tmp_path, name) / "run.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "device": device}))
+    lines = hipgpt("runs", "--results", str(tmp_path))[1].splitlines()
+    assert lines[0].split() == ["run", "parameters", "tokens", "bits/byte", "tokens/s", "device"]
+    assert lines[2].endswith("  cpu x86_64 (2 threads)")
+    assert [line.split()[0] for line in lines[4:]] == ["in", "code", "corpus", "corpus"]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +129,50 @@ def test_diff_shows_what_differs_and_nothing_else(hipgpt):
     assert hipgpt("diff", "wide", "wide")[1] == "wide and wide do not differ\n"
 
 
+def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
+    for name, digit in (("one", "1"), ("two", "2")):
+        path = tiny.save_run(tmp_path, name) / "run.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "git_commit": digit * 40, "tokens_sha256": digit * 64})
+        )
+    lines = [line.split() for line in hipgpt("diff", "one", "two", "--results", str(tmp_path))[1].splitlines()]
+    assert ["git_commit", "1" * 12, "2" * 12] in lines and ["tokens_sha256", "1" * 12, "2" * 12] in lines
+
+
 @pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
 def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     status, _, _ = hipgpt("diff", "default", name)
     assert status.startswith(f"error: --run: no finished run '{name}' in results/runs; found: default, wide; run ")
 
 
-def test_a_damaged_record_is_named(hipgpt, tmp_path):
-    (tiny.save_run(tmp_path) / "run.json").write_text("{")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "all of it: got 'None', expected dict"),
+        (b'{"config": {"model": {"vocab_size": "5"}}}', "config.model.vocab_size: got '5', expected int"),
+    ],
+)
+def test_a_damaged_record_is_named(hipgpt, tmp_path, text, message):
+    path = tiny.save_run(tmp_path) / "run.json"
+    path.write_bytes(text)
     status, _, _ = hipgpt("runs", "--results", str(tmp_path))
-    assert "run.json: no JSON" in status and status.endswith("delete it and run the train stage again")
+    assert status.startswith(f"error: {path}: {message}") and status.endswith("delete it and run the train stage again")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "validation.csv", "throughput.csv", "evaluation.csv"])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"a,b\n1,2\n", b"step\n" + b"9" * 200_000])
+def test_a_damaged_table_is_named(hipgpt, tmp_path, name, text):
+    path = tiny.save_run(tmp_path) / name
+    path.write_bytes(text)
+    status, _, _ = hipgpt("runs", "--results", str(tmp_path))
+    assert status.startswith(f"error: {path}: damaged (") and status.endswith("delete it and run snakemake again")
+
+
+def test_a_row_that_is_just_being_written_is_left_out(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("8,6")
+    assert run_row(folder)["steps"] == 7

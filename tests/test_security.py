@@ -7,15 +7,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 from workflow_copy import ROOT, TINY, Project
 
-from hipgpt.checkpoint import load_model, save_checkpoint
+from hipgpt.checkpoint import load_model, save_checkpoint, save_tensors
+from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
-from hipgpt.shards import open_split
+from hipgpt.export.huggingface import export_huggingface
+from hipgpt.gpt2 import model_section
+from hipgpt.pretrained import read_weights
+from hipgpt.provenance import write_record
+from hipgpt.runs import run_row
+from hipgpt.shards import open_split, write_shards
 from hipgpt.tokenizer import MOST_BYTES, Tokenizer
 
 SOURCES = [path for folder in ("hipgpt", "workflow", "docs", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -150,4 +157,78 @@ def test_a_checkpoint_s_sizes_are_checked_before_its_table_is_made(tmp_path, cha
     metadata = {"model": {**asdict(tiny.MODEL), **changes}, "tokenizer_sha256": "ab"}
     save_checkpoint(tmp_path / "x.safetensors", tiny.draw_arrays(), metadata)
     with pytest.raises(UserError, match="its metadata describe"):
+        load_model(tmp_path / "x.safetensors", "ab")
+
+
+HOSTILE = [None, True, -1, 0, 1 << 70, 1e308, float("inf"), "", "../x", [], [[]], [None], {}, {"a": 1}]
+
+
+def changed(document: object) -> Iterator[object]:
+    """Yield the document with each of its places, the first ones of long lists and maps, taken by a hostile value."""
+    yield from HOSTILE
+    inside = (
+        document.items() if isinstance(document, dict) else enumerate(document if isinstance(document, list) else [])
+    )
+    for key, value in list(inside)[:12]:
+        for other in changed(value):
+            copied = document.copy()
+            copied[key] = other
+            yield copied
+        if isinstance(document, dict):
+            yield {name: kept for name, kept in document.items() if name != key}
+
+
+def corpus_of(folder: Path) -> Path:
+    (folder / "train.txt").write_text("a\nb\n")
+    (folder / "validation.txt").write_text("c\n")
+    record = {"corpus": "c", "source": "s", "sha256": "ab", "documents": [{"name": "x", "bytes": 6, "split_at": 4}]}
+    (folder / "provenance.json").write_text(json.dumps(record))
+    return folder / "provenance.json"
+
+
+def huggingface_of(folder: Path) -> Path:
+    export_huggingface(tiny.save_run(folder), tiny.tokenizer(), folder / "hf")
+    return folder / "hf" / "config.json"
+
+
+def read_pretrained(path: Path) -> None:
+    read_weights(path.parent, ModelConfig(**model_section(path.parent)))
+
+
+# for each JSON file that is read: how to make one in a folder, and what reads it
+DOCUMENTS = {
+    "manifest.json": (manifest, lambda path: open_split(path, "train", "ab")),
+    "provenance.json": (corpus_of, lambda path: write_shards(path.parent, tiny.tokenizer(), path.parent / "out", 1, 1)),
+    "provenance.json of a run": (
+        corpus_of,
+        lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, DEVICE, path),
+    ),
+    "run.json": (lambda folder: tiny.save_run(folder) / "run.json", lambda path: run_row(path.parent)),
+    "tokenizer.json": (lambda folder: changed_tokenizer(folder, lambda _: None), Tokenizer.load),
+    "config.json": (huggingface_of, read_pretrained),
+}
+DEVICE = SimpleNamespace(name="cpu", compiler="c++ 12")
+FINGERPRINT = {"code": "", "tokenizer_sha256": "", "data_sha256": "", "pretrained_sha256": None}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_whatever_stands_in_a_json_file_is_read_or_refused_in_one_line(tmp_path, name):
+    make, read = DOCUMENTS[name]
+    (tmp_path / "folder").mkdir()
+    path = make(tmp_path / "folder")
+    refused = 0
+    for document in [*changed(json.loads(path.read_bytes())), "[" * 100_000]:
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        try:
+            read(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize("metadata", [*HOSTILE, {"sha256": "ab", "content": []}])
+def test_whatever_stands_in_a_checkpoint_s_metadata_is_refused(tmp_path, metadata):
+    save_tensors(tmp_path / "x.safetensors", tiny.draw_arrays(), {"hipgpt": json.dumps(metadata)})
+    with pytest.raises(UserError, match="x.safetensors: "):
         load_model(tmp_path / "x.safetensors", "ab")

@@ -33,7 +33,9 @@ def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
     def encode(text: bytes) -> np.ndarray:
         return np.frombuffer(text, np.uint8).astype(np.uint32)
 
-    return SimpleNamespace(vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", encode=encode)
+    return SimpleNamespace(
+        vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", undivided=(), encode=encode
+    )
 
 
 def write_corpus(folder: Path, *documents: tuple[bytes, bytes]) -> Path:
@@ -168,7 +170,7 @@ def test_a_text_that_provenance_does_not_describe_is_refused(tmp_path, tokenizer
     with pytest.raises(UserError, match=f"validation.txt: {len(TEXT) - 1} bytes, but provenance.json says {len(TEXT)}"):
         shards.write_shards(corpus, tokenizer, tmp_path, 1)
     (corpus / "provenance.json").unlink()
-    with pytest.raises(UserError, match="provenance.json: is missing; run the download stage"):
+    with pytest.raises(UserError, match="provenance.json: no such file; run the download stage"):
         shards.write_shards(corpus, tokenizer, tmp_path, 1)
 
 

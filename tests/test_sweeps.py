@@ -97,7 +97,7 @@ def test_the_fit_finds_the_law_and_its_error_shrinks_with_the_noise():
     x = np.geomspace(1e4, 1e7, 6)
     exact = fit_power_law(x, 12 * x**-0.07)
     assert np.isclose(exact.exponent, 0.07) and np.isclose(np.exp(exact.log_scale), 12)
-    assert exact.exponent_error < 1e-12
+    assert exact.exponent_error < 1e-12 and exact.scatter < 1e-12
     assert np.allclose(exact(x), 12 * x**-0.07) and np.allclose(exact.error_factor(x), 1)
 
 
@@ -105,6 +105,7 @@ def test_one_standard_error_holds_the_true_exponent_as_often_as_it_should():
     """Of many noisy draws, about 66 % (Student's t with 5 degrees of freedom: 63.7 %) lie within one error."""
     random, x = np.random.default_rng(0), np.geomspace(1e4, 1e7, 7)
     draws = [fit_power_law(x, 12 * x**-0.07 * np.exp(random.normal(0, 0.02, len(x)))) for _ in range(2000)]
+    assert np.isclose(np.sqrt(np.mean([law.scatter**2 for law in draws])), 0.02, rtol=0.05)
     share = np.mean([abs(law.exponent - 0.07) < law.exponent_error for law in draws])
     assert abs(share - 0.637) < 4 * np.sqrt(0.637 * 0.363 / 2000)  # four standard deviations of the share
 

@@ -3,6 +3,7 @@
 import doctest
 import io
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -185,6 +186,19 @@ def test_pieces_left_and_right_of_a_cut_are_the_pieces_of_the_whole(pattern, fra
         assert both == list(split_pieces(text, pattern))
 
 
+@any_time
+@given(st.lists(st.sampled_from(["<a b>", "<a\nb>", "\n<", "<a", "b>", "a", " ", "\n"])), st.integers(1, 8))
+def test_no_cut_divides_a_special_token_that_holds_white_space(fragments, chunk_bytes):
+    specials = tuple((content, 256 + index) for index, content in enumerate(["<a b>", "<a\nb>", "\n<"]))
+    tokenizer = Tokenizer((), specials=specials)
+    text = "".join(fragments).encode()
+    cuts = [0]
+    while cuts[-1] < len(text):
+        cuts.append(next_cut(text, cuts[-1] + chunk_bytes, tokenizer.undivided))
+    ids = [tokenizer.encode(text[begin:end]) for begin, end in pairwise(cuts)]
+    assert np.array_equal(np.concatenate([*ids, np.empty(0, np.uint32)]), tokenizer.encode(text))
+
+
 def test_chunks_of_ordinary_text_are_about_as_long_as_asked():
     chunks = list(text_chunks(io.BytesIO(ENGLISH * 50), 500))
     assert max(map(len, chunks)) <= 1000
@@ -223,6 +237,18 @@ def test_a_long_run_of_one_letter_encodes_by_its_merges():
     assert [tokenizer.token_bytes(token) for token in (256, 265)] == [b"a" * 2, b"a" * 1024]
     ids = tokenizer.encode(b"a" * ((1 << 20) + 3))
     assert ids.tolist() == [265] * 1024 + [256, 97]
+
+
+few_letters = st.text("abc", max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(few_letters, st.text("abc", min_size=1, max_size=7), few_letters, few_letters, st.integers(0, 6000))
+def test_a_long_word_that_repeats_itself_encodes_as_the_reference_does(head, repeated, middle, tail, size):
+    learned_from = " ".join([head, repeated * 12, middle, repeated * 3 + tail])
+    tokenizer = as_many_as(learned_from.encode(), 20)
+    word = head + repeated * (size // len(repeated)) + middle + repeated * (4096 // len(repeated)) + tail
+    assert tokenizer.encode(word).tolist() == bpe.encode(word.encode(), list(tokenizer.merges))
 
 
 def test_a_long_word_of_many_letters_encodes_without_loss(english):

@@ -97,14 +97,21 @@ def test_tiktoken_gives_the_same_ids_from_the_ranks_we_write_and_we_from_what_it
     lines = [line.split() for line in (tmp_path / "ranks.tiktoken").read_bytes().splitlines()]
     ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
     peer = tiktoken.Encoding("x", pat_str=PATTERNS[tokenizer.pattern], mergeable_ranks=ranks, special_tokens={})
-    read = Tokenizer.load(tmp_path / "ranks.tiktoken")
-    assert (read.merges, read.ids, read.pattern) == (tokenizer.merges, tokenizer.ids, "cl100k")
+    assert Tokenizer.load(tmp_path / "ranks.tiktoken").pattern == "cl100k"
+    read = Tokenizer.load(tmp_path / "ranks.tiktoken", tokenizer.pattern)
+    assert (read.merges, read.ids, read.pattern) == (tokenizer.merges, tokenizer.ids, tokenizer.pattern)
     for text in hostile_texts():
         text = text.replace(END_OF_TEXT, "")
         ids = peer.encode_ordinary(text)
         assert tokenizer.encode(text).tolist() == ids, ascii(text[:80])
-        if tokenizer.pattern == read.pattern:
-            assert read.encode(text).tolist() == ids
+        assert read.encode(text).tolist() == ids
+
+
+def test_a_tokenizer_json_of_another_pattern_than_asked_for_is_refused(tmp_path):
+    Tokenizer((), "qwen2").save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json", "qwen2").pattern == "qwen2"
+    with pytest.raises(UserError, match="pre_tokenizer: got the pattern qwen2, expected tokenizer.pattern, gpt2"):
+        Tokenizer.load(tmp_path / "tokenizer.json", "gpt2")
 
 
 def llama(vocab_of):

@@ -12,8 +12,9 @@ from hipgpt.backends.device import DeviceAbsent, open_device
 from hipgpt.batches import Batches
 from hipgpt.checkpoint import read_arena
 from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.precision import PRECISIONS, on_device
 from hipgpt.shards import Tokens
-from hipgpt.trainer import PRECISIONS, Trainer, on_device
+from hipgpt.trainer import Trainer
 
 STEPS, DTYPES = 200, PRECISIONS.values()
 MODEL = ModelConfig(

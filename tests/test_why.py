@@ -22,18 +22,9 @@ def why(project):
 
     def ask(config: dict = TINY, *arguments: str) -> list[str]:
         project.write_config(config)
-        command = [
-            sys.executable,
-            "-c",
-            "from hipgpt.cli import main; main()",
-            "why",
-            "all",
-            "--configfile",
-            "tiny.yaml",
-        ]
-        done = subprocess.run(
-            [*command, *arguments], cwd=project.folder, env=project.environment(), capture_output=True, text=True
-        )
+        configs = [] if "--configfile" in arguments else ["--configfile", "tiny.yaml"]
+        command = [sys.executable, "-c", "from hipgpt.cli import main; main()", "why", *arguments, *configs]
+        done = subprocess.run(command, cwd=project.folder, env=project.environment(), capture_output=True, text=True)
         project.write_config(TINY)
         return (done.stdout + done.stderr).splitlines()
 
@@ -46,10 +37,11 @@ def test_nothing(why):
 
 def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why):
     lines = why({**TINY, "model": {**TINY["model"], "num_layers": 3}, "sampling": {**TINY["sampling"], "seed": 5}})
-    assert "train (run default): model.num_layers 1 -> 3" in lines
-    assert "evaluate (run default): because train would run" in lines
-    assert "summarize: because train and evaluate would run" in lines
-    assert not any(line.startswith(("all", "download", "tokenize")) for line in lines)
+    assert lines == [
+        "train (run default): model.num_layers 1 -> 3",
+        "evaluate, export, sample, plot, describe (run default): because train would run",
+        "summarize: because train would run",
+    ]
 
 
 def test_several_settings_are_a_line_each(why):
@@ -72,10 +64,10 @@ def test_an_edit_of_the_code_names_its_stage(project, why):
     path.write_text(text + "# edited\n")
     lines = why()
     path.write_text(text)
-    assert sorted(lines) == [
-        "describe (run default): because plot would run",
-        "plot (run default): the code of plot changed",
+    assert lines == [
         "plot_tokenizer (corpus tiny, tokenizer bpe-290): the code of plot_tokenizer changed",
+        "plot (run default): the code of plot changed",
+        "describe (run default): because plot would run",
     ]
 
 
@@ -91,6 +83,48 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
         "describe (run default): because sample would run",
     ]
     sample.write_bytes(sampled)
+
+
+def test_what_is_new_takes_a_line_for_each_run(why):
+    lines = why({**TINY, "runs": {"wide": {}}, "sweep": {"seeds": {"grid": {"training.seed": [1, 2]}}}})
+    assert lines == [
+        "train, evaluate, export, sample, plot, describe (run seeds_seed-1): not made yet",
+        "train, evaluate, export, sample, plot, describe (run seeds_seed-2): not made yet",
+        "train, evaluate, export, sample, plot, describe (run wide): not made yet",
+        "summarize: run wide is new",
+        "    run seeds_seed-1 is new",
+        "    run seeds_seed-2 is new",
+        "    because train and evaluate would run",
+        "compare (sweep seeds): not made yet",
+    ]
+
+
+def test_missing_files_stand_in_the_order_of_their_rule(project, why):
+    folder = project.folder / "results/runs/default/plots"
+    pictures = {folder / name: (folder / name).read_bytes() for name in ("throughput.png", "loss.png")}
+    for picture in pictures:
+        picture.unlink()
+    lines = why()
+    for picture, whole in pictures.items():
+        picture.write_bytes(whole)
+    plots = "results/runs/default/plots"
+    assert lines[0] == f"plot (run default): missing: {plots}/loss.png, {plots}/throughput.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense"], "error: snakemake: unrecognized arguments: --nonsense"),
+        (["no_such_file"], "error: snakemake: No rule to produce no_such_file"),
+        (
+            ["--configfile", "none.yaml"],
+            "error: snakemake: FileNotFoundError: [Errno 2] No such file or directory: 'none",
+        ),
+    ],
+)
+def test_a_mistake_that_snakemake_finds_is_one_line(why, arguments, message):
+    lines = why(TINY, *arguments)
+    assert len(lines) == 1 and lines[0].startswith(message)
 
 
 def test_a_mistake_in_the_config_is_one_line(why):

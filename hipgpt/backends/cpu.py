@@ -3,14 +3,16 @@
 import ctypes
 import functools
 import platform
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hipgpt.backends.build import KERNELS, host_library, host_macros
-from hipgpt.backends.device import SCALARS, check_transfer
+from hipgpt.backends.build import KERNELS, host_compiler_version, host_library, host_macros
+from hipgpt.backends.device import SCALARS, check_transfer, physical_bytes
 from hipgpt.backends.variants import find_variant, has_matrix_units
+from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
@@ -64,11 +66,21 @@ class CpuDevice:
 
     def __init__(self, threads: int):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
+        self.compiler = host_compiler_version().partition("\n")[0]
         self.act_dtypes = act_dtypes()
+        self._allocated_bytes = 0
         _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
+        if self._allocated_bytes + size_bytes > physical_bytes():  # Linux would promise it, and kill who uses it
+            raise UserError(
+                f"{self.name}: out of memory: asked for {size_bytes:,} bytes beside {self._allocated_bytes:,}, this "
+                f"machine has {physical_bytes():,}; lower training.batch_sequences and raise "
+                "training.accumulation_steps, or make the model smaller"
+            )
         memory = np.zeros(size_bytes + 64, np.uint8)
+        self._count(size_bytes)
+        weakref.finalize(memory, self._count, -size_bytes)
         return memory.ctypes.data + -memory.ctypes.data % 64, memory
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
@@ -86,6 +98,9 @@ class CpuDevice:
                 call()
 
         return replay
+
+    def _count(self, size_bytes: int) -> None:
+        self._allocated_bytes += size_bytes
 
     def _array(self, tensor: Tensor) -> np.ndarray:
         memory = (ctypes.c_uint8 * tensor.size_bytes).from_address(tensor.address)

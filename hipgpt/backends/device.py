@@ -18,13 +18,14 @@ SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}  # how the catalogue's 
 
 
 class Device(Protocol):
-    """One processor with its memory. `backend` names the code that computes, `name` is for people.
+    """One processor with its memory. `backend` names the code that computes; `name` and `compiler` are for people.
 
     act_dtypes: what it has kernels for as the dtype of activations, the fastest first.
     """
 
     backend: str
     name: str
+    compiler: str
     act_dtypes: tuple[DType, ...]
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
@@ -98,3 +99,8 @@ def _first_gpu() -> Device | None:
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_bytes() -> int:
+    """Return the size of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

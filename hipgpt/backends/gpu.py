@@ -79,6 +79,7 @@ class GpuDevice:
 
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
+        self.compiler = driver.compiler
         self.act_dtypes = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
         self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
 

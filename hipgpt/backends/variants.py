@@ -23,8 +23,8 @@ TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the d
 # of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
 # and adding a part of every block at work, and the second launch
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
-CPU_PLAIN = {"product.h": "product/plain.h", "store.h": "store/plain.h"}
-CPU_BF16 = {"product.h": "product/pairs.h", "store.h": "store/avx512_bf16.h"}
+CPU_PLAIN = {"product.h": "product/plain.h", "convert.h": "convert/plain.h"}
+CPU_BF16 = {"product.h": "product/pairs.h", "convert.h": "convert/avx512_bf16.h"}
 CPU_AMX = CPU_BF16 | {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h"}
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from hipgpt.config import DEFAULT_RUN, NAME
@@ -10,16 +11,26 @@ from hipgpt.errors import UserError
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+def add_command(
+    commands: Commands, command: Callable[[argparse.Namespace], None], about: str, more: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command, of its function's name; about: what it does; more: stands below --help."""
+    description = f"{about[0].upper()}{about[1:]}."
+    parser = commands.add_parser(command.__name__, help=about, description=description, epilog=more)
+    parser.set_defaults(command=command)
+    return parser
+
+
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add --results."""
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of the runs (default: %(default)s)"
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs (default: %(default)s)"
     )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run and --results."""
-    parser.add_argument("--run", default=DEFAULT_RUN, help="its name in config.yaml (default: %(default)s)")
+    parser.add_argument("--run", default=DEFAULT_RUN, metavar="NAME", help="a run of the config (default: %(default)s)")
     add_results(parser)
 
 

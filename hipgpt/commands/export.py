@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.commands.arguments import Commands, add_run, finished_run
+from hipgpt.commands.arguments import Commands, add_command, add_run, finished_run
 
 FORMATS = {
     "hf": "a directory for Hugging Face's transformers",
@@ -14,8 +14,7 @@ FORMATS = {
 
 def add(commands: Commands) -> None:
     about = "write a finished run in another project's format"
-    parser = commands.add_parser("export", help=about, description=f"{about.capitalize()}.")
-    parser.set_defaults(command=export)
+    parser = add_command(commands, export, about)
     add_run(parser)
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
     parser.add_argument("--to", required=True, choices=FORMATS, help=formats)

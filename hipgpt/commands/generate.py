@@ -5,7 +5,7 @@ import codecs
 import os
 import sys
 
-from hipgpt.commands.arguments import Commands, add_run, finished_run
+from hipgpt.commands.arguments import Commands, add_command, add_run, finished_run
 from hipgpt.config import SamplingConfig
 from hipgpt.errors import UserError
 
@@ -21,8 +21,7 @@ TYPES = {"num_tokens": int, "top_k": int, "seed": int}
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("generate", help="continue a text with a trained run")
-    parser.set_defaults(command=generate)
+    parser = add_command(commands, generate, "continue a text with a trained run")
     add_run(parser)
     parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
     parser.add_argument(
@@ -41,6 +40,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt import sampling
     from hipgpt.backends.device import open_device
     from hipgpt.checkpoint import load_weights
+    from hipgpt.precision import fastest_weights
     from hipgpt.tokenizer import Tokenizer
 
     folder = finished_run(arguments)
@@ -49,7 +49,8 @@ def generate(arguments: argparse.Namespace) -> None:
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
     device = open_device(arguments.device)
     checkpoint = folder / "checkpoints" / "best.safetensors"
-    decoder = sampling.Decoder(device, *load_weights(checkpoint, device, tokenizer.sha256))
+    model, weights = load_weights(checkpoint, device, tokenizer.sha256)
+    decoder = sampling.Decoder(device, model, fastest_weights(device, model, weights))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
     sys.stdout.write(text.decode(prompt))

@@ -1,13 +1,12 @@
 """`hipgpt info`: what a run of the config needs, before it is trained."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from hipgpt.backends.device import GPUS, DeviceAbsent, open_device
+from hipgpt.backends.device import GPUS, DeviceAbsent, open_device, physical_bytes
 from hipgpt.code_hash import ROOT
-from hipgpt.commands.arguments import Commands
+from hipgpt.commands.arguments import Commands, add_command
 from hipgpt.config import DEFAULT_RUN, Config, RunConfig, read_config
 from hipgpt.errors import UserError
 from hipgpt.shards import open_split
@@ -17,8 +16,7 @@ GIB = 1 << 30
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("info", help="show what a run would need: parameters, memory, operations")
-    parser.set_defaults(command=info)
+    parser = add_command(commands, info, "show what a run would need: parameters, memory, operations")
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
     parser.add_argument(
         "--configfile", type=Path, nargs="+", default=[], help="laid over config.yaml, as for snakemake (default: none)"
@@ -35,6 +33,8 @@ def info(arguments: argparse.Namespace) -> None:
     """Print parameters, memory by table, and operations and bytes of a training step."""
     from hipgpt.estimate import estimate
 
+    if arguments.memory_gib is not None and not arguments.memory_gib > 0:
+        raise UserError(f"--memory-gib: got {arguments.memory_gib}, expected a number > 0")
     config = load(arguments.configfile)
     if arguments.run not in config.runs:
         raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
@@ -72,7 +72,7 @@ def _device(name: str, memory_gib: float | None) -> tuple[bool, float]:
     gpu = device.backend in GPUS
     if memory_gib is not None:
         return gpu, memory_gib * GIB
-    return gpu, device.free_bytes() if gpu else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return gpu, device.free_bytes() if gpu else physical_bytes()
 
 
 def _tokens(run: RunConfig) -> int:

@@ -6,7 +6,7 @@ import operator
 import re
 import sys
 
-from hipgpt.commands.arguments import Commands, add_results
+from hipgpt.commands.arguments import Commands, add_command, add_results
 from hipgpt.errors import UserError
 from hipgpt.runs import Row, run_rows
 from hipgpt.tables import FORMATS, table
@@ -20,23 +20,19 @@ COMPARISONS = {
     ">": operator.gt,
 }
 CONDITION = re.compile(r"(\w+)(<=|>=|!=|=|<|>)(.*)")
-# the table for people leaves out what the other forms keep
-TEXT_COLUMNS = {
+# the table for people leaves out what the other forms keep, and says once what all runs have in common
+FIGURES = {
     "run": "run",
     "parameters": "parameters",
     "tokens_seen": "tokens",
     "validation_bits_per_byte": "bits/byte",
     "median_tokens_per_second": "tokens/s",
-    "device": "device",
-    "code_sha256": "code",
-    "corpus": "corpus",
-    "corpus_sha256": "corpus sha256",
 }
+ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpus_sha256": "corpus sha256"}
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("runs", help="show all runs in a table")
-    parser.set_defaults(command=runs)
+    parser = add_command(commands, runs, "show all runs in a table")
     add_results(parser)
     parser.add_argument("--sort", default="run", metavar="COLUMN", help="column to sort by (default: %(default)s)")
     parser.add_argument("--descending", action="store_true", help="largest first")
@@ -60,9 +56,17 @@ def runs(arguments: argparse.Namespace) -> None:
     column = _known(arguments.sort, rows[0] if rows else None, "--sort")
     known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
     rows = sorted(known, key=lambda row: row[column], reverse=arguments.descending) + unknown
-    if arguments.form == "text":
-        rows = [{title: row[name] for name, title in TEXT_COLUMNS.items()} for row in rows]
-    sys.stdout.write(table(rows, arguments.form))
+    sys.stdout.write(_for_people(rows) if arguments.form == "text" else table(rows, arguments.form))
+
+
+def _for_people(rows: list[Row]) -> str:
+    if not rows:
+        return "no run meets every --filter\n"
+    common = {title: rows[0][name] for name, title in ORIGINS.items() if len({row[name] for row in rows}) == 1}
+    titles = FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
+    text = table([{title: row[name] for name, title in titles.items()} for row in rows], "text")
+    below = table([{"in all runs": title, "": value} for title, value in common.items()], "text")
+    return f"{text}\n{below}" if common else text
 
 
 def _known(column: str, row: Row | None, option: str) -> str:

@@ -5,12 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from hipgpt.commands.arguments import Commands, add_run, finished_run
+from hipgpt.commands.arguments import Commands, add_command, add_run, finished_run
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("tokenize", help="show the tokens of a text")
-    parser.set_defaults(command=tokenize)
+    parser = add_command(commands, tokenize, "show the tokens of a text")
     parser.add_argument("text", nargs="?", help="the text (default: standard input)")
     add_run(parser)
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or .tiktoken to use instead of a run's")

@@ -74,7 +74,9 @@ def model_card(run: Path, model: ModelConfig) -> str:
     return CARD.substitute(
         name=run.name,
         parameters=f"{row['parameters']:,}",
-        origin="fine-tuned from published weights" if pretrained else "trained from random weights",
+        origin="fine-tuned, from the weights whose hashes stand below,"
+        if pretrained
+        else "trained from random weights",
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
         data=_pairs(data),

@@ -3,6 +3,7 @@ file formats: docs/tokenizer.md."""
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,10 +47,11 @@ class Tokenizer:
         object.__setattr__(self, "specials", self.specials or ((END_OF_TEXT, size),))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, pattern: str | None = None) -> "Tokenizer":
         """Return the tokenizer of a tokenizer.json, or of tiktoken's ranks where the name ends with .tiktoken.
 
-        Raises UserError naming the field that is damaged or not supported.
+        pattern: of pretokenize.PATTERNS. Ranks do not say theirs, which is taken to be cl100k if None is given.
+        Raises UserError naming the field that is damaged or not supported, or if a tokenizer.json has another pattern.
         """
         try:
             if (size := Path(path).stat().st_size) > MOST_BYTES:
@@ -57,10 +59,18 @@ class Tokenizer:
             text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(
-                f"{path}: cannot read the tokenizer ({error.strerror}); run the rule train_tokenizer"
+                f"{path}: cannot read the tokenizer ({error.strerror}); expected a tokenizer.json or *.tiktoken, of "
+                "which the rule train_tokenizer makes one"
             ) from error
-        read = formats.read_ranks if str(path).endswith(".tiktoken") else formats.read_json
-        return cls(*read(text, str(path)))
+        if str(path).endswith(".tiktoken"):
+            return cls(*formats.read_ranks(text, str(path), pattern or "cl100k"))
+        read = cls(*formats.read_json(text, str(path)))
+        if pattern not in (None, read.pattern):
+            raise UserError(
+                f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected tokenizer.pattern, {pattern}; "
+                "leave that key out"
+            )
+        return read
 
     def save(self, path: str | Path) -> None:
         """Write tokenizer.json, or tiktoken's ranks where the name ends with .tiktoken, which hold no special tokens.
@@ -87,6 +97,11 @@ class Tokenizer:
         return found[0]
 
     @functools.cached_property
+    def undivided(self) -> tuple[bytes, ...]:
+        """The special tokens that hold white space, which next_cut must be told of where these ids are wanted."""
+        return tuple(content.encode() for content, _ in self.specials if re.search(r"\s", content))
+
+    @functools.cached_property
     def sha256(self) -> str:
         """The hash of tokenizer.json, in hex: shards and checkpoints name their tokenizer by it."""
         return hashlib.sha256(self._json).hexdigest()
@@ -107,13 +122,15 @@ class Tokenizer:
 
         Raises UserError for an id outside the vocabulary.
         """
-        tokens = np.asarray(ids)
-        if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.vocab_size):
-            wrong = tokens[(tokens < 0) | (tokens >= self.vocab_size)][0]
+        given = np.asarray(ids)
+        tokens = np.ascontiguousarray(given, np.uint32)
+        text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
+        if text is None:
+            wrong = given[(given != tokens) | (tokens >= self.vocab_size)][0]
             raise UserError(
                 f"decode: got id {wrong}, expected 0 to {self.vocab_size - 1}; use the tokenizer that made these ids"
             )
-        return native.decode(tokens, *self._joined_table)
+        return text
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token; for a special token its literal."""
@@ -144,14 +161,16 @@ class Tokenizer:
         return table
 
     @functools.cached_property
-    def _joined_table(self) -> tuple[bytes, np.ndarray]:
-        return b"".join(self._table), np.cumsum([0, *map(len, self._table)], dtype=np.int64)
+    def _decoder(self) -> native.Decoder:
+        return native.Decoder(self._table)
 
     @functools.cached_property
     def _encoder(self) -> native.Encoder:
-        whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
+        whole = {}
+        if self.ignore_merges:
+            whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
         specials = {content.encode(): index for content, index in self.specials}
-        return native.Encoder(self.merges, self.ids, self.pattern, whole if self.ignore_merges else {}, specials)
+        return native.Encoder(self.merges, self.ids, self.pattern, whole, specials)
 
 
 def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:

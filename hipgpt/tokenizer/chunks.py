@@ -10,14 +10,15 @@ follows no white space, where a byte comes that begins none ("line"). Proof, for
   and its run ends at the end of the text as it does before a blank. Line: the last white space is one symbol, which
   is a piece, or the end of one, whatever follows. White space further left is followed by something in the part.
 - The right part is scanned from the cut on in both cases, and the scanner never looks back.
-- <|endoftext|> holds no white space, so no occurrence spans the cut, and the parts' occurrences are the whole's.
+- No special token spans the cut: <|endoftext|> holds no white space, and of others, `undivided`, no occurrence may.
+  So those of the parts are those of the whole.
 
 Text without such a place (a run of one letter, Chinese without a blank or a line end) stays in one part.
 """
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -42,15 +43,19 @@ def _cut_pattern() -> re.Pattern[bytes]:
 CUT = _cut_pattern()
 
 
-def next_cut(text: bytes | bytearray | mmap.mmap, offset: int) -> int:
+def next_cut(text: bytes | bytearray | mmap.mmap, offset: int, undivided: Sequence[bytes] = ()) -> int:
     """Return the first place at or after offset where the text may be cut; its length if there is none.
 
-    The beginning and the end are such places too. An mmap of a file is searched without reading the rest of it.
+    undivided: special tokens that hold white space. The beginning and the end are such places too. An mmap of a file is
+    searched without reading the rest of it.
     """
     if offset <= 0:
         return 0
-    found = CUT.search(text, offset)
-    return found.start() if found else len(text)
+    for found in CUT.finditer(text, offset):
+        cut = found.start()
+        if all(text.find(one, max(0, cut - len(one) + 1), cut + len(one) - 1) < 0 for one in undivided):
+            return cut
+    return len(text)
 
 
 def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
@@ -70,10 +75,10 @@ def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
         yield bytes(pending)
 
 
-def file_chunks(path: Path, chunk_bytes: int) -> Iterator[np.ndarray]:
+def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -> Iterator[np.ndarray]:
     """Yield the file's bytes in order as text_chunks does, uint8, without copying them: the file is mapped.
 
-    A chunk's memory is given back when the third one after it is asked for.
+    undivided: as of next_cut. A chunk's memory is given back when the third one after it is asked for.
     """
     if path.stat().st_size == 0:
         return
@@ -82,7 +87,7 @@ def file_chunks(path: Path, chunk_bytes: int) -> Iterator[np.ndarray]:
     whole = np.frombuffer(text, np.uint8)
     begin = 0
     while begin < len(text):
-        end = next_cut(text, begin + chunk_bytes)
+        end = next_cut(text, begin + chunk_bytes, undivided)
         yield whole[begin:end]
         begin = end
         if hasattr(mmap, "MADV_DONTNEED"):

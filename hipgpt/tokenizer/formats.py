@@ -9,6 +9,7 @@ to a model, and a corpus is encoded without.
 import base64
 import binascii
 import json
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,9 @@ from hipgpt.tokenizer.pretokenize import END_OF_TEXT, PATTERNS
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(BYTES) if byte not in _PRINTABLE]
 BYTE_CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(BYTES + i) for i, byte in enumerate(_OTHERS)}
-_BYTES = {character: byte for byte, character in BYTE_CHARACTERS.items()}
+_NO_BYTE = "\ufffd"
+_BYTES = {ord(character): chr(byte) for byte, character in BYTE_CHARACTERS.items()}
+_BYTES |= {code: _NO_BYTE for code in range(BYTES) if code not in _BYTES}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 ABSENT = (None, "")
 # What may stand in a field of tokenizer.json, where more than one value means the same; absent fields are the first.
@@ -42,6 +45,9 @@ READ_OF_MODEL = {"ignore_merges", "vocab", "merges"}
 READ_OF_ADDED = ("id", "content", "special", "normalized")
 
 
+MergeIds = tuple[int, int, int]  # of left, right and what they make
+
+
 class Parts(NamedTuple):
     """What makes a tokenizer; hipgpt.tokenizer.Tokenizer describes the fields."""
 
@@ -55,15 +61,26 @@ class Parts(NamedTuple):
 
 def spell(token: bytes) -> str:
     """Return the token in GPT-2's byte characters."""
-    return "".join(map(BYTE_CHARACTERS.__getitem__, token))
+    return token.decode("latin-1").translate(BYTE_CHARACTERS)
 
 
-def unspell(name: str) -> bytes | None:
-    """Return the bytes that GPT-2's characters spell, None if some of them are none."""
+def spell_all(tokens: list[bytes]) -> list[str]:
+    """Return spell(token) of each token."""
+    return _cut(spell(b"".join(tokens)), tokens)
+
+
+def unspell_all(names: list[str]) -> list[bytes | None]:
+    """Return the bytes that names in GPT-2's characters spell, None for one with a character that is none of these."""
     try:
-        return bytes(map(_BYTES.__getitem__, name))
-    except KeyError:
-        return None
+        return _cut("".join(names).translate(_BYTES).encode("latin-1"), names)
+    except UnicodeEncodeError:
+        return [unspell_all([name])[0] for name in names] if len(names) > 1 else [None]
+
+
+def _cut(joined: str | bytes, names: list) -> list:
+    """Return the joined names as a list: a character is a byte."""
+    ends = [*accumulate(map(len, names))]
+    return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 # ---- Writing.
@@ -76,7 +93,7 @@ def write_json(parts: Parts) -> str:
 
 def tokenizer_document(parts: Parts) -> dict:
     """Return what tokenizer.json says about a tokenizer."""
-    names = [spell(token) for token in spell_merges(parts.merges)]
+    names = spell_all(spell_merges(parts.merges))
     vocab = {**dict(zip(names, parts.ids, strict=True)), **{spell(token): index for token, index in parts.whole}}
     vocab |= {content: index for content, index in parts.specials if content == END_OF_TEXT}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -154,8 +171,8 @@ def read_json(text: bytes, where: str) -> Parts:
         raise _refusal(where, "model.ignore_merges", ignore_merges, "true or false")
     specials = _read_added_tokens(document.get("added_tokens", []), where)
     vocab = _read_vocab(model.get("vocab"), specials, where)
-    pairs = _read_merges(model.get("merges"), vocab, where)
-    return _assemble(vocab, pairs, pattern, specials, ignore_merges)
+    merges = _read_merges(model.get("merges"), vocab, where)
+    return _assemble(vocab, merges, pattern, specials, ignore_merges, where)
 
 
 def _check_fields(found: dict, where: str, prefix: str, read: set[str]) -> None:
@@ -216,71 +233,44 @@ def _read_added_tokens(found, where: str) -> dict[str, int]:
     return specials
 
 
-def _read_vocab(found, specials: dict[str, int], where: str) -> dict[bytes, int]:
-    """Return the ids of the tokens that are no special ones."""
+def _read_vocab(found, specials: dict[str, int], where: str) -> dict[str, int]:
+    """Return the ids of the tokens that are no special ones, by their names."""
     if not isinstance(found, dict):
         raise _refusal(where, "model.vocab", found, "an object of tokens and their ids")
-    vocab, taken = {}, {index: content for content, index in specials.items()}
+    taken = {index: content for content, index in specials.items()}
     for name, index in found.items():
-        field = f"model.vocab.{name}"
-        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < native.ID_LIMIT:
-            raise _refusal(where, field, index, f"an id from 0 to {native.ID_LIMIT - 1}")
-        if specials.get(name, index) != index or taken.get(index, name) != name:
-            raise _refusal(where, field, index, "an id that no other token has, the same as in added_tokens")
-        taken[index] = name
-        token = unspell(name)
-        if name in specials:
-            continue
+        if type(index) is not int or not 0 <= index < native.ID_LIMIT:
+            raise _refusal(where, f"model.vocab.{name}", index, f"an id from 0 to {native.ID_LIMIT - 1}")
+        if taken.setdefault(index, name) != name or specials.get(name, index) != index:
+            expected = "an id that no other token has, the same as in added_tokens"
+            raise _refusal(where, f"model.vocab.{name}", index, expected)
+    vocab = {name: index for name, index in found.items() if name not in specials}
+    for name, token in zip(vocab, unspell_all([*vocab]), strict=True):
         if not token:
-            raise _refusal(where, field, name, "a token in GPT-2's byte characters")
-        vocab[token] = index
-    for byte, character in BYTE_CHARACTERS.items():
-        if bytes([byte]) not in vocab:
+            raise _refusal(where, f"model.vocab.{name}", name, "a token in GPT-2's byte characters")
+    for character in BYTE_CHARACTERS.values():
+        if character not in vocab:
             raise _refusal(where, f"model.vocab.{character}", "nothing", "an id, as every byte has")
     return vocab
 
 
-def _read_merges(found, vocab: dict[bytes, int], where: str) -> list[tuple[bytes, bytes]]:
+def _read_merges(found, vocab: dict[str, int], where: str) -> list[MergeIds]:
     if not isinstance(found, list):
         raise _refusal(where, "model.merges", found, "a list of pairs of tokens")
-    pairs = []
+    merges = []
     for index, merge in enumerate(found):
-        field = f"model.merges[{index}]"
-        names = merge.split(" ") if isinstance(merge, str) else merge
-        if not (isinstance(names, list) and len(names) == 2 and all(isinstance(name, str) for name in names)):
-            raise _refusal(where, field, merge, "two tokens, as in ['Ġ', 't']")
-        left, right = map(unspell, names)
-        for name, token in zip(names, (left, right), strict=True):
-            if token not in vocab:
-                raise _refusal(where, field, name, "a token of model.vocab")
-        if left + right not in vocab:
-            raise _refusal(where, field, merge, "a pair whose result is in model.vocab")
-        pairs.append((left, right))
-    _check_order(pairs, where)
-    return pairs
-
-
-def _check_order(pairs: list[tuple[bytes, bytes]], where: str) -> None:
-    """Refuse a merge that could be applied only after a later one.
-
-    Files made from tiktoken's ranks list every pair that makes a token, also such with a part that comes later. These
-    never apply: where the token is made before its parts are, the parts never stand side by side.
-    """
-    in_order = _makeable(pairs)
-    made_at: dict[bytes, int] = {}
-    for (left, right), index in in_order.items():
-        made_at.setdefault(left + right, index)
-    for index, pair in enumerate(pairs):
-        if pair in in_order:
-            continue
-        parts_at = [made_at.get(part, -1 if len(part) == 1 else len(pairs)) for part in pair]
-        if made_at.get(pair[0] + pair[1], len(pairs)) > max(parts_at):
-            raise _refusal(
-                where,
-                f"model.merges[{index}]",
-                list(map(spell, pair)),
-                "a pair of bytes or of results of earlier merges",
-            )
+        match merge.split(" ") if isinstance(merge, str) else merge:
+            case [str(left), str(right)]:
+                ids = vocab.get(left), vocab.get(right), vocab.get(left + right)
+            case _:
+                raise _refusal(where, f"model.merges[{index}]", merge, "two tokens, as in ['Ġ', 't']")
+        if None in ids[:2]:
+            name = (left, right)[ids.index(None)]
+            raise _refusal(where, f"model.merges[{index}]", name, "a token of model.vocab")
+        if ids[2] is None:
+            raise _refusal(where, f"model.merges[{index}]", merge, "a pair whose result is in model.vocab")
+        merges.append(ids)
+    return merges
 
 
 def _refusal(where: str, field: str, got, expected) -> UserError:
@@ -298,7 +288,7 @@ def _short(value) -> str:
 # ---- Reading tiktoken's ranks.
 
 
-def read_ranks(text: bytes, where: str, pattern: str = "cl100k") -> Parts:
+def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
     """Return the parts of tiktoken's ranks: a line "<token in base64> <rank>" for each token; <|endoftext|> is added.
 
     tiktoken merges the two neighbours whose bytes together have the lowest rank, and takes a piece that is a token
@@ -323,38 +313,70 @@ def read_ranks(text: bytes, where: str, pattern: str = "cl100k") -> Parts:
         raise UserError(f"{where}: ranks must differ and be from 0 to {native.ID_LIMIT - 2}")
     in_order = sorted(ranks, key=ranks.__getitem__)
     pairs = [(token[:cut], token[cut:]) for token in in_order for cut in range(1, len(token))]
-    pairs = [(left, right) for left, right in pairs if left in ranks and right in ranks]
-    specials = {END_OF_TEXT: max(ranks.values()) + 1}
-    return _assemble(ranks, pairs, pattern, specials, ignore_merges=True)
+    merges = [
+        (ranks[left], ranks[right], ranks[left + right]) for left, right in pairs if left in ranks and right in ranks
+    ]
+    vocab = dict(zip(spell_all([*ranks]), ranks.values(), strict=True))
+    return _assemble(vocab, merges, pattern, {END_OF_TEXT: max(ranks.values()) + 1}, True, where)
 
 
-def _makeable(pairs: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], int]:
-    """Return the pairs of bytes or of results of pairs before them, in order, with their places."""
-    made = {bytes([byte]) for byte in range(BYTES)}
-    kept: dict[tuple[bytes, bytes], int] = {}
-    for index, (left, right) in enumerate(pairs):
-        if left in made and right in made:
-            made.add(left + right)
-            kept.setdefault((left, right), index)
-    return kept
+# ---- What both have in common.
 
 
 def _assemble(
-    vocab: dict[bytes, int], pairs: list[tuple[bytes, bytes]], pattern: str, specials, ignore_merges
+    vocab: dict[str, int],
+    merges: list[MergeIds],
+    pattern: str,
+    specials: dict[str, int],
+    ignore_merges: bool,
+    where: str,
 ) -> Parts:
-    """Return the parts, with only those merges that are ever applied: files may list several for one token."""
-    kept = _applied(list(_makeable(pairs)))
-    tokens = [bytes([byte]) for byte in range(BYTES)] + [left + right for left, right in kept]
-    number = {token: index for index, token in enumerate(tokens)}
-    merges = tuple((number[left], number[right]) for left, right in kept)
-    whole = tuple((token, index) for token, index in vocab.items() if token not in number)
-    ids = tuple(vocab[token] for token in tokens)
-    return Parts(merges, pattern, ids, tuple(specials.items()), whole, ignore_merges)
+    """Return the parts, with only those merges that are ever applied: files may list several for one token.
+
+    vocab: ids by names in GPT-2's characters. Tokens are numbered as the merges make them, and then anew without those
+    that are never made.
+    """
+    number = {vocab[BYTE_CHARACTERS[byte]]: byte for byte in range(BYTES)}
+    pairs, results = [], []
+    for left, right, result in merges:
+        if left in number and right in number:
+            pairs += number[left], number[right]
+            results.append(number.setdefault(result, len(number)))
+    if len(results) < len(merges):
+        _check_order(merges, vocab, where)
+    joined, made = np.array(pairs, np.uint32).reshape(-1, 2), np.array(results, np.uint32)
+    fires = native.fires(joined, made)
+    kept = np.concatenate([np.arange(BYTES), made[fires]])
+    renumbered = np.zeros(len(number), np.uint32)
+    renumbered[kept] = np.arange(len(kept))
+    ids = np.array([*number])[kept].tolist()
+    used = {*ids}
+    rest = [name for name, index in vocab.items() if index not in used]
+    return Parts(
+        tuple(map(tuple, renumbered[joined[fires]].tolist())),
+        pattern,
+        tuple(ids),
+        tuple(specials.items()),
+        tuple((token, vocab[name]) for token, name in zip(unspell_all(rest), rest, strict=True)),
+        ignore_merges,
+    )
 
 
-def _applied(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    number = {bytes([byte]): byte for byte in range(BYTES)}
-    results = [number.setdefault(left + right, len(number)) for left, right in pairs]
-    joined = np.array([(number[left], number[right]) for left, right in pairs], np.uint32).reshape(-1, 2)
-    fires = native.fires(joined, np.array(results, np.uint32))
-    return [pair for pair, kept in zip(pairs, fires.tolist(), strict=True) if kept]
+def _check_order(merges: list[MergeIds], vocab: dict[str, int], where: str) -> None:
+    """Refuse a merge that could be applied only after a later one.
+
+    Files made from tiktoken's ranks list every pair that makes a token, also such with a part that comes later. These
+    never apply: where the token is made before its parts are, the parts never stand side by side.
+    """
+    never = len(merges)
+    made_at = {vocab[character]: -1 for character in BYTE_CHARACTERS.values()}
+    in_order = set()
+    for index, (left, right, result) in enumerate(merges):
+        if left in made_at and right in made_at:
+            made_at.setdefault(result, index)
+            in_order.add((left, right))
+    for index, (left, right, result) in enumerate(merges):
+        parts_at = max(made_at.get(left, never), made_at.get(right, never))
+        if (left, right) not in in_order and made_at.get(result, never) > parts_at:
+            pair = [next(name for name, token in vocab.items() if token == part) for part in (left, right)]
+            raise _refusal(where, f"model.merges[{index}]", pair, "a pair of bytes or of results of earlier merges")

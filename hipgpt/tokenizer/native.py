@@ -5,6 +5,7 @@ import functools
 import queue
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from mmap import mmap
 
 import numpy as np
@@ -19,6 +20,7 @@ Text = bytes | bytearray | memoryview | mmap | np.ndarray
 ID_LIMIT = 1 << 24  # ids are below
 MERGES_AT_ONCE = 256  # between two reports of progress
 SPARE_IDS = 4
+FIRST_GROUP, LARGEST_GROUP = 1 << 21, 1 << 23  # bytes of texts that a thread encodes at once
 MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
 _POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
@@ -33,12 +35,15 @@ _SIGNATURES = {
     "bpe_trainer_free": (None, [_POINTER]),
     "bpe_trainer_train": (_SIZE, [_POINTER, _SIZE, _POINTER]),
     "bpe_fires": (_SIZE, [_POINTER, _POINTER, _SIZE, _POINTER]),
-    "bpe_decode": (None, [_POINTER, _SIZE, _TEXT, _POINTER, _POINTER]),
+    "bpe_decoder_new": (_POINTER, [_TEXT, _POINTER, _SIZE]),
+    "bpe_decoder_free": (None, [_POINTER]),
+    "bpe_decoder_size": (_SIZE, [_POINTER, _POINTER, _SIZE]),
+    "bpe_decoder_decode": (None, [_POINTER, _POINTER, _SIZE, _POINTER, _SIZE]),
     "bpe_tokens_new": (_POINTER, [_POINTER, _SIZE, _POINTER, _SIZE, *_STRINGS, *_STRINGS]),
     "bpe_tokens_free": (None, [_POINTER]),
     "bpe_encoder_new": (_POINTER, [_POINTER]),
     "bpe_encoder_free": (None, [_POINTER]),
-    "bpe_encoder_encode": (_SIZE, [_POINTER, _POINTER, _SIZE, _TEXT, _POINTER]),
+    "bpe_encoder_encode": (_SIZE, [_POINTER, _POINTER, _POINTER, _SIZE, _TEXT, _POINTER, _POINTER]),
     "bpe_pieces": (_SIZE, [_POINTER, _SIZE, _TEXT, _SIZE, _SIZE, _POINTER]),
 }
 
@@ -63,9 +68,12 @@ def _view(text: Text) -> np.ndarray:
     return text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
 
 
-def _classes(view: np.ndarray) -> bytes | None:
-    """Return the table that scanning the text needs: ASCII needs none, which saves building it."""
-    return None if _library().bpe_is_ascii(view.ctypes.data, view.size) else class_table()
+def _classes(views: Sequence[np.ndarray]) -> bytes | None:
+    """Return the table that scanning the texts needs: ASCII needs none, which saves building it."""
+    if class_table.cache_info().currsize:
+        return class_table()
+    ascii_alone = all(_library().bpe_is_ascii(view.ctypes.data, view.size) for view in views)
+    return None if ascii_alone else class_table()
 
 
 def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> Iterator[np.ndarray]:
@@ -81,7 +89,7 @@ def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> It
 
     def count(chunk: Text) -> None:
         view, counter = _view(chunk), idle.get()
-        result = library.bpe_counter_add(counter.pointer, view.ctypes.data, view.size, _classes(view), digits)
+        result = library.bpe_counter_add(counter.pointer, view.ctypes.data, view.size, _classes([view]), digits)
         idle.put(counter)
         _checked(result, "counting words")
 
@@ -119,15 +127,6 @@ def fires(pairs: np.ndarray, results: np.ndarray) -> np.ndarray:
     return found.astype(bool)
 
 
-def decode(ids: np.ndarray, table: bytes, offsets: np.ndarray) -> bytes:
-    """Return the bytes of the ids (N,), each below len(offsets) - 1. Token i is table[offsets[i] : offsets[i + 1]]."""
-    ids = np.ascontiguousarray(ids, np.uint32)
-    text = bytearray(int((offsets[1:] - offsets[:-1])[ids].sum()))
-    place = (ctypes.c_char * len(text)).from_buffer(text) if text else None
-    _library().bpe_decode(ids.ctypes.data, len(ids), table, offsets.ctypes.data, place)
-    return bytes(text)
-
-
 class _Handle:
     """An object of the library, freed with its last user."""
 
@@ -161,33 +160,74 @@ class Encoder:
 
     def encode(self, text: Text) -> np.ndarray:
         """Return the ids of the text, (N,) uint32."""
+        return self._encode_group([text])[0]
+
+    def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[np.ndarray]:
+        """Yield the ids of each text, in order."""
+        for group in ordered_map(self._encode_group, _groups(texts), threads):
+            yield from group
+
+    def _encode_group(self, texts: Sequence[Text]) -> list[np.ndarray]:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
             worker = _Worker(self._tokens)
         try:
-            return worker.encode(_view(text))
+            return worker.encode([*map(_view, texts)])
         finally:
             self._idle.put(worker)
 
-    def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[np.ndarray]:
-        """Yield the ids of each text, in order."""
-        return ordered_map(self.encode, texts, threads)
+
+def _groups(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    """Yield the texts in lists that give a thread enough to do: of fewer bytes at first, for there may be no more."""
+    group, size, wanted = [], 0, FIRST_GROUP
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if size >= wanted:
+            yield group
+            group, size, wanted = [], 0, min(2 * wanted, LARGEST_GROUP)
+    if group:
+        yield group
 
 
 class _Worker:
     def __init__(self, tokens: _Handle):
         self._tokens = tokens  # must outlive the encoder
         self._encoder = _Handle("encoder", tokens.pointer)
-        self._ids = np.empty(1 << 16, np.uint32)
+        self._ids = np.empty(0, np.uint32)
 
-    def encode(self, view: np.ndarray) -> np.ndarray:
-        if len(self._ids) < view.size + SPARE_IDS:
-            self._ids = np.empty(view.size + SPARE_IDS, np.uint32)
+    def encode(self, views: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the ids of each text, parts of one array: many pages at once cost less than a few for each."""
+        places = np.array([view.ctypes.data for view in views], np.uintp)
+        sizes = np.array([view.size for view in views], np.int64)
+        ends = np.empty(len(views) + 1, np.int64)
+        if len(self._ids) < (room := int(sizes.sum()) + SPARE_IDS):
+            self._ids = np.empty(max(room, 1 << 16), np.uint32)
         found = _library().bpe_encoder_encode(
-            self._encoder.pointer, view.ctypes.data, view.size, _classes(view), self._ids.ctypes.data
-        )
-        return self._ids[: _checked(found, "encoding")].copy()
+            self._encoder.pointer, places.ctypes.data, sizes.ctypes.data, len(views), _classes(views),
+            self._ids.ctypes.data, ends.ctypes.data,
+        )  # fmt: skip
+        ids = self._ids[: _checked(found, "encoding")].copy()
+        return [ids[begin:end] for begin, end in pairwise(ends.tolist())]
+
+
+class Decoder:
+    """The bytes of all tokens, made ready for decoding."""
+
+    def __init__(self, tokens: Sequence[bytes]):
+        offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+        self._handle = _Handle("decoder", b"".join(tokens), offsets.ctypes.data, len(tokens))
+
+    def decode(self, ids: np.ndarray) -> bytes | None:
+        """Return the bytes of the ids (N,) uint32, None if one of them is no token's."""
+        library, place = _library(), ids.ctypes.data
+        size = library.bpe_decoder_size(self._handle.pointer, place, len(ids))
+        if size < 0:
+            return None
+        text = np.empty(size, np.uint8)
+        library.bpe_decoder_decode(self._handle.pointer, place, len(ids), text.ctypes.data, size)
+        return text.tobytes()
 
 
 def _strings(table: Mapping[bytes, int]) -> tuple:

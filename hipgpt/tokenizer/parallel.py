@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,10 +16,15 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
     if threads == 1:
         yield from map(function, items)
         return
+    items = iter(items)
+    first = [*islice(items, 2)]
+    if len(first) == 1:  # nothing to do beside it
+        yield function(first[0])
+        return
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
-            for item in items:
+            for item in chain(first, items):
                 waiting.append(pool.submit(function, item))
                 if len(waiting) == WAITING_PER_THREAD * threads:
                     yield waiting.popleft().result()

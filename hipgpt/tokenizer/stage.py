@@ -32,7 +32,7 @@ def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, thread
     existing one cannot be read or has not the size that the section says.
     """
     if "from" in settings:
-        _adopt(Path(settings["from"]), text, settings["vocab_size"], output, threads)
+        _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
     else:
         _train(text, settings["vocab_size"], settings.get("pattern", "gpt2"), output, threads)
 
@@ -53,12 +53,12 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
     _write_table(output / "compression.csv", COMPRESSION_HEADER, _compression_rows(merges, size))
 
 
-def _adopt(source: Path, text: Path, vocab_size: int, output: Path, threads: int) -> None:
+def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
     """The tables then say what is known: merges without counts, and the compression of the text with all of them."""
-    tokenizer = Tokenizer.load(source)
+    vocab_size = settings["vocab_size"]
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
-            f"{source}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
+            f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
             f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
         )
     tokenizer.save(output / "tokenizer.json")
@@ -66,7 +66,8 @@ def _adopt(source: Path, text: Path, vocab_size: int, output: Path, threads: int
     rows = ((rank, names[a], names[b], names[BYTES + rank], "", "") for rank, (a, b) in enumerate(tokenizer.merges))
     _write_table(output / "merges.csv", MERGES_HEADER, rows)
     size = text.stat().st_size
-    tokens = sum(map(len, tokenizer.encode_all(file_chunks(text, CHUNK_BYTES), threads)))
+    chunks = file_chunks(text, CHUNK_BYTES, tokenizer.undivided)
+    tokens = sum(map(len, tokenizer.encode_all(chunks, threads)))
     _write_table(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
 
 

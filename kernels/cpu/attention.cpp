@@ -9,77 +9,102 @@
 //
 // attention_decode: one new token a sequence, at positions[b]; its key and value are put into the cache
 // (B, H, T, D), and its query attends to cache rows 0..positions[b].
-// A thread owns whole heads, so every sum has one order. It copies a head's rows to the side, padded with zeros to whole
-// vectors, keys and values also transposed: all sums then run along vectors, none across their lanes.
+// A thread owns whole heads, so every sum has one order. Of a head it takes QUERIES rows at a time against all keys that they
+// see: whole products by the tiles of product.h, each row's scores cut off behind its own position.
 #include "../scalar.h"
-#include "act.h"
+#include "convert.h"
 #include "parallel.h"
-#include "store.h"
-#include "vector.h"
+#include "product.h"
 #include <vector>
 
-static int64_t padded(int64_t size) { return (size + LANES - 1) / LANES * LANES; }
+constexpr int64_t QUERIES = padded(48, ROWS);
 
-// The rows (S, D) of one head, `stride` elements apart in the source, as (S, padded D).
-static void copy_rows(std::vector<float>& rows, const act* source, int64_t S, int64_t D, int64_t stride) {
-    for (int64_t j = 0; j < S; ++j) std::copy_n(source + j * stride, D, &rows[j * padded(D)]);
-}
-
-// The same transposed, as (D, padded S).
-static void copy_columns(std::vector<float>& columns, const act* source, int64_t S, int64_t D, int64_t stride) {
-    for (int64_t j = 0; j < S; ++j)
-        for (int64_t d = 0; d < D; ++d) columns[d * padded(S) + j] = source[j * stride + d];
-}
-
-// products[j] = sum over k of factors[k] matrix[k, j], for VECTORS vectors of j side by side: one sum alone would wait for
-// each of its additions.
-template <int VECTORS>
-static void combine_vectors(float* products, const float* factors, const float* matrix, int64_t terms, int64_t row_stride) {
-    Vector sums[VECTORS] = {};
-    for (int64_t k = 0; k < terms; ++k)
-        for (int v = 0; v < VECTORS; ++v) sums[v] += factors[k] * vector_at(matrix + k * row_stride + v * LANES);
-    for (int v = 0; v < VECTORS; ++v) vector_at(products + v * LANES) = sums[v];
-}
-
-// The same for whole vectors that cover 0 <= j < columns.
-static void combine(float* products, const float* factors, const float* matrix, int64_t terms, int64_t columns,
-                    int64_t row_stride) {
-    int64_t j = 0;
-    for (; j + 3 * LANES < columns; j += 4 * LANES) combine_vectors<4>(products + j, factors, matrix + j, terms, row_stride);
-    for (; j + LANES < columns; j += 2 * LANES) combine_vectors<2>(products + j, factors, matrix + j, terms, row_stride);
-    if (j < columns) combine_vectors<1>(products + j, factors, matrix + j, terms, row_stride);
-}
-
-// weights = softmax(scores), in place, over the first `length`; returns the logsumexp.
-static float softmax(float* scores, int64_t length) {
-    float maximum = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : maximum)
-    for (int64_t j = 0; j < length; ++j) maximum = scores[j] > maximum ? scores[j] : maximum;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < length; ++j) {
-        scores[j] = exp_f32(scores[j] - maximum);
-        sum += scores[j];
+// A thread's memory, kept from call to call and handed out in pieces.
+class Pieces {
+   public:
+    explicit Pieces(int64_t words) : memory(kept()) {
+        if (static_cast<int64_t>(memory.size()) < words + LINE) memory.resize(words + LINE);
+        next = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) / sizeof(Word)) % LINE;
     }
-    for (int64_t j = 0; j < length; ++j) scores[j] /= sum;
-    return maximum + std::log(sum);
+    Word* take(int64_t words) {
+        Word* const piece = next;
+        next += padded(words, LINE);
+        return piece;
+    }
+
+    static constexpr int64_t LINE = 16;  // of a cache, in words
+
+   private:
+    static std::vector<Word>& kept() {
+        static thread_local std::vector<Word> memory;
+        return memory;
+    }
+    std::vector<Word>& memory;
+    Word* next;
+};
+
+// B (K, columns) as panels of a head.
+struct Panels {
+    Word* words;
+    int64_t K, columns;
+
+    static int64_t size(int64_t K, int64_t columns) { return panel_size(K) * padded(columns, PANEL) / PANEL; }
+    void fill(Matrix b) const { pack_right(words, b, K, columns); }
+};
+
+// sums (rows, columns) = a B over the first K terms of B, or += where they go on; a (rows, K).
+static void multiply(float* sums, int64_t stride, Word* copy, Matrix a, int64_t rows, int64_t K, const Panels& b,
+                     int64_t columns, bool goes_on = false) {
+    multiply(pack_left(copy, a, rows, K), b.words, panel_size(b.K), sums, stride, rows, columns, K, goes_on);
+}
+
+// weights = exp(scale * (scores - the greatest)) of the first `length`, 0 up to `end`; returns their sum, and the logsumexp.
+static float exponentials(float* scores, int64_t length, int64_t end, float scale, float* logsumexp) {
+    const int64_t whole = padded(length);
+    float maximum = scores[0], sum = 0;
+    std::fill(scores + length, scores + whole, scores[0]);
+#pragma omp simd reduction(max : maximum)
+    for (int64_t j = 0; j < whole; ++j) maximum = scores[j] > maximum ? scores[j] : maximum;
+#pragma omp simd
+    for (int64_t j = 0; j < whole; ++j) scores[j] = exp_f32((scores[j] - maximum) * scale);
+    std::fill(scores + length, scores + std::max(whole, end), 0.0f);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < whole; ++j) sum += scores[j];
+    *logsumexp = maximum * scale + std::log(sum);
+    return sum;
 }
 
 extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
                                   int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
+    const int64_t stride = 3 * H * D, width = padded(D, PANEL), length = padded(S, PANEL);
+    const int64_t copied = left_size(QUERIES, std::max(S, D));
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> keys(D * padded(S)), values(S * padded(D)), query(D), scores(padded(S)), row(padded(D));
+        begin_tiles();
+        Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + 2 * QUERIES * length + QUERIES * width + 6 * Pieces::LINE);
+        const Panels keys{pieces.take(Panels::size(D, S)), D, S}, values{pieces.take(Panels::size(S, D)), S, D};
+        Word* const copy = pieces.take(copied);
+        float *const scores = pieces.take(QUERIES * length), *const sums = pieces.take(QUERIES * width);
+        act* const weights = reinterpret_cast<act*>(pieces.take(QUERIES * length));
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, stride = 3 * H * D;
+            const int64_t b = head / H, h = head % H;
             const act* queries = qkv + b * S * stride + h * D;
-            copy_columns(keys, queries + H * D, S, D, stride);
-            copy_rows(values, queries + 2 * H * D, S, D, stride);
-            for (int64_t i = 0; i < S; ++i) {
-                for (int64_t d = 0; d < D; ++d) query[d] = queries[i * stride + d] * scale;
-                combine(scores.data(), query.data(), keys.data(), D, i + 1, padded(S));
-                logsumexp[head * S + i] = softmax(scores.data(), i + 1);
-                combine(row.data(), scores.data(), values.data(), i + 1, D, padded(D));
-                store(y + ((b * S + i) * H + h) * D, row.data(), D);
+            keys.fill({queries + H * D, 1, stride});
+            values.fill({queries + 2 * H * D, stride, 1});
+            for (int64_t first = 0; first < S; first += QUERIES) {
+                const int64_t last = std::min(S, first + QUERIES), rows = last - first;
+                float totals[QUERIES];
+                multiply(scores, length, copy, {queries + first * stride, stride, 1}, rows, D, keys, last);
+                for (int64_t r = 0; r < rows; ++r) {
+                    float* const row = scores + r * length;
+                    totals[r] = exponentials(row, first + r + 1, last, scale, logsumexp + head * S + first + r);
+                    store(weights + r * length, row, last);
+                }
+                multiply(sums, width, copy, {weights, length, 1}, rows, last, values, D);
+                for (int64_t r = 0; r < rows; ++r) {
+                    for (int64_t d = 0; d < D; ++d) sums[r * width + d] /= totals[r];
+                    store(y + ((b * S + first + r) * H + h) * D, sums + r * width, D);
+                }
             }
         }
     });
@@ -87,55 +112,75 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 extern "C" void attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     parallel_ranges(B * S, worth_a_thread(H * D), [=](int64_t begin, int64_t end) {
-        for (int64_t position = begin; position < end; ++position)
+        std::vector<float> dout(H * D), out(H * D);
+        for (int64_t position = begin; position < end; ++position) {
+            load(dout.data(), dy + position * H * D, H * D);
+            load(out.data(), y + position * H * D, H * D);
             for (int64_t h = 0; h < H; ++h) {
-                const act *dout = dy + (position * H + h) * D, *out = y + (position * H + h) * D;
                 float sum = 0;
-                for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(dout[d]) * out[d];
+#pragma omp simd reduction(+ : sum)
+                for (int64_t d = h * D; d < (h + 1) * D; ++d) sum += dout[d] * out[d];
                 delta[(position / S * H + h) * S + position % S] = sum;
             }
+        }
     });
 }
 
 extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp,
                                    const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
-    const int64_t width = padded(D);
+    const int64_t stride = 3 * H * D, width = padded(D, PANEL), length = padded(S, PANEL), all_rows = padded(S, ROWS);
+    const int64_t copied = std::max(left_size(QUERIES, std::max(S, D)), left_size(S, QUERIES));
+    const int64_t by_channels = Panels::size(D, S), by_rows = Panels::size(S, D), of_block = Panels::size(QUERIES, D);
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> queries(S * width), keys(S * width), dout(S * width), dkeys(S * width), dvalues(S * width);
-        std::vector<float> key_columns(D * padded(S)), value_columns(D * padded(S)), p(padded(S)), ds(padded(S)), dq(width);
+        begin_tiles();
+        Pieces pieces(2 * by_channels + by_rows + 2 * of_block + copied + 4 * QUERIES * length + QUERIES * width +
+                      2 * all_rows * width + 13 * Pieces::LINE);
+        const Panels keys{pieces.take(by_channels), D, S}, values{pieces.take(by_channels), D, S};
+        const Panels key_rows{pieces.take(by_rows), S, D};
+        Word *const query_words = pieces.take(of_block), *const dout_words = pieces.take(of_block), *const copy = pieces.take(copied);
+        float *const p = pieces.take(QUERIES * length), *const ds = pieces.take(QUERIES * length);
+        float *const dqueries = pieces.take(QUERIES * width);
+        float *const dkeys = pieces.take(all_rows * width), *const dvalues = pieces.take(all_rows * width);
+        act* const weights = reinterpret_cast<act*>(pieces.take(QUERIES * length));
+        act* const dscores = reinterpret_cast<act*>(pieces.take(QUERIES * length));
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, stride = 3 * H * D, offset = b * S * stride + h * D;
-            const int64_t position = b * S * H * D + h * D;
-            const act* source = qkv + offset;
-            copy_rows(queries, source, S, D, stride);
-            copy_rows(keys, source + H * D, S, D, stride);
-            copy_rows(dout, dy + position, S, D, H * D);
-            copy_columns(key_columns, source + H * D, S, D, stride);
-            copy_columns(value_columns, source + 2 * H * D, S, D, stride);
-            std::fill(dkeys.begin(), dkeys.end(), 0.0f);
-            std::fill(dvalues.begin(), dvalues.end(), 0.0f);
-            for (int64_t i = 0; i < S; ++i) {
-                const float *query = &queries[i * width], *dout_row = &dout[i * width];
-                const float normalizer = logsumexp[head * S + i], product = delta[head * S + i];
-                combine(p.data(), query, key_columns.data(), D, i + 1, padded(S));
-                combine(ds.data(), dout_row, value_columns.data(), D, i + 1, padded(S));
+            const int64_t b = head / H, h = head % H, offset = b * S * stride + h * D;
+            const act *queries = qkv + offset, *dout = dy + b * S * H * D + h * D;
+            keys.fill({queries + H * D, 1, stride});
+            values.fill({queries + 2 * H * D, 1, stride});
+            key_rows.fill({queries + H * D, stride, 1});
+            // downwards: the last rows see all keys, so their sums are the first of every key's
+            for (int64_t first = (S - 1) / QUERIES * QUERIES; first >= 0; first -= QUERIES) {
+                const int64_t last = std::min(S, first + QUERIES), rows = last - first;
+                const Matrix block = {queries + first * stride, stride, 1}, dblock = {dout + first * H * D, H * D, 1};
+                multiply(p, length, copy, block, rows, D, keys, last);
+                multiply(ds, length, copy, dblock, rows, D, values, last);
+                for (int64_t r = 0; r < rows; ++r) {
+                    float *const p_row = p + r * length, *const ds_row = ds + r * length;
+                    const int64_t at = head * S + first + r, seen = first + r + 1, whole = padded(seen);
+                    const float normalizer = logsumexp[at], product = delta[at];
 #pragma omp simd
-                for (int64_t j = 0; j <= i; ++j) {
-                    p[j] = exp_f32(p[j] * scale - normalizer);
-                    ds[j] = (ds[j] - product) * p[j] * scale;
-                }
-                combine(dq.data(), ds.data(), keys.data(), i + 1, D, width);
-                store(dqkv + offset + i * stride, dq.data(), D);
-                for (int64_t j = 0; j <= i; ++j)
-                    for (int64_t d = 0; d < width; d += LANES) {
-                        vector_at(&dkeys[j * width + d]) += ds[j] * vector_at(query + d);
-                        vector_at(&dvalues[j * width + d]) += p[j] * vector_at(dout_row + d);
+                    for (int64_t j = 0; j < whole; ++j) {
+                        p_row[j] = exp_f32(p_row[j] * scale - normalizer);
+                        ds_row[j] = (ds_row[j] - product) * p_row[j] * scale;
                     }
+                    std::fill(p_row + seen, p_row + std::max(whole, last), 0.0f);
+                    std::fill(ds_row + seen, ds_row + std::max(whole, last), 0.0f);
+                    store(weights + r * length, p_row, last);
+                    store(dscores + r * length, ds_row, last);
+                }
+                multiply(dqueries, width, copy, {dscores, length, 1}, rows, last, key_rows, D);
+                for (int64_t r = 0; r < rows; ++r) store(dqkv + offset + (first + r) * stride, dqueries + r * width, D);
+                const Panels query_rows{query_words, rows, D}, dout_rows{dout_words, rows, D};
+                query_rows.fill(block);
+                dout_rows.fill(dblock);
+                multiply(dkeys, width, copy, {dscores, 1, length}, last, rows, query_rows, D, last < S);
+                multiply(dvalues, width, copy, {weights, 1, length}, last, rows, dout_rows, D, last < S);
             }
             for (int64_t j = 0; j < S; ++j) {
-                store(dqkv + offset + H * D + j * stride, &dkeys[j * width], D);
-                store(dqkv + offset + 2 * H * D + j * stride, &dvalues[j * width], D);
+                store(dqkv + offset + H * D + j * stride, dkeys + j * width, D);
+                store(dqkv + offset + 2 * H * D + j * stride, dvalues + j * width, D);
             }
         }
     });
@@ -145,7 +190,8 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
                                  int64_t B, int64_t H, int64_t D, int64_t T) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, worth_a_thread(T * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> scores(T), out(D);
+        std::vector<float> scores(padded(T)), out(D);
+        float logsumexp;
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, length = positions[b] + 1;
             const act* query = qkv + (b * 3 * H + h) * D;
@@ -156,12 +202,13 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)
                 for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(query[d]) * cached_keys[j * D + d];
-                scores[j] = sum * scale;
+                scores[j] = sum;
             }
-            softmax(scores.data(), length);
+            const float total = exponentials(scores.data(), length, length, scale, &logsumexp);
             std::fill(out.begin(), out.end(), 0.0f);
             for (int64_t j = 0; j < length; ++j)
                 for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
+            for (int64_t d = 0; d < D; ++d) out[d] /= total;
             store(y + head * D, out.data(), D);
         }
     });

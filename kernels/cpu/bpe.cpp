@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include "bpe/decoder.h"
 #include "bpe/encoder.h"
 
 namespace {
@@ -125,7 +126,7 @@ void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids,
                      const char* whole, const int64_t* whole_sizes, const uint32_t* whole_ids, int64_t wholes,
                      const char* special, const int64_t* special_sizes, const uint32_t* special_ids, int64_t specials) {
     return guarded([&]() -> void* {
-        auto tokens = std::make_unique<Tokens>(Tokens{Vocabulary(merges, static_cast<size_t>(count)), {}, pattern_of(most_digits), {}, {}, {}, {}, 0});
+        auto tokens = std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), pattern_of(most_digits));
         tokens->ids.assign(ids, ids + BYTES + count);
         tokens->whole = Strings{whole, whole_sizes, whole_ids, wholes}.table();
         set_specials(*tokens, {special, special_sizes, special_ids, specials});
@@ -142,18 +143,32 @@ void* bpe_encoder_new(const void* tokens) {
 
 void bpe_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
 
-// ids: room for `size` of them and 4 more; returns how many there are.
-int64_t bpe_encoder_encode(void* encoder, const char* text, int64_t size, const uint8_t* classes, uint32_t* ids) {
-    return guarded([&] { return static_cast<int64_t>(static_cast<Encoder*>(encoder)->encode(view(text, size), classes, ids)); }, -1);
+// texts, sizes (count): where the texts are and their bytes. ids: room for as many as all have bytes, and 4 more; filled
+// one text after the other, text i from ends[i] to ends[i + 1]. Returns how many there are.
+int64_t bpe_encoder_encode(void* encoder, const char* const* texts, const int64_t* sizes, int64_t count, const uint8_t* classes, uint32_t* ids, int64_t* ends) {
+    return guarded([&]() -> int64_t {
+        ends[0] = 0;
+        for (int64_t i = 0; i < count; ++i)
+            ends[i + 1] = ends[i] + static_cast<int64_t>(static_cast<Encoder*>(encoder)->encode(view(texts[i], sizes[i]), classes, ids + ends[i]));
+        return ends[count];
+    }, -1);
 }
 
-// Writes the bytes of the ids one after the other. offsets (tokens + 1): where each token's bytes begin in `bytes`.
-void bpe_decode(const uint32_t* ids, int64_t count, const char* bytes, const int64_t* offsets, char* text) {
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t begin = offsets[ids[i]], size = offsets[ids[i] + 1] - begin;
-        std::memcpy(text, bytes + begin, static_cast<size_t>(size));
-        text += size;
-    }
+// offsets (count + 1): where each token's bytes begin in `bytes`.
+void* bpe_decoder_new(const char* bytes, const int64_t* offsets, int64_t count) {
+    return guarded([&] { return static_cast<void*>(new Decoder(bytes, offsets, static_cast<size_t>(count))); }, nullptr);
+}
+
+void bpe_decoder_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
+
+// How many bytes the ids stand for, -1 if one of them is no token's.
+int64_t bpe_decoder_size(const void* decoder, const uint32_t* ids, int64_t count) {
+    return static_cast<const Decoder*>(decoder)->size(ids, static_cast<size_t>(count));
+}
+
+// text (size): what bpe_decoder_size returned for these ids.
+void bpe_decoder_decode(const void* decoder, const uint32_t* ids, int64_t count, char* text, int64_t size) {
+    static_cast<const Decoder*>(decoder)->decode(ids, static_cast<size_t>(count), text, size);
 }
 
 // starts (size + 1): where each piece begins, and the text's end; returns how many. For tests: alone = 1 finds them one

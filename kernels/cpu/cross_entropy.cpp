@@ -6,25 +6,32 @@
 #include "../scalar.h"
 #include "act.h"
 #include "parallel.h"
-#include "store.h"
+#include "vector.h"
+#include "convert.h"
 #include <memory>
 
-static float row_maximum(const act* row, int64_t V) {
-    float maximum = row[0];
-#pragma omp simd reduction(max : maximum)
-    for (int64_t v = 0; v < V; ++v) {
-        const float value = row[v];
-        maximum = value > maximum ? value : maximum;
-    }
-    return maximum;
+// Four vectors side by side: one alone would wait for each of its comparisons.
+static float maximum_of(const float* values, int64_t count) {
+    constexpr int64_t TOGETHER = 4 * LANES;
+    float greatest[TOGETHER];
+    std::fill_n(greatest, TOGETHER, values[0]);
+    int64_t i = 0;
+    for (; i + TOGETHER <= count; i += TOGETHER)
+#pragma omp simd
+        for (int64_t lane = 0; lane < TOGETHER; ++lane)
+            greatest[lane] = values[i + lane] > greatest[lane] ? values[i + lane] : greatest[lane];
+    return std::max(*std::max_element(greatest, greatest + TOGETHER),
+                    *std::max_element(values + std::min(i, count - 1), values + count));
 }
 
 extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,
                                       int64_t N, int64_t V) {
     parallel_ranges(N, worth_a_thread(8 * V), [=](int64_t begin, int64_t end) {
+        const std::unique_ptr<float[]> memory(new float[V]);
+        float* const row = memory.get();
         for (int64_t n = begin; n < end; ++n) {
-            const act* row = logits + n * V;
-            const float maximum = row_maximum(row, V);
+            load(row, logits + n * V, V);
+            const float maximum = maximum_of(row, V);
             const int64_t target = targets[n];
             const float wanted = row[target];
             float sum = 0;
@@ -44,20 +51,20 @@ extern "C" void cross_entropy_training(float* losses, act* logits, const int32_t
                                        float scale) {
     parallel_ranges(N, worth_a_thread(8 * V), [=](int64_t begin, int64_t end) {
         const std::unique_ptr<float[]> memory(new float[V]);
-        float* const exps = memory.get();
+        float* const row = memory.get();
         for (int64_t n = begin; n < end; ++n) {
-            act* row = logits + n * V;
-            const float maximum = row_maximum(row, V), wanted = row[targets[n]];
+            load(row, logits + n * V, V);
+            const float maximum = maximum_of(row, V), wanted = row[targets[n]];
             float sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (int64_t v = 0; v < V; ++v) {
-                exps[v] = exp_f32(row[v] - maximum);
-                sum += exps[v];
+                row[v] = exp_f32(row[v] - maximum);
+                sum += row[v];
             }
             const float factor = scale / sum;
-            for (int64_t v = 0; v < V; ++v) exps[v] *= factor;
-            exps[targets[n]] -= scale;
-            store(row, exps, V);
+            for (int64_t v = 0; v < V; ++v) row[v] *= factor;
+            row[targets[n]] -= scale;
+            store(logits + n * V, row, V);
             losses[n] = std::log(sum) + (maximum - wanted);
         }
     });

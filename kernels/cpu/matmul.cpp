@@ -14,56 +14,65 @@
 #include "matrix.h"
 #include "parallel.h"
 #include "product.h"
-#include "store.h"
+#include "convert.h"
 #include "vector.h"
 #include <memory>
 
-constexpr int64_t BLOCK_ROWS = 40 * ROWS, BLOCK_COLUMNS = 256, FEW_ROWS = 4;
-// of B packed at a time, in elements: they shall stay in the second cache. More terms than that holds of one panel are
-// summed in several turns.
-constexpr int64_t PACKED = 1 << 17, MOST_TERMS = 512;
+// What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
+// MOST_TERMS are summed in turns.
+constexpr int64_t MOST_TERMS = 512 * TERMS;
+constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
-    alignas(64) Element left[MOST_TERMS * 16], right[PACKED];
+    alignas(64) Word left[left_size(LEFT_ROWS, MOST_TERMS)], right[BLOCK_COLUMNS * MOST_TERMS / TERMS];
     alignas(64) float sums[BLOCK_ROWS * BLOCK_COLUMNS];
 };
 static thread_local std::unique_ptr<Workspace> workspace;
 
-// sums (rows, BLOCK_COLUMNS) = A B for K terms at a time, or += where they go on.
-static void multiply(Workspace& work, Matrix a, int64_t rows, int64_t columns, int64_t terms, bool goes_on) {
-    begin_tiles();
-    for (int64_t row = 0; row < rows; row += ROWS) {
+// sums (rows, columns), `stride` apart, = or += a (rows, terms) times the packed B; where `ends`, all terms are in them and
+// finish(row, column, sums, count) takes each row by PATCH columns. With a stride of PATCH there is room for one strip's patch.
+template <class Finish>
+static void multiply_rows(Workspace& work, float* sums, int64_t stride, Matrix a, int64_t rows, int64_t columns,
+                          int64_t terms, bool goes_on, bool ends, const Finish& finish) {
+    Left left = pack_left(work.left, a, rows, terms);
+    for (int64_t row = 0; row < rows; row += ROWS, left.data += left.strip_stride) {
         const int64_t height = std::min<int64_t>(ROWS, rows - row);
-        const Left left = pack_left(work.left, {a.at(row, 0), a.row_stride, a.column_stride}, height, terms);
-        const Tile multiply_tile = tile_of(height);
-        for (int64_t column = 0; column < columns; column += PANEL)
-            multiply_tile(terms, left, work.right + column / PANEL * panel_size(terms), work.sums + row * BLOCK_COLUMNS + column,
-                          BLOCK_COLUMNS, goes_on);
+        for (int64_t column = 0; column < columns; column += PATCH) {
+            const int64_t width = std::min(PATCH, columns - column);
+            float* const patch = stride == PATCH ? sums : sums + row * stride + column;
+            const Word* const panels = work.right + column / PANEL * panel_size(terms);
+            multiply(left, panels, panel_size(terms), patch, stride, height, width, terms, goes_on);
+            for (int64_t i = 0; ends && i < height; ++i) finish(row + i, column, patch + i * stride, width);
+        }
     }
 }
 
-// Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column], some of a row at a time.
+// Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column].
 template <class Finish>
 static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column, int64_t K, Matrix a,
                           Matrix b, const Finish& finish) {
     if (!workspace) workspace.reset(new Workspace);
     Workspace& work = *workspace;
-    const int64_t most_terms = std::min(K, MOST_TERMS);
-    const int64_t width = std::clamp<int64_t>(PACKED / most_terms / PANEL * PANEL, PANEL, BLOCK_COLUMNS);
-    for (int64_t column = begin_column; column < end_column; column += width) {
-        const int64_t columns = std::min(width, end_column - column);
-        for (int64_t row = begin_row; row < end_row; row += BLOCK_ROWS) {
-            const int64_t rows = std::min(BLOCK_ROWS, end_row - row);
-            for (int64_t k = 0; k < K; k += most_terms) {
-                const int64_t terms = std::min(most_terms, K - k);
-                if (row == begin_row || most_terms < K)
-                    pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
-                multiply(work, {a.at(row, k), a.row_stride, a.column_stride}, rows, columns, terms, k > 0);
+    begin_tiles();
+    const bool in_turns = K > MOST_TERMS;
+    const int64_t all_rows = end_row - begin_row, blocks = in_turns ? (all_rows + BLOCK_ROWS - 1) / BLOCK_ROWS : 1;
+    const int64_t block_rows = padded((all_rows + blocks - 1) / blocks, ROWS), stride = in_turns ? BLOCK_COLUMNS : PATCH;
+    for (int64_t column = begin_column; column < end_column; column += BLOCK_COLUMNS)
+        for (int64_t row = begin_row; row < end_row; row += block_rows)
+            for (int64_t k = 0; k < K; k += MOST_TERMS) {
+                const int64_t terms = std::min(K - k, MOST_TERMS), columns = std::min(BLOCK_COLUMNS, end_column - column);
+                const int64_t last_row = std::min(row + block_rows, end_row);
+                pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
+                for (int64_t top = row; top < last_row; top += LEFT_ROWS) {
+                    float* const sums = in_turns ? work.sums + (top - row) * stride : work.sums;
+                    const Matrix rows = {a.at(top, k), a.row_stride, a.column_stride};
+                    multiply_rows(work, sums, stride, rows, std::min(LEFT_ROWS, last_row - top), columns, terms, k > 0,
+                                  k + terms == K, [&](int64_t i, int64_t j, const float* values, int64_t count) {
+                                      finish(top + i, column + j, values, count);
+                                  });
+                }
             }
-            for (int64_t i = 0; i < rows; ++i) finish(row + i, column, work.sums + i * BLOCK_COLUMNS, columns);
-        }
-    }
 }
 
 // The same on all threads, split along the longer side of C.
@@ -80,35 +89,39 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
         });
 }
 
-// sums[r] = x . row r of weight (R, C). Several rows at once: one alone would wait for each of its additions.
-template <int R>
+// sums[r] = x . row r of weight (LANES, C): a vector for each row, one alone would wait for each of its additions.
 static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    Vector partial[R] = {};
+    constexpr int64_t GROUP = LANES * TERMS;
+    Vector partial[LANES] = {}, total = {};
     int64_t c = 0;
-    for (; c + LANES <= C; c += LANES) {
-        const Vector factor = load_vector(x + c);
-        for (int r = 0; r < R; ++r) partial[r] += factor * load_vector(weight + r * C + c);
-    }
-    for (int r = 0; r < R; ++r) {
-        sums[r] = 0;
-        for (int lane = 0; lane < LANES; ++lane) sums[r] += partial[r][lane];
-        for (int64_t rest = c; rest < C; ++rest) sums[r] += static_cast<float>(x[rest]) * weight[r * C + rest];
-    }
+    for (; c + GROUP <= C; c += GROUP)
+#pragma GCC unroll 16
+        for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
+    transpose(partial);
+#pragma GCC unroll 16
+    for (int lane = 0; lane < LANES; ++lane) total += partial[lane];
+    vector_at(sums) = total;
+    for (; c < C; ++c)
+        for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
+}
+
+static float dot(const act* x, const act* weight, int64_t C) {
+    float sum = 0;
+    for (int64_t c = 0; c < C; ++c) sum += static_cast<float>(x[c]) * weight[c];
+    return sum;
 }
 
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
 template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    constexpr int TOGETHER = 4;
     parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
-        float sums[BLOCK_COLUMNS];
-        for (int64_t first = begin; first < end; first += BLOCK_COLUMNS)
+        float sums[PATCH];
+        for (int64_t first = begin; first < end; first += PATCH)
             for (int64_t n = 0; n < N; ++n) {
-                const int64_t last = std::min(end, first + BLOCK_COLUMNS);
+                const int64_t last = std::min(end, first + PATCH);
                 int64_t o = first;
-                for (; o + TOGETHER <= last; o += TOGETHER)
-                    dot_rows<TOGETHER>(sums + (o - first), x + n * C, weight + o * C, C);
-                for (; o < last; ++o) dot_rows<1>(sums + (o - first), x + n * C, weight + o * C, C);
+                for (; o + LANES <= last; o += LANES) dot_rows(sums + (o - first), x + n * C, weight + o * C, C);
+                for (; o < last; ++o) sums[o - first] = dot(x + n * C, weight + o * C, C);
                 finish(n, first, sums, last - first);
             }
     });
@@ -129,7 +142,7 @@ static const float* with_bias(float* values, const float* sums, const act* bias,
 
 extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         store(y + row * O + column, with_bias(values, sums, bias, column, count), count);
     });
 }
@@ -137,7 +150,7 @@ extern "C" void matmul_forward(act* y, const act* x, const act* weight, const ac
 extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         const float* before = with_bias(values, sums, bias, column, count);
         store(hidden + row * O + column, before, count);
 #pragma omp simd
@@ -149,7 +162,7 @@ extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 extern "C" void matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
+        float values[PATCH];
         const float* before = with_bias(values, sums, bias, column, count);
         store(hidden + row * O + column, before, count);
         for (int64_t i = 0; i < count; ++i) values[i] = before[i] > 0 ? before[i] : 0.0f;
@@ -166,8 +179,8 @@ extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight,
 extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
                                            int64_t C, int64_t O) {
     product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[BLOCK_COLUMNS];
-        std::copy_n(hidden + row * C + column, count, values);
+        float values[PATCH];
+        load(values, hidden + row * C + column, count);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) values[i] = sums[i] * gelu_derivative(values[i]);
         store(dhidden + row * C + column, values, count);

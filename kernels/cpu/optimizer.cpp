@@ -6,7 +6,7 @@
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
 // once; then loss = 0, and the counters go on to micro step 0 of the next step.
 #include "../scalar.h"
-#include "act.h"
+#include "convert.h"
 #include "parallel.h"
 
 extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy,
@@ -25,11 +25,11 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
                 gradients[i] = 0.0f;
             }
         }
-        if (copy) std::copy(weights + begin, weights + end, copy + begin);
+        if (copy) store(copy + begin, weights + begin, end - begin);
     });
 }
 
-extern "C" void round_weights(act* copy, const float* weights, int64_t P) { std::copy(weights, weights + P, copy); }
+extern "C" void round_weights(act* copy, const float* weights, int64_t P) { store(copy, weights, P); }
 
 extern "C" void record_step(float* history, float* loss, int32_t* counters, const float* norm, int64_t K) {
     float* row = history + counters[2] % K * 2;

@@ -1,5 +1,7 @@
 // The widest vectors of the target: LANES floats, any alignment.
 #pragma once
+#include <cstdint>
+#include <utility>
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
@@ -11,13 +13,55 @@ constexpr int LANES = 4;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
+constexpr int64_t padded(int64_t size, int64_t step = LANES) { return (size + step - 1) / step * step; }
+
 // LANES neighbours of any type that becomes a float.
 template <class T>
 inline Vector load_vector(const T* values) {
-    Vector result;
+    Vector result = {};
     for (int lane = 0; lane < LANES; ++lane) result[lane] = values[lane];
+    return result;
+}
+
+// The first `count` of them, zeros behind.
+template <class T>
+inline Vector load_some(const T* values, int64_t count) {
+    if (count >= LANES) return load_vector(values);
+    Vector result = {};
+    for (int64_t lane = 0; lane < count; ++lane) result[lane] = values[lane];
     return result;
 }
 
 inline Vector& vector_at(float* values) { return *reinterpret_cast<Vector*>(values); }
 inline const Vector& vector_at(const float* values) { return *reinterpret_cast<const Vector*>(values); }
+
+// The lanes INDEX of a and b, those of b counted from LANES on.
+template <int... INDEX>
+inline Vector shuffle(Vector a, Vector b) {
+#ifdef __clang__
+    return __builtin_shufflevector(a, b, INDEX...);
+#else
+    typedef int Indices __attribute__((vector_size(sizeof(Vector))));
+    return __builtin_shuffle(a, b, Indices{INDEX...});
+#endif
+}
+
+// The off-diagonal blocks of DISTANCE lanes of two rows, one for the other.
+template <int DISTANCE, int... LANE>
+inline void exchange(Vector& upper, Vector& lower, std::integer_sequence<int, LANE...>) {
+    const Vector a = upper, b = lower;
+    upper = shuffle<(LANE & DISTANCE ? LANES + LANE - DISTANCE : LANE)...>(a, b);
+    lower = shuffle<(LANE & DISTANCE ? LANES + LANE : LANE + DISTANCE)...>(a, b);
+}
+
+// Transposes LANES rows of LANES: blocks of 1, 2, 4, ... lanes in turn.
+template <int DISTANCE = 1>
+inline void transpose(Vector* rows) {
+    if constexpr (DISTANCE < LANES) {
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; ++row)
+            if (!(row & DISTANCE))
+                exchange<DISTANCE>(rows[row], rows[row + DISTANCE], std::make_integer_sequence<int, LANES>());
+        transpose<2 * DISTANCE>(rows);
+    }
+}

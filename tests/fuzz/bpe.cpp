@@ -151,9 +151,12 @@ void check_encoding(const Input& input, const std::vector<uint32_t>& merges, Wor
     void* const tokens = bpe_tokens_new(merges.data(), count, ids.data(), input.most_digits, nullptr, nullptr, nullptr, 0,
                                         END_OF_TEXT.data(), &special_size, &special, 1);
     void* const encoder = bpe_encoder_new(tokens);
-    std::vector<uint32_t> found(input.text.size() + bpe::Encoder::SPARE_IDS), again(found.size());
-    found.resize(static_cast<size_t>(bpe_encoder_encode(encoder, input.text.data(), size, class_table.data(), found.data())));
-    again.resize(static_cast<size_t>(bpe_encoder_encode(encoder, input.text.data(), size, class_table.data(), again.data())));
+    const char* const texts[] = {input.text.data(), input.text.data()};
+    const int64_t sizes[] = {size, size};
+    int64_t ends[3];
+    std::vector<uint32_t> both(2 * input.text.size() + bpe::Encoder::SPARE_IDS);
+    bpe_encoder_encode(encoder, texts, sizes, 2, class_table.data(), both.data(), ends);
+    const std::vector<uint32_t> found(both.begin(), both.begin() + ends[1]), again(both.begin() + ends[1], both.begin() + ends[2]);
     bpe_encoder_free(encoder);
     bpe_tokens_free(tokens);
     check(found == again, "a warm cache gives the same ids");
@@ -167,8 +170,11 @@ void check_encoding(const Input& input, const std::vector<uint32_t>& merges, Wor
         table += id < ids.size() ? spelled[ids.size() - 1 - id] : std::string(END_OF_TEXT);
         offsets.push_back(static_cast<int64_t>(table.size()));
     }
+    void* const decoder = bpe_decoder_new(table.data(), offsets.data(), static_cast<int64_t>(offsets.size()) - 1);
+    check(bpe_decoder_size(decoder, found.data(), ends[1]) == size, "decoding gives as many bytes");
     std::vector<char> decoded(input.text.size());
-    bpe_decode(found.data(), static_cast<int64_t>(found.size()), table.data(), offsets.data(), decoded.data());
+    bpe_decoder_decode(decoder, found.data(), ends[1], decoded.data(), size);
+    bpe_decoder_free(decoder);
     check(decoded == input.text, "decoding gives the text");
 
     for (const auto& word : words)

@@ -7,6 +7,7 @@ from pathlib import Path
 from hipgpt.backends.device import open_device
 from hipgpt.checkpoint import load_weights
 from hipgpt.errors import exit_on_user_error
+from hipgpt.precision import fastest_weights
 from hipgpt.sampling import Decoder, write_samples
 from hipgpt.tokenizer import Tokenizer
 
@@ -25,7 +26,8 @@ def main() -> None:
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
-    write_samples(Decoder(device, model, weights), tokenizer, arguments.sampling, arguments.text, arguments.table)
+    decoder = Decoder(device, model, fastest_weights(device, model, weights))
+    write_samples(decoder, tokenizer, arguments.sampling, arguments.text, arguments.table)
 
 
 if __name__ == "__main__":

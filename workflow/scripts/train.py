@@ -54,7 +54,7 @@ def main() -> None:
     sampler = training_sampler(device, model, training, tokenizer)
     config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
     with alone_in(arguments.output, "another process is training this run"):
-        write_record(arguments.output / "run.json", config, fingerprint, device.name, arguments.corpus)
+        write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus)
         try:
             Run(model, training, device, splits, arguments.output, fingerprint, sampler, arguments.pretrained).run()
         except Interrupted:

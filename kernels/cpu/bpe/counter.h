@@ -38,10 +38,9 @@ public:
     int64_t bytes() const { return bytes_; }
 
 private:
-    using ShortKey = Key<2>;
     static constexpr size_t BATCH = 64, FIRST_SLOTS = 1 << 12;
     struct Short {
-        ShortKey key;
+        Key key;
         int64_t count;
     };
     struct Long {
@@ -55,31 +54,31 @@ private:
 
     // All slots of a batch are asked for before the first is looked at: they are seldom in the cache.
     void add_batch(const char* bytes, const uint32_t* starts, size_t count) {
-        ShortKey keys[BATCH];
+        Key keys[BATCH];
         uint64_t hashes[BATCH];
         for (size_t i = 0; i < count; ++i) {
             const size_t size = starts[i + 1] - starts[i];
-            if (size > ShortKey::MOST_BYTES) continue;
-            keys[i] = ShortKey(bytes + starts[i], size);
+            if (size > Key::MOST_BYTES) continue;
+            keys[i] = Key(bytes + starts[i], size);
             hashes[i] = keys[i].hash();
             __builtin_prefetch(&short_[hashes[i] & (short_.size() - 1)]);
         }
         for (size_t i = 0; i < count; ++i) {
             const size_t size = starts[i + 1] - starts[i];
-            if (size <= ShortKey::MOST_BYTES) add_short(keys[i], hashes[i], 1);
+            if (size <= Key::MOST_BYTES) add_short(keys[i], hashes[i], 1);
             else add_long(bytes + starts[i], size, 1);
         }
     }
 
     void add(const char* word, size_t size, int64_t count) {
-        if (size > ShortKey::MOST_BYTES) return add_long(word, size, count);
-        char padded[sizeof(ShortKey)] = {};
+        if (size > Key::MOST_BYTES) return add_long(word, size, count);
+        char padded[sizeof(Key)] = {};
         std::memcpy(padded, word, size);
-        const ShortKey key(padded, size);
+        const Key key(padded, size);
         add_short(key, key.hash(), count);
     }
 
-    void add_short(const ShortKey& key, uint64_t hash, int64_t count) {
+    void add_short(const Key& key, uint64_t hash, int64_t count) {
         for (size_t at = hash;; ++at) {
             Short& entry = short_[at & (short_.size() - 1)];
             if (entry.count && !(entry.key == key)) continue;
@@ -121,7 +120,7 @@ private:
 
     Table<Short> short_ = Table<Short>(FIRST_SLOTS);
     Table<Long> long_ = Table<Long>(FIRST_SLOTS);
-    std::vector<char> long_bytes_;
+    Table<char> long_bytes_;
     size_t short_words_ = 0, long_words_ = 0;
     int64_t bytes_ = 0;
     Pattern pattern_{};

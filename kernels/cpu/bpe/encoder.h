@@ -13,14 +13,17 @@ namespace bpe {
 
 // A tokenizer's tables: the vocabulary, each token's id, and the literals that are tokens by themselves.
 struct Tokens {
+    Tokens(Vocabulary vocabulary, Pattern pattern) : vocabulary(std::move(vocabulary)), pattern(pattern) {}
+
     Vocabulary vocabulary;
-    std::vector<uint32_t> ids;  // by token
     Pattern pattern;
+    std::vector<uint32_t> ids;  // by token
     std::unordered_map<std::string, uint32_t> whole;  // pieces with an id of their own, whatever the merges say
     std::unordered_map<std::string, uint32_t> specials;
     std::vector<size_t> special_sizes;  // longest first
     bool special_begins[256] = {};
     char one_begin = 0;  // the byte that all of them begin with, if there is one
+    std::unique_ptr<SharedCache> cache = std::make_unique<SharedCache>();
 };
 
 class Encoder {
@@ -32,6 +35,7 @@ public:
     size_t encode(std::string_view text, const uint8_t* classes, uint32_t* ids) {
         if (!window_ || classes != classes_) window_ = std::make_unique<Window>(tokens_.pattern, classes_ = classes);
         uint32_t* end = ids;
+        cache_ = tokens_.cache->current();
         while (!text.empty()) {
             const Special special = next_special(text);
             for_pieces(text.substr(0, special.begin), *window_, tokens_.pattern, classes,
@@ -47,7 +51,6 @@ public:
 
 private:
     static constexpr size_t BATCH = 64;
-    using ShortKey = WordCache::ShortKey;
     struct Special {
         size_t begin, size;
         uint32_t id;
@@ -75,36 +78,43 @@ private:
         return at;
     }
 
-    // All places in the cache are asked for before the first is looked at.
+    // All places in the cache are asked for before the first is looked at, and so are the bytes of long words.
     uint32_t* encode_batch(const char* bytes, const uint32_t* starts, size_t count, uint32_t* out) {
-        ShortKey keys[BATCH];
-        uint64_t hashes[BATCH];
+        WordKey keys[BATCH];
+        uint64_t long_hashes[BATCH];
+        size_t long_words = 0;
         for (size_t i = 0; i < count; ++i) {
             const size_t size = starts[i + 1] - starts[i];
-            keys[i] = ShortKey(bytes + starts[i], std::min(size, ShortKey::MOST_BYTES));
-            hashes[i] = keys[i].hash();
-            cache_.prefetch(hashes[i]);
+            if (size <= Key::MOST_BYTES) {
+                keys[i] = WordKey::of_short(bytes + starts[i], size);
+            } else if (size <= WordCache::LONGEST_WORD) {
+                keys[i] = WordKey::of_long({bytes + starts[i], size});
+                long_hashes[long_words++] = keys[i].hash;
+            } else {
+                continue;
+            }
+            cache_->prefetch(keys[i].hash);
         }
+        for (size_t i = 0; i < long_words; ++i) cache_->prefetch_bytes(long_hashes[i]);
         for (size_t i = 0; i < count; ++i) {
             const std::string_view word(bytes + starts[i], starts[i + 1] - starts[i]);
-            out = word.size() <= ShortKey::MOST_BYTES ? encode_short(keys[i], hashes[i], word, out) : encode_long(word, out);
+            if (word.size() > WordCache::LONGEST_WORD) {
+                out = merge(word, out);
+                continue;
+            }
+            uint32_t* const end = word.size() <= Key::MOST_BYTES ? cache_->find_short(keys[i], out) : cache_->find_long(keys[i], word, out);
+            out = end ? end : learn(keys[i], word, out);
         }
         return out;
     }
 
-    uint32_t* encode_short(const ShortKey& key, uint64_t hash, std::string_view word, uint32_t* out) {
-        if (uint32_t* const end = cache_.find_short(key, hash, out)) return end;
+    uint32_t* learn(const WordKey& key, std::string_view word, uint32_t* out) {
         uint32_t* const end = merge(word, out);
-        cache_.add_short(key, hash, out, end - out);
-        return end;
-    }
-
-    uint32_t* encode_long(std::string_view word, uint32_t* out) {
-        if (word.size() > WordCache::LONGEST_WORD) return merge(word, out);
-        const uint64_t hash = hash_bytes(word.data(), word.size());
-        if (uint32_t* const end = cache_.find_long(word, hash, out)) return end;
-        uint32_t* const end = merge(word, out);
-        cache_.add_long(word, hash, out, end - out);
+        if (!cache_->add(key, word, out, end - out)) {
+            tokens_.cache->replace(cache_);
+            cache_ = tokens_.cache->current();
+            cache_->add(key, word, out, end - out);
+        }
         return end;
     }
 
@@ -124,7 +134,7 @@ private:
     const Tokens& tokens_;
     const uint8_t* classes_ = nullptr;
     std::unique_ptr<Window> window_;
-    WordCache cache_;
+    std::shared_ptr<WordCache> cache_;
     Vocabulary::Work work_;
     std::string special_;
 };

@@ -2,9 +2,9 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <vector>
 #include "counter.h"
+#include "lists.h"
 
 namespace bpe {
 
@@ -53,7 +53,7 @@ public:
     }
 
 private:
-    static constexpr size_t FIRST_SLOTS = 1 << 12, CHUNK = 1 << 18;
+    static constexpr size_t FIRST_SLOTS = 1 << 12;
     struct Word {
         int64_t count;
         uint64_t begin;
@@ -63,7 +63,7 @@ private:
         uint64_t key;
         int64_t count;
         uint32_t* words;  // where it occurs, ascending; some words may have lost it since
-        uint32_t size;
+        uint32_t room, size;
     };
     struct Candidate {
         int64_t count;
@@ -121,20 +121,20 @@ private:
     uint32_t create(uint64_t key, int64_t count, uint32_t words) {
         if (3 * (pairs_.size() + 1) > 2 * slots_.size()) grow();
         const uint32_t index = static_cast<uint32_t>(pairs_.size());
-        pairs_.push_back({key, count, room(words), 0});
+        pairs_.push_back({key, count, lists_.take(words), words, 0});
         slots_[free_slot(key)] = index;
         if (count >= floor_) push(index);
         return index;
     }
 
     size_t free_slot(uint64_t key) const {
-        size_t at = Key<1>::mixed(key);
+        size_t at = mixed(key);
         while (slots_[at & (slots_.size() - 1)] != NONE) ++at;
         return at & (slots_.size() - 1);
     }
 
     Pair* find(uint64_t key) {
-        for (size_t at = Key<1>::mixed(key);; ++at) {
+        for (size_t at = mixed(key);; ++at) {
             const uint32_t index = slots_[at & (slots_.size() - 1)];
             if (index == NONE) return nullptr;
             if (pairs_[index].key == key) return &pairs_[index];
@@ -144,17 +144,6 @@ private:
     void grow() {
         slots_.assign(2 * slots_.size(), NONE);
         for (uint32_t index = 0; index < pairs_.size(); ++index) slots_[free_slot(pairs_[index].key)] = index;
-    }
-
-    uint32_t* room(uint32_t words) {
-        if (words > left_) {
-            left_ = std::max<size_t>(CHUNK, words);
-            chunks_.emplace_back(new uint32_t[left_]);
-            next_ = chunks_.back().get();
-        }
-        uint32_t* const taken = next_;
-        next_ += words, left_ -= words;
-        return taken;
     }
 
     // Counts of listed pairs only fall, so a candidate that is out of date goes back with its present count. Pairs
@@ -196,7 +185,7 @@ private:
         }
         for (const uint32_t one : before_.met) lower(pair_key(one, left), before_.of[one].count);
         for (const uint32_t one : after_.met) lower(pair_key(right, one), after_.of[one].count);
-        pairs_[index].count = 0;
+        give_up(pairs_[index]);
         // A neighbour on the left may be the merged token itself, whose right neighbour `left` was counted before.
         const int64_t repeated = before_.of[merged].count;
         if (repeated) after_.of[left].count -= repeated;
@@ -225,7 +214,14 @@ private:
     }
 
     void lower(uint64_t key, int64_t count) {
-        if (Pair* const pair = find(key)) pair->count -= count;
+        Pair* const pair = find(key);
+        if (pair && (pair->count -= count) == 0) give_up(*pair);
+    }
+
+    // No pair comes back: what a merge adds are pairs with the new token.
+    void give_up(Pair& pair) {
+        if (pair.room) lists_.give_back(pair.words, pair.room);
+        pair.count = pair.room = pair.size = 0;
     }
 
     // Makes a pair of each neighbour met, with its count and its words, and forgets them.
@@ -247,11 +243,9 @@ private:
 
     Table<uint32_t> tokens_;  // of all distinct words, one after the other
     Table<Word> words_;
-    Table<Pair> pairs_;
+    Blocks<Pair> pairs_;
     Table<uint32_t> slots_;  // a hash table of indices into pairs_
-    std::vector<std::unique_ptr<uint32_t[]>> chunks_;
-    uint32_t* next_ = nullptr;
-    size_t left_ = 0;
+    ListRoom lists_;
     std::vector<Candidate> heap_;
     int64_t floor_ = INT64_MAX / 4;
     Neighbours before_, after_;

@@ -10,61 +10,66 @@ constexpr int ROWS = 12;
 #else
 constexpr int ROWS = 6;
 #endif
-constexpr int PANEL = 2 * LANES;
-typedef float Element;  // of B's panels
+constexpr int PANEL = 2 * LANES, TERMS = 1;
 
-struct Left {
-    const float* data;
-    int64_t row_stride, step_stride;
+// A matrix (lines, terms) as words; activations in bf16 become f32.
+struct Words {
+    Matrix lines;
+    int64_t count, terms;
+    bool terms_are_neighbours = lines.column_stride == 1;
+
+    template <bool WHOLE>
+    Vector along(int64_t line, int64_t word) const {
+        if (WHOLE) return load_vector(lines.at(line, word));
+        return line < count ? load_some(lines.at(line, word), terms - word) : Vector{};
+    }
+    template <bool WHOLE>
+    Vector across(int64_t line, int64_t word) const {
+        if (WHOLE) return load_vector(lines.at(line, word));
+        return word < terms ? load_some(lines.at(line, word), count - line) : Vector{};
+    }
 };
 
-// How many elements a panel has of K terms.
+#include "words.h"
+
+// How many words a panel has of K terms.
 inline int64_t panel_size(int64_t K) { return K * PANEL; }
+
+// sums += the products of LANES terms.
+inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
 
 // To be called by a thread before its tiles.
 inline void begin_tiles() {}
 
-// A[0:rows, 0:K] as a tile reads it: in place if it is f32, else as a copy of rows side by side.
-template <class M = Matrix>  // a template, so that only one of both is compiled
-Left pack_left(float* copy, M a, int64_t rows, int64_t K) {
-    if constexpr (std::is_same_v<decltype(a.data), const float*>) return {a.data, a.row_stride, a.column_stride};
-    for (int64_t k = 0; k < K; ++k)
-        for (int64_t row = 0; row < rows; ++row) copy[k * ROWS + row] = *a.at(row, k);
-    return {copy, 1, ROWS};
-}
-
-// Copies B[0:K, 0:columns] into panels of PANEL columns, k by k, the last one filled with zeros.
-inline void pack_right(float* panels, Matrix b, int64_t K, int64_t columns) {
-    for (int64_t first = 0; first < columns; first += PANEL, panels += K * PANEL) {
-        const int64_t width = std::min<int64_t>(PANEL, columns - first);
-        if (width < PANEL) std::fill(panels, panels + K * PANEL, 0.0f);
-        if (b.column_stride == 1) {
-            for (int64_t k = 0; k < K; ++k) std::copy_n(b.at(k, first), width, panels + k * PANEL);
-        } else {
-            for (int64_t column = 0; column < width; ++column)
-                for (int64_t k = 0; k < K; ++k) panels[k * PANEL + column] = *b.at(k, first + column);
-        }
-    }
+// A[0:rows, 0:K] as a tile reads it: in place if it is f32 and its terms are neighbours, else as a copy.
+__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
+    if (std::is_same_v<act, float> && a.column_stride == 1)
+        return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, ROWS * a.row_stride * 4};
+    pack_strips(copy, ROWS, K * padded(ROWS), Words{a, rows, K}, rows, K);
+    return {reinterpret_cast<const char*>(copy), 4, padded(ROWS) * 4, K * padded(ROWS) * 4};
 }
 
 // sums (R, PANEL) = A panel, or += where they go on.
 template <int R>
-void tile(int64_t K, Left a, const float* panel, float* sums, int64_t stride, bool goes_on) {
+void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on) {
     Vector values[R][2] = {};
     for (int64_t k = 0; k < K; ++k) {
         const Vector left = vector_at(panel + k * PANEL), right = vector_at(panel + k * PANEL + LANES);
-        const float* column = a.data + k * a.step_stride;
+        const char* column = a.data + k * a.step_stride;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-            const float factor = column[r * a.row_stride];
+            const float factor = *reinterpret_cast<const float*>(column + r * a.row_stride);
             values[r][0] += factor * left;
             values[r][1] += factor * right;
         }
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             Vector& sum = vector_at(sums + r * stride + half * LANES);
             sum = goes_on ? sum + values[r][half] : values[r][half];
         }
 }
 #include "tile_of.h"
+#include "strips.h"

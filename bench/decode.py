@@ -1,0 +1,145 @@
+"""Time greedy decoding, batch 1, with a cache of keys and values, beside PyTorch's: tokens/s, and the ratio.
+
+    python bench/decode.py --size S1 --threads 2 --peer-python <python of an environment with torch>
+
+Each round runs all in turn, a process each; the table shows the median of the rounds. PyTorch decodes in f32 and bf16,
+eager and compiled; the ratio is against the best of the four.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+from train_step import SIZES, peer_environment
+
+PEERS = ["eager", "compile"]
+PRECISIONS = ["float32", "bfloat16"]
+
+
+def tokens_per_second(decode, count: int, seconds: float) -> float:
+    """Return the median rate of decode(), which makes `count` tokens."""
+    decode()
+    rates, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 3:
+        started = time.perf_counter()
+        decode()
+        rates.append(count / (time.perf_counter() - started))
+    return statistics.median(rates)
+
+
+def ours(size: str, threads: int, seconds: float, precision: str) -> float:
+    import numpy as np
+
+    from hipgpt.backends.device import open_device
+    from hipgpt.config import ModelConfig
+    from hipgpt.model import Weights, initial_values, parameters
+    from hipgpt.precision import fastest_weights
+    from hipgpt.sampling import Decoder
+    from hipgpt.tensor import Arena
+
+    E, L, H, F, V, S, _ = SIZES[size]
+    device, model = open_device("cpu", threads), ModelConfig(V, E, L, H, F, S, "gelu", False, output_bias=False)
+    arena = Arena(device, "weights", parameters(model))
+    for field in arena.fields:
+        device.write(arena[field.name], initial_values(field, seed=1))
+    weights = Weights(arena, model)
+    decoder = Decoder(device, model, weights if precision == "float32" else fastest_weights(device, model, weights))
+
+    def decode():
+        decoder.restart([1])
+        for _ in range(S - 2):
+            decoder.append(int(np.argmax(decoder.logits())))
+
+    return tokens_per_second(decode, S - 1, seconds)
+
+
+def torch_decoding(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> float:
+    import torch
+    import torch.nn.functional as functional
+    from torch import nn
+
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    E, L, H, F, V, S, _ = SIZES[size]
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention_norm, self.mlp_norm = nn.LayerNorm(E), nn.LayerNorm(E)
+            self.qkv, self.projection = nn.Linear(E, 3 * E), nn.Linear(E, E)
+            self.mlp = nn.Sequential(nn.Linear(E, F), nn.GELU(approximate="tanh"), nn.Linear(F, E))
+
+        def forward(self, x, keys, values, position):
+            query, key, value = self.qkv(self.attention_norm(x)).view(3, 1, H, 1, E // H).unbind(0)
+            keys[:, :, position : position + 1], values[:, :, position : position + 1] = key, value
+            seen = keys[:, :, : position + 1], values[:, :, : position + 1]
+            x = x + self.projection(functional.scaled_dot_product_attention(query, *seen).reshape(1, E))
+            return x + self.mlp(self.mlp_norm(x))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.positions = nn.Embedding(V, E), nn.Embedding(S, E)
+            self.blocks, self.norm = nn.ModuleList(Block() for _ in range(L)), nn.LayerNorm(E)
+            self.head = nn.Linear(E, V, bias=False)
+
+        def forward(self, token, position, cache):
+            x = self.tokens.weight[token : token + 1] + self.positions.weight[position : position + 1]
+            for block, (keys, values) in zip(self.blocks, cache, strict=True):
+                x = block(x, keys, values, position)
+            return self.head(self.norm(x))
+
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    model = Model().eval().to(dtype)
+    step = torch.compile(model, dynamic=True) if compiled else model
+    cache = [tuple(torch.zeros(1, H, S, E // H, dtype=dtype) for _ in "kv") for _ in range(L)]
+
+    def decode():
+        token = 1
+        for position in range(S - 1):
+            token = int(step(token, position, cache).argmax())
+
+    return tokens_per_second(decode, S - 1, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="S1")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--peer-python", help="python of an environment with torch; without it only ours is timed")
+    parser.add_argument("--role", choices=["ours", *PEERS], help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=PRECISIONS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.role:
+        settings = arguments.size, arguments.threads, arguments.seconds, arguments.precision
+        is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
+        print(json.dumps(ours(*settings) if is_ours else torch_decoding(*settings, compiled)))
+        return
+
+    pythons = {"ours": sys.executable}
+    if arguments.peer_python:
+        pythons |= dict.fromkeys(PEERS, arguments.peer_python)
+    options = ["--size", arguments.size, "--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
+    rates = {(role, precision): [] for precision in PRECISIONS for role in pythons}
+    for _ in range(arguments.rounds):
+        for role, precision in rates:
+            command = [pythons[role], __file__, *options, "--role", role, "--precision", precision]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=peer_environment(role))
+            rates[role, precision].append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {measured: statistics.median(values) for measured, values in rates.items()}
+    for (role, precision), median in medians.items():
+        rounds = " ".join(f"{value:,.0f}" for value in rates[role, precision])
+        print(f"{arguments.size} {role:8s} {precision:8s} {median:10,.0f} tokens/s   rounds: {rounds}")
+    if arguments.peer_python:
+        best = max(rate for (role, _), rate in medians.items() if role != "ours")
+        for precision in PRECISIONS:
+            print(f"{arguments.size} {precision}: {medians['ours', precision] / best:.2f} times PyTorch's best mode")
+
+
+if __name__ == "__main__":
+    main()

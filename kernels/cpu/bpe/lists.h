@@ -1,0 +1,55 @@
+// Room for many lists of words' numbers that come and go while merges are trained.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace bpe {
+
+// Lists given back are kept by size, in four steps for each power of two, and given out again.
+class ListRoom {
+public:
+    uint32_t* take(uint32_t size) {
+        const uint32_t step = step_of(size);
+        if (step < given_back_.size() && given_back_[step]) {
+            uint32_t* const list = given_back_[step];
+            std::memcpy(&given_back_[step], list, sizeof list);
+            return list;
+        }
+        const size_t wanted = size_of(step);
+        if (wanted > left_) {
+            left_ = std::max(CHUNK, wanted);
+            chunks_.emplace_back(new uint32_t[left_]);
+            next_ = chunks_.back().get();
+        }
+        next_ += wanted, left_ -= wanted;
+        return next_ - wanted;
+    }
+
+    void give_back(uint32_t* list, uint32_t size) {
+        const uint32_t step = step_of(size);
+        if (step >= given_back_.size()) given_back_.resize(step + 1);
+        std::memcpy(list, &given_back_[step], sizeof list);  // the list holds a pointer to the one given back before
+        given_back_[step] = list;
+    }
+
+private:
+    static constexpr size_t CHUNK = 1 << 18;
+
+    // The smallest step of at least `size` entries, where step 4 * octave + i has (4 + i) * 2^octave.
+    static uint32_t step_of(uint32_t size) {
+        if (size <= 4) return 0;
+        const uint32_t octave = 29 - static_cast<uint32_t>(__builtin_clz(size - 1));
+        return 4 * octave + ((size - 1) >> octave) - 3;
+    }
+    static size_t size_of(uint32_t step) { return (size_t{4} + step % 4) << step / 4; }
+
+    std::vector<uint32_t*> given_back_;  // by step, the last one
+    std::vector<std::unique_ptr<uint32_t[]>> chunks_;
+    uint32_t* next_ = nullptr;
+    size_t left_ = 0;
+};
+
+}  // namespace bpe
