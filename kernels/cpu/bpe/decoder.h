@@ -26,13 +26,13 @@ public:
 
     // Fills text, of the size that `size` returns.
     void decode(const uint32_t* ids, size_t count, char* text, int64_t size) const {
-        const char* const last = text + size - AT_ONCE;  // where so many may still be written
+        int64_t at = 0;
         for (size_t i = 0; i < count; ++i) {
             const Token token = begins_[ids[i]];
             const char* const bytes = &bytes_[token.begin];
-            if (token.size <= AT_ONCE && text <= last) std::memcpy(text, bytes, AT_ONCE);
-            else std::memcpy(text, bytes, token.size);
-            text += token.size;
+            if (token.size <= AT_ONCE && at + AT_ONCE <= size) std::memcpy(text + at, bytes, AT_ONCE);
+            else std::memcpy(text + at, bytes, token.size);
+            at += token.size;
         }
     }
 

@@ -15,7 +15,7 @@ public:
         const uint32_t step = step_of(size);
         if (step < given_back_.size() && given_back_[step]) {
             uint32_t* const list = given_back_[step];
-            std::memcpy(&given_back_[step], list, sizeof list);
+            std::memcpy(&given_back_[step], list, sizeof(uint32_t*));
             return list;
         }
         const size_t wanted = size_of(step);
@@ -31,7 +31,7 @@ public:
     void give_back(uint32_t* list, uint32_t size) {
         const uint32_t step = step_of(size);
         if (step >= given_back_.size()) given_back_.resize(step + 1);
-        std::memcpy(list, &given_back_[step], sizeof list);  // the list holds a pointer to the one given back before
+        std::memcpy(list, &given_back_[step], sizeof(uint32_t*));  // the list holds a pointer to the one given back before
         given_back_[step] = list;
     }
 
