@@ -297,10 +297,11 @@ rule sample:
     params:
         depends=of_run("sample"),
         sampling=section("sampling"),
+        precision=lambda wildcards: CONFIG.runs[wildcards.run].training.precision,
         device=lambda wildcards: CONFIG.runs[wildcards.run].sections["device"],
     shell:
         "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --sampling {params.sampling:q} --text {output.text:q} --table {output.table:q}"
+        " --sampling {params.sampling:q} --precision {params.precision:q} --text {output.text:q} --table {output.table:q}"
         " --device {params.device:q} --threads {threads}" + SEAL
 
 

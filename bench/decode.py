@@ -36,7 +36,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     from hipgpt.backends.device import open_device
     from hipgpt.config import ModelConfig
     from hipgpt.model import Weights, initial_values, parameters
-    from hipgpt.precision import fastest_weights
+    from hipgpt.precision import weights_in
     from hipgpt.sampling import Decoder
     from hipgpt.tensor import Arena
 
@@ -45,8 +45,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     arena = Arena(device, "weights", parameters(model))
     for field in arena.fields:
         device.write(arena[field.name], initial_values(field, seed=1))
-    weights = Weights(arena, model)
-    decoder = Decoder(device, model, weights if precision == "float32" else fastest_weights(device, model, weights))
+    decoder = Decoder(device, model, weights_in(precision, device, model, Weights(arena, model)))
 
     def decode():
         decoder.restart([1])

@@ -12,12 +12,15 @@ from hipgpt.tensor import Arena, DType
 PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
 
 
+def act_of(precision: str, device: Device) -> DType:
+    """Return the dtype of activations that a precision of the config stands for on a device."""
+    return device.act_dtypes[0] if precision == "auto" else PRECISIONS[precision]
+
+
 def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
     """Return the settings with a precision of `auto` replaced by what the device is fastest with."""
-    if training.precision != "auto":
-        return training
-    fastest = next(name for name, dtype in PRECISIONS.items() if dtype is device.act_dtypes[0])
-    return dataclasses.replace(training, precision=fastest)
+    act = act_of(training.precision, device)
+    return dataclasses.replace(training, precision=next(name for name, dtype in PRECISIONS.items() if dtype is act))
 
 
 class RoundedCopy:
@@ -33,9 +36,9 @@ class RoundedCopy:
         self._plan.run()
 
 
-def fastest_weights(device: Device, model: ModelConfig, weights: Weights) -> Weights:
-    """Return weights in the dtype that the device is fastest with: these, or a copy that is made once."""
-    if (act := device.act_dtypes[0]) is weights.arena.flat.dtype:
+def weights_in(precision: str, device: Device, model: ModelConfig, weights: Weights) -> Weights:
+    """Return weights in the dtype of a precision: these, or a copy that is made once."""
+    if (act := act_of(precision, device)) is weights.arena.flat.dtype:
         return weights
     copy = RoundedCopy(device, weights.arena, act)
     copy.renew()

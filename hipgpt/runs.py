@@ -17,7 +17,7 @@ MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a sec
 MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # what is read of a run's files, and as what
 RECORD = {
-    "config": {"model": MODEL, "training": dict},
+    "config": {"model": MODEL, "training": {"precision": str}},
     "device": str,
     "code_sha256": str,
     "corpus": {"corpus": str, "sha256": str},

@@ -15,7 +15,7 @@ from hipgpt.metrics import bits_per_byte
 from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters, rows_of_logits
 from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.plan import Plan
-from hipgpt.precision import PRECISIONS, RoundedCopy, on_device
+from hipgpt.precision import RoundedCopy, act_of
 from hipgpt.shards import Tokens
 from hipgpt.step_inputs import StepInputs
 from hipgpt.tensor import Arena, DType, Field
@@ -43,7 +43,7 @@ class Trainer:
         self.model, self.training, self.device = model, training, device
         B, S = training.batch_sequences, model.context_length
         fields = parameters(model)
-        self.act = PRECISIONS[on_device(training, device).precision]
+        self.act = act_of(training.precision, device)
         self.weights = Arena(device, "weights", fields)
         self._copy = RoundedCopy(device, self.weights, self.act) if self.act is not DType.F32 else None
         self.gradients = Arena(device, "gradients", fields)

@@ -72,7 +72,11 @@ def save_run(
 def _save_tables(folder: Path, model: ModelConfig, seed: int) -> None:
     corpus = {"corpus": "plays", "source": "plays/*.txt", "sha256": "ab" * 32}
     record = {
-        "config": {"device": "cpu", "model": asdict(model), "training": {"steps": 7, "seed": seed}},
+        "config": {
+            "device": "cpu",
+            "model": asdict(model),
+            "training": {"steps": 7, "seed": seed, "precision": "float32"},
+        },
         "device": "cpu x86_64 (1 thread)",
         "code_sha256": "0123456789abcdef",
         "corpus": corpus,

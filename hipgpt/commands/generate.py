@@ -40,7 +40,8 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt import sampling
     from hipgpt.backends.device import open_device
     from hipgpt.checkpoint import load_weights
-    from hipgpt.precision import fastest_weights
+    from hipgpt.precision import weights_in
+    from hipgpt.runs import read_record
     from hipgpt.tokenizer import Tokenizer
 
     folder = finished_run(arguments)
@@ -50,7 +51,8 @@ def generate(arguments: argparse.Namespace) -> None:
     device = open_device(arguments.device)
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
-    decoder = sampling.Decoder(device, model, fastest_weights(device, model, weights))
+    precision = read_record(folder)["config"]["training"]["precision"]
+    decoder = sampling.Decoder(device, model, weights_in(precision, device, model, weights))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
     sys.stdout.write(text.decode(prompt))

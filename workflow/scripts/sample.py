@@ -7,7 +7,7 @@ from pathlib import Path
 from hipgpt.backends.device import open_device
 from hipgpt.checkpoint import load_weights
 from hipgpt.errors import exit_on_user_error
-from hipgpt.precision import fastest_weights
+from hipgpt.precision import weights_in
 from hipgpt.sampling import Decoder, write_samples
 from hipgpt.tokenizer import Tokenizer
 
@@ -18,6 +18,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
+    parser.add_argument(
+        "--precision", default="auto", help="float32, bfloat16, or auto for what the device is fastest with"
+    )
     parser.add_argument("--text", required=True, type=Path, help="samples.txt")
     parser.add_argument("--table", required=True, type=Path, help="samples.csv")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
@@ -26,7 +29,7 @@ def main() -> None:
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
-    decoder = Decoder(device, model, fastest_weights(device, model, weights))
+    decoder = Decoder(device, model, weights_in(arguments.precision, device, model, weights))
     write_samples(decoder, tokenizer, arguments.sampling, arguments.text, arguments.table)
 
 

@@ -13,12 +13,13 @@ from hipgpt.errors import exit_on_user_error
 from hipgpt.files import alone_in, sha256_of
 from hipgpt.gpt2 import files_sha256
 from hipgpt.metrics import start_log
+from hipgpt.precision import on_device
 from hipgpt.provenance import write_record
 from hipgpt.sampling import training_sampler
 from hipgpt.shards import open_split
 from hipgpt.slurm import requeue_at_the_time_limit
 from hipgpt.tokenizer import Tokenizer
-from hipgpt.trainer import Splits, on_device
+from hipgpt.trainer import Splits
 from hipgpt.training import Interrupted, Run
 
 
