@@ -20,7 +20,7 @@
 
 // What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
 // MOST_TERMS are summed in turns.
-constexpr int64_t MOST_TERMS = 512 * TERMS;
+constexpr int64_t MOST_TERMS = 1024;
 constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
 
 // A thread's own memory, kept from product to product.
