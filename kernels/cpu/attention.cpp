@@ -19,9 +19,10 @@
 
 constexpr int64_t QUERIES = padded(48, ROWS);
 
-// A thread's memory, kept from call to call and handed out in pieces.
+// A thread's memory, kept from call to call and handed out in pieces that begin at a line of the cache.
 class Pieces {
    public:
+    // words: of all pieces together, and a LINE for each
     explicit Pieces(int64_t words) : memory(kept()) {
         if (static_cast<int64_t>(memory.size()) < words + LINE) memory.resize(words + LINE);
         next = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) / sizeof(Word)) % LINE;
@@ -81,7 +82,8 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
     const int64_t copied = left_size(QUERIES, std::max(S, D));
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
-        Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + 2 * QUERIES * length + QUERIES * width + 6 * Pieces::LINE);
+        Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + 2 * QUERIES * length + QUERIES * width +
+                      6 * Pieces::LINE);
         const Panels keys{pieces.take(Panels::size(D, S)), D, S}, values{pieces.take(Panels::size(S, D)), S, D};
         Word* const copy = pieces.take(copied);
         float *const scores = pieces.take(QUERIES * length), *const sums = pieces.take(QUERIES * width);
@@ -138,7 +140,8 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                       2 * all_rows * width + 13 * Pieces::LINE);
         const Panels keys{pieces.take(by_channels), D, S}, values{pieces.take(by_channels), D, S};
         const Panels key_rows{pieces.take(by_rows), S, D};
-        Word *const query_words = pieces.take(of_block), *const dout_words = pieces.take(of_block), *const copy = pieces.take(copied);
+        Word *const query_words = pieces.take(of_block), *const dout_words = pieces.take(of_block);
+        Word* const copy = pieces.take(copied);
         float *const p = pieces.take(QUERIES * length), *const ds = pieces.take(QUERIES * length);
         float *const dqueries = pieces.take(QUERIES * width);
         float *const dkeys = pieces.take(all_rows * width), *const dvalues = pieces.take(all_rows * width);
