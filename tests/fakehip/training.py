@@ -13,8 +13,8 @@ import pytest
 from hipgpt.backends.cpu import CpuDevice
 from hipgpt.backends.device import open_device
 from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.precision import PRECISIONS
 from hipgpt.shards import Tokens
-from hipgpt.tensor import DType
 from hipgpt.trainer import Splits
 from hipgpt.training import Run
 
@@ -28,7 +28,6 @@ TRAINING = TrainingConfig(
     sample_tokens=1,
 )  # fmt: skip
 CSV_DIGITS = 1e-6  # how far two numbers written with 7 digits each may be off, relatively
-PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
 
 pytestmark = pytest.mark.gpu
 
