@@ -17,18 +17,15 @@ from hipgpt.tensor import ALIGNMENT_ELEMENTS, DType, Tensor
 AWKWARD = (17, 31, 33, 3, 5)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
+# attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
+ATTENTION = [
+    {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
+    {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
+]  # fmt: skip
 # sizes that several threads share, or that cross a block of some kernel
 LARGE = {
-    "attention_forward": [
-        {"B": 2, "S": 130, "H": 1, "D": 64},
-        {"B": 1, "S": 70, "H": 2, "D": 104},
-        {"B": 1, "S": 64, "H": 2, "D": 32},
-    ],
-    "attention_backward": [
-        {"B": 2, "S": 130, "H": 1, "D": 64},
-        {"B": 1, "S": 70, "H": 2, "D": 104},
-        {"B": 1, "S": 64, "H": 2, "D": 32},
-    ],
+    "attention_forward": ATTENTION,
+    "attention_backward": ATTENTION,
     "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
     "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],

@@ -23,6 +23,7 @@ HEADERS = {
     "common.h": GPU / "platform" / "common.h",
     "tile.h": GPU / "fragment" / "tile.h",
     "columns.h": GPU / "fragment" / "columns.h",
+    "head.h": GPU / "fragment" / "head.h",
     "pieces.h": GPU / "product" / "pieces.h",
 }
 

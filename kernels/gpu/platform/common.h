@@ -16,6 +16,9 @@ typedef unsigned long long hipgpt_uint64;
 DEVICE int32_t float_bits(float value) { return __float_as_int(value); }
 DEVICE float bits_float(int32_t bits) { return __int_as_float(bits); }
 
+// The place of the lowest bit that is set.
+DEVICE int lowest_bit(uint64_t bits) { return __ffsll(static_cast<long long>(bits)) - 1; }
+
 // The upper half of an f32.
 struct bf16 {
     unsigned short bits;

@@ -19,12 +19,12 @@ struct Product {
     static constexpr int ROW_SUMS = DOWN / PARTS_ALONG;  // squares of which a wave sums the rows
     using TileA = Tile<(A_ALONG ? DEPTH : SIDE) / WIDTH>;
     using TileB = Tile<(B_ALONG ? DEPTH : SIDE) / WIDTH>;
-    using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS>;
+    using Out = Outgoing<SIDE, PART_ROWS, GROUPS, THREADS, Fragment::ROOMY ? 4 : 2>;
     using Sum = Fragment::Sum;
 
-    // store, row_store, parts: see Outgoing.
-    template <class Store, class RowStore>
-    static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
+    // epilogue, row_store, parts: see Outgoing.
+    template <class Finish, class RowStore>
+    static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Finish& epilogue,
                                   const RowStore& row_store, const Parts& parts) {
         __shared__ Words stage_memory[STAGES * STAGE_BYTES / 16];
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
@@ -36,7 +36,7 @@ struct Product {
         const int summed = row + column / PART_COLUMNS * ROW_SUMS * SQUARE;
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
         const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
-        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
+        if (parts.phase == ADDING) return out.add_parts(epilogue, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, TileA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, TileB> copier_b(b, first_column, N, terms.first, terms.last);
         Sum sums[DOWN][ALONG] = {}, row_sums[ROW_SUMS] = {};
@@ -83,7 +83,8 @@ struct Product {
 #pragma unroll
                     for (int e = 0; e < Fragment::SIZE; ++e)
                         if (Fragment::column(e) == 0)
-                            out.shared[group * SIDE + summed + r * SQUARE + Fragment::row(Fragment::slot(e))] = row_sums[r].value[e];
+                            out.shared[group * SIDE + summed + r * SQUARE + Fragment::row(Fragment::slot(e))] =
+                                row_sums[r].value[e];
                 __syncthreads();
                 out.write_row_sums(row_store);
             }
@@ -97,7 +98,7 @@ struct Product {
                     for (int c = 0; c < ALONG; ++c)
                         spread(out.shared, sums[r][c], group * PART_ROWS + r * SQUARE, column + c * SQUARE);
             __syncthreads();
-            out.write(first, store);
+            out.write(first, epilogue);
         }
     }
 

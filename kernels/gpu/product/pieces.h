@@ -93,12 +93,30 @@ struct AddRowSums {
     DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] += sum; }
 };
 
+// WIDTH neighbours of a row.
+struct Run {
+    float value[WIDTH];
+};
+
+// What becomes of a piece's sums, a run at a time: fetch(row, column, count, wide) reads what they are to be put together with,
+// store(row, column, sums, fetched, count, wide) does so and writes. count: how many of the run lie inside C; wide: all do, at
+// an aligned address. All that a thread fetches is on its way at a time: a fetch behind a store would wait until that has its
+// values, since the compiler cannot know that it does not read what that writes.
+template <class Fetch, class Store>
+struct Epilogue {
+    Fetch fetch;
+    Store store;
+};
+template <class Fetch, class Store>
+DEVICE Epilogue<Fetch, Store> epilogue_of(const Fetch& fetch, const Store& store) {
+    return {fetch, store};
+}
+
 // How a piece leaves a block: through shared memory, ROWS rows of SIDE floats at a time, GROUPS times below one another, so that
-// a thread has WIDTH neighbours of a row. store(row, column, values, columns left) gets what lies inside C, row_store(row, sum)
-// the sums of A's rows.
+// a thread has runs of neighbours; those inside C go through the epilogue. row_store(row, sum) gets the sums of A's rows.
 //
 // If the terms are cut into parts, a first launch leaves the sums of each in the workspace, and a second one adds them up, a
-// thread for each run of neighbours.
+// thread for each run.
 enum Phase { WHOLE, PARTS, ADDING };
 
 struct Parts {
@@ -106,7 +124,8 @@ struct Parts {
     int32_t phase, count;
 };
 
-template <int SIDE, int ROWS, int GROUPS, int THREADS>
+// MOST_FETCHED: how many runs a thread has registers to fetch at a time.
+template <int SIDE, int ROWS, int GROUPS, int THREADS, int MOST_FETCHED>
 struct Outgoing {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // 4: neighbouring rows lie in different banks
     static constexpr int RUNS = SIDE / WIDTH, PART = SIDE * SIDE + SIDE;
@@ -131,45 +150,95 @@ struct Outgoing {
             row_store(place.row * SIDE + threadIdx.x, sum);
     }
 
-    // Rows first.. of the piece; each value is the sum of all groups'.
-    template <class Store>
-    DEVICE_MEMBER void write(int first, const Store& store) const {
+    // Rows first.. of the piece.
+    template <class Fetch, class Store>
+    DEVICE_MEMBER void write(int first, const Epilogue<Fetch, Store>& epilogue) const {
+        if (parts.phase == PARTS)
+            write_part(first);
+        else if (is_wide(N))
+            write_runs<true>(first, epilogue);
+        else
+            write_runs<false>(first, epilogue);
+    }
+
+    DEVICE_MEMBER void write_part(int first) const {
         for (int at = threadIdx.x; at < ROWS * RUNS; at += THREADS) {
             const int row = at / RUNS, column = at % RUNS * WIDTH;
-            float values[WIDTH] = {}, others[WIDTH];
-#pragma unroll
-            for (int group = 0; group < GROUPS; ++group) {
-                load(others, shared + (group * ROWS + row) * ROW + column);
-                for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
-            }
-            if (parts.phase == PARTS)
-                ::store(part(blockIdx.z) + (first + row) * SIDE + column, values);
-            else
-                hand_over(first + row, column, values, store);
+            ::store(part(blockIdx.z) + (first + row) * SIDE + column, sum_of_groups(row, column).value);
         }
     }
 
-    // The second launch, ceil(SIDE * RUNS / THREADS) blocks along z.
-    template <class Store, class RowStore>
-    DEVICE_MEMBER void add_parts(const Store& store, const RowStore& row_store, bool sums_rows) const {
-        const int at = blockIdx.z * THREADS + threadIdx.x, row = at / RUNS, column = at % RUNS * WIDTH;
-        if (at >= SIDE * RUNS) return;
-        float values[WIDTH] = {}, others[WIDTH];
-#pragma unroll 4
-        for (int z = 0; z < parts.count; ++z) {
-            load(others, part(z) + row * SIDE + column);
-            for (int i = 0; i < WIDTH; ++i) values[i] += others[i];
+    template <bool WIDE, class Fetch, class Store>
+    DEVICE_MEMBER void write_runs(int first, const Epilogue<Fetch, Store>& epilogue) const {
+        constexpr int EACH = (ROWS * RUNS + THREADS - 1) / THREADS, MOST = EACH < MOST_FETCHED ? EACH : MOST_FETCHED;
+        constexpr int AT_ONCE = WIDE ? MOST : 1;
+        static_assert(EACH % AT_ONCE == 0, "");
+#pragma unroll 1
+        for (int begin = threadIdx.x; begin < ROWS * RUNS; begin += AT_ONCE * THREADS) {
+            decltype(fetch<WIDE>(0, 0, epilogue)) fetched[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i) {
+                const int at = begin + i * THREADS;
+                fetched[i] = fetch<WIDE>(first + at / RUNS, at % RUNS * WIDTH, epilogue);
+            }
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i) {
+                const int at = begin + i * THREADS, row = at / RUNS, column = at % RUNS * WIDTH;
+                Run sums = sum_of_groups(row, column);
+                store<WIDE>(first + row, column, sums, fetched[i], epilogue);
+            }
         }
-        hand_over(row, column, values, store);
+    }
+
+    DEVICE_MEMBER Run sum_of_groups(int row, int column) const {
+        Run sums = {}, others;
+#pragma unroll
+        for (int group = 0; group < GROUPS; ++group) {
+            load(others.value, shared + (group * ROWS + row) * ROW + column);
+            for (int i = 0; i < WIDTH; ++i) sums.value[i] += others.value[i];
+        }
+        return sums;
+    }
+
+    // The second launch, ceil(SIDE * RUNS / THREADS) blocks along z.
+    template <class Fetch, class Store, class RowStore>
+    DEVICE_MEMBER void add_parts(const Epilogue<Fetch, Store>& epilogue, const RowStore& row_store, bool sums_rows) const {
+        const int at = blockIdx.z * THREADS + threadIdx.x;
+        if (at >= SIDE * RUNS) return;
+        if (is_wide(N))
+            add_run<true>(at / RUNS, at % RUNS * WIDTH, epilogue);
+        else
+            add_run<false>(at / RUNS, at % RUNS * WIDTH, epilogue);
         if (!sums_rows || at >= SIDE || place.row * SIDE + at >= M) return;
         float sum = 0.0f;
         for (int z = 0; z < parts.count; ++z) sum += part(z)[SIDE * SIDE + at];
         row_store(place.row * SIDE + at, sum);
     }
 
-    template <class Store>
-    DEVICE_MEMBER void hand_over(int row, int column, float (&values)[WIDTH], const Store& store) const {
-        const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column;
-        if (r < M && c < N) store(r, c, values, N - c);
+    template <bool WIDE, class Fetch, class Store>
+    DEVICE_MEMBER void add_run(int row, int column, const Epilogue<Fetch, Store>& epilogue) const {
+        const auto fetched = fetch<WIDE>(row, column, epilogue);
+        Run sums = {}, others;
+#pragma unroll 4
+        for (int z = 0; z < parts.count; ++z) {
+            load(others.value, part(z) + row * SIDE + column);
+            for (int i = 0; i < WIDTH; ++i) sums.value[i] += others.value[i];
+        }
+        store<WIDE>(row, column, sums, fetched, epilogue);
+    }
+
+    // The epilogue's, of a row and column of the piece; nothing outside of C. WIDE: its columns are a multiple of WIDTH.
+    template <bool WIDE, class Fetch, class Store>
+    DEVICE_MEMBER auto fetch(int row, int column, const Epilogue<Fetch, Store>& epilogue) const {
+        const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column, count = WIDE ? WIDTH : N - c;
+        using Fetched = decltype(epilogue.fetch(r, c, count, WIDE));
+        return r < M && c < N ? epilogue.fetch(r, c, count, WIDE) : Fetched{};
+    }
+
+    template <bool WIDE, class Fetch, class Store, class Fetched>
+    DEVICE_MEMBER void store(int row, int column, Run& sums, const Fetched& fetched,
+                             const Epilogue<Fetch, Store>& epilogue) const {
+        const int64_t r = place.row * SIDE + row, c = place.column * SIDE + column, count = WIDE ? WIDTH : N - c;
+        if (r < M && c < N) epilogue.store(r, c, sums, fetched, count, WIDE);
     }
 };

@@ -52,12 +52,12 @@ struct Product {
     static constexpr int HALF = SIDE / 2, TILE = SIDE * DEPTH;
     using LayoutA = Swizzled<A_ALONG ? SIDE : DEPTH>;
     using LayoutB = Swizzled<B_ALONG ? SIDE : DEPTH>;
-    using Out = Outgoing<SIDE, HALF, 1, THREADS>;
+    using Out = Outgoing<SIDE, HALF, 1, THREADS, 4>;
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");
 
-    // store, row_store, parts: see Outgoing.
-    template <class Store, class RowStore>
-    static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
+    // epilogue, row_store, parts: see Outgoing.
+    template <class Finish, class RowStore>
+    static DEVICE_MEMBER void run(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Finish& epilogue,
                                   const RowStore& row_store, const Parts& parts) {
         extern __shared__ __align__(1024) unsigned char stage_memory[];
         __shared__ __align__(1024) uint32_t ones[256];  // as an operand of 8 rows, wherever the unit looks in it
@@ -67,7 +67,7 @@ struct Product {
         const Terms terms = terms_of_block(K, DEPTH);
         const bool sums_rows = RowStore::POSSIBLE && place.column == 0 && row_store.wanted();
         const Out out = {reinterpret_cast<float*>(memory), parts, place, M, N};
-        if (parts.phase == ADDING) return out.add_parts(store, row_store, sums_rows);
+        if (parts.phase == ADDING) return out.add_parts(epilogue, row_store, sums_rows);
         Copier<SIDE, DEPTH, A_ALONG, THREADS, LayoutA> copier_a(a, first_row, M, terms.first, terms.last);
         Copier<SIDE, DEPTH, B_ALONG, THREADS, LayoutB> copier_b(b, first_column, N, terms.first, terms.last);
         float sums[2][64] = {}, row_sums[2][4] = {};
@@ -127,7 +127,7 @@ struct Product {
             for (int i = 0; i < 64; ++i)
                 out.shared[(own_row + i / 2 % 2 * 8) * Out::ROW + i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[half][i];
             __syncthreads();
-            out.write(half * HALF, store);
+            out.write(half * HALF, epilogue);
         }
     }
 };
