@@ -4,6 +4,7 @@ The key covers the source, every header it includes, the options, the compiler's
 `-march=native` stands for here, so a cache folder may be shared by machines, branches and compilers.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -11,12 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from hipgpt.errors import UserError
-from hipgpt.files import replacing
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
@@ -128,25 +128,35 @@ def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> 
     path = cache_folder() / f"{name}-{digest}.gpu"
     if not path.exists():
         image = compile()
-        with replacing(path) as file:
-            file.write(image)
+        with _entering(path) as part:
+            part.write_bytes(image)
     return path.read_bytes()
 
 
 def _compile(command: list[str], source: Path, target: Path) -> None:
+    with _entering(target) as part:
+        done = subprocess.run([*command, str(source), "-o", str(part)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
+
+
+@contextlib.contextmanager
+def _entering(target: Path) -> Iterator[Path]:
+    """Give a file to write, and name it `target` once it is whole.
+
+    Processes that compile the same at a time each write a file of their own; all hold the same, so the last may stay.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
+        handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
     except OSError as error:
         raise UserError(
             f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
     os.close(handle)
     try:
-        done = subprocess.run([*command, str(source), "-o", temporary], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
-        os.chmod(temporary, 0o755)  # mkstemp's file is the owner's alone, a cache may be shared
-        os.replace(temporary, target)
+        yield Path(part)
+        os.chmod(part, 0o755)  # mkstemp's file is the owner's alone, a cache may be shared
+        os.replace(part, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)

@@ -25,7 +25,9 @@ TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the d
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
 CPU_PLAIN = {"product.h": "product/plain.h", "convert.h": "convert/plain.h"}
 CPU_BF16 = {"product.h": "product/pairs.h", "convert.h": "convert/avx512_bf16.h"}
-CPU_AMX = CPU_BF16 | {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h"}
+AMX = {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h"}
+CPU_AMX_BF16 = CPU_BF16 | AMX | {"terms.h": "product/pair_words.h"}
+CPU_AMX_F32 = CPU_PLAIN | AMX | {"terms.h": "product/part_words.h"}
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -124,7 +126,8 @@ def _fragments(arch: str, fragment: str) -> list[Variant]:
 
 
 VARIANTS = (
-    Variant(ANY, r"cpu-amx", "bf16", "cpu/{family}.cpp", headers=CPU_AMX),
+    Variant(ANY, r"cpu-amx", "bf16", "cpu/{family}.cpp", headers=CPU_AMX_BF16),
+    Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", headers=CPU_AMX_F32),
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", headers=CPU_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp", headers=CPU_PLAIN),
     _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),

@@ -20,12 +20,13 @@
 
 // What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
 // MOST_TERMS are summed in turns.
-constexpr int64_t MOST_TERMS = 1024;
+constexpr int64_t MOST_TERMS = PARTS > 1 ? 512 : 1024;
 constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
+constexpr int64_t RIGHT_WORDS = BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS);
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
-    alignas(64) Word left[left_size(LEFT_ROWS, MOST_TERMS)], right[BLOCK_COLUMNS * MOST_TERMS / TERMS];
+    alignas(64) Word left[left_size(LEFT_ROWS, MOST_TERMS)], right[RIGHT_WORDS];
     alignas(64) float sums[BLOCK_ROWS * BLOCK_COLUMNS];
 };
 static thread_local std::unique_ptr<Workspace> workspace;
@@ -58,10 +59,11 @@ static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_colu
     const bool in_turns = K > MOST_TERMS;
     const int64_t all_rows = end_row - begin_row, blocks = in_turns ? (all_rows + BLOCK_ROWS - 1) / BLOCK_ROWS : 1;
     const int64_t block_rows = padded((all_rows + blocks - 1) / blocks, ROWS), stride = in_turns ? BLOCK_COLUMNS : PATCH;
-    for (int64_t column = begin_column; column < end_column; column += BLOCK_COLUMNS)
+    const int64_t block_columns = in_turns ? BLOCK_COLUMNS : RIGHT_WORDS / panel_size(K) * PANEL;
+    for (int64_t column = begin_column; column < end_column; column += block_columns)
         for (int64_t row = begin_row; row < end_row; row += block_rows)
             for (int64_t k = 0; k < K; k += MOST_TERMS) {
-                const int64_t terms = std::min(K - k, MOST_TERMS), columns = std::min(BLOCK_COLUMNS, end_column - column);
+                const int64_t terms = std::min(K - k, MOST_TERMS), columns = std::min(block_columns, end_column - column);
                 const int64_t last_row = std::min(row + block_rows, end_row);
                 pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
                 for (int64_t top = row; top < last_row; top += LEFT_ROWS) {
@@ -91,10 +93,9 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
 
 // sums[r] = x . row r of weight (LANES, C): a vector for each row, one alone would wait for each of its additions.
 static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    constexpr int64_t GROUP = LANES * TERMS;
     Vector partial[LANES] = {}, total = {};
     int64_t c = 0;
-    for (; c + GROUP <= C; c += GROUP)
+    for (; c + DOT_TERMS <= C; c += DOT_TERMS)
 #pragma GCC unroll 16
         for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
     transpose(partial);

@@ -1,27 +1,31 @@
-// A product's register tile in bf16, by AMX: an instruction multiplies 16 x 32 by 32 x 16 and adds to 16 x 16 sums in f32.
-// Two by two of them make 32 x 32. tiles.h has the instructions.
+// A product's register tile by AMX: an instruction multiplies 16 x 32 by 32 x 16 in bf16 and adds to 16 x 16 sums in f32.
+// Two by two of them make 32 x 32. tiles.h has the instructions, terms.h the words: pair_words.h, or part_words.h for f32.
 // Intel, "Instruction Set Extensions Programming Reference", TDPBF16PS.
 #pragma once
-#include "pair_words.h"
+#include "terms.h"
 #include "tiles.h"
 
 constexpr int ROWS = 32, STEP = 32;  // STEP: terms of one instruction
+constexpr int64_t MOST_IN_PLACE = 384;
+constexpr int PAIR_COUNT = sizeof(PAIRS) / sizeof(PAIRS[0]);
+constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
 
-inline int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL; }
+constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
 inline void begin_tiles() { configure_tiles(); }
 
-// A[0:rows, 0:K] as a tile reads it: in place if it is whole and its rows follow one another (others, pages apart, would be
-// fetched too late), else as a copy of squares with zeros for what is missing.
+// A[0:rows, 0:K] as a tile reads it: bf16 in place if it is whole and its rows follow one another (others, pages apart, would
+// be fetched too late), else as a copy of squares with zeros for what is missing. In place, rows of more terms than
+// MOST_IN_PLACE fall on one another in the first cache.
 __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    if (a.column_stride == 1 && a.row_stride == K && K % STEP == 0 && rows % ROWS == 0)
+    if (PARTS == 1 && a.column_stride == 1 && a.row_stride == K && K <= MOST_IN_PLACE && K % STEP == 0 && rows % ROWS == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, STEP * 2, ROWS * a.row_stride * 2};
     const Words source{a, rows, K};
     const int64_t words = padded(K, STEP) / 2;
     for (int64_t word = 0; word < words; word += LANES)
         for (int64_t line = 0; line < padded(rows, ROWS); line += LANES)
-            pack_square<true>(copy + line / ROWS * ROWS * words + word * ROWS + line % ROWS * LANES, LANES, source, line,
-                              word, words);
-    return {reinterpret_cast<const char*>(copy), LANES * 4, ROWS * LANES * 4, ROWS * words * 4};
+            pack_square<true>(copy + (line / ROWS * words + word) * PARTS * ROWS + line % ROWS * LANES, LANES, ROWS * LANES, source,
+                              line, word, words);
+    return {reinterpret_cast<const char*>(copy), LANES * 4, PARTS * PART_BYTES, words / LANES * PARTS * PART_BYTES};
 }
 
 // sums (32, PANEL) = A panel, or += where they go on. `sums` has room for all 32 rows.
@@ -38,15 +42,25 @@ inline void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stri
         ZERO_TILE(2);
         ZERO_TILE(3);
     }
-    for (int64_t k = 0; k < K; k += STEP, a.data += a.step_stride, panel += STEP / 2 * PANEL) {
-        LOAD_TILE(4, a.data, a.row_stride);
-        LOAD_TILE(5, a.data + 16 * a.row_stride, a.row_stride);
-        LOAD_TILE(6, panel, PANEL * 4);
-        LOAD_TILE(7, panel + 16, PANEL * 4);
-        MULTIPLY_TILES(0, 4, 6);
-        MULTIPLY_TILES(1, 4, 7);
-        MULTIPLY_TILES(2, 5, 6);
-        MULTIPLY_TILES(3, 5, 7);
+    for (int64_t k = 0; k < K; k += STEP, a.data += a.step_stride, panel += STEP / 2 * PANEL * PARTS) {
+#pragma GCC unroll 6
+        for (int pair = 0; pair < PAIR_COUNT; ++pair) {
+            const int left = PAIRS[pair][0], right = PAIRS[pair][1];
+            if (pair == 0 || left != PAIRS[pair - 1][0]) {
+                const char* const rows = a.data + left * PART_BYTES;
+                LOAD_TILE(4, rows, a.row_stride);
+                LOAD_TILE(5, rows + 16 * a.row_stride, a.row_stride);
+            }
+            if (pair == 0 || right != PAIRS[pair - 1][1]) {
+                const Word* const columns = panel + right * STEP / 2 * PANEL;
+                LOAD_TILE(6, columns, PANEL * 4);
+                LOAD_TILE(7, columns + 16, PANEL * 4);
+            }
+            MULTIPLY_TILES(0, 4, 6);
+            MULTIPLY_TILES(1, 4, 7);
+            MULTIPLY_TILES(2, 5, 6);
+            MULTIPLY_TILES(3, 5, 7);
+        }
     }
     STORE_TILE(0, sums, stride * 4);
     STORE_TILE(1, sums + 16, stride * 4);

@@ -4,7 +4,9 @@
 #include "../vector.h"
 #include <immintrin.h>
 
-constexpr int PANEL = 32, TERMS = 2;
+constexpr int PANEL = 32, TERMS = 2, PARTS = 1, DOT_TERMS = 32;
+constexpr int PAIRS[][2] = {{0, 0}};  // which part of A meets which of B
+#include "words.h"
 
 inline __mmask32 first_lanes(int64_t count) { return count >= 32 ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
 
@@ -16,26 +18,24 @@ struct Words {
 
     // Word `word` and 15 more of one line.
     template <bool WHOLE>
-    Vector along(int64_t line, int64_t word) const {
+    Parts along(int64_t line, int64_t word) const {
         const act* first = lines.at(line, 2 * word);
-        if (WHOLE) return (Vector)_mm512_loadu_si512(first);
-        return (Vector)_mm512_maskz_loadu_epi16(first_lanes(line < count ? terms - 2 * word : 0), first);
+        if (WHOLE) return {{(Vector)_mm512_loadu_si512(first)}};
+        return {{(Vector)_mm512_maskz_loadu_epi16(first_lanes(line < count ? terms - 2 * word : 0), first)}};
     }
 
     // Word `word` of a line and 15 more.
     template <bool WHOLE>
-    Vector across(int64_t line, int64_t word) const {
+    Parts across(int64_t line, int64_t word) const {
         const auto row = [&](int64_t term) {
             const __mmask16 inside = WHOLE ? 0xFFFF : first_lanes(term < terms ? count - line : 0);
             return _mm512_maskz_cvtepu16_epi32(inside, _mm256_maskz_loadu_epi16(inside, lines.at(line, term)));
         };
-        return (Vector)_mm512_or_si512(row(2 * word), _mm512_maskz_slli_epi32(0xFFFF, row(2 * word + 1), 16));
+        return {{(Vector)_mm512_or_si512(row(2 * word), _mm512_maskz_slli_epi32(0xFFFF, row(2 * word + 1), 16))}};
     }
 };
 
-// sums += the products of 32 terms, two by two.
+// sums += the products of DOT_TERMS terms, two by two.
 inline Vector add_products(Vector sums, const act* x, const act* y) {
     return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_loadu_si512(y));
 }
-
-#include "words.h"

@@ -6,7 +6,7 @@
 
 constexpr int ROWS = 12;
 
-inline int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
+constexpr int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
 inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as a tile reads it: in place, or as a copy of rows side by side.

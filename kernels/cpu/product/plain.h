@@ -10,7 +10,8 @@ constexpr int ROWS = 12;
 #else
 constexpr int ROWS = 6;
 #endif
-constexpr int PANEL = 2 * LANES, TERMS = 1;
+constexpr int PANEL = 2 * LANES, TERMS = 1, PARTS = 1, DOT_TERMS = LANES;
+#include "words.h"
 
 // A matrix (lines, terms) as words; activations in bf16 become f32.
 struct Words {
@@ -19,23 +20,21 @@ struct Words {
     bool terms_are_neighbours = lines.column_stride == 1;
 
     template <bool WHOLE>
-    Vector along(int64_t line, int64_t word) const {
-        if (WHOLE) return load_vector(lines.at(line, word));
-        return line < count ? load_some(lines.at(line, word), terms - word) : Vector{};
+    Parts along(int64_t line, int64_t word) const {
+        if (WHOLE) return {{load_vector(lines.at(line, word))}};
+        return {{line < count ? load_some(lines.at(line, word), terms - word) : Vector{}}};
     }
     template <bool WHOLE>
-    Vector across(int64_t line, int64_t word) const {
-        if (WHOLE) return load_vector(lines.at(line, word));
-        return word < terms ? load_some(lines.at(line, word), count - line) : Vector{};
+    Parts across(int64_t line, int64_t word) const {
+        if (WHOLE) return {{load_vector(lines.at(line, word))}};
+        return {{word < terms ? load_some(lines.at(line, word), count - line) : Vector{}}};
     }
 };
 
-#include "words.h"
-
 // How many words a panel has of K terms.
-inline int64_t panel_size(int64_t K) { return K * PANEL; }
+constexpr int64_t panel_size(int64_t K) { return K * PANEL; }
 
-// sums += the products of LANES terms.
+// sums += the products of DOT_TERMS terms.
 inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
 
 // To be called by a thread before its tiles.

@@ -3,13 +3,13 @@
 
 // How many words a copy by pack_left of (rows, K) may have.
 constexpr int64_t left_size(int64_t rows, int64_t K) {
-    return padded(rows, ROWS) / ROWS * padded(ROWS) * padded(K, 2 * LANES) / TERMS;
+    return padded(rows, ROWS) / ROWS * padded(ROWS) * padded(K, 2 * LANES) / TERMS * PARTS;
 }
 
 // Copies B[0:K, 0:columns] into panels of PANEL columns, zeros where there is nothing.
 __attribute__((noinline)) static void pack_right(Word* panels, Matrix b, int64_t K, int64_t columns) {
     const Matrix lines = {b.data, b.column_stride, b.row_stride};
-    pack_strips(panels, PANEL, panel_size(K), Words{lines, columns, K}, columns, panel_size(K) / PANEL);
+    pack_strips(panels, PANEL, panel_size(K), Words{lines, columns, K}, columns, panel_size(K) / PANEL / PARTS);
 }
 
 // sums (rows, columns), `stride` apart, = A B over K terms, or += where they go on. B's panels are `panel_words` apart: they may

@@ -1,5 +1,8 @@
-// What a product's tile reads: words of 32 bits along k, TERMS terms each: an f32, or two neighbours in bf16. `Words`, which
-// product.h has before this file, is a matrix as words. A line is a row of A or a column of B; both are packed by strips of as many lines as a tile has.
+// What a product's tile reads: words of 32 bits along k, TERMS terms each: an f32, or two of bf16. A line is a row of A or a
+// column of B; both are packed by strips of as many lines as a tile has. If words are in PARTS, whose sum is the term, then the
+// first parts of LANES words are followed by their second parts, and so on.
+// `Words`, which product.h defines, is a matrix (lines, terms) as words: along(line, word) gives LANES neighbours of one line,
+// across(line, word) word `word` of LANES lines, zeros where there is nothing; WHOLE says that there is no such place.
 #pragma once
 #include <cstdint>
 
@@ -11,34 +14,42 @@ struct Left {
     int64_t row_stride, step_stride, strip_stride;
 };
 
-// LANES lines of LANES words, line by line, or if the source's terms are no neighbours word by word; zeros where it has none.
-// WHOLE: it has all.
+struct Parts {
+    Vector part[PARTS];
+};
+
+// LANES lines of LANES words, line by line, or if the source's terms are no neighbours word by word.
 template <bool WHOLE, class Words>
-inline void load_square(Vector* rows, const Words& source, int64_t line, int64_t word) {
-    if (source.terms_are_neighbours) {
+inline void load_square(Vector (&rows)[PARTS][LANES], const Words& source, int64_t line, int64_t word) {
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) rows[i] = source.template along<WHOLE>(line + i, word);
-    } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) rows[i] = source.template across<WHOLE>(line, word + i);
+    for (int i = 0; i < LANES; ++i) {
+        const Parts parts = source.terms_are_neighbours ? source.template along<WHOLE>(line + i, word)
+                                                        : source.template across<WHOLE>(line, word + i);
+#pragma GCC unroll 3
+        for (int part = 0; part < PARTS; ++part) rows[part][i] = parts.part[part];
     }
 }
 
 // Copies a square of LANES lines and words: word i of a line to target[i * stride + line], or if LINES_APART to
-// target[line * stride + i]. Beyond the source's `words` nothing is written unless LINES_APART.
+// target[line * stride + i], its next part part_stride behind. Beyond the source's `words` nothing is written unless
+// LINES_APART.
 template <bool LINES_APART, class Words>
-inline void pack_square(Word* target, int64_t stride, const Words& source, int64_t line, int64_t word, int64_t words) {
-    Vector rows[LANES];
+inline void pack_square(Word* target, int64_t stride, int64_t part_stride, const Words& source, int64_t line, int64_t word,
+                        int64_t words) {
+    Vector squares[PARTS][LANES];
     if (line + LANES <= source.count && (word + LANES) * TERMS <= source.terms)
-        load_square<true>(rows, source, line, word);
+        load_square<true>(squares, source, line, word);
     else
-        load_square<false>(rows, source, line, word);
-    if (source.terms_are_neighbours != LINES_APART) transpose(rows);
-    if (LINES_APART || words - word >= LANES) {
+        load_square<false>(squares, source, line, word);
+    for (Vector(&rows)[LANES] : squares) {
+        if (source.terms_are_neighbours != LINES_APART) transpose(rows);
+        if (LINES_APART || words - word >= LANES) {
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) vector_at(target + i * stride) = rows[i];
-    } else {
-        for (int64_t i = 0; i < words - word; ++i) vector_at(target + i * stride) = rows[i];
+            for (int i = 0; i < LANES; ++i) vector_at(target + i * stride) = rows[i];
+        } else {
+            for (int64_t i = 0; i < words - word; ++i) vector_at(target + i * stride) = rows[i];
+        }
+        target += part_stride;
     }
 }
 
@@ -48,9 +59,9 @@ template <class Words>
 void pack_strips(Word* target, int64_t strip_lines, int64_t strip_size, const Words& source, int64_t lines, int64_t words) {
     const int64_t width = padded(strip_lines);
     const auto pack = [&](int64_t first, int64_t word) {
+        Word* const strip = target + first / strip_lines * strip_size;
         for (int64_t line = 0; line < width; line += LANES)
-            pack_square<false>(target + first / strip_lines * strip_size + word * width + line, width, source, first + line,
-                               word, words);
+            pack_square<false>(strip + word * PARTS * width + line, width, LANES * width, source, first + line, word, words);
     };
     if (source.terms_are_neighbours)
         for (int64_t first = 0; first < lines; first += strip_lines)

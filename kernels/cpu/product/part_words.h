@@ -1,0 +1,60 @@
+// Words of a product of f32 by units for bf16: a term is the sum of three bf16, each the nearest to what the ones before leave;
+// together they have all 24 bits. Of the nine products of parts the six largest count; the rest is below 2^-24 of the product,
+// as f32's own rounding. Infinities become NaN, and what is left of a number below 2^-110 becomes 0.
+// Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations".
+#pragma once
+#include "../matrix.h"
+#include "../vector.h"
+
+constexpr int PANEL = 32, TERMS = 2, PARTS = 3, DOT_TERMS = LANES;
+constexpr int PAIRS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};  // which part of A meets which of B
+#include "words.h"
+
+typedef uint32_t Bits __attribute__((vector_size(sizeof(Vector)), may_alias));
+
+// The nearest bf16, as an f32.
+inline Vector nearest(Vector x) { return (Vector)(((Bits)x + 0x8000) & 0xFFFF0000); }
+
+// The parts of words of which x has the first terms, y the second ones.
+inline Parts parts_of(Vector x, Vector y) {
+    Parts parts;
+#pragma GCC unroll 3
+    for (Vector& part : parts.part) {
+        const Vector x_part = nearest(x), y_part = nearest(y);
+        part = (Vector)((Bits)x_part >> 16 | (Bits)y_part);
+        x -= x_part;
+        y -= y_part;
+    }
+    return parts;
+}
+
+// A matrix (lines, terms) as words. The terms of a word are LANES apart, so that none has to change its lane.
+struct Words {
+    Matrix lines;
+    int64_t count, terms;
+    bool terms_are_neighbours = lines.column_stride == 1;
+
+    template <bool WHOLE>
+    Parts along(int64_t line, int64_t word) const {
+        const auto half = [&](int64_t term) {
+            return some<WHOLE>(lines.at(line, term), line < count ? terms - term : 0);
+        };
+        return parts_of(half(2 * word), half(2 * word + LANES));
+    }
+
+    template <bool WHOLE>
+    Parts across(int64_t line, int64_t word) const {
+        const auto row = [&](int64_t term) { return some<WHOLE>(lines.at(line, term), term < terms ? count - line : 0); };
+        const int64_t term = word / LANES * LANES * 2 + word % LANES;
+        return parts_of(row(term), row(term + LANES));
+    }
+
+   private:
+    template <bool WHOLE>
+    static Vector some(const float* values, int64_t count) {
+        return WHOLE ? load_vector(values) : count > 0 ? load_some(values, count) : Vector{};
+    }
+};
+
+// sums += the products of DOT_TERMS terms.
+inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
