@@ -15,13 +15,14 @@ from test_ops import expected
 
 from hipgpt.backends import build, cpu
 from hipgpt.backends.device import Device
-from hipgpt.backends.variants import CPU_AMX
+from hipgpt.backends.variants import CPU_AMX_BF16, CPU_AMX_F32
 from hipgpt.op import Op
 from hipgpt.ops import CATALOGUE
 from hipgpt.tensor import DType
 
 HERE = Path(__file__).parent
 FAMILIES = sorted({op.family for op in CATALOGUE.values()})
+AMX = {DType.F32: CPU_AMX_F32, DType.BF16: CPU_AMX_BF16}
 # the oldest x86-64 that has 256-bit vectors and fused multiply-add, and one with neither
 OLDER = {"haswell": "-march=haswell", "x86-64-v2": "-march=x86-64-v2"}
 
@@ -77,14 +78,16 @@ def test_every_op_on_an_older_processor(processor, option):
 )
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
-    monkeypatch.setitem(CPU_AMX, "tiles.h", str(HERE / "tiles_emulated.h"))
-    check(cpu.CpuDevice(2), (DType.BF16,), lambda op: op.family in ("matmul", "attention"))
+    for headers in AMX.values():
+        monkeypatch.setitem(headers, "tiles.h", str(HERE / "tiles_emulated.h"))
+    check(cpu.CpuDevice(2), tuple(AMX), lambda op: op.family in ("matmul", "attention"))
 
 
 @on_x86_64
-def test_amx_compiles_without_a_warning(tmp_path):
+@pytest.mark.parametrize("act", AMX, ids=lambda act: act.label)
+def test_amx_compiles_without_a_warning(tmp_path, act):
     command, source = [*build.host_compiler(), "-march=sapphirerapids", "-c"], cpu.CPU / "matmul.cpp"
-    assert aarch64.compile_for(command, source, CPU_AMX, DType.BF16, tmp_path, tmp_path / "matmul.o") == ""
+    assert aarch64.compile_for(command, source, AMX[act], act, tmp_path, tmp_path / "matmul.o") == ""
 
 
 needs_cross_compiler = pytest.mark.skipif(

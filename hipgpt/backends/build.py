@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,9 @@ def host_options() -> tuple[str, ...]:
     # compilers prefer 256 bits on processors with 512, for clocks that fell; they no longer do
     native += [option for option in ("-mprefer-vector-width=512",) if _accepts(option)]
     openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
-    return (*OPTIONS, *native, *openmp)
+    # a library calls its own functions, not those of the same name that the process has: the C library has an `advance`
+    own = ["-Wl,-Bsymbolic-functions"] if sys.platform == "linux" else []
+    return (*OPTIONS, *native, *openmp, *own)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import platform
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from hipgpt.backends.build import KERNELS, host_compiler_version, host_library, 
 from hipgpt.backends.device import SCALARS, check_transfer, physical_bytes
 from hipgpt.backends.variants import find_variant, has_matrix_units
 from hipgpt.errors import UserError
-from hipgpt.op import Op
 from hipgpt.plan import Launch
 from hipgpt.tensor import DType, Tensor
 
@@ -47,16 +47,10 @@ def _library(source: str, *headers: tuple[str, str]) -> ctypes.CDLL:
     return ctypes.CDLL(str(host_library(CPU / source, {name: CPU / path for name, path in headers})))
 
 
-def kernel(op: Op, act: DType) -> Callable[..., None]:
-    """Return an op's C function with its argument types set from the contract."""
-    variant = find_variant(op, arch(), act, {})
-    headers = {"act.h": f"act/{act.label}.h", **variant.headers}
-    function = getattr(_library(Path(variant.source_of(op)).name, *headers.items()), op.name)
-    pointers = [ctypes.c_void_p] * len(op.arguments)
-    dimensions = [ctypes.c_int64] * len(op.dimensions)
-    function.argtypes = [*pointers, *dimensions, *(SCALARS[kind] for _, kind in op.scalars)]
-    function.restype = None
-    return function
+class Call(ctypes.Structure):
+    """A kernel's address and that of its arguments: see kernels/cpu/replay.cpp."""
+
+    _fields_ = [("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
 
 
 class CpuDevice:
@@ -91,12 +85,13 @@ class CpuDevice:
         return self._array(tensor).copy()
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        calls = [_bind(launch) for launch in launches]
-
-        def replay() -> None:
-            for call in calls:
-                call()
-
+        functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
+        calls = (Call * len(launches))()
+        for call, function, arguments in zip(calls, functions, slots, strict=True):
+            call.kernel = ctypes.cast(function, ctypes.c_void_p).value
+            call.slots = ctypes.addressof(arguments)
+        replay = functools.partial(_library("replay.cpp").replay, calls, ctypes.c_int64(len(launches)))
+        replay.kept = slots, list(launches)  # their memory has to outlive the calls
         return replay
 
     def _count(self, size_bytes: int) -> None:
@@ -107,16 +102,20 @@ class CpuDevice:
         return np.frombuffer(memory, tensor.dtype.numpy).reshape(tensor.shape)
 
 
-def _bind(launch: Launch) -> Callable[[], None]:
-    """Return the launch as a call without arguments, its C arguments converted once.
+def _function(launch: Launch) -> Any:
+    """Return the C function that calls a launch's kernel."""
+    variant = find_variant(launch.op, arch(), launch.act, {})
+    headers = {"act.h": f"act/{launch.act.label}.h", **variant.headers}
+    library = _library(Path(variant.source_of(launch.op)).name, *headers.items())
+    return getattr(library, f"call_{launch.op.name}")
 
-    The closure holds the tensors, so their memory outlives it.
-    """
-    function = kernel(launch.op, launch.act)
-    values = [tensor.address if tensor else None for tensor in launch.tensors]
-    values += [launch.sizes[name] for name in launch.op.dimensions]
-    values += [launch.scalars[name] for name, _ in launch.op.scalars]
-    arguments = [convert(value) for convert, value in zip(function.argtypes, values, strict=True)]
-    call = functools.partial(function, *arguments)
-    call.tensors = launch.tensors
-    return call
+
+def _slots(launch: Launch) -> ctypes.Array:
+    """Return a launch's arguments in the types of the contract, eight bytes each."""
+    values = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in launch.tensors]
+    values += [ctypes.c_int64(launch.sizes[name]) for name in launch.op.dimensions]
+    values += [SCALARS[kind](launch.scalars[name]) for name, kind in launch.op.scalars]
+    slots = (ctypes.c_uint64 * len(values))()
+    for place, value in enumerate(values):
+        ctypes.memmove(ctypes.addressof(slots) + 8 * place, ctypes.byref(value), ctypes.sizeof(value))
+    return slots

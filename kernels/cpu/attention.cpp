@@ -12,6 +12,7 @@
 // A thread owns whole heads, so every sum has one order. Of a head it takes QUERIES rows at a time against all keys that they
 // see: whole products by the tiles of product.h, each row's scores cut off behind its own position.
 #include "../scalar.h"
+#include "call.h"
 #include "convert.h"
 #include "parallel.h"
 #include "product.h"
@@ -216,3 +217,8 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
         }
     });
 }
+
+CALLABLE(attention_forward)
+CALLABLE(attention_delta)
+CALLABLE(attention_backward)
+CALLABLE(attention_decode)

@@ -2,6 +2,7 @@
 //
 // build_batch: of row r = (step * accumulation_steps + micro step) % K of window_starts (K, B), with w = window_starts[r, b]:
 // tokens[b, s] = corpus[w + s], targets[b, s] = corpus[w + s + 1]. Minimum traffic: 16*B*S bytes.
+#include "call.h"
 #include <cstdint>
 
 extern "C" void advance(int32_t* counters) { ++counters[3]; }
@@ -16,3 +17,6 @@ extern "C" void build_batch(int32_t* tokens, int32_t* targets, const int32_t* co
         targets[i] = corpus[place + 1];
     }
 }
+
+CALLABLE(advance)
+CALLABLE(build_batch)

@@ -4,6 +4,7 @@
 //   logits[n,v] = scale * (softmax(logits[n])[v] - (v == targets[n])). No second (N, V) tensor exists.
 // logits (N, V) row-major; losses (N) f32, targets, ranks (N) i32. Minimum traffic: 4*N*V bytes forward, 8*N*V training.
 #include "../scalar.h"
+#include "call.h"
 #include "act.h"
 #include "parallel.h"
 #include "vector.h"
@@ -69,3 +70,6 @@ extern "C" void cross_entropy_training(float* losses, act* logits, const int32_t
         }
     });
 }
+
+CALLABLE(cross_entropy_forward)
+CALLABLE(cross_entropy_training)

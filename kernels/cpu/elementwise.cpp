@@ -5,6 +5,7 @@
 // nothing is stored. N < 2^34.
 // All (N). Srivastava et al. 2014, "Dropout".
 #include "../scalar.h"
+#include "call.h"
 #include "act.h"
 #include "parallel.h"
 
@@ -25,3 +26,6 @@ extern "C" void dropout(act* y, const act* x, const int32_t* counters, int64_t N
         }
     });
 }
+
+CALLABLE(zero)
+CALLABLE(dropout)

@@ -4,6 +4,7 @@
 //
 // embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s] (sequences start at position 0).
 // Split by channels: rows of one token are then added in one order, whatever the number of threads.
+#include "call.h"
 #include "act.h"
 #include "parallel.h"
 
@@ -32,3 +33,6 @@ extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, 
         }
     });
 }
+
+CALLABLE(embedding_forward)
+CALLABLE(embedding_backward)

@@ -5,6 +5,7 @@
 // layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
 // The rows are cut into K equal parts; partials[k] = the sums over part k of dy * n and of dy.
 // add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
+#include "call.h"
 #include "act.h"
 #include "parallel.h"
 #include "convert.h"
@@ -96,3 +97,7 @@ extern "C" void add_partials(float* dgamma, float* dbeta, const float* partials,
             dbeta[c] += partials[(2 * k + 1) * C + c];
         }
 }
+
+CALLABLE(layernorm_forward)
+CALLABLE(layernorm_backward)
+CALLABLE(add_partials)

@@ -11,6 +11,7 @@
 // product.h is the tile: product/plain.h, or what the processor has for bf16. What becomes of the sums is the op's `finish`.
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #include "../scalar.h"
+#include "call.h"
 #include "matrix.h"
 #include "parallel.h"
 #include "product.h"
@@ -18,11 +19,12 @@
 #include "vector.h"
 #include <memory>
 
-// What is packed of A and B at a time shall stay in the second cache; sums of a PATCH, in the first. More terms than
-// MOST_TERMS are summed in turns.
+// What is packed of A and B at a time shall stay in the second cache, of B RIGHT_WORDS; sums of a PATCH, in the first. More terms
+// than MOST_TERMS are summed in turns, BLOCK_ROWS by BLOCK_COLUMNS sums at a time.
 constexpr int64_t MOST_TERMS = PARTS > 1 ? 512 : 1024;
-constexpr int64_t BLOCK_ROWS = 480, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
-constexpr int64_t RIGHT_WORDS = BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS);
+constexpr int64_t BLOCK_ROWS = 512, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
+constexpr int64_t RIGHT_WORDS = 1 << 18;
+static_assert(BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS) <= RIGHT_WORDS);
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
@@ -93,15 +95,12 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
 
 // sums[r] = x . row r of weight (LANES, C): a vector for each row, one alone would wait for each of its additions.
 static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    Vector partial[LANES] = {}, total = {};
+    Vector partial[LANES] = {};
     int64_t c = 0;
     for (; c + DOT_TERMS <= C; c += DOT_TERMS)
 #pragma GCC unroll 16
         for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
-    transpose(partial);
-#pragma GCC unroll 16
-    for (int lane = 0; lane < LANES; ++lane) total += partial[lane];
-    vector_at(sums) = total;
+    vector_at(sums) = sums_of_rows(partial);
     for (; c < C; ++c)
         for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
 }
@@ -209,3 +208,11 @@ extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* 
                 for (int64_t o = begin; o < end; ++o) dbias[o] += dy[n * O + o];
         });
 }
+
+CALLABLE(matmul_forward)
+CALLABLE(matmul_gelu_forward)
+CALLABLE(matmul_relu_forward)
+CALLABLE(matmul_backward_input)
+CALLABLE(matmul_gelu_backward_input)
+CALLABLE(matmul_relu_backward_input)
+CALLABLE(matmul_backward_weight)

@@ -6,26 +6,30 @@
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
 // once; then loss = 0, and the counters go on to micro step 0 of the next step.
 #include "../scalar.h"
+#include "call.h"
 #include "convert.h"
 #include "parallel.h"
 
+constexpr int64_t BLOCK = 1024;
+
 extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy,
-                      const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon,
-                      float weight_decay, float clip_norm, int32_t decayed) {
+                      const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1,
+                      float beta2, float epsilon, float weight_decay, float clip_norm, int32_t decayed) {
     const float ratio = clip_norm / *norm, *rates = schedule + counters[2] % K * 3;
     parallel_ranges(P, worth_a_thread(8), [=](int64_t begin, int64_t end) {
-        for (int decays = 1; decays >= 0; --decays) {
+        int64_t last;
+        for (int64_t first = begin; first < end; first = last) {  // the copy is made while a block is in the first cache
+            const bool decays = first < decayed;
+            last = std::min({first + BLOCK, end, decays ? int64_t{decayed} : end});
             const AdamwSettings settings = {rates[0], rates[1], rates[2], beta1, beta2, epsilon,
                                             decays ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
-            const int64_t first = decays ? begin : std::max<int64_t>(begin, decayed);
-            const int64_t last = decays ? std::min<int64_t>(end, decayed) : end;
 #pragma omp simd
             for (int64_t i = first; i < last; ++i) {
                 adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);
                 gradients[i] = 0.0f;
             }
+            if (copy) store(copy + first, weights + first, last - first);
         }
-        if (copy) store(copy + begin, weights + begin, end - begin);
     });
 }
 
@@ -39,3 +43,7 @@ extern "C" void record_step(float* history, float* loss, int32_t* counters, cons
     ++counters[2];
     counters[3] = 0;
 }
+
+CALLABLE(adamw)
+CALLABLE(round_weights)
+CALLABLE(record_step)

@@ -65,3 +65,17 @@ inline void transpose(Vector* rows) {
         transpose<2 * DISTANCE>(rows);
     }
 }
+
+// Lane i: the sum of row i's lanes, of LANES rows, which are lost: neighbours are added as far as they have been transposed.
+template <int DISTANCE = 1>
+inline Vector sums_of_rows(Vector* rows) {
+    if constexpr (DISTANCE < LANES) {
+#pragma GCC unroll 16
+        for (int pair = 0; pair < LANES / DISTANCE / 2; ++pair) {
+            exchange<DISTANCE>(rows[2 * pair], rows[2 * pair + 1], std::make_integer_sequence<int, LANES>());
+            rows[pair] = rows[2 * pair] + rows[2 * pair + 1];
+        }
+        return sums_of_rows<2 * DISTANCE>(rows);
+    }
+    return rows[0];
+}

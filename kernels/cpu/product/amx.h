@@ -5,7 +5,9 @@
 #include "terms.h"
 #include "tiles.h"
 
-constexpr int ROWS = 32, STEP = 32;  // STEP: terms of one instruction
+constexpr int ROWS = 32;
+// Terms of one instruction; of a tile at most: of 512 in bf16, one side stays in the first cache while panels of the other pass.
+constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 512 : 1 << 20;
 constexpr int64_t MOST_IN_PLACE = 384;
 constexpr int PAIR_COUNT = sizeof(PAIRS) / sizeof(PAIRS[0]);
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip

@@ -10,6 +10,7 @@ constexpr int ROWS = 12;
 #else
 constexpr int ROWS = 6;
 #endif
+constexpr int64_t STEP = 1, TILE_TERMS = 1 << 20;  // terms of a step, and of a tile at most
 constexpr int PANEL = 2 * LANES, TERMS = 1, PARTS = 1, DOT_TERMS = LANES;
 #include "words.h"
 

@@ -18,7 +18,10 @@ inline void multiply(Left a, const Word* panels, int64_t panel_words, float* sum
                      int64_t columns, int64_t K, bool goes_on) {
     for (int64_t row = 0; row < rows; row += ROWS, a.data += a.strip_stride) {
         const Tile multiply_tile = tile_of(std::min<int64_t>(ROWS, rows - row));
-        for (int64_t column = 0; column < columns; column += PANEL)
-            multiply_tile(K, a, panels + column / PANEL * panel_words, sums + row * stride + column, stride, goes_on);
+        Left turn = a;
+        for (int64_t k = 0; k < K; k += TILE_TERMS, turn.data += TILE_TERMS / STEP * a.step_stride)
+            for (int64_t column = 0; column < columns; column += PANEL)
+                multiply_tile(std::min<int64_t>(TILE_TERMS, K - k), turn, panels + column / PANEL * panel_words + panel_size(k),
+                              sums + row * stride + column, stride, goes_on || k > 0);
     }
 }
