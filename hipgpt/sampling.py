@@ -30,12 +30,13 @@ class Decoder:
     def __init__(self, device: Device, model: ModelConfig, weights: Weights):
         self.device, self.model, act = device, model, weights.arena.flat.dtype
         self.window: list[int] = []
-        inputs = Arena(device, "inputs", [Field("tokens", (1, 1), DType.I32), Field("position", (1,), DType.I32)])
+        inputs = Arena(device, "inputs", [Field("token_and_position", (2,), DType.I32)])
         cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
         saved = Arena(device, "activations", activations(model, 1, 1, act))
-        self._token, self._position, self._logits = inputs["tokens"], inputs["position"], saved["logits"]
+        self._token_and_position, self._logits = inputs["token_and_position"], saved["logits"]
+        token, position = self._token_and_position.rows(0, 1).view(1, 1), self._token_and_position.rows(1, 2)
         self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat], act)
-        network = Network(model, weights, saved, self._token, self._position, cache=cache)
+        network = Network(model, weights, saved, token, position, cache=cache)
         network.forward(self._plan)
         network.logits(self._plan)
 
@@ -51,8 +52,7 @@ class Decoder:
             kept = self.model.context_length // 2
             self.restart([*self.window, token][-kept:])
             return
-        self.device.write(self._token, np.array([[token]], np.int32))
-        self.device.write(self._position, np.array([len(self.window)], np.int32))
+        self.device.write(self._token_and_position, np.array([token, len(self.window)], np.int32))
         self._plan.run()
         self.window.append(token)
 

@@ -18,7 +18,8 @@ from hipgpt.backends.device import Device
 from hipgpt.backends.variants import CPU_AMX_BF16, CPU_AMX_F32
 from hipgpt.op import Op
 from hipgpt.ops import CATALOGUE
-from hipgpt.tensor import DType
+from hipgpt.plan import Plan
+from hipgpt.tensor import Arena, DType, Field
 
 HERE = Path(__file__).parent
 FAMILIES = sorted({op.family for op in CATALOGUE.values()})
@@ -29,6 +30,10 @@ OLDER = {"haswell": "-march=haswell", "x86-64-v2": "-march=x86-64-v2"}
 EMULATED = 5_000_000  # an emulator takes a minute for what is larger
 
 on_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels of x86-64 run on x86-64 only")
+
+needs_bf16_dots = pytest.mark.skipif(
+    not build.host_macros() >= cpu.BF16_DOTS, reason="this processor lacks AVX512-BF16, which AMX's code uses too"
+)
 
 
 @pytest.fixture
@@ -73,14 +78,30 @@ def test_every_op_on_an_older_processor(processor, option):
 
 
 @on_x86_64
-@pytest.mark.skipif(
-    not build.host_macros() >= cpu.BF16_DOTS, reason="this processor lacks AVX512-BF16, which AMX's code uses too"
-)
+@needs_bf16_dots
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
     for headers in AMX.values():
         monkeypatch.setitem(headers, "tiles.h", str(HERE / "tiles_emulated.h"))
     check(cpu.CpuDevice(2), tuple(AMX), lambda op: op.family in ("matmul", "attention"))
+
+
+@on_x86_64
+@needs_bf16_dots
+def test_f32_products_by_amx_are_as_exact_as_f32(processor, monkeypatch):
+    processor(arch="cpu-amx")
+    monkeypatch.setitem(CPU_AMX_F32, "tiles.h", str(HERE / "tiles_emulated.h"))
+    random, device = np.random.default_rng(0), cpu.CpuDevice(2)
+    x, weight = random.standard_normal((2, 64, 768), np.float32)
+    arena = Arena(device, "product", [Field("x", x.shape), Field("weight", weight.shape), Field("y", (64, 64))])
+    device.write(arena["x"], x)
+    device.write(arena["weight"], weight)
+    plan = Plan(device, "product", [arena["x"], arena["weight"]])
+    plan(CATALOGUE["matmul_forward"], arena["y"], arena["x"], arena["weight"], None)
+    plan.run()
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    error = np.abs(device.read(arena["y"]) - x @ weight.T) / (np.abs(x) @ np.abs(weight).T)
+    assert error.max() < 3 * 2.0**-24  # a chain of additions in f32 is off by 4, two parts instead of three by 200
 
 
 @on_x86_64

@@ -25,16 +25,18 @@ inline float bf16_at(const uint8_t* row, int index) {
     return value;
 }
 
+// The even terms and the odd ones are summed apart, from zero; then both go to the sum that is there.
 inline void multiply_tiles(int sums, int left, int right) {
     for (int row = 0; row < 16; ++row)
-        for (int pair = 0; pair < 16; ++pair)
-            for (int column = 0; column < 16; ++column)
-                for (int half = 0; half < 2; ++half) {
-                    float sum;
-                    memcpy(&sum, &tiles[sums][row][4 * column], 4);
-                    sum += bf16_at(tiles[left][row], 2 * pair + half) * bf16_at(tiles[right][pair], 2 * column + half);
-                    memcpy(&tiles[sums][row][4 * column], &sum, 4);
-                }
+        for (int column = 0; column < 16; ++column) {
+            float sum, halves[2] = {};
+            for (int pair = 0; pair < 16; ++pair)
+                for (int half = 0; half < 2; ++half)
+                    halves[half] += bf16_at(tiles[left][row], 2 * pair + half) * bf16_at(tiles[right][pair], 2 * column + half);
+            memcpy(&sum, &tiles[sums][row][4 * column], 4);
+            sum += halves[0] + halves[1];
+            memcpy(&tiles[sums][row][4 * column], &sum, 4);
+        }
 }
 
 #define ZERO_TILE zero_tile

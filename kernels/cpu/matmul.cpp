@@ -22,7 +22,7 @@
 // What is packed of A and B at a time shall stay in the second cache, of B RIGHT_WORDS; sums of a PATCH, in the first. More terms
 // than MOST_TERMS are summed in turns, BLOCK_ROWS by BLOCK_COLUMNS sums at a time.
 constexpr int64_t MOST_TERMS = PARTS > 1 ? 512 : 1024;
-constexpr int64_t BLOCK_ROWS = 512, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4;
+constexpr int64_t BLOCK_ROWS = 512, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4, DOT_ROWS = 64;
 constexpr int64_t RIGHT_WORDS = 1 << 18;
 static_assert(BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS) <= RIGHT_WORDS);
 
@@ -93,16 +93,18 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
         });
 }
 
-// sums[r] = x . row r of weight (LANES, C): a vector for each row, one alone would wait for each of its additions.
+// sums[r] = x . row r of weight (DOT_ROWS, C): a vector for each row, one alone would wait for each of its additions.
 static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    Vector partial[LANES] = {};
-    int64_t c = 0;
-    for (; c + DOT_TERMS <= C; c += DOT_TERMS)
+    for (int64_t row = 0; row < DOT_ROWS; row += LANES, sums += LANES, weight += LANES * C) {
+        Vector partial[LANES] = {};
+        int64_t c = 0;
+        for (; c + DOT_TERMS <= C; c += DOT_TERMS)
 #pragma GCC unroll 16
-        for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
-    vector_at(sums) = sums_of_rows(partial);
-    for (; c < C; ++c)
-        for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
+            for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
+        vector_at(sums) = sums_of_rows(partial);
+        for (; c < C; ++c)
+            for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
+    }
 }
 
 static float dot(const act* x, const act* weight, int64_t C) {
@@ -114,16 +116,22 @@ static float dot(const act* x, const act* weight, int64_t C) {
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
 template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    parallel_ranges(O, (200000 / (N * C) / PANEL + 1) * PANEL, [=](int64_t begin, int64_t end) {
-        float sums[PATCH];
-        for (int64_t first = begin; first < end; first += PATCH)
-            for (int64_t n = 0; n < N; ++n) {
-                const int64_t last = std::min(end, first + PATCH);
-                int64_t o = first;
-                for (; o + LANES <= last; o += LANES) dot_rows(sums + (o - first), x + n * C, weight + o * C, C);
-                for (; o < last; ++o) sums[o - first] = dot(x + n * C, weight + o * C, C);
-                finish(n, first, sums, last - first);
+    parallel_ranges(O, (200000 / (N * C) / DOT_ROWS + 1) * DOT_ROWS, [=](int64_t begin, int64_t end) {
+        float sums[DOT_ROWS];
+        for (int64_t n = 0; n < N; ++n) {
+            const act* const row = x + n * C;
+            for (int64_t o = begin; o < end; o += DOT_ROWS) {
+                const int64_t count = std::min(DOT_ROWS, end - o), first = std::max(begin, end - DOT_ROWS);
+                if (count == DOT_ROWS)
+                    dot_rows(sums, row, weight + o * C, C);
+                else if (end - first == DOT_ROWS) {  // the last ones, some of them again
+                    dot_rows(sums, row, weight + first * C, C);
+                    std::copy(sums + (o - first), sums + DOT_ROWS, sums);
+                } else
+                    for (int64_t r = 0; r < count; ++r) sums[r] = dot(row, weight + (o + r) * C, C);
+                finish(n, o, sums, count);
             }
+        }
     });
 }
 
