@@ -14,7 +14,7 @@ BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of i
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
 GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
-NOT_OPS = {"threads.cpp": {"set_thread_count"}, "bpe.cpp": {
+NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "bpe.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
     "bpe_counter_new", "bpe_counter_free", "bpe_counter_add", "bpe_counter_join",
     "bpe_trainer_new", "bpe_trainer_free", "bpe_trainer_train",

@@ -1,6 +1,6 @@
 // Words of a product of f32 by units for bf16: a term is the sum of three bf16, each the nearest to what the ones before leave;
-// together they have all 24 bits. Of the nine products of parts the six largest count; the rest is below 2^-24 of the product,
-// as f32's own rounding. Infinities become NaN, and what is left of a number below 2^-110 becomes 0.
+// together they have all 24 bits. Of the nine products of parts the six largest count; the rest is at most 2^-23 of the product,
+// twice f32's own rounding, and mostly far less. Infinities become NaN, and the last part of a number below 2^-110 becomes 0.
 // Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations".
 #pragma once
 #include "../matrix.h"
