@@ -22,9 +22,9 @@
 // What is packed of A and B at a time shall stay in the second cache, of B RIGHT_WORDS; sums of a PATCH, in the first. More terms
 // than MOST_TERMS are summed in turns, BLOCK_ROWS by BLOCK_COLUMNS sums at a time.
 constexpr int64_t MOST_TERMS = PARTS > 1 ? 512 : 1024;
-constexpr int64_t BLOCK_ROWS = 512, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4, DOT_ROWS = 64;
+constexpr int64_t BLOCK_ROWS = 512 / ROWS * ROWS, BLOCK_COLUMNS = 256, LEFT_ROWS = 96, PATCH = 128, FEW_ROWS = 4, DOT_ROWS = 64;
 constexpr int64_t RIGHT_WORDS = 1 << 18;
-static_assert(BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS) <= RIGHT_WORDS);
+static_assert(BLOCK_COLUMNS / PANEL * panel_size(MOST_TERMS) <= RIGHT_WORDS && LEFT_ROWS % ROWS == 0);
 
 // A thread's own memory, kept from product to product.
 struct Workspace {
