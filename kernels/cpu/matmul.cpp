@@ -121,10 +121,10 @@ static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t
         for (int64_t n = 0; n < N; ++n) {
             const act* const row = x + n * C;
             for (int64_t o = begin; o < end; o += DOT_ROWS) {
-                const int64_t count = std::min(DOT_ROWS, end - o), first = std::max(begin, end - DOT_ROWS);
+                const int64_t count = std::min(DOT_ROWS, end - o), first = end - DOT_ROWS;
                 if (count == DOT_ROWS)
                     dot_rows(sums, row, weight + o * C, C);
-                else if (end - first == DOT_ROWS) {  // the last ones, some of them again
+                else if (first >= 0) {  // the last ones, and some again, be they another thread's
                     dot_rows(sums, row, weight + first * C, C);
                     std::copy(sums + (o - first), sums + DOT_ROWS, sums);
                 } else
