@@ -30,6 +30,7 @@ class Decoder:
     def __init__(self, device: Device, model: ModelConfig, weights: Weights):
         self.device, self.model, act = device, model, weights.arena.flat.dtype
         self.window: list[int] = []
+        # one field, so that a token costs one write
         inputs = Arena(device, "inputs", [Field("token_and_position", (2,), DType.I32)])
         cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
         saved = Arena(device, "activations", activations(model, 1, 1, act))

@@ -73,7 +73,7 @@ def _accepts(*options: str) -> bool:
 
 @functools.cache
 def host_options() -> tuple[str, ...]:
-    """Return OPTIONS and what this compiler has of: tuning for this processor, OpenMP threads."""
+    """Return OPTIONS, what this compiler has of tuning for this processor and OpenMP threads, and how to link."""
     native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
     # compilers prefer 256 bits on processors with 512, for clocks that fell; they no longer do
     native += [option for option in ("-mprefer-vector-width=512",) if _accepts(option)]

@@ -110,6 +110,7 @@ def compile_cuda(name: str, source: str, headers: Mapping[str, str], arch: str, 
     names, texts = [key.encode() for key in headers], [text.encode() for text in headers.values()]
     created = nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(names), texts, names)
     program = _checked_nvrtc(created, "nvrtcCreateProgram")
+    # -default-device: NVRTC 13.0 takes a generic lambda for the host's
     options = [f"--gpu-architecture={arch}".encode(), f"-DWAVE={wave}".encode(), b"-std=c++17", b"-default-device"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:

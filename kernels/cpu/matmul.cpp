@@ -6,9 +6,10 @@
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
 // One product serves all: C (M, N) = A (M, K) B (K, N), A and B given by their strides. B is packed into panels of PANEL
-// columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over all of K.
+// columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over K, or as
+// many terms of it as the caches have room for.
 // Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
-// product.h is the tile: product/plain.h, or what the processor has for bf16. What becomes of the sums is the op's `finish`.
+// product.h is the tile: product/plain.h, or what the processor has beyond. What becomes of the sums is the op's `finish`.
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #include "../scalar.h"
 #include "call.h"
@@ -118,10 +119,10 @@ template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
     parallel_ranges(O, (200000 / (N * C) / DOT_ROWS + 1) * DOT_ROWS, [=](int64_t begin, int64_t end) {
         float sums[DOT_ROWS];
-        for (int64_t n = 0; n < N; ++n) {
-            const act* const row = x + n * C;
-            for (int64_t o = begin; o < end; o += DOT_ROWS) {
-                const int64_t count = std::min(DOT_ROWS, end - o), first = end - DOT_ROWS;
+        for (int64_t o = begin; o < end; o += DOT_ROWS) {
+            const int64_t count = std::min(DOT_ROWS, end - o), first = end - DOT_ROWS;
+            for (int64_t n = 0; n < N; ++n) {
+                const act* const row = x + n * C;
                 if (count == DOT_ROWS)
                     dot_rows(sums, row, weight + o * C, C);
                 else if (first >= 0) {  // the last ones, and some again, be they another thread's

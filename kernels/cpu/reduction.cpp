@@ -1,11 +1,12 @@
 // add_sum: total += scale * sum of values (N).
 // sum_of_squares: partials[k] = the sum of squares of part k of gradients (P), which is cut into K equal parts: the order of
 // the whole sum depends on K and P alone. gradient_norm: norm = sqrt(sum of partials).
-// Sums in f64, SUMS of them side by side: one would wait for each addition. Minimum traffic: 4*P bytes.
+// Sums in f64. Minimum traffic: 4*P bytes.
 #include "call.h"
 #include "parallel.h"
 #include <cmath>
 
+// Sums of squares side by side: one would wait for each addition; and how far ahead memory is asked for.
 constexpr int64_t SUMS = 64, AHEAD = 2048;
 
 extern "C" void add_sum(float* total, const float* values, int64_t N, float scale) {

@@ -9,7 +9,8 @@ constexpr int ROWS = 32;
 // Terms of one instruction; of a tile at most: of 512 in bf16, one side stays in the first cache while panels of the other pass.
 constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 512 : 1 << 20;
 constexpr int64_t MOST_IN_PLACE = 384;
-constexpr int PAIR_COUNT = sizeof(PAIRS) / sizeof(PAIRS[0]);
+// Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
+constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
 
 constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
@@ -25,8 +26,8 @@ __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t ro
     const int64_t words = padded(K, STEP) / 2;
     for (int64_t word = 0; word < words; word += LANES)
         for (int64_t line = 0; line < padded(rows, ROWS); line += LANES)
-            pack_square<true>(copy + (line / ROWS * words + word) * PARTS * ROWS + line % ROWS * LANES, LANES, ROWS * LANES, source,
-                              line, word, words);
+            pack_square<true>(copy + (line / ROWS * words + word) * PARTS * ROWS + line % ROWS * LANES, LANES, ROWS * LANES,
+                              source, line, word, words);
     return {reinterpret_cast<const char*>(copy), LANES * 4, PARTS * PART_BYTES, words / LANES * PARTS * PART_BYTES};
 }
 
@@ -46,14 +47,14 @@ inline void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stri
     }
     for (int64_t k = 0; k < K; k += STEP, a.data += a.step_stride, panel += STEP / 2 * PANEL * PARTS) {
 #pragma GCC unroll 6
-        for (int pair = 0; pair < PAIR_COUNT; ++pair) {
-            const int left = PAIRS[pair][0], right = PAIRS[pair][1];
-            if (pair == 0 || left != PAIRS[pair - 1][0]) {
+        for (int meeting = FIRST; meeting <= LAST; ++meeting) {
+            const int left = MEETINGS[meeting][0], right = MEETINGS[meeting][1];
+            if (meeting == FIRST || left != MEETINGS[meeting - 1][0]) {
                 const char* const rows = a.data + left * PART_BYTES;
                 LOAD_TILE(4, rows, a.row_stride);
                 LOAD_TILE(5, rows + 16 * a.row_stride, a.row_stride);
             }
-            if (pair == 0 || right != PAIRS[pair - 1][1]) {
+            if (meeting == FIRST || right != MEETINGS[meeting - 1][1]) {
                 const Word* const columns = panel + right * STEP / 2 * PANEL;
                 LOAD_TILE(6, columns, PANEL * 4);
                 LOAD_TILE(7, columns + 16, PANEL * 4);

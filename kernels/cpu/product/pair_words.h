@@ -1,21 +1,15 @@
 // Words of a product in bf16: pairs of neighbours in k, zero where there is nothing.
 #pragma once
-#include "../matrix.h"
 #include "../vector.h"
 #include <immintrin.h>
 
 constexpr int PANEL = 32, TERMS = 2, PARTS = 1, DOT_TERMS = 32;
-constexpr int PAIRS[][2] = {{0, 0}};  // which part of A meets which of B
 #include "words.h"
 
 inline __mmask32 first_lanes(int64_t count) { return count >= 32 ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
 
 // A matrix (lines, terms) as words.
-struct Words {
-    Matrix lines;
-    int64_t count, terms;
-    bool terms_are_neighbours = lines.column_stride == 1;
-
+struct Words : Lines {
     // Word `word` and 15 more of one line.
     template <bool WHOLE>
     Parts along(int64_t line, int64_t word) const {

@@ -5,7 +5,7 @@
 #include "pair_words.h"
 
 constexpr int ROWS = 12;
-constexpr int64_t STEP = 2, TILE_TERMS = 1 << 20;  // terms of a step, and of a tile at most
+constexpr int64_t STEP = 2, TILE_TERMS = 1 << 20;  // terms of a step; of a tile at most: no limit
 
 constexpr int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
 inline void begin_tiles() {}

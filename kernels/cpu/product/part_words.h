@@ -1,13 +1,12 @@
 // Words of a product of f32 by units for bf16: a term is the sum of three bf16, each the nearest to what the ones before leave;
 // together they have all 24 bits. Of the nine products of parts the six largest count; the rest is at most 2^-23 of the product,
-// twice f32's own rounding, and mostly far less. Infinities become NaN, and the last part of a number below 2^-110 becomes 0.
+// twice f32's own rounding, and mostly far less. Infinities, and what rounds to
+// one, become NaN; the last part of a number below 2^-110 becomes 0.
 // Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations".
 #pragma once
-#include "../matrix.h"
 #include "../vector.h"
 
-constexpr int PANEL = 32, TERMS = 2, PARTS = 3, DOT_TERMS = LANES;
-constexpr int PAIRS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};  // which part of A meets which of B
+constexpr int PANEL = 32, TERMS = 2, PARTS = 3;
 #include "words.h"
 
 typedef uint32_t Bits __attribute__((vector_size(sizeof(Vector)), may_alias));
@@ -29,32 +28,17 @@ inline Parts parts_of(Vector x, Vector y) {
 }
 
 // A matrix (lines, terms) as words. The terms of a word are LANES apart, so that none has to change its lane.
-struct Words {
-    Matrix lines;
-    int64_t count, terms;
-    bool terms_are_neighbours = lines.column_stride == 1;
-
+struct Words : Lines {
     template <bool WHOLE>
     Parts along(int64_t line, int64_t word) const {
-        const auto half = [&](int64_t term) {
-            return some<WHOLE>(lines.at(line, term), line < count ? terms - term : 0);
-        };
-        return parts_of(half(2 * word), half(2 * word + LANES));
+        return parts_of(terms_of_line<WHOLE>(line, 2 * word), terms_of_line<WHOLE>(line, 2 * word + LANES));
     }
 
     template <bool WHOLE>
     Parts across(int64_t line, int64_t word) const {
-        const auto row = [&](int64_t term) { return some<WHOLE>(lines.at(line, term), term < terms ? count - line : 0); };
         const int64_t term = word / LANES * LANES * 2 + word % LANES;
-        return parts_of(row(term), row(term + LANES));
-    }
-
-   private:
-    template <bool WHOLE>
-    static Vector some(const float* values, int64_t count) {
-        return WHOLE ? load_vector(values) : count > 0 ? load_some(values, count) : Vector{};
+        return parts_of(lines_of_term<WHOLE>(line, term), lines_of_term<WHOLE>(line, term + LANES));
     }
 };
 
-// sums += the products of DOT_TERMS terms.
-inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
+#include "dots.h"

@@ -1,6 +1,5 @@
 // A product's register tile in f32, by the compiler's vectors: ROWS x PANEL sums.
 #pragma once
-#include "../matrix.h"
 #include "../vector.h"
 #include <type_traits>
 
@@ -10,33 +9,24 @@ constexpr int ROWS = 12;
 #else
 constexpr int ROWS = 6;
 #endif
-constexpr int64_t STEP = 1, TILE_TERMS = 1 << 20;  // terms of a step, and of a tile at most
-constexpr int PANEL = 2 * LANES, TERMS = 1, PARTS = 1, DOT_TERMS = LANES;
+constexpr int64_t STEP = 1, TILE_TERMS = 1 << 20;  // terms of a step; of a tile at most: no limit
+constexpr int PANEL = 2 * LANES, TERMS = 1, PARTS = 1;
 #include "words.h"
 
 // A matrix (lines, terms) as words; activations in bf16 become f32.
-struct Words {
-    Matrix lines;
-    int64_t count, terms;
-    bool terms_are_neighbours = lines.column_stride == 1;
-
+struct Words : Lines {
     template <bool WHOLE>
     Parts along(int64_t line, int64_t word) const {
-        if (WHOLE) return {{load_vector(lines.at(line, word))}};
-        return {{line < count ? load_some(lines.at(line, word), terms - word) : Vector{}}};
+        return {{terms_of_line<WHOLE>(line, word)}};
     }
     template <bool WHOLE>
     Parts across(int64_t line, int64_t word) const {
-        if (WHOLE) return {{load_vector(lines.at(line, word))}};
-        return {{word < terms ? load_some(lines.at(line, word), count - line) : Vector{}}};
+        return {{lines_of_term<WHOLE>(line, word)}};
     }
 };
 
 // How many words a panel has of K terms.
 constexpr int64_t panel_size(int64_t K) { return K * PANEL; }
-
-// sums += the products of DOT_TERMS terms.
-inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
 
 // To be called by a thread before its tiles.
 inline void begin_tiles() {}
@@ -71,5 +61,6 @@ void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, boo
             sum = goes_on ? sum + values[r][half] : values[r][half];
         }
 }
+#include "dots.h"
 #include "tile_of.h"
 #include "strips.h"

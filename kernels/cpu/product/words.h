@@ -4,6 +4,8 @@
 // `Words`, which product.h defines, is a matrix (lines, terms) as words: along(line, word) gives LANES neighbours of one line,
 // across(line, word) word `word` of LANES lines, zeros where there is nothing; WHOLE says that there is no such place.
 #pragma once
+#include "../matrix.h"
+#include "../vector.h"
 #include <cstdint>
 
 typedef float Word;
@@ -16,6 +18,29 @@ struct Left {
 
 struct Parts {
     Vector part[PARTS];
+};
+
+// What `Words` takes its words from. LANES elements as f32, zeros where there is nothing: neighbours in k of one line, or one term
+// of neighbouring lines.
+struct Lines {
+    Matrix lines;
+    int64_t count, terms;
+    bool terms_are_neighbours = lines.column_stride == 1;
+
+    template <bool WHOLE>
+    Vector terms_of_line(int64_t line, int64_t term) const {
+        return some<WHOLE>(lines.at(line, term), line < count ? terms - term : 0);
+    }
+    template <bool WHOLE>
+    Vector lines_of_term(int64_t line, int64_t term) const {
+        return some<WHOLE>(lines.at(line, term), term < terms ? count - line : 0);
+    }
+
+   private:
+    template <bool WHOLE>
+    static Vector some(const act* values, int64_t count) {
+        return WHOLE ? load_vector(values) : load_some(values, count);
+    }
 };
 
 // LANES lines of LANES words, line by line, or if the source's terms are no neighbours word by word.
