@@ -12,7 +12,7 @@ import numpy as np
 
 from hipgpt.errors import UserError
 from hipgpt.files import replacing
-from hipgpt.tokenizer import formats, native
+from hipgpt.tokenizer import formats, native, reading
 from hipgpt.tokenizer.bpe import BYTES, Pair, spell_merges
 from hipgpt.tokenizer.chunks import file_chunks, next_cut, text_chunks
 from hipgpt.tokenizer.native import MERGE, Text
@@ -63,8 +63,8 @@ class Tokenizer:
                 "which the rule train_tokenizer makes one"
             ) from error
         if str(path).endswith(".tiktoken"):
-            return cls(*formats.read_ranks(text, str(path), pattern or "cl100k"))
-        read = cls(*formats.read_json(text, str(path)))
+            return cls(*reading.read_ranks(text, str(path), pattern or "cl100k"))
+        read = cls(*reading.read_json(text, str(path)))
         if pattern not in (None, read.pattern):
             raise UserError(
                 f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected tokenizer.pattern, {pattern}; "

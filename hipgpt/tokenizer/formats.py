@@ -1,21 +1,14 @@
-"""Tokenizers as files: Hugging Face's tokenizer.json for byte-level BPE, and tiktoken's ranks.
+"""Tokenizers as files: Hugging Face's tokenizer.json for byte-level BPE, and tiktoken's ranks. reading.py reads them.
 
 tokenizer.json spells bytes with GPT-2's characters: a printable byte as itself, any other as a character above U+00FF
-(" " is "Ġ"). What a field may hold is said in one place here, and anything else is refused by the field's name, so
-nothing foreign is silently ignored. A post_processor is read over: it adds special tokens around a text that is given
-to a model, and a corpus is encoded without.
+(" " is "Ġ").
 """
 
 import base64
-import binascii
 import json
 from itertools import accumulate
 from typing import NamedTuple
 
-import numpy as np
-
-from hipgpt.errors import UserError
-from hipgpt.tokenizer import native
 from hipgpt.tokenizer.bpe import BYTES, Pair, spell_merges
 from hipgpt.tokenizer.pretokenize import END_OF_TEXT, PATTERNS
 
@@ -26,26 +19,6 @@ _NO_BYTE = "\ufffd"
 _BYTES = {ord(character): chr(byte) for byte, character in BYTE_CHARACTERS.items()}
 _BYTES |= {code: _NO_BYTE for code in range(BYTES) if code not in _BYTES}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-ABSENT = (None, "")
-# What may stand in a field of tokenizer.json, where more than one value means the same; absent fields are the first.
-ACCEPTED = {
-    "truncation": (None,),
-    "padding": (None,),
-    "normalizer": (None,),
-    "model.type": ("BPE",),
-    "model.dropout": (None, 0),
-    "model.unk_token": (None,),
-    "model.continuing_subword_prefix": ABSENT,
-    "model.end_of_word_suffix": ABSENT,
-    "model.fuse_unk": (False, True),  # there is nothing unknown to fuse
-    "model.byte_fallback": (False,),
-}
-READ = {"version", "added_tokens", "pre_tokenizer", "post_processor", "decoder", "model"}
-READ_OF_MODEL = {"ignore_merges", "vocab", "merges"}
-READ_OF_ADDED = ("id", "content", "special", "normalized")
-
-
-MergeIds = tuple[int, int, int]  # of left, right and what they make
 
 
 class Parts(NamedTuple):
@@ -81,9 +54,6 @@ def _cut(joined: str | bytes, names: list) -> list:
     """Return the joined names as a list: a character is a byte."""
     ends = [*accumulate(map(len, names))]
     return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-
-
-# ---- Writing.
 
 
 def write_json(parts: Parts) -> str:
@@ -144,239 +114,3 @@ def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dic
         "model_max_length": context_tokens,
         "clean_up_tokenization_spaces": False,
     }
-
-
-# ---- Reading tokenizer.json.
-
-
-def read_json(text: bytes, where: str) -> Parts:
-    """Return the parts of a tokenizer.json. Raises UserError, naming the field, if it is damaged or not supported."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
-        raise UserError(
-            f"{where}: not a tokenizer.json ({error}); expected JSON as Hugging Face's tokenizers write"
-        ) from error
-    model = document.get("model") if isinstance(document, dict) else None
-    if not isinstance(model, dict):
-        raise _refusal(where, "model", model, "a BPE model")
-    _check_fields(document, where, "", READ)
-    _check_fields(model, where, "model.", READ_OF_MODEL)
-    pattern = _read_pattern(document.get("pre_tokenizer"), where)
-    decoder = document.get("decoder")
-    if not (isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"):
-        raise _refusal(where, "decoder", decoder, "ByteLevel")
-    ignore_merges = model.get("ignore_merges", False)
-    if not isinstance(ignore_merges, bool):
-        raise _refusal(where, "model.ignore_merges", ignore_merges, "true or false")
-    specials = _read_added_tokens(document.get("added_tokens", []), where)
-    vocab = _read_vocab(model.get("vocab"), specials, where)
-    merges = _read_merges(model.get("merges"), vocab, where)
-    return _assemble(vocab, merges, pattern, specials, ignore_merges, where)
-
-
-def _check_fields(found: dict, where: str, prefix: str, read: set[str]) -> None:
-    for key in [*found, *ACCEPTED]:
-        name = key if key in ACCEPTED else prefix + key
-        if name in ACCEPTED and name.rpartition(".")[0] == prefix.rstrip("."):
-            got = found.get(name.removeprefix(prefix), ACCEPTED[name][0])
-            if not any(type(got) is type(one) and got == one or got is one for one in ACCEPTED[name]):
-                raise _refusal(where, name, got, ACCEPTED[name][0])
-        elif key not in read and key in found:
-            raise _refusal(where, name, found[key], "no such field")
-
-
-def _read_pattern(found, where: str) -> str:
-    field = "pre_tokenizer"
-    if not isinstance(found, dict):
-        raise _refusal(where, field, found, "ByteLevel, or a Sequence of Split and ByteLevel")
-    if found.get("type") == "ByteLevel":
-        _check_byte_level(found, where, field, use_regex=True)
-        return "gpt2"
-    steps = found.get("pretokenizers") if found.get("type") == "Sequence" else None
-    if not (isinstance(steps, list) and len(steps) == 2 and all(isinstance(step, dict) for step in steps)):
-        raise _refusal(where, f"{field}.type", found.get("type"), "ByteLevel, or a Sequence of Split and ByteLevel")
-    split, field = steps[0], f"{field}.pretokenizers[0]"
-    expected = {"type": "Split", "behavior": "Isolated", "invert": False}
-    for key, value in expected.items():
-        if split.get(key) != value:
-            raise _refusal(where, f"{field}.{key}", split.get(key), value)
-    regex = split["pattern"].get("Regex") if isinstance(split.get("pattern"), dict) else None
-    names = [name for name, pattern in PATTERNS.items() if pattern == regex]
-    if not names:
-        raise _refusal(where, f"{field}.pattern", regex, f"the pattern of {', '.join(PATTERNS)}")
-    _check_byte_level(steps[1], where, "pre_tokenizer.pretokenizers[1]", use_regex=False)
-    return names[0]
-
-
-def _check_byte_level(found: dict, where: str, field: str, use_regex: bool) -> None:
-    expected = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": use_regex}
-    for key, value in expected.items():
-        if found.get(key, True) != value:
-            raise _refusal(where, f"{field}.{key}", found.get(key), value)
-
-
-def _read_added_tokens(found, where: str) -> dict[str, int]:
-    specials: dict[str, int] = {}
-    for index, token in enumerate(found if isinstance(found, list) else [found]):
-        field = f"added_tokens[{index}]"
-        if not (isinstance(token, dict) and isinstance(token.get("content"), str) and token["content"]):
-            raise _refusal(where, field, token, "an object with id and content")
-        if type(token.get("id")) is not int or not 0 <= token["id"] < native.ID_LIMIT:
-            raise _refusal(where, f"{field}.id", token.get("id"), f"an id from 0 to {native.ID_LIMIT - 1}")
-        for key, value in token.items():
-            if key not in READ_OF_ADDED and value is not False:
-                raise _refusal(where, f"{field}.{key}", value, False)
-        if token["content"] in specials:
-            raise _refusal(where, f"{field}.content", token["content"], "a token that was not added before")
-        specials[token["content"]] = token["id"]
-    return specials
-
-
-def _read_vocab(found, specials: dict[str, int], where: str) -> dict[str, int]:
-    """Return the ids of the tokens that are no special ones, by their names."""
-    if not isinstance(found, dict):
-        raise _refusal(where, "model.vocab", found, "an object of tokens and their ids")
-    taken = {index: content for content, index in specials.items()}
-    for name, index in found.items():
-        if type(index) is not int or not 0 <= index < native.ID_LIMIT:
-            raise _refusal(where, f"model.vocab.{name}", index, f"an id from 0 to {native.ID_LIMIT - 1}")
-        if taken.setdefault(index, name) != name or specials.get(name, index) != index:
-            expected = "an id that no other token has, the same as in added_tokens"
-            raise _refusal(where, f"model.vocab.{name}", index, expected)
-    vocab = {name: index for name, index in found.items() if name not in specials}
-    for name, token in zip(vocab, unspell_all([*vocab]), strict=True):
-        if not token:
-            raise _refusal(where, f"model.vocab.{name}", name, "a token in GPT-2's byte characters")
-    for character in BYTE_CHARACTERS.values():
-        if character not in vocab:
-            raise _refusal(where, f"model.vocab.{character}", "nothing", "an id, as every byte has")
-    return vocab
-
-
-def _read_merges(found, vocab: dict[str, int], where: str) -> list[MergeIds]:
-    if not isinstance(found, list):
-        raise _refusal(where, "model.merges", found, "a list of pairs of tokens")
-    merges = []
-    for index, merge in enumerate(found):
-        match merge.split(" ") if isinstance(merge, str) else merge:
-            case [str(left), str(right)]:
-                ids = vocab.get(left), vocab.get(right), vocab.get(left + right)
-            case _:
-                raise _refusal(where, f"model.merges[{index}]", merge, "two tokens, as in ['Ġ', 't']")
-        if None in ids[:2]:
-            name = (left, right)[ids.index(None)]
-            raise _refusal(where, f"model.merges[{index}]", name, "a token of model.vocab")
-        if ids[2] is None:
-            raise _refusal(where, f"model.merges[{index}]", merge, "a pair whose result is in model.vocab")
-        merges.append(ids)
-    return merges
-
-
-def _refusal(where: str, field: str, got, expected) -> UserError:
-    return UserError(
-        f"{where}: {field}: got {_short(got)}, expected {_short(expected)}; "
-        "of Hugging Face's tokenizers byte-level BPE is supported: use another one, or train one here"
-    )
-
-
-def _short(value) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# ---- Reading tiktoken's ranks.
-
-
-def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
-    """Return the parts of tiktoken's ranks: a line "<token in base64> <rank>" for each token; <|endoftext|> is added.
-
-    tiktoken merges the two neighbours whose bytes together have the lowest rank, and takes a piece that is a token
-    whole. Only one pair can ever make a token: the two that its bytes merge to below its rank.
-    Raises UserError naming the line that is damaged.
-    """
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error):
-            raise UserError(
-                f"{where}: line {number}: got {_short(repr(line))}, expected a token in base64 and its rank"
-            ) from None
-    if missing := [byte for byte in range(BYTES) if bytes([byte]) not in ranks]:
-        raise UserError(f"{where}: the byte {missing[0]} has no rank; the file is damaged or of another kind")
-    if (
-        len(set(ranks.values())) != len(ranks)
-        or not 0 <= min(ranks.values()) <= max(ranks.values()) < native.ID_LIMIT - 1
-    ):
-        raise UserError(f"{where}: ranks must differ and be from 0 to {native.ID_LIMIT - 2}")
-    in_order = sorted(ranks, key=ranks.__getitem__)
-    pairs = [(token[:cut], token[cut:]) for token in in_order for cut in range(1, len(token))]
-    merges = [
-        (ranks[left], ranks[right], ranks[left + right]) for left, right in pairs if left in ranks and right in ranks
-    ]
-    vocab = dict(zip(spell_all([*ranks]), ranks.values(), strict=True))
-    return _assemble(vocab, merges, pattern, {END_OF_TEXT: max(ranks.values()) + 1}, True, where)
-
-
-# ---- What both have in common.
-
-
-def _assemble(
-    vocab: dict[str, int],
-    merges: list[MergeIds],
-    pattern: str,
-    specials: dict[str, int],
-    ignore_merges: bool,
-    where: str,
-) -> Parts:
-    """Return the parts, with only those merges that are ever applied: files may list several for one token.
-
-    vocab: ids by names in GPT-2's characters. Tokens are numbered as the merges make them, and then anew without those
-    that are never made.
-    """
-    number = {vocab[BYTE_CHARACTERS[byte]]: byte for byte in range(BYTES)}
-    pairs, results = [], []
-    for left, right, result in merges:
-        if left in number and right in number:
-            pairs += number[left], number[right]
-            results.append(number.setdefault(result, len(number)))
-    if len(results) < len(merges):
-        _check_order(merges, vocab, where)
-    joined, made = np.array(pairs, np.uint32).reshape(-1, 2), np.array(results, np.uint32)
-    fires = native.fires(joined, made)
-    kept = np.concatenate([np.arange(BYTES), made[fires]])
-    renumbered = np.zeros(len(number), np.uint32)
-    renumbered[kept] = np.arange(len(kept))
-    ids = np.array([*number])[kept].tolist()
-    used = {*ids}
-    rest = [name for name, index in vocab.items() if index not in used]
-    return Parts(
-        tuple(map(tuple, renumbered[joined[fires]].tolist())),
-        pattern,
-        tuple(ids),
-        tuple(specials.items()),
-        tuple((token, vocab[name]) for token, name in zip(unspell_all(rest), rest, strict=True)),
-        ignore_merges,
-    )
-
-
-def _check_order(merges: list[MergeIds], vocab: dict[str, int], where: str) -> None:
-    """Refuse a merge that could be applied only after a later one.
-
-    Files made from tiktoken's ranks list every pair that makes a token, also such with a part that comes later. These
-    never apply: where the token is made before its parts are, the parts never stand side by side.
-    """
-    never = len(merges)
-    made_at = {vocab[character]: -1 for character in BYTE_CHARACTERS.values()}
-    in_order = set()
-    for index, (left, right, result) in enumerate(merges):
-        if left in made_at and right in made_at:
-            made_at.setdefault(result, index)
-            in_order.add((left, right))
-    for index, (left, right, result) in enumerate(merges):
-        parts_at = max(made_at.get(left, never), made_at.get(right, never))
-        if (left, right) not in in_order and made_at.get(result, never) > parts_at:
-            pair = [next(name for name, token in vocab.items() if token == part) for part in (left, right)]
-            raise _refusal(where, f"model.merges[{index}]", pair, "a pair of bytes or of results of earlier merges")
