@@ -33,6 +33,7 @@ from hipgpt.ops import (
     MATMUL_GELU_FORWARD,
     MATMUL_RELU_BACKWARD_INPUT,
     MATMUL_RELU_FORWARD,
+    OUTPUT_LAYER_TRAINING,
     ZERO,
 )
 from hipgpt.plan import Plan
@@ -40,6 +41,7 @@ from hipgpt.tensor import Arena, DType, Field, Tensor
 
 INITIAL_STD = 0.02
 NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
+STRIP = 32  # rows of a strip of exponentials
 MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
 MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
 
@@ -124,6 +126,11 @@ def rows_of_logits(model: ModelConfig, rows: int, device: Device) -> int:
     return min(rows, 4 * model.embed_dim) if device.backend == "cpu" else rows
 
 
+def has_output_layer(device: Device) -> bool:
+    """Return whether the device has the output layer's passes as one op, OUTPUT_LAYER_TRAINING."""
+    return device.backend == "cpu"
+
+
 def activations(
     model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, logit_rows: int | None = None
 ) -> list[Field]:
@@ -151,12 +158,19 @@ def activations(
     return [*fields, *norm("final_norm"), Field("logits", (logit_rows or N, V), act), Field("losses", (N,))]
 
 
-def activation_gradients(model: ModelConfig, sequences: int, length: int, act: DType = DType.F32) -> list[Field]:
-    """Return the table of gradients with respect to activations: one block's worth, reused by every block."""
+def activation_gradients(
+    model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, exponential_rows: int | None = None
+) -> list[Field]:
+    """Return the table of gradients with respect to activations: one block's worth, reused by every block.
+
+    exponential_rows: of how many tokens OUTPUT_LAYER_TRAINING keeps exponentials at a time; None: it is not used.
+    """
     N, E, F = sequences * length, model.embed_dim, model.mlp_dim
     widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}
     fields = [Field(name, (N, width), act) for name, width in widths.items()]
     parts = min(NORM_PARTS, -(-N // NORM_ROWS))
+    if exponential_rows:
+        fields.append(Field("exponentials", (-(-exponential_rows // STRIP), model.vocab_size, STRIP), act))
     return [*fields, Field("norm_partials", (parts, 2, E)), Field("delta", (sequences, model.num_heads, length))]
 
 
@@ -233,15 +247,20 @@ class Network:
         """Record, after `forward`, loss (1) += scale * sum of losses, and the output layer's backward pass.
 
         It takes a block of rows from logits to gradients while they are in the caches. scratch: an Arena of
-        `activation_gradients`; targets: (N) i32.
+        `activation_gradients`; where that has `exponentials`, one op does it all. targets: (N) i32.
         """
         w, s, g = self.w, self.s, gradients
         for logits, x, block in self._blocks():
-            plan(MATMUL_FORWARD, logits, x, w.output, w.output_bias)
-            losses, wanted = s["losses"].rows(*block), targets.rows(*block)
-            plan(CROSS_ENTROPY_TRAINING, losses, logits, wanted, scale=scale)
-            plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, logits, x)
-            plan(MATMUL_BACKWARD_INPUT, scratch["norm"].rows(*block), logits, w.output)
+            losses, wanted, dx = s["losses"].rows(*block), targets.rows(*block), scratch["norm"].rows(*block)
+            if "exponentials" in scratch:
+                work = scratch["exponentials"].rows(0, -(-x.shape[0] // STRIP)), scratch["dropped"].rows(*block)
+                given = x, w.output, w.output_bias, wanted
+                plan(OUTPUT_LAYER_TRAINING, losses, dx, g.output, g.output_bias, *work, *given, scale=scale)
+            else:
+                plan(MATMUL_FORWARD, logits, x, w.output, w.output_bias)
+                plan(CROSS_ENTROPY_TRAINING, losses, logits, wanted, scale=scale)
+                plan(MATMUL_BACKWARD_WEIGHT, g.output, g.output_bias, logits, x)
+                plan(MATMUL_BACKWARD_INPUT, dx, logits, w.output)
         plan(ADD_SUM, loss, s["losses"], scale=scale)
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hipgpt.tensor import DType, Tensor
 
-ACCESS = ("out", "in", "inout", "add")
+ACCESS = ("out", "in", "inout", "add", "scratch")
 SCALAR_TYPES = ("f32", "i32")
 
 
@@ -19,7 +19,8 @@ class ContractError(ValueError):
 
 @dataclass(frozen=True)
 class Argument:
-    """access: `out` is written, `in` read, `inout` read and written, `add` added to; optional ones may be None.
+    """access: `out` is written, `in` read, `inout` read and written, `add` added to, `scratch` worked in, which leaves
+    nothing of use there; optional ones may be None.
 
     dtype: `act` stands for the plan's activation dtype; shape: dimension names or numbers.
     """
@@ -32,7 +33,7 @@ class Argument:
 
     @property
     def reads(self) -> bool:
-        return self.access != "out"
+        return self.access not in ("out", "scratch")
 
     @property
     def writes(self) -> bool:

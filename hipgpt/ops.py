@@ -161,6 +161,19 @@ CROSS_ENTROPY_TRAINING = op("cross_entropy_training", "cross_entropy", """
     in     targets  i32 (N)
     """, scalars="scale f32", operations=lambda N, V: 6 * N * V)  # fmt: skip
 
+OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
+    out      losses        f32 (N)
+    out      dx            act (N, C)
+    add      dweight       f32 (V, C)
+    add?     dbias         f32 (V)
+    scratch  exponentials  act (K, V, 32)
+    scratch  scaled        act (N, C)
+    in       x             act (N, C)
+    in       weight        act (V, C)
+    in?      bias          act (V)
+    in       targets       i32 (N)
+    """, scalars="scale f32", operations=lambda N, C, V, **_: 6 * N * C * V)  # fmt: skip
+
 ADD_SUM = op("add_sum", "reduction", """
     add    total   f32 (1)
     in     values  f32 (N)
@@ -201,3 +214,6 @@ RECORD_STEP = op("record_step", "optimizer", """
     """)  # fmt: skip
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
+
+# A GPU, where logits of all rows at once are best, makes OUTPUT_LAYER_TRAINING's results by four ops.
+ON_GPUS = {name: value for name, value in CATALOGUE.items() if value is not OUTPUT_LAYER_TRAINING}

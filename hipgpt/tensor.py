@@ -118,6 +118,9 @@ class Arena:
         (dtype,) = dtypes
         return Tensor(self.name, (self.size_bytes // dtype.size_bytes,), dtype, self._address, self._owner)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def __getitem__(self, name: str) -> Tensor:
         field, address = self._by_name[name], self._address + self.offsets[name]
         return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self._owner)

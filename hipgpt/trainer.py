@@ -12,7 +12,16 @@ from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
-from hipgpt.model import Network, Weights, activation_gradients, activations, initial_values, parameters, rows_of_logits
+from hipgpt.model import (
+    Network,
+    Weights,
+    activation_gradients,
+    activations,
+    has_output_layer,
+    initial_values,
+    parameters,
+    rows_of_logits,
+)
 from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.plan import Plan
 from hipgpt.precision import RoundedCopy, act_of
@@ -55,7 +64,8 @@ class Trainer:
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
         at_a_time = rows_of_logits(model, B * S, device)
         self._saved = Arena(device, "activations", activations(model, B, S, self.act, at_a_time))
-        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act))
+        kept = at_a_time if has_output_layer(device) else None
+        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act, kept))
         self.computed = Weights(self._copy.arena if self._copy else self.weights, model)
         self.step_plan, self._validation = self._record_step(), self._record_validation()
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig
-from hipgpt.model import Network, Weights, activation_gradients, activations, parameters
+from hipgpt.model import Network, Weights, activation_gradients, activations, has_output_layer, parameters
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 
@@ -38,7 +38,10 @@ def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.nd
 
 
 class RecordedModel:
-    """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients."""
+    """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients.
+
+    output_layer: whether its passes are one op; default: where the device has it.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class RecordedModel:
         sequences: int = 3,
         drop_probability: float = 0.0,
         act: DType = DType.F32,
+        output_layer: bool | None = None,
     ):
         self.device, self.model = device, model
         B, S = sequences, model.context_length
@@ -57,7 +61,8 @@ class RecordedModel:
         self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
         self.loss = Arena(device, "loss", [Field("loss", (1,))])
         self.saved = Arena(device, "activations", activations(model, B, S, act))
-        self.scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, act))
+        kept = B * S if (has_output_layer(device) if output_layer is None else output_layer) else None
+        self.scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, act, kept))
         for name, values in draw_weights(model).items():
             device.write(self.weights[name], values.astype(act.numpy))
         device.write(self.inputs["counters"], COUNTERS)

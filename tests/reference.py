@@ -259,6 +259,28 @@ def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
     return {"losses": losses, "logits": gradient}
 
 
+def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
+    def kept(exponentials: Rounded) -> Rounded:  # maybe once more, for a higher reference
+        return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)
+
+    logits = matmul_forward(x, weight, bias, act)["y"]
+    maximum, wanted = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
+    exponentials = (logits - maximum).exp()
+    total = exponentials.sum(1, keepdims=True)
+    one_hot, factor = targets[:, None] == np.arange(V), scale / total
+    at_target = exponentials - total
+    value = np.where(one_hot, at_target.value, exponentials.value)
+    gradient = kept(Rounded(value, np.where(one_hot, at_target.error, exponentials.error)))
+    result = {
+        "losses": (total.log() + (maximum - wanted))[:, 0],
+        "dx": _product(kept(exponentials), weight, act) * factor - weight[targets] * scale,
+        "dweight": _product(gradient.transpose(1, 0), _stored(x * factor, act), act, dweight),
+    }
+    if dbias is None:
+        return result
+    return result | {"dbias": matmul(gradient.transpose(1, 0), factor, dbias[:, None])[:, 0]}
+
+
 def add_sum(total, values, scale) -> Result:
     return {"total": total + values.sum(0, keepdims=True, roundoff=F64_ROUNDOFF) * scale}
 

@@ -14,12 +14,12 @@ from hipgpt.backends.gpu import compile_source
 from hipgpt.backends.variants import Variant, variants_of
 from hipgpt.errors import UserError
 from hipgpt.op import Op
-from hipgpt.ops import CATALOGUE
+from hipgpt.ops import ON_GPUS
 from hipgpt.tensor import DType
 
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
 PROCESSES = 2  # of clang at a time
-OPS = CATALOGUE.values()
+OPS = ON_GPUS.values()
 needs_clang = pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}")
 needs_nvrtc = pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="no cuda-python, so no NVRTC")
 every_amd_gpu = pytest.mark.parametrize("arch", clang.WAVE)
@@ -69,7 +69,7 @@ def usage(arch: str) -> dict[str, dict[str, dict[str, str]]]:
 @needs_clang
 @every_amd_gpu
 def test_every_op_compiles_without_a_warning_for_amd(arch):
-    assert {kernel for found in usage(arch).values() for kernel in found} == set(CATALOGUE)
+    assert {kernel for found in usage(arch).values() for kernel in found} == set(ON_GPUS)
 
 
 @needs_clang
@@ -123,7 +123,7 @@ def test_every_op_compiles_for_nvidia(arch):
     driver = SimpleNamespace(backend="cuda", arch=arch, wave=32, compiler="nvrtc")
     driver.compile = lambda name, source, headers: cuda.compile_cuda(name, source, headers, arch, driver.wave)
     images = b"".join(compile_all(driver).values())
-    assert [name for name in CATALOGUE if name.encode() not in images] == []
+    assert [name for name in ON_GPUS if name.encode() not in images] == []
 
 
 @needs_nvrtc

@@ -14,7 +14,7 @@ from amd import clang
 from fakehip.build import COMPILER, build, environment
 
 from hipgpt.backends.variants import variants_of
-from hipgpt.ops import CATALOGUE
+from hipgpt.ops import ON_GPUS
 from hipgpt.tensor import DType
 
 ARCH = "gfx1100"
@@ -38,7 +38,7 @@ def manifest(folder) -> dict:
 
 def test_every_op_is_there_with_every_variant(manifest):
     expected = set()
-    for op in CATALOGUE.values():
+    for op in ON_GPUS.values():
         has_act = any(argument.dtype == "act" for argument in op.arguments)
         for act in (DType.F32, DType.BF16) if has_act else (DType.F32,):
             for variant in variants_of(op, ARCH, act):
@@ -48,7 +48,7 @@ def test_every_op_is_there_with_every_variant(manifest):
 
 def test_every_op_has_a_ragged_case(manifest):
     ragged = {case["op"] for case in manifest["cases"] if any(size > 1 and size % 2 for size in case["sizes"].values())}
-    assert ragged == {op.name for op in CATALOGUE.values() if op.dimensions}
+    assert ragged == {op.name for op in ON_GPUS.values() if op.dimensions}
 
 
 def test_objects_hold_the_kernels_that_are_launched(folder, manifest):

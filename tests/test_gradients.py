@@ -9,6 +9,7 @@ import pytest
 from conftest import every_device_in_every_dtype
 from recorded_model import MODEL, RecordedModel, draw_batch, draw_weights
 
+from hipgpt.backends.cpu import CpuDevice
 from hipgpt.config import ModelConfig
 from hipgpt.tensor import DType
 
@@ -59,6 +60,17 @@ def test_loss_and_gradients_equal_float64_autograd(device, act, variant):
     model, drop_probability = model_of(variant)
     wanted, tolerance = expected(variant, act)
     recorded = RecordedModel(device, model, drop_probability=drop_probability, act=act)
+    recorded.train(*draw_batch(model, 3))
+    assert not beyond(distances(recorded.read_gradients(), wanted), tolerance)
+
+
+@every_variant
+@pytest.mark.parametrize("act", [DType.F32, DType.BF16], ids=lambda act: act.label)
+def test_the_output_layer_by_four_ops_on_a_cpu(variant, act):
+    """As a GPU has it; above, the CPU has one op."""
+    model, drop_probability = model_of(variant)
+    wanted, tolerance = expected(variant, act)
+    recorded = RecordedModel(CpuDevice(2), model, drop_probability=drop_probability, act=act, output_layer=False)
     recorded.train(*draw_batch(model, 3))
     assert not beyond(distances(recorded.read_gradients(), wanted), tolerance)
 

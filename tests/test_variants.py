@@ -6,7 +6,7 @@ import pytest
 
 from hipgpt.backends.variants import CHANNELS, find_variant, has_matrix_units
 from hipgpt.errors import UserError
-from hipgpt.ops import CATALOGUE
+from hipgpt.ops import CATALOGUE, ON_GPUS
 from hipgpt.tensor import DType
 
 WITH_UNITS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
@@ -22,7 +22,7 @@ def served_by(name: str, arch: str, act: DType = DType.BF16, size: int = 48, **s
 @pytest.mark.parametrize("arch", WITHOUT)
 def test_plain_arithmetic_serves_every_op_of_a_gpu_without_known_matrix_units(arch):
     assert not has_matrix_units(arch)
-    for op, act in itertools.product(CATALOGUE.values(), (DType.F32, DType.BF16)):
+    for op, act in itertools.product(ON_GPUS.values(), (DType.F32, DType.BF16)):
         assert served_by(op.name, arch, act) == f"gpu/{op.family}.hip"
 
 
@@ -32,6 +32,14 @@ def test_matrix_units_serve_products_and_attention_in_bf16(arch):
     for name in ("matmul_forward", "matmul_gelu_backward_input", "attention_forward", "attention_backward"):
         assert served_by(name, arch).endswith("_units.hip")
         assert not served_by(name, arch, DType.F32).endswith("_units.hip")
+
+
+@pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])
+def test_what_only_the_cpu_has_is_not_served_on_a_gpu(arch):
+    for name in set(CATALOGUE) - set(ON_GPUS):
+        assert served_by(name, "cpu", DType.F32) == f"cpu/{CATALOGUE[name].family}.cpp"
+        with pytest.raises(LookupError, match=f"{name}: no variant for architecture {arch}"):
+            served_by(name, arch)
 
 
 @pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])

@@ -10,7 +10,7 @@ from hipgpt.errors import UserError
 from hipgpt.op import Op
 from hipgpt.tensor import DType
 
-ANY = r".*"
+ANY, ON_GPUS = r".*", r"(?!output_layer_training).*"
 SM80_UP = r"sm_([89]|1\d)\da?"
 HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
@@ -135,7 +135,7 @@ VARIANTS = (
     *_fragments(CDNA2_UP, "fragment/mfma.h"),
     *_fragments(RDNA3, "fragment/wmma_gfx11.h"),
     *_fragments(RDNA4, "fragment/wmma_gfx12.h"),
-    Variant(ANY, r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
+    Variant(ON_GPUS, r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
 )
 
 

@@ -15,35 +15,11 @@
 #include "call.h"
 #include "convert.h"
 #include "parallel.h"
+#include "pieces.h"
 #include "product.h"
 #include <vector>
 
 constexpr int64_t QUERIES = padded(48, ROWS);
-
-// A thread's memory, kept from call to call and handed out in pieces that begin at a line of the cache.
-class Pieces {
-   public:
-    // words: of all pieces together, and a LINE for each
-    explicit Pieces(int64_t words) : memory(kept()) {
-        if (static_cast<int64_t>(memory.size()) < words + LINE) memory.resize(words + LINE);
-        next = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) / sizeof(Word)) % LINE;
-    }
-    Word* take(int64_t words) {
-        Word* const piece = next;
-        next += padded(words, LINE);
-        return piece;
-    }
-
-    static constexpr int64_t LINE = 16;  // of a cache, in words
-
-   private:
-    static std::vector<Word>& kept() {
-        static thread_local std::vector<Word> memory;
-        return memory;
-    }
-    std::vector<Word>& memory;
-    Word* next;
-};
 
 // B (K, columns) as panels of a head.
 struct Panels {

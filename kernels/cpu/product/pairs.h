@@ -13,7 +13,7 @@ inline void begin_tiles() {}
 // A[0:rows, 0:K] as a tile reads it: in place, or as a copy of rows side by side.
 __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
     const int64_t width = padded(ROWS), words = (K + 1) / 2;
-    if (a.column_stride == 1 && K % 2 == 0)
+    if (a.column_stride == 1 && a.strip_gap == 0 && K % 2 == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, ROWS * a.row_stride * 2};
     pack_strips(copy, ROWS, words * width, Words{a, rows, K}, rows, words);
     return {reinterpret_cast<const char*>(copy), 4, width * 4, words * width * 4};

@@ -33,7 +33,7 @@ inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as a tile reads it: in place if it is f32 and its terms are neighbours, else as a copy.
 __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    if (std::is_same_v<act, float> && a.column_stride == 1)
+    if (std::is_same_v<act, float> && a.column_stride == 1 && a.strip_gap == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, ROWS * a.row_stride * 4};
     pack_strips(copy, ROWS, K * padded(ROWS), Words{a, rows, K}, rows, K);
     return {reinterpret_cast<const char*>(copy), 4, padded(ROWS) * 4, K * padded(ROWS) * 4};
