@@ -31,8 +31,6 @@ def tokens_per_second(decode, count: int, seconds: float) -> float:
 
 
 def ours(size: str, threads: int, seconds: float, precision: str) -> float:
-    import numpy as np
-
     from hipgpt.backends.device import open_device
     from hipgpt.config import ModelConfig
     from hipgpt.model import Weights, initial_values, parameters
@@ -50,7 +48,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     def decode():
         decoder.restart([1])
         for _ in range(S - 2):
-            decoder.append(int(np.argmax(decoder.logits())))
+            decoder.append_likeliest()
 
     return tokens_per_second(decode, S - 1, seconds)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.files import replacing
 from hipgpt.model import Network, Weights, activations, kv_cache
+from hipgpt.ops import LIKELIEST_TOKEN
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 from hipgpt.tokenizer import Tokenizer
@@ -36,10 +38,14 @@ class Decoder:
         saved = Arena(device, "activations", activations(model, 1, 1, act))
         self._token_and_position, self._logits = inputs["token_and_position"], saved["logits"]
         token, position = self._token_and_position.rows(0, 1).view(1, 1), self._token_and_position.rows(1, 2)
-        self._plan = Plan(device, "decode", [weights.arena.flat, inputs.flat, cache.flat], act)
+        given = [weights.arena.flat, inputs.flat, cache.flat]
+        self._plan = Plan(device, "decode", given, act)
+        self._greedy_plan = Plan(device, "decode the likeliest", [*given, self._logits], act)
+        self._greedy_plan(LIKELIEST_TOKEN, token.view(1), position, self._logits)
         network = Network(model, weights, saved, token, position, cache=cache)
-        network.forward(self._plan)
-        network.logits(self._plan)
+        for plan in (self._plan, self._greedy_plan):
+            network.forward(plan)
+            network.logits(plan)
 
     def restart(self, tokens: Sequence[int]) -> None:
         """Forget the sequence and read the last T of `tokens`."""
@@ -56,6 +62,18 @@ class Decoder:
         self.device.write(self._token_and_position, np.array([token, len(self.window)], np.int32))
         self._plan.run()
         self.window.append(token)
+
+    def append_likeliest(self) -> int:
+        """Read the likeliest token next, of equally likely ones the lowest id, and return it.
+
+        The device chooses it: the host waits for one number instead of reading the logits.
+        """
+        if len(self.window) == self.model.context_length:
+            self.append(int(self.logits().argmax()))
+        else:
+            self._greedy_plan.run()
+            self.window.append(int(self.device.read(self._token_and_position)[0]))
+        return self.window[-1]
 
     def logits(self) -> np.ndarray:
         """Return (V,) f32: the logits of the token after those read so far."""
@@ -115,13 +133,25 @@ def generate(
     Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key
     (seed, stream): same seed and stream, same text. The repetition penalty looks at the decoder's window.
     """
-    random = np.random.Generator(np.random.Philox(key=np.array([sampling.seed, stream], np.uint64)))
     decoder.restart(list(prompt) or [end_of_text])
-    for _ in range(sampling.num_tokens):
-        cumulative = np.cumsum(probabilities(decoder.logits(), decoder.window, sampling))
-        token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
+    likeliest = sampling.temperature == 0 and sampling.repetition_penalty == 1
+    tokens = _likeliest_tokens(decoder) if likeliest else _drawn_tokens(decoder, sampling, stream)
+    for token in itertools.islice(tokens, sampling.num_tokens):
         if sampling.stop_at_end_of_text and token == end_of_text:
             return
+        yield token
+
+
+def _likeliest_tokens(decoder: Decoder) -> Iterator[int]:
+    while True:
+        yield decoder.append_likeliest()
+
+
+def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> Iterator[int]:
+    random = np.random.Generator(np.random.Philox(key=np.array([sampling.seed, stream], np.uint64)))
+    while True:
+        cumulative = np.cumsum(probabilities(decoder.logits(), decoder.window, sampling))
+        token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
         yield token
         decoder.append(token)
 

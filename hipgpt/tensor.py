@@ -1,6 +1,8 @@
 """Typed, shaped pieces of device memory, and the arena that holds a table of them in one allocation."""
 
+import ctypes
 import enum
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,10 +25,7 @@ class DType(enum.Enum):
         self.label = label
         self.size_bytes = size_bytes
         self.unit_roundoff = unit_roundoff
-
-    @property
-    def numpy(self) -> np.dtype:
-        return np.dtype({"f32": np.float32, "bf16": ml_dtypes.bfloat16, "i32": np.int32}[self.label])
+        self.numpy = np.dtype({"f32": np.float32, "bf16": ml_dtypes.bfloat16, "i32": np.int32}[label])
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,12 @@ class Tensor:
     @property
     def size_bytes(self) -> int:
         return self.elements * self.dtype.size_bytes
+
+    @functools.cached_property
+    def in_host_memory(self) -> np.ndarray:
+        """The elements as an array, not copied: for a device whose memory is the host's."""
+        memory = (ctypes.c_uint8 * self.size_bytes).from_address(self.address)
+        return np.frombuffer(memory, self.dtype.numpy).reshape(self.shape)
 
     def view(self, *shape: int) -> "Tensor":
         """Return the same elements under another shape; raises ValueError if their number differs."""

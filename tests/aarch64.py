@@ -67,7 +67,7 @@ class EmulatedDevice:
         memory = np.zeros(size_bytes + 64, np.uint8)
         return memory.ctypes.data + -memory.ctypes.data % 64, memory
 
-    write, read, _array = cpu.CpuDevice.write, cpu.CpuDevice.read, cpu.CpuDevice._array
+    write, read = cpu.CpuDevice.write, cpu.CpuDevice.read
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         programs = [compiled(launch.op, launch.act, self._folder) for launch in launches]
@@ -79,7 +79,7 @@ class EmulatedDevice:
         return replay
 
     def _launch(self, launch: Launch, program: Path) -> None:
-        contents = [self._array(tensor).tobytes() if tensor else b"" for tensor in launch.tensors]
+        contents = [tensor.in_host_memory.tobytes() if tensor else b"" for tensor in launch.tensors]
         given = [np.int64(len(content)).tobytes() + content for content in contents]
         given += [np.int64(launch.sizes[name]).tobytes() for name in launch.op.dimensions]
         kinds = {"f32": np.float32, "i32": np.int32}
@@ -89,7 +89,7 @@ class EmulatedDevice:
         assert done.returncode == 0, f"{launch.op.name}: exit status {done.returncode} {done.stderr.decode()}"
         at = 0
         for tensor in filter(None, launch.tensors):
-            self._array(tensor)[...] = _values(tensor, done.stdout[at : at + tensor.size_bytes])
+            tensor.in_host_memory[...] = _values(tensor, done.stdout[at : at + tensor.size_bytes])
             at += tensor.size_bytes
 
 

@@ -34,6 +34,7 @@ LARGE = {
     "cross_entropy_training": [{"N": 21, "V": 5003}],
     # several strips, chunks and blocks; logits far above those before them
     "output_layer_training": [{"N": 70, "C": 40, "V": 1003}, {"N": 600, "C": 520, "V": 230}],
+    "likeliest_token": [{"B": 3, "V": 5003}],
     "layernorm_forward": [{"N": 67, "C": 768}],
     "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
     "add_partials": [{"C": 768, "K": 130}],
@@ -130,7 +131,7 @@ def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.nda
         if name in ("starts", "window_starts"):
             limit = sizes["T"] - sizes["S"] + (name == "starts")
         else:
-            limit = sizes[limits[name]]
+            limit = sizes.get(limits[name], 100)
         return random.integers(limit, size=shape, dtype=np.int32)
     values = random.normal(size=shape)
     if name in ("rstd", "norm", "second_moment", "schedule", "partials"):

@@ -259,6 +259,10 @@ def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
     return {"losses": losses, "logits": gradient}
 
 
+def likeliest_token(positions, logits) -> Result:
+    return {"tokens": logits.value.argmax(1).astype(np.int32), "positions": positions + np.int32(1)}
+
+
 def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
     def kept(exponentials: Rounded) -> Rounded:  # maybe once more, for a higher reference
         return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)

@@ -50,6 +50,14 @@ def test_cached_decoding_equals_the_pass_over_the_whole_window(device, changes):
     assert lengths == [*range(1, T + 1), *range(half, T + 1), *range(half, T + 1)]
 
 
+def test_the_device_takes_the_likeliest_token_as_the_host_would(device):
+    decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
+    decoder.restart([END])
+    for _ in range(2 * T):
+        likeliest = int(decoder.logits().argmax())
+        assert decoder.append_likeliest() == decoder.window[-1] == likeliest
+
+
 def test_a_prompt_longer_than_the_context_counts_by_its_last_tokens(decoder):
     long = list(range(3, 3 + 3 * T))
     assert continued(decoder, long) == continued(decoder, long[-T:])
@@ -104,10 +112,18 @@ def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
     ending = SimpleNamespace(window=[], restart=lambda tokens: None)
     ending.append = ending.window.append
     ending.logits = lambda: np.where(np.arange(4) == min(3, len(ending.window)), 99, 0).astype(np.float32)
-    greedy = SamplingConfig(num_tokens=6, temperature=0)
-    assert list(generate(ending, [0], greedy, end_of_text=3)) == [0, 1, 2]
-    ending.window.clear()
-    assert list(generate(ending, [0], replace(greedy, stop_at_end_of_text=False), 3)) == [0, 1, 2, 3, 3, 3]
+
+    def append_likeliest() -> int:
+        ending.append(int(ending.logits().argmax()))
+        return ending.window[-1]
+
+    ending.append_likeliest = append_likeliest
+    for temperature in (0, 1):
+        sampling = SamplingConfig(num_tokens=6, temperature=temperature)
+        ending.window.clear()
+        assert list(generate(ending, [0], sampling, end_of_text=3)) == [0, 1, 2]
+        ending.window.clear()
+        assert list(generate(ending, [0], replace(sampling, stop_at_end_of_text=False), 3)) == [0, 1, 2, 3, 3, 3]
 
 
 def test_tokens_come_as_they_are_drawn(decoder):

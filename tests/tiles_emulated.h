@@ -1,21 +1,32 @@
 // AMX's instructions as product/tiles.h names them, in plain C++, for processors without: Intel's pseudocode of TDPBF16PS,
 // but for its flushing of denormals.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+
+struct TileConfiguration {
+    int row_bytes[8];
+    TileConfiguration(std::initializer_list<int> bytes) { std::copy(bytes.begin(), bytes.end(), row_bytes); }
+};
 
 static thread_local uint8_t tiles[8][16][64];
+static thread_local const int* widths;
 
-inline void configure_tiles() { memset(tiles, 0x7F, sizeof tiles); }  // NaN in every format: what is not set shows
+inline void configure_tiles(const TileConfiguration& configuration) {
+    widths = configuration.row_bytes;
+    memset(tiles, 0x7F, sizeof tiles);  // NaN in every format: what is not set shows
+}
 
 inline void zero_tile(int tile) { memset(tiles[tile], 0, sizeof tiles[tile]); }
 
 inline void load_tile(int tile, const void* source, int64_t row_bytes) {
-    for (int row = 0; row < 16; ++row) memcpy(tiles[tile][row], static_cast<const char*>(source) + row * row_bytes, 64);
+    for (int row = 0; row < 16; ++row) memcpy(tiles[tile][row], static_cast<const char*>(source) + row * row_bytes, widths[tile]);
 }
 
 inline void store_tile(int tile, void* target, int64_t row_bytes) {
-    for (int row = 0; row < 16; ++row) memcpy(static_cast<char*>(target) + row * row_bytes, tiles[tile][row], 64);
+    for (int row = 0; row < 16; ++row) memcpy(static_cast<char*>(target) + row * row_bytes, tiles[tile][row], widths[tile]);
 }
 
 inline float bf16_at(const uint8_t* row, int index) {
@@ -28,7 +39,7 @@ inline float bf16_at(const uint8_t* row, int index) {
 // The even terms and the odd ones are summed apart, from zero; then both go to the sum that is there.
 inline void multiply_tiles(int sums, int left, int right) {
     for (int row = 0; row < 16; ++row)
-        for (int column = 0; column < 16; ++column) {
+        for (int column = 0; column < widths[sums] / 4; ++column) {
             float sum, halves[2] = {};
             for (int pair = 0; pair < 16; ++pair)
                 for (int half = 0; half < 2; ++half)

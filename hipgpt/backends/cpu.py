@@ -79,10 +79,10 @@ class CpuDevice:
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
         check_transfer(tensor, values)
-        self._array(tensor)[...] = values
+        tensor.in_host_memory[...] = values
 
     def read(self, tensor: Tensor) -> np.ndarray:
-        return self._array(tensor).copy()
+        return tensor.in_host_memory.copy()
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
@@ -96,10 +96,6 @@ class CpuDevice:
 
     def _count(self, size_bytes: int) -> None:
         self._allocated_bytes += size_bytes
-
-    def _array(self, tensor: Tensor) -> np.ndarray:
-        memory = (ctypes.c_uint8 * tensor.size_bytes).from_address(tensor.address)
-        return np.frombuffer(memory, tensor.dtype.numpy).reshape(tensor.shape)
 
 
 def _function(launch: Launch) -> Any:

@@ -7,23 +7,9 @@
 #include "call.h"
 #include "act.h"
 #include "parallel.h"
-#include "vector.h"
+#include "maximum.h"
 #include "convert.h"
 #include <memory>
-
-// Four vectors side by side: one alone would wait for each of its comparisons.
-static float maximum_of(const float* values, int64_t count) {
-    constexpr int64_t TOGETHER = 4 * LANES;
-    float greatest[TOGETHER];
-    std::fill_n(greatest, TOGETHER, values[0]);
-    int64_t i = 0;
-    for (; i + TOGETHER <= count; i += TOGETHER)
-#pragma omp simd
-        for (int64_t lane = 0; lane < TOGETHER; ++lane)
-            greatest[lane] = values[i + lane] > greatest[lane] ? values[i + lane] : greatest[lane];
-    return std::max(*std::max_element(greatest, greatest + TOGETHER),
-                    *std::max_element(values + std::min(i, count - 1), values + count));
-}
 
 extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,
                                       int64_t N, int64_t V) {

@@ -21,7 +21,7 @@ extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* 
 
 extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t /*V*/, int64_t C, int64_t /*T*/, int64_t B, int64_t S) {
-    parallel_ranges(C, (worth_a_thread(B * S) + 15) / 16 * 16, [=](int64_t begin, int64_t end) {
+    parallel_ranges(C, worth_a_thread(B * S), 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = 0; n < B * S; ++n) {
             float* dtoken = dtoken_table + tokens[n] * C;
             float* dposition = dposition_table + n % S * C;

@@ -9,23 +9,10 @@
 #include "../scalar.h"
 #include "call.h"
 #include "convert.h"
+#include "dots.h"
 #include "product/blocks.h"
 
-constexpr int64_t FEW_ROWS = 4, DOT_ROWS = 64;
-
-// sums[r] = x . row r of weight (DOT_ROWS, C): a vector for each row, one alone would wait for each of its additions.
-static void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    for (int64_t row = 0; row < DOT_ROWS; row += LANES, sums += LANES, weight += LANES * C) {
-        Vector partial[LANES] = {};
-        int64_t c = 0;
-        for (; c + DOT_TERMS <= C; c += DOT_TERMS)
-#pragma GCC unroll 16
-            for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
-        vector_at(sums) = sums_of_rows(partial);
-        for (; c < C; ++c)
-            for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
-    }
-}
+constexpr int64_t FEW_ROWS = 4;
 
 static float dot(const act* x, const act* weight, int64_t C) {
     float sum = 0;
@@ -36,7 +23,8 @@ static float dot(const act* x, const act* weight, int64_t C) {
 // The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
 template <class Finish>
 static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    parallel_ranges(O, (200000 / (N * C) / DOT_ROWS + 1) * DOT_ROWS, [=](int64_t begin, int64_t end) {
+    parallel_ranges(O, 1 + 200000 / (N * C), DOT_ROWS, [=](int64_t begin, int64_t end) {
+        begin_dots();
         float sums[DOT_ROWS];
         for (int64_t o = begin; o < end; o += DOT_ROWS) {
             const int64_t count = std::min(DOT_ROWS, end - o), first = end - DOT_ROWS;
@@ -131,7 +119,7 @@ extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* 
         for (int64_t i = 0; i < count; ++i) out[i] += sums[i];
     });
     if (dbias)
-        parallel_ranges(O, (worth_a_thread(N) + 63) / 64 * 64, [=](int64_t begin, int64_t end) {
+        parallel_ranges(O, worth_a_thread(N), 64, [=](int64_t begin, int64_t end) {
             for (int64_t n = 0; n < N; ++n)
                 for (int64_t o = begin; o < end; ++o) dbias[o] += dy[n * O + o];
         });

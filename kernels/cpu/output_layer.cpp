@@ -177,7 +177,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
                                       int64_t C, int64_t V, int64_t /*K*/, float scale) {
     std::vector<float> factors(N);
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, exponentials};
-    parallel_ranges(N, PANEL, [&](int64_t begin, int64_t end) {
+    parallel_ranges(N, PANEL, PANEL, [&](int64_t begin, int64_t end) {
         begin_tiles();
         const int64_t blocks = (end - begin + layer.block() - 1) / layer.block();
         const int64_t block = padded((end - begin + blocks - 1) / blocks, PANEL);

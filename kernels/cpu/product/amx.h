@@ -14,7 +14,8 @@ constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, 
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
 
 constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
-inline void begin_tiles() { configure_tiles(); }
+const TileConfiguration WHOLE{64, 64, 64, 64, 64, 64, 64, 64};
+inline void begin_tiles() { configure_tiles(WHOLE); }
 
 // A[0:rows, 0:K] as a tile reads it: bf16 in place if it is whole and its rows follow one another (others, pages apart, would
 // be fetched too late), else as a copy of squares with zeros for what is missing. In place, rows of more terms than

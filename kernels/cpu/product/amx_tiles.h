@@ -1,19 +1,20 @@
-// AMX's instructions: eight tiles of 16 rows of 64 bytes, 0 to 3 for sums, 4 and 5 for A, 6 and 7 for B.
+// AMX's instructions: eight tiles of 16 rows of up to 64 bytes, 0 to 3 for sums, 4 and 5 for A, 6 and 7 for B.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <immintrin.h>
+#include <initializer_list>
 
 struct alignas(64) TileConfiguration {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint16_t row_bytes[16] = {};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+
+    TileConfiguration(std::initializer_list<int> bytes) { std::copy(bytes.begin(), bytes.end(), row_bytes); }
 };
 
-// A thread's tiles stay configured until it ends.
-inline void configure_tiles() {
-    static const TileConfiguration configuration;
-    _tile_loadconfig(&configuration);
-}
+// A thread's tiles stay so until it ends or configures them anew.
+inline void configure_tiles(const TileConfiguration& configuration) { _tile_loadconfig(&configuration); }
 
 // Macros, because compilers want a tile's number as it is written.
 #define ZERO_TILE(tile) _tile_zero(tile)

@@ -75,11 +75,11 @@ template <class Finish>
 static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const Finish& finish) {
     const int64_t smallest = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
     if (M >= N)
-        parallel_ranges(M, (smallest + ROWS - 1) / ROWS * ROWS, [=](int64_t begin, int64_t end) {
+        parallel_ranges(M, smallest, ROWS, [=](int64_t begin, int64_t end) {
             product_block(begin, end, 0, N, K, a, b, finish);
         });
     else
-        parallel_ranges(N, (smallest + PANEL - 1) / PANEL * PANEL, [=](int64_t begin, int64_t end) {
+        parallel_ranges(N, smallest, PANEL, [=](int64_t begin, int64_t end) {
             product_block(0, M, begin, end, K, a, b, finish);
         });
 }

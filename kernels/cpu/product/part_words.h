@@ -41,4 +41,4 @@ struct Words : Lines {
     }
 };
 
-#include "dots.h"
+#include "add_products.h"

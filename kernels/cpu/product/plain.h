@@ -61,6 +61,6 @@ void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, boo
             sum = goes_on ? sum + values[r][half] : values[r][half];
         }
 }
-#include "dots.h"
+#include "add_products.h"
 #include "tile_of.h"
 #include "strips.h"

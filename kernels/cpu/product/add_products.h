@@ -1,4 +1,4 @@
-// Dot products by plain vectors.
+// What dot products are made of by plain vectors.
 #pragma once
 
 constexpr int DOT_TERMS = LANES;

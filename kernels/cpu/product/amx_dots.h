@@ -1,0 +1,29 @@
+// Dot products of one row with rows that lie in memory, by AMX: 16 rows of the weight are A, the row is B's only column, so that
+// both are read in place. VDPBF16PS, one in two cycles, would be slower than the second cache.
+#pragma once
+#include "../matrix.h"
+#include "tiles.h"
+
+constexpr int64_t DOT_ROWS = 32;  // 64 with four sums would read eight places at a time, which the caches do more slowly
+
+const TileConfiguration ONE_COLUMN{4, 4, 4, 4, 64, 64, 4, 4};
+inline void begin_dots() { configure_tiles(ONE_COLUMN); }
+
+// sums[r] = x . row r of weight (DOT_ROWS, C).
+inline void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
+    const act *upper = weight, *lower = weight + 16 * C;
+    int64_t c = 0;
+    ZERO_TILE(0);
+    ZERO_TILE(1);
+    for (; c + 32 <= C; c += 32) {
+        LOAD_TILE(6, x + c, 4);
+        LOAD_TILE(4, upper + c, C * 2);
+        LOAD_TILE(5, lower + c, C * 2);
+        MULTIPLY_TILES(0, 4, 6);
+        MULTIPLY_TILES(1, 5, 6);
+    }
+    STORE_TILE(0, sums, 4);
+    STORE_TILE(1, sums + 16, 4);
+    for (; c < C; ++c)
+        for (int64_t r = 0; r < DOT_ROWS; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];
+}
