@@ -118,10 +118,10 @@ class Weights:
 
 
 def rows_of_logits(model: ModelConfig, rows: int, device: Device) -> int:
-    """Return how many rows of logits to make at a time: all on a GPU, as many as stay in its caches on a CPU.
+    """Return for how many rows to make logits, or keep their exponentials, at a time: all on a GPU, 4E on a CPU.
 
-    A block of R rows saves writing and reading R*V logits in memory, but reads and writes the output layer's gradient,
-    V*E, once more: R = 4E is where the one is many times the other.
+    A block of R rows stays in the caches, but reads and writes the output layer's gradient, V*E, once more than all
+    rows at once would: at R = 4E the R*V numbers kept are many times that.
     """
     return min(rows, 4 * model.embed_dim) if device.backend == "cpu" else rows
 

@@ -100,8 +100,8 @@ void OutputLayer::columns(int64_t first, int64_t last) const {
     float *const sums = pieces.take(count * sums_size), *const logits = pieces.take(SLICE * PANEL);
     std::vector<Strip> strips(count);
     for (int64_t s = 0; s < count; ++s) {
-        const int64_t column = first + s * PANEL;
-        strips[s] = {{}, {}, {}, column, std::min<int64_t>(PANEL, last - column), sums + s * sums_size, exponentials + column * V};
+        const int64_t column = first + s * PANEL, width = std::min<int64_t>(PANEL, last - column);
+        strips[s] = {{}, {}, {}, column, width, sums + s * sums_size, exponentials + column * V};
     }
     pack_right(inputs, {x + first * C, 1, C}, C, last - first);
     for (int64_t v = 0; v < V; v += most) {
@@ -142,6 +142,7 @@ void OutputLayer::raise_references(Strip& strip, const float* before, const floa
                                    int64_t summed) const {
     float greatest[PANEL], raised[PANEL];
     greatest_of_columns(greatest, logits, rows);
+    if (std::equal(greatest, greatest + PANEL, strip.reference, [](float a, float b) { return !(a > b); })) return;  // NaN
     for (int64_t j = 0; j < PANEL; ++j) {
         const float reference = std::max(strip.reference[j], greatest[j]);
         raised[j] = exp_f32(strip.reference[j] - reference);

@@ -1,5 +1,5 @@
-// likeliest_token: tokens[b] = the token of sequence b's greatest logit, of equal ones the first; ++positions[b]: what a next pass
-// reads, without the host. logits (B, V); tokens, positions (B) i32. Minimum traffic: 4*B*V bytes in f32.
+// likeliest_token: tokens[b] = the token of sequence b's greatest logit, of equal ones the first; ++positions[b]: what a next
+// pass reads, without the host. logits (B, V); tokens, positions (B) i32. Minimum traffic: 4*B*V bytes in f32.
 #include "call.h"
 #include "act.h"
 #include "convert.h"
