@@ -53,6 +53,10 @@ def processor(monkeypatch):
     cpu._library.cache_clear()
 
 
+def has_products(op: Op) -> bool:
+    return op.family in ("matmul", "attention", "output_layer")
+
+
 def check(
     device: Device,
     acts: tuple[DType, ...],
@@ -83,7 +87,15 @@ def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
     for headers in AMX.values():
         monkeypatch.setitem(headers, "tiles.h", str(HERE / "tiles_emulated.h"))
-    check(cpu.CpuDevice(2), tuple(AMX), lambda op: op.family in ("matmul", "attention", "output_layer"))
+    check(cpu.CpuDevice(2), tuple(AMX), has_products)
+
+
+@on_x86_64
+@needs_bf16_dots
+@pytest.mark.parametrize("arch", ["cpu", "cpu-avx512bf16"])
+def test_products_without_what_this_processor_may_have_beyond(processor, arch):
+    processor(arch=arch)
+    check(cpu.CpuDevice(2), tuple(AMX), has_products)
 
 
 def error_of_product(device: Device, rows: int, columns: int, terms: int) -> float:
