@@ -39,6 +39,10 @@ class Argument:
     def writes(self) -> bool:
         return self.access != "in"
 
+    @property
+    def leaves_values(self) -> bool:
+        return self.access not in ("in", "scratch")
+
 
 @dataclass(frozen=True)
 class Op:
@@ -106,9 +110,12 @@ class Op:
                     raise ContractError(f"{self.name}: {what}")
 
     def bytes_moved(self, tensors: Sequence[Tensor | None]) -> int:
-        """Return the least memory traffic of a call in bytes: each input read once, each output written once."""
+        """Return the least memory traffic of a call in bytes: each input read once, each output written once.
+
+        What is worked in is written and read.
+        """
         pairs = [(a, t) for a, t in zip(self.arguments, tensors, strict=True) if t is not None]
-        return sum(tensor.size_bytes * (argument.reads + argument.writes) for argument, tensor in pairs)
+        return sum(t.size_bytes * (1 if a.access in ("in", "out") else 2) for a, t in pairs)
 
 
 def op(name: str, family: str, table: str, scalars: str = "", operations: Callable[..., int] = lambda **_: 0) -> Op:

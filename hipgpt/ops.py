@@ -175,7 +175,7 @@ OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
     """, scalars="scale f32", operations=lambda N, C, V, **_: 6 * N * C * V)  # fmt: skip
 
 LIKELIEST_TOKEN = op("likeliest_token", "sampling", """
-    inout  tokens     i32 (B)
+    out    tokens     i32 (B)
     inout  positions  i32 (B)
     in     logits     act (B, V)
     """, operations=lambda B, V: B * V)  # fmt: skip

@@ -82,7 +82,7 @@ class Plan:
             if argument.reads and not self._written.covers(tensor):
                 raise ContractError(f"{op.name}: {argument.name} ({tensor.name}) is read, but nothing has written it")
         for argument, tensor in pairs:
-            if argument.writes:
+            if argument.leaves_values:
                 self._written.add(tensor)
         self.launches.append(Launch(op, tensors, sizes, scalars))
 

@@ -131,7 +131,7 @@ def generate(
     """Yield the tokens that follow `prompt` (ids; empty: a new document), at most sampling.num_tokens of them.
 
     Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key
-    (seed, stream): same seed and stream, same text. The repetition penalty looks at the decoder's window.
+    (seed, stream): same seed and stream, same text; none at temperature 0. The penalty looks at the decoder's window.
     """
     decoder.restart(list(prompt) or [end_of_text])
     likeliest = sampling.temperature == 0 and sampling.repetition_penalty == 1

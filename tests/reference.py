@@ -264,7 +264,7 @@ def likeliest_token(positions, logits) -> Result:
 
 
 def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
-    def kept(exponentials: Rounded) -> Rounded:  # maybe once more, for a higher reference
+    def kept(exponentials: Rounded) -> Rounded:  # rounded, and maybe once more for a higher reference
         return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)
 
     logits = matmul_forward(x, weight, bias, act)["y"]
@@ -275,9 +275,11 @@ def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, ac
     at_target = exponentials - total
     value = np.where(one_hot, at_target.value, exponentials.value)
     gradient = kept(Rounded(value, np.where(one_hot, at_target.error, exponentials.error)))
+    others = kept(exponentials.where(~one_hot))
+    of_target = at_target[np.arange(len(targets)), targets][:, None]
     result = {
         "losses": (total.log() + (maximum - wanted))[:, 0],
-        "dx": _product(kept(exponentials), weight, act) * factor - weight[targets] * scale,
+        "dx": (_product(others, weight, act) + of_target * weight[targets]) * factor,
         "dweight": _product(gradient.transpose(1, 0), _stored(x * factor, act), act, dweight),
     }
     if dbias is None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from hipgpt.backends.geometry import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT, Geometry, Sizes
 from hipgpt.errors import UserError
 from hipgpt.op import Op
+from hipgpt.ops import ON_GPUS
 from hipgpt.tensor import DType
 
-ANY, ON_GPUS = r".*", r"(?!output_layer_training).*"
+ANY = r".*"
 SM80_UP = r"sm_([89]|1\d)\da?"
 HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
@@ -135,7 +136,7 @@ VARIANTS = (
     *_fragments(CDNA2_UP, "fragment/mfma.h"),
     *_fragments(RDNA3, "fragment/wmma_gfx11.h"),
     *_fragments(RDNA4, "fragment/wmma_gfx12.h"),
-    Variant(ON_GPUS, r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
+    Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
 )
 
 

@@ -2,12 +2,13 @@
 //   logits = x weight^T + bias,  p = softmax(logits),  dlogits[n,v] = scale * (p[n,v] - (v == targets[n])):
 //   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;  dweight += dlogits^T x;  dbias += sum over n of dlogits.
 // x, dx (N, C), weight (V, C), dweight (V, C) f32, targets (N) i32, bias, dbias (V) or null. To work in: exponentials, at least
-// N / 32 strips (K, V, 32), and scaled (N, C). Operations: 6*N*C*V. Minimum traffic: x and dx, the weight once, dweight twice.
+// N / 32 strips (K, V, 32), and scaled (N, C). Operations: 6*N*C*V. Minimum traffic: x, dx and the weight once, dweight and what there
+// is to work in twice.
 //
 // No logits are stored. Rows n are columns here: a thread takes a block of them and goes over the vocabulary by chunks, whose
 // logits it makes a slice and a strip of columns at a time, in the first cache. Their exponentials are relative to a reference,
 // a logit of the column seen early; what they add up to, and their product with the chunk of the weight, need no second look:
-// dlogits = exponentials * scale / total, but for the target's, and dx follows. They are kept for dweight alone, their product
+// dlogits = exponentials * scale / total, but for the target's, whose part of dx comes last, from f32. They are kept for dweight alone, their product
 // with x * scale / total. Should a total become too large, then what there is so far is brought to a higher reference.
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums while the maximum is not known yet); Dao et al. 2022, arXiv:2205.14135 (with
 // a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
@@ -18,12 +19,13 @@
 #include "convert.h"
 #include "pieces.h"
 #include "product/blocks.h"
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
-// Logits of so many rows of the weight in the first cache; chunks of the weight and blocks of dx in the second, in words.
+// Logits of so many rows of the weight in the first cache; chunks of the weight and blocks of dx in the second, in elements.
 constexpr int64_t SLICE = 96, CHUNK_WORDS = 1 << 17, MOST_SLICES = 5, BLOCK_WORDS = 1 << 18;
-static_assert(SLICE % ROWS == 0 && 32 % PANEL == 0);
+static_assert(SLICE % ROWS == 0 && PANEL == 2 * LANES && 32 % PANEL == 0);
 constexpr float TOO_LARGE = 1e26f;  // a product of it and a weight is far from the largest f32
 
 // A strip of columns, and what is known of each so far; its sums (C, PANEL) are dx without the last factor.
@@ -126,15 +128,17 @@ void OutputLayer::columns(int64_t first, int64_t last) const {
 void OutputLayer::slice(Strip& strip, float* logits, int64_t row, int64_t rows, int64_t summed) const {
     for (int64_t r = 0; bias && r < rows; ++r)
         for (int64_t j = 0; j < PANEL; ++j) logits[r * PANEL + j] += static_cast<float>(bias[row + r]);
-    for (int64_t j = 0; j < strip.count; ++j) {
-        const int64_t at = targets[strip.first + j] - row;
-        if (at >= 0 && at < rows) strip.wanted[j] = logits[at * PANEL + j];
-    }
     if (row == 0) greatest_of_columns(strip.reference, logits, rows);
     float before[PANEL];
     std::copy_n(strip.total, PANEL, before);
     exponentiate(strip, logits, rows, strip.exponentials + row * PANEL);
     if (any_too_large(strip.total)) raise_references(strip, before, logits, row, rows, summed);
+    for (int64_t j = 0; j < strip.count; ++j) {
+        const int64_t at = targets[strip.first + j] - row;
+        if (at < 0 || at >= rows) continue;
+        strip.wanted[j] = logits[at * PANEL + j];
+        strip.exponentials[(row + at) * PANEL + j] = 0.0f;  // dx takes it from `finish`, where it is not rounded: p - 1 is small
+    }
 }
 
 // A slice again whose exponentials are too large, by higher references; before: the totals without it.
@@ -161,11 +165,12 @@ void OutputLayer::finish(const Strip& strip) const {
     for (int64_t j = 0; j < strip.count; ++j) {
         const int64_t n = strip.first + j, target = targets[n];
         const float above = strip.wanted[j] - strip.reference[j], total = strip.total[j], factor = scale / total;
+        const float of_target = exp_f32(above) - total;
         losses[n] = std::log(total) - above;
         factors[n] = factor;
-        strip.exponentials[target * PANEL + j] = exp_f32(above) - total;
+        strip.exponentials[target * PANEL + j] = of_target;
         load(target_row.data(), weight + target * C, C);
-        for (int64_t c = 0; c < C; ++c) row[c] = factor * strip.sums[c * PANEL + j] - scale * target_row[c];
+        for (int64_t c = 0; c < C; ++c) row[c] = factor * (strip.sums[c * PANEL + j] + of_target * target_row[c]);
         store(dx + n * C, row.data(), C);
         load(row.data(), x + n * C, C);
         for (int64_t c = 0; c < C; ++c) row[c] *= factor;

@@ -30,7 +30,8 @@ ONE_COPY void run_range(const Body& body, int64_t begin, int64_t end) {
 }
 
 // Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, at most one a thread. A range starts at a
-// multiple of `grain`; there are no more of them than leave each about `least` items: fewer are not worth a thread.
+// multiple of `grain`; there are at most as many as `count` has times `least` items, the last time begun: fewer are not worth a
+// thread.
 // One is called directly: OpenMP takes 0.2 us even for a single thread.
 template <class Body>
 void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& body) {

@@ -4,6 +4,7 @@
 #include "act.h"
 #include "convert.h"
 #include "maximum.h"
+#include <algorithm>
 #include <vector>
 
 extern "C" void likeliest_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {

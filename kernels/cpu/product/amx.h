@@ -21,7 +21,8 @@ inline void begin_tiles() { configure_tiles(WHOLE); }
 // be fetched too late), else as a copy of squares with zeros for what is missing. In place, rows of more terms than
 // MOST_IN_PLACE fall on one another in the first cache.
 __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    if (PARTS == 1 && a.strip_gap == 0 && a.column_stride == 1 && a.row_stride == K && K <= MOST_IN_PLACE && K % STEP == 0 && rows % ROWS == 0)
+    const bool neighbours = a.strip_gap == 0 && a.column_stride == 1 && a.row_stride == K;
+    if (PARTS == 1 && neighbours && K <= MOST_IN_PLACE && K % STEP == 0 && rows % ROWS == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, STEP * 2, ROWS * a.row_stride * 2};
     const Words source{a, rows, K};
     const int64_t words = padded(K, STEP) / 2;

@@ -1,10 +1,10 @@
 // Dot products of one row with rows that lie in memory, by AMX: 16 rows of the weight are A, the row is B's only column, so that
 // both are read in place. VDPBF16PS, one in two cycles, would be slower than the second cache.
 #pragma once
-#include "../matrix.h"
+#include "act.h"
 #include "tiles.h"
 
-constexpr int64_t DOT_ROWS = 32;  // 64 with four sums would read eight places at a time, which the caches do more slowly
+constexpr int64_t DOT_ROWS = 32;  // 64 at a time, by four sums, come more slowly out of the second cache
 
 const TileConfiguration ONE_COLUMN{4, 4, 4, 4, 64, 64, 4, 4};
 inline void begin_dots() { configure_tiles(ONE_COLUMN); }
