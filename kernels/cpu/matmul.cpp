@@ -114,10 +114,7 @@ extern "C" void matmul_relu_backward_input(act* dhidden, const act* dy, const ac
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
                                        int64_t N) {
-    product(O, C, N, {dy, 1, O}, {x, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float* out = dweight + row * C + column;
-        for (int64_t i = 0; i < count; ++i) out[i] += sums[i];
-    });
+    add_product(dweight, O, C, N, {dy, 1, O}, {x, C, 1});
     if (dbias)
         parallel_ranges(O, worth_a_thread(N), 64, [=](int64_t begin, int64_t end) {
             for (int64_t n = 0; n < N; ++n)

@@ -2,14 +2,15 @@
 //   logits = x weight^T + bias,  p = softmax(logits),  dlogits[n,v] = scale * (p[n,v] - (v == targets[n])):
 //   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;  dweight += dlogits^T x;  dbias += sum over n of dlogits.
 // x, dx (N, C), weight (V, C), dweight (V, C) f32, targets (N) i32, bias, dbias (V) or null. To work in: exponentials, at least
-// N / 32 strips (K, V, 32), and scaled (N, C). Operations: 6*N*C*V. Minimum traffic: x, dx and the weight once, dweight and what there
-// is to work in twice.
+// N / 32 strips (K, V, 32), and scaled (N, C). Operations: 6*N*C*V. Minimum traffic: x, dx and the weight once, dweight and
+// what there is to work in twice.
 //
 // No logits are stored. Rows n are columns here: a thread takes a block of them and goes over the vocabulary by chunks, whose
 // logits it makes a slice and a strip of columns at a time, in the first cache. Their exponentials are relative to a reference,
 // a logit of the column seen early; what they add up to, and their product with the chunk of the weight, need no second look:
-// dlogits = exponentials * scale / total, but for the target's, whose part of dx comes last, from f32. They are kept for dweight alone, their product
-// with x * scale / total. Should a total become too large, then what there is so far is brought to a higher reference.
+// dlogits = exponentials * scale / total, but for the target's, whose part of dx comes last, from f32. They are kept for dweight
+// alone, their product with x * scale / total. Should a total become too large, then what there is so far is brought to a
+// higher reference.
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums while the maximum is not known yet); Dao et al. 2022, arXiv:2205.14135 (with
 // a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 // A thread owns whole columns, then whole rows of dweight, and chunks depend on C alone: no result depends on the number of
@@ -24,7 +25,7 @@
 #include <vector>
 
 // Logits of so many rows of the weight in the first cache; chunks of the weight and blocks of dx in the second, in elements.
-constexpr int64_t SLICE = 96, CHUNK_WORDS = 1 << 17, MOST_SLICES = 5, BLOCK_WORDS = 1 << 18;
+constexpr int64_t SLICE = 96, CHUNK_ELEMENTS = 1 << 17, MOST_SLICES = 5, BLOCK_ELEMENTS = 1 << 18;
 static_assert(SLICE % ROWS == 0 && PANEL == 2 * LANES && 32 % PANEL == 0);
 constexpr float TOO_LARGE = 1e26f;  // a product of it and a weight is far from the largest f32
 
@@ -82,8 +83,8 @@ struct OutputLayer {
     float *losses, *factors;  // scale / total
     act *dx, *scaled, *exponentials;
 
-    int64_t chunk() const { return std::clamp<int64_t>(CHUNK_WORDS / (C * PARTS) / SLICE, 1, MOST_SLICES) * SLICE; }
-    int64_t block() const { return std::max<int64_t>(1, BLOCK_WORDS / C / PANEL) * PANEL; }
+    int64_t chunk() const { return std::clamp<int64_t>(CHUNK_ELEMENTS / (C * PARTS) / SLICE, 1, MOST_SLICES) * SLICE; }
+    int64_t block() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / PANEL) * PANEL; }
 
     void columns(int64_t first, int64_t last) const;
     void slice(Strip& strip, float* logits, int64_t row, int64_t rows, int64_t summed) const;
@@ -189,11 +190,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
         const int64_t block = padded((end - begin + blocks - 1) / blocks, PANEL);
         for (int64_t first = begin; first < end; first += block) layer.columns(first, std::min(end, first + block));
     });
-    const Matrix by_rows{exponentials, PANEL, 1, (V - 1) * PANEL};
-    product(V, C, N, by_rows, {scaled, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float* out = dweight + row * C + column;
-        for (int64_t i = 0; i < count; ++i) out[i] += sums[i];
-    });
+    add_product(dweight, V, C, N, {exponentials, PANEL, 1, (V - 1) * PANEL}, {scaled, C, 1});
     if (dbias)
         parallel_ranges(V, worth_a_thread(N), [&](int64_t begin, int64_t end) {
             std::vector<float> row(padded(N, PANEL));

@@ -83,3 +83,11 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
             product_block(0, M, begin, end, K, a, b, finish);
         });
 }
+
+// sums (M, N) += A B, in f32.
+static void add_product(float* sums, int64_t M, int64_t N, int64_t K, Matrix a, Matrix b) {
+    product(M, N, K, a, b, [=](int64_t row, int64_t column, const float* values, int64_t count) {
+        float* out = sums + row * N + column;
+        for (int64_t i = 0; i < count; ++i) out[i] += values[i];
+    });
+}
