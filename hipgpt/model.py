@@ -41,7 +41,8 @@ from hipgpt.tensor import Arena, DType, Field, Tensor
 
 INITIAL_STD = 0.02
 NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
-STRIP = 32  # rows of a strip of exponentials
+STRIP = 32  # rows of a strip of exponentials, and what of the vocabulary is filled up to
+EXPONENTIALS = {DType.F32: STRIP + STRIP // 2, DType.BF16: STRIP}  # what a strip takes: an f32 may be three bf16
 MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
 MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
 
@@ -131,6 +132,11 @@ def has_output_layer(device: Device) -> bool:
     return device.backend == "cpu"
 
 
+def strips(rows: int) -> int:
+    """Return how many strips of exponentials `rows` rows begin."""
+    return -(-rows // STRIP)
+
+
 def activations(
     model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, logit_rows: int | None = None
 ) -> list[Field]:
@@ -170,7 +176,8 @@ def activation_gradients(
     fields = [Field(name, (N, width), act) for name, width in widths.items()]
     parts = min(NORM_PARTS, -(-N // NORM_ROWS))
     if exponential_rows:
-        fields.append(Field("exponentials", (-(-exponential_rows // STRIP), model.vocab_size, STRIP), act))
+        whole = strips(model.vocab_size) * STRIP
+        fields.append(Field("exponentials", (strips(exponential_rows), whole, EXPONENTIALS[act]), act))
     return [*fields, Field("norm_partials", (parts, 2, E)), Field("delta", (sequences, model.num_heads, length))]
 
 
@@ -253,7 +260,7 @@ class Network:
         for logits, x, block in self._blocks():
             losses, wanted, dx = s["losses"].rows(*block), targets.rows(*block), scratch["norm"].rows(*block)
             if "exponentials" in scratch:
-                work = scratch["exponentials"].rows(0, -(-x.shape[0] // STRIP)), scratch["dropped"].rows(*block)
+                work = scratch["exponentials"].rows(0, strips(x.shape[0])), scratch["dropped"].rows(*block)
                 given = x, w.output, w.output_bias, wanted
                 plan(OUTPUT_LAYER_TRAINING, losses, dx, g.output, g.output_bias, *work, *given, scale=scale)
             else:

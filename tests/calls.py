@@ -9,6 +9,7 @@ import numpy as np
 import reference
 
 from hipgpt.backends.device import Device
+from hipgpt.model import EXPONENTIALS, STRIP, strips
 from hipgpt.op import Argument, Op
 from hipgpt.ops import CATALOGUE
 from hipgpt.plan import Plan
@@ -98,7 +99,7 @@ def cases(act: DType = DType.F32) -> Iterator[Case]:
             if op.name == "build_batch":
                 case["T"] = max(case["T"], case["S"] + 1)  # and the target after the last token
             if op.name == "output_layer_training":
-                case["K"] = -(-case["N"] // 32)
+                case = case | {"K": strips(case["N"]), "R": strips(case["V"]) * STRIP, "W": EXPONENTIALS[act]}
             if op.name == "layernorm_backward":
                 case["K"] = min(case["K"], case["N"])
             yield Case(op, case, act=act)

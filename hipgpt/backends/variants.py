@@ -25,8 +25,9 @@ TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the d
 # and adding a part of every block at work, and the second launch
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
 CPU_PLAIN = {"product.h": "product/plain.h", "convert.h": "convert/plain.h", "dots.h": "product/vector_dots.h"}
+CPU_PLAIN |= {"kept.h": "product/vector_kept.h"}
 CPU_BF16 = CPU_PLAIN | {"product.h": "product/pairs.h", "convert.h": "convert/avx512_bf16.h"}
-AMX = {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h"}
+AMX = {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h", "kept.h": "product/amx_kept.h"}
 CPU_AMX_BF16 = CPU_BF16 | AMX | {"terms.h": "product/pair_words.h", "dots.h": "product/amx_dots.h"}
 CPU_AMX_F32 = CPU_PLAIN | AMX | {"terms.h": "product/part_words.h"}
 CHANNELS = (32, 64, 128)  # of a head, rounded up

@@ -4,7 +4,7 @@
 #include "vector.h"
 #include <cstdint>
 
-// strip_gap: the columns of a product's A may lie in strips of 2 LANES, so far apart beyond what their stride says.
+// strip_gap: the columns may lie in strips of 2 LANES, so far apart beyond what their stride says.
 struct Matrix {
     const act* data;
     int64_t row_stride, column_stride, strip_gap = 0;

@@ -6,8 +6,8 @@
 #include "tiles.h"
 
 constexpr int ROWS = 32;
-// Terms of one instruction; of a tile at most: of 512 in bf16, one side stays in the first cache while panels of the other pass.
-constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 512 : 1 << 20;
+// Terms of one instruction; of a tile at most: of 256 in bf16, a strip of A stays in the first cache while panels of B pass.
+constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 256 : 1 << 20;
 constexpr int64_t MOST_IN_PLACE = 384;
 // Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
 constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
@@ -34,7 +34,9 @@ __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t ro
 }
 
 // sums (32, PANEL) = A panel, or += where they go on. `sums` has room for all 32 rows.
-inline void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on) {
+template <class Beside>
+inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on,
+                          Beside& beside) {
     float* lower = sums + 16 * stride;
     if (goes_on) {
         LOAD_TILE(0, sums, stride * 4);
@@ -65,6 +67,7 @@ inline void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stri
             MULTIPLY_TILES(1, 4, 7);
             MULTIPLY_TILES(2, 5, 6);
             MULTIPLY_TILES(3, 5, 7);
+            beside();
         }
     }
     STORE_TILE(0, sums, stride * 4);
@@ -73,5 +76,4 @@ inline void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stri
     STORE_TILE(3, lower + 16, stride * 4);
 }
 
-inline Tile tile_of(int64_t /*rows*/) { return tile; }
 #include "strips.h"

@@ -1,6 +1,6 @@
-// Products of any size on all threads: C (M, N) = A (M, K) B (K, N), A and B given by their strides. B is packed into panels of
-// PANEL columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over K, or as many terms
-// of it as the caches have room for. Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+// Products of any size on all threads: C (M, N) = A (M, K) B (K, N), given by their strides, or A by its left_of. B is packed
+// into panels of PANEL columns, so that the innermost loop reads it in order; a register tile holds ROWS x PANEL sums over K, or
+// as many terms of it as the caches have room for. Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 // product.h is the tile: plain.h, or what the processor has beyond. What becomes of the sums is the op's `finish`.
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #pragma once
@@ -24,12 +24,16 @@ struct Workspace {
 };
 static thread_local std::unique_ptr<Workspace> workspace;
 
-// sums (rows, columns), `stride` apart, = or += a (rows, terms) times the packed B; where `ends`, all terms are in them and
+// A[row:row + rows, k:k + terms] of a product as a tile reads it, in place or copied.
+inline Left left_of(const Matrix& a, Word* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
+    return pack_left(copy, {a.at(row, k), a.row_stride, a.column_stride}, rows, terms);
+}
+
+// sums (rows, columns), `stride` apart, = or += left (rows, terms) times the packed B; where `ends`, all terms are in them and
 // finish(row, column, sums, count) takes each row by PATCH columns. With a stride of PATCH there is room for one strip's patch.
 template <class Finish>
-static void multiply_rows(Workspace& work, float* sums, int64_t stride, Matrix a, int64_t rows, int64_t columns,
+static void multiply_rows(Workspace& work, float* sums, int64_t stride, Left left, int64_t rows, int64_t columns,
                           int64_t terms, bool goes_on, bool ends, const Finish& finish) {
-    Left left = pack_left(work.left, a, rows, terms);
     for (int64_t row = 0; row < rows; row += ROWS, left.data += left.strip_stride) {
         const int64_t height = std::min<int64_t>(ROWS, rows - row);
         for (int64_t column = 0; column < columns; column += PATCH) {
@@ -43,9 +47,9 @@ static void multiply_rows(Workspace& work, float* sums, int64_t stride, Matrix a
 }
 
 // Calls finish(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column].
-template <class Finish>
-static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column, int64_t K, Matrix a,
-                          Matrix b, const Finish& finish) {
+template <class Rows = Matrix, class Finish>
+static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column, int64_t K,
+                          const Rows& a, Matrix b, const Finish& finish) {
     if (!workspace) workspace.reset(new Workspace);
     Workspace& work = *workspace;
     begin_tiles();
@@ -61,9 +65,10 @@ static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_colu
                 pack_right(work.right, {b.at(k, column), b.row_stride, b.column_stride}, terms, columns);
                 for (int64_t top = row; top < last_row; top += LEFT_ROWS) {
                     float* const sums = in_turns ? work.sums + (top - row) * stride : work.sums;
-                    const Matrix rows = {a.at(top, k), a.row_stride, a.column_stride, a.strip_gap};
-                    multiply_rows(work, sums, stride, rows, std::min(LEFT_ROWS, last_row - top), columns, terms, k > 0,
-                                  k + terms == K, [&](int64_t i, int64_t j, const float* values, int64_t count) {
+                    const int64_t rows = std::min(LEFT_ROWS, last_row - top);
+                    const Left left = left_of(a, work.left, top, rows, k, terms);
+                    multiply_rows(work, sums, stride, left, rows, columns, terms, k > 0, k + terms == K,
+                                  [&](int64_t i, int64_t j, const float* values, int64_t count) {
                                       finish(top + i, column + j, values, count);
                                   });
                 }
@@ -71,8 +76,8 @@ static void product_block(int64_t begin_row, int64_t end_row, int64_t begin_colu
 }
 
 // The same on all threads, split along the longer side of C.
-template <class Finish>
-static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const Finish& finish) {
+template <class Rows = Matrix, class Finish>
+static void product(int64_t M, int64_t N, int64_t K, const Rows& a, Matrix b, const Finish& finish) {
     const int64_t smallest = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
     if (M >= N)
         parallel_ranges(M, smallest, ROWS, [=](int64_t begin, int64_t end) {
@@ -85,7 +90,8 @@ static void product(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const F
 }
 
 // sums (M, N) += A B, in f32.
-static void add_product(float* sums, int64_t M, int64_t N, int64_t K, Matrix a, Matrix b) {
+template <class Rows = Matrix>
+static void add_product(float* sums, int64_t M, int64_t N, int64_t K, const Rows& a, Matrix b) {
     product(M, N, K, a, b, [=](int64_t row, int64_t column, const float* values, int64_t count) {
         float* out = sums + row * N + column;
         for (int64_t i = 0; i < count; ++i) out[i] += values[i];

@@ -29,6 +29,28 @@ struct Words : Lines {
     }
 };
 
+// The rows of a panel whose terms are a word are so far apart.
+constexpr int TERM_DISTANCE = 1;
+inline Parts words_along(Vector x, Vector y) {  // of 2 LANES terms of a line
+    return {{(Vector)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x)}};
+}
+inline Parts words_across(Vector x, Vector y) {  // of LANES lines' two terms
+    const auto widened = [](Vector terms) {
+        return _mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)_mm512_cvtneps_pbh((__m512)terms));
+    };
+    return {{(Vector)_mm512_or_si512(widened(x), _mm512_maskz_slli_epi32(0xFFFF, widened(y), 16))}};
+}
+
+// The terms that words_along made words of, rounded.
+inline void terms_along(const Parts& words, Vector& x, Vector& y) {
+    const auto widened = [](__m256i terms) {
+        return (Vector)_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, terms), 16);
+    };
+    const __m512i all = (__m512i)words.part[0];
+    x = widened(_mm512_castsi512_si256(all));
+    y = widened(_mm512_maskz_extracti64x4_epi64(0xFF, all, 1));
+}
+
 // sums += the products of DOT_TERMS terms, two by two.
 inline Vector add_products(Vector sums, const act* x, const act* y) {
     return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_loadu_si512(x), (__m512bh)_mm512_loadu_si512(y));

@@ -27,6 +27,20 @@ inline Parts parts_of(Vector x, Vector y) {
     return parts;
 }
 
+// The rows of a panel whose terms are a word are so far apart.
+constexpr int TERM_DISTANCE = LANES;
+inline Parts words_along(Vector x, Vector y) { return parts_of(x, y); }   // of 2 LANES terms of a line
+inline Parts words_across(Vector x, Vector y) { return parts_of(x, y); }  // of LANES lines' two terms
+
+// The terms that words_along made words of.
+inline void terms_along(const Parts& words, Vector& x, Vector& y) {
+    x = y = Vector{};
+    for (const Vector& part : words.part) {
+        x += (Vector)((Bits)part << 16);
+        y += (Vector)((Bits)part & 0xFFFF0000);
+    }
+}
+
 // A matrix (lines, terms) as words. The terms of a word are LANES apart, so that none has to change its lane.
 struct Words : Lines {
     template <bool WHOLE>

@@ -25,6 +25,10 @@ struct Words : Lines {
     }
 };
 
+// LANES lines' only term of a word; see pair_words.h.
+constexpr int TERM_DISTANCE = 1;
+inline Parts words_across(Vector x, Vector /*y*/) { return {{x}}; }
+
 // How many words a panel has of K terms.
 constexpr int64_t panel_size(int64_t K) { return K * PANEL; }
 

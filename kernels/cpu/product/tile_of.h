@@ -7,3 +7,10 @@ Tile tile_of(int64_t rows) {
         if (rows < R) return tile_of<R - 1>(rows);
     return tile<R>;
 }
+
+template <class Beside>
+inline void multiply_tile(int64_t rows, int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on,
+                          Beside& beside) {
+    tile_of(rows)(K, a, panel, sums, stride, goes_on);
+    beside();
+}
