@@ -95,6 +95,3 @@ void pack_strips(Word* target, int64_t strip_lines, int64_t strip_size, const Wo
         for (int64_t word = 0; word < words; word += LANES)
             for (int64_t first = 0; first < lines; first += strip_lines) pack(first, word);
 }
-
-// sums (rows of a strip, PANEL), with a stride, = A panel over K terms, or += where they go on.
-using Tile = void (*)(int64_t K, Left, const Word* panel, float* sums, int64_t stride, bool goes_on);
