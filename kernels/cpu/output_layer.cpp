@@ -9,7 +9,7 @@
 // logits it makes a slice and a strip of columns at a time, in the first cache. While tiles make one slice, vectors take the
 // one before: exponentials, relative to a reference, a logit of the column seen early; they become at once B's words of their
 // product with the chunk of the weight, and A's of dweight's, with x * scale / total. What they add up to, and dx, need no
-// second look: dlogits = exponentials * scale / total, but for the target's, whose part of dx comes last, from f32.
+// second look: dlogits = exponentials * scale / total, but for the target's, whose part of all comes last, from f32.
 // Should a total become too large, then what there is so far is brought to a higher reference.
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums while the maximum is not known yet); Dao et al. 2022, arXiv:2205.14135 (with
 // a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
@@ -25,8 +25,9 @@
 #include <cmath>
 #include <vector>
 
-// Logits of so many rows of the weight in the first cache; chunks of the weight and blocks of dx in the second, in elements.
-constexpr int64_t SLICE = padded(32, ROWS), CHUNK_ELEMENTS = 1 << 17, MOST_ROWS = 480, BLOCK_ELEMENTS = 1 << 18;
+// Logits of so many rows of the weight in the first cache, a chunk of it in the second. Each block of dx packs all of the weight
+// anew, so a large one pays though its sums do not stay there. In elements, but MOST_ROWS of a chunk.
+constexpr int64_t SLICE = padded(32, ROWS), CHUNK_ELEMENTS = 1 << 17, MOST_ROWS = 480, BLOCK_ELEMENTS = 1 << 19;
 static_assert(PANEL == 2 * LANES && 32 % PANEL == 0);
 constexpr float TOO_LARGE = 1e26f;  // a product of it and a weight is far from the largest f32
 constexpr float LOWEST = -1e30f;    // as a logit: its exponential is the least there is, 1.6e-38
@@ -46,6 +47,7 @@ struct Exponentiation {
     const float* logits;
     Word* panel;
     int64_t row, at, words = 0, word = 0;
+    float totals_before[PANEL] = {};
 
     void operator()() {
         if (word == words) return;
@@ -151,7 +153,9 @@ Exponentiation OutputLayer::slice(Strip& strip, float* logits, int64_t row, int6
         strip.wanted[j] = logits[at * PANEL + j];
         logits[at * PANEL + j] = LOWEST;
     }
-    return {&exponentials, &strip, logits, panel, row, (row - chunk) / TERMS, whole / TERMS};
+    Exponentiation next{&exponentials, &strip, logits, panel, row, (row - chunk) / TERMS, whole / TERMS};
+    std::copy_n(strip.total, PANEL, next.totals_before);
+    return next;
 }
 
 // Ends a slice, and if that made totals too large, once more with higher references.
@@ -166,14 +170,11 @@ void OutputLayer::end(Exponentiation& slice, int64_t chunk) const {
         const float reference = std::max(strip.reference[j], greatest[j]);
         raised[j] = exp_f32(strip.reference[j] - reference);
         strip.reference[j] = reference;
+        strip.total[j] = slice.totals_before[j] * raised[j];
     }
-    std::fill_n(strip.total, PANEL, 0.0f);
     const auto rescale = [&](int64_t row, Vector (&columns)[2]) {
         exponentials.get(strip.number, row, columns[0], columns[1]);
-        for (int half = 0; half < 2; ++half) {
-            columns[half] *= vector_at(raised + half * LANES);
-            vector_at(strip.total + half * LANES) += columns[half];
-        }
+        for (int half = 0; half < 2; ++half) columns[half] *= vector_at(raised + half * LANES);
         exponentials.put(strip.number, row, columns[0], columns[1]);
     };
     Vector terms[2][2];

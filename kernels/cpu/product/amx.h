@@ -37,6 +37,7 @@ __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t ro
 template <class Beside>
 inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on,
                           Beside& beside) {
+    asm volatile("" ::: "memory");  // GCC 12 does not know that LOAD_TILE reads memory
     float* lower = sums + 16 * stride;
     if (goes_on) {
         LOAD_TILE(0, sums, stride * 4);
