@@ -23,8 +23,9 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
             last = std::min({first + BLOCK, end, decays ? int64_t{decayed} : end});
             const AdamwSettings settings = {rates[0], rates[1], rates[2], beta1, beta2, epsilon,
                                             decays ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
-            for (const float* stream : {weights, first_moment, second_moment, gradients})  // the next block: too much for
-                for (int64_t i = 0; i < BLOCK; i += LINE) __builtin_prefetch(stream + first + BLOCK + i, 1);  // hardware alone
+            // hardware alone fetches too late from four places
+            for (const float* stream : {weights, first_moment, second_moment, gradients})
+                for (int64_t i = 0; i < BLOCK; i += LINE) __builtin_prefetch(stream + first + BLOCK + i, 1);
 #pragma omp simd
             for (int64_t i = first; i < last; ++i) {
                 adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);

@@ -35,8 +35,10 @@ constexpr float LOWEST = -1e30f;    // as a logit: its exponential is the least 
 // A strip of columns, and what is known of each so far, without its target; sums (C, PANEL) are dx without the last factor.
 struct Strip {
     alignas(64) float reference[PANEL], total[PANEL], wanted[PANEL];
-    int64_t number, first, count;
+    int64_t first, count;
     float* sums;
+
+    int64_t number() const { return first / PANEL; }
 };
 
 // What becomes of a slice: the logits (rows, PANEL) of rows `row` on become exponentials, a row of words at a time. They are
@@ -64,7 +66,7 @@ struct Exponentiation {
         }
         for (int term = 0; term < TERMS; ++term) {
             const float* const pair = values[term];
-            kept->put(strip->number, row + first + term * TERM_DISTANCE, vector_at(pair), vector_at(pair + LANES));
+            kept->put(strip->number(), row + first + term * TERM_DISTANCE, vector_at(pair), vector_at(pair + LANES));
         }
         for (int64_t half = 0; half < PANEL; half += LANES)
             put_words(panel, at + word, half, vector_at(values[0] + half), vector_at(values[TERMS - 1] + half));
@@ -115,7 +117,7 @@ void OutputLayer::columns(int64_t first, int64_t last) const {
     std::vector<Strip> strips(count);
     for (int64_t s = 0; s < count; ++s) {
         const int64_t column = first + s * PANEL, width = std::min<int64_t>(PANEL, last - column);
-        strips[s] = {{}, {}, {}, column / PANEL, column, width, sums + s * sums_size};
+        strips[s] = {{}, {}, {}, column, width, sums + s * sums_size};
     }
     pack_right(inputs, {x + first * C, 1, C}, C, last - first);
     for (int64_t v = 0; v < V; v += most) {
@@ -173,9 +175,9 @@ void OutputLayer::end(Exponentiation& slice, int64_t chunk) const {
         strip.total[j] = slice.totals_before[j] * raised[j];
     }
     const auto rescale = [&](int64_t row, Vector (&columns)[2]) {
-        exponentials.get(strip.number, row, columns[0], columns[1]);
+        exponentials.get(strip.number(), row, columns[0], columns[1]);
         for (int half = 0; half < 2; ++half) columns[half] *= vector_at(raised + half * LANES);
-        exponentials.put(strip.number, row, columns[0], columns[1]);
+        exponentials.put(strip.number(), row, columns[0], columns[1]);
     };
     Vector terms[2][2];
     for (int64_t row = 0; row < chunk; ++row) rescale(row, terms[0]);
@@ -199,9 +201,9 @@ void OutputLayer::finish(const Strip& strip) const {
         losses[n] = std::log(total) + (highest - above);
         factors[n] = factor;
         alignas(64) float columns[PANEL];  // the target's p - 1 is what the others have
-        exponentials.get(strip.number, target, vector_at(columns), vector_at(columns + LANES));
+        exponentials.get(strip.number(), target, vector_at(columns), vector_at(columns + LANES));
         columns[j] = -others;
-        exponentials.put(strip.number, target, vector_at(columns), vector_at(columns + LANES));
+        exponentials.put(strip.number(), target, vector_at(columns), vector_at(columns + LANES));
         load(target_row.data(), weight + target * C, C);
         for (int64_t c = 0; c < C; ++c) row[c] = factor * (strip.sums[c * PANEL + j] - others * target_row[c]);
         store(dx + n * C, row.data(), C);

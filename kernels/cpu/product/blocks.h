@@ -26,7 +26,7 @@ static thread_local std::unique_ptr<Workspace> workspace;
 
 // A[row:row + rows, k:k + terms] of a product as a tile reads it, in place or copied.
 inline Left left_of(const Matrix& a, Word* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
-    return pack_left(copy, {a.at(row, k), a.row_stride, a.column_stride}, rows, terms);
+    return pack_left(copy, {a.at(row, k), a.row_stride, a.column_stride, a.strip_gap}, rows, terms);
 }
 
 // sums (rows, columns), `stride` apart, = or += left (rows, terms) times the packed B; where `ends`, all terms are in them and

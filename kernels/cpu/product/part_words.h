@@ -27,7 +27,7 @@ inline Parts parts_of(Vector x, Vector y) {
     return parts;
 }
 
-// The rows of a panel whose terms are a word are so far apart.
+// The rows of a panel whose terms are a word are so far apart, as are the terms of a word of a line: both take the same parts.
 constexpr int TERM_DISTANCE = LANES;
 inline Parts words_along(Vector x, Vector y) { return parts_of(x, y); }   // of 2 LANES terms of a line
 inline Parts words_across(Vector x, Vector y) { return parts_of(x, y); }  // of LANES lines' two terms
