@@ -30,14 +30,15 @@ struct Nothing {
 // sums (rows, columns), `stride` apart, = A B over K terms, or += where they go on. B's panels are `panel_words` apart: they may
 // have more terms. `sums` has room for whole tiles: rows up to a multiple of ROWS, columns of PANEL. beside() is called now and
 // then, however often: what vectors have to do takes no time while other units multiply.
+// As many terms of a panel as a tile takes stay in the first cache for all rows, of A's strip for all columns.
 template <class Beside = Nothing>
 inline void multiply(Left a, const Word* panels, int64_t panel_words, float* sums, int64_t stride, int64_t rows,
                      int64_t columns, int64_t K, bool goes_on, Beside&& beside = Nothing()) {
-    for (int64_t row = 0; row < rows; row += ROWS, a.data += a.strip_stride) {
-        Left turn = a;
-        for (int64_t k = 0; k < K; k += TILE_TERMS, turn.data += TILE_TERMS / STEP * a.step_stride)
+    for (int64_t k = 0; k < K; k += TILE_TERMS, a.data += TILE_TERMS / STEP * a.step_stride) {
+        Left strip = a;
+        for (int64_t row = 0; row < rows; row += ROWS, strip.data += a.strip_stride)
             for (int64_t column = 0; column < columns; column += PANEL)
-                multiply_tile(std::min<int64_t>(ROWS, rows - row), std::min<int64_t>(TILE_TERMS, K - k), turn,
+                multiply_tile(std::min<int64_t>(ROWS, rows - row), std::min<int64_t>(TILE_TERMS, K - k), strip,
                               panels + column / PANEL * panel_words + panel_size(k), sums + row * stride + column, stride,
                               goes_on || k > 0, beside);
     }
