@@ -8,7 +8,6 @@
 constexpr int ROWS = 32;
 // Terms of one instruction; of a tile at most: of 256 in bf16, a strip of A stays in the first cache while panels of B pass.
 constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 256 : 1 << 20;
-constexpr int64_t UNEVEN = 2048;  // bytes: rows a multiple of it apart, in place, fall on one another in the first cache
 // Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
 constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
@@ -17,11 +16,10 @@ constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * P
 const TileConfiguration WHOLE{64, 64, 64, 64, 64, 64, 64, 64};
 inline void begin_tiles() { configure_tiles(WHOLE); }
 
-// A[0:rows, 0:K] as a tile reads it: bf16 in place if the tiles are whole and the rows keep apart in the first cache, else as a
-// copy of squares with zeros for what is missing.
+// A[0:rows, 0:K] as a tile reads it: bf16 in place where the tiles are whole and terms are neighbours, though rows may fall on
+// one another in the first cache; else as a copy of squares with zeros for what is missing.
 __attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    const bool readable = a.column_stride == 1 && a.strip_gap == 0 && a.row_stride * 2 % UNEVEN != 0;
-    if (PARTS == 1 && readable && K % STEP == 0 && rows % ROWS == 0)
+    if (PARTS == 1 && a.column_stride == 1 && a.strip_gap == 0 && K % STEP == 0 && rows % ROWS == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, STEP * 2, ROWS * a.row_stride * 2};
     const Words source{a, rows, K};
     const int64_t words = padded(K, STEP) / 2;
