@@ -33,7 +33,7 @@ def tokens_per_second(decode, count: int, seconds: float) -> float:
 def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     from hipgpt.backends.device import open_device
     from hipgpt.config import ModelConfig
-    from hipgpt.model import Weights, initial_values, parameters
+    from hipgpt.parameters import Weights, initial_values, parameters
     from hipgpt.precision import weights_in
     from hipgpt.sampling import Decoder
     from hipgpt.tensor import Arena

@@ -18,8 +18,8 @@ import yaml
 from hipgpt.batches import Batches
 from hipgpt.config import load_config
 from hipgpt.gpt2 import LAYERNORM_EPSILON
-from hipgpt.model import initial_values, parameters
 from hipgpt.optimizer import learning_rate
+from hipgpt.parameters import initial_values, parameters
 from hipgpt.shards import open_split
 
 

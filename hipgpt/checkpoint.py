@@ -17,7 +17,7 @@ from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
 from hipgpt.files import replacing, sha256_of
 from hipgpt.metrics import LOG
-from hipgpt.model import Weights, parameters
+from hipgpt.parameters import Weights, parameters
 from hipgpt.tensor import Arena
 
 OTHER_RUNS_KEPT = 2

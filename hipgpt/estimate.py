@@ -11,7 +11,7 @@ from hipgpt.backends.device import GPUS
 from hipgpt.backends.null import NullDevice
 from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 from hipgpt.plan import Launch
 from hipgpt.sampling import Decoder
 from hipgpt.trainer import Trainer

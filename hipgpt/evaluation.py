@@ -13,7 +13,8 @@ from hipgpt.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngra
 from hipgpt.batches import windows
 from hipgpt.config import ModelConfig
 from hipgpt.metrics import CsvFile, bits_per_byte
-from hipgpt.model import Network, Weights, activations, rows_of_logits
+from hipgpt.model import Network, activations, rows_of_logits
+from hipgpt.parameters import Weights
 from hipgpt.plan import Plan
 from hipgpt.shards import Tokens
 from hipgpt.tensor import Arena, DType, Field

@@ -4,8 +4,8 @@ import dataclasses
 
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig, TrainingConfig
-from hipgpt.model import Weights
 from hipgpt.ops import ROUND_WEIGHTS
+from hipgpt.parameters import Weights
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType
 

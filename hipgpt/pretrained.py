@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
 from hipgpt.gpt2 import WEIGHTS
-from hipgpt.model import parameters
+from hipgpt.parameters import parameters
 
 # ours -> GPT-2's; its Conv1D layers keep weights as (in, out), ours are (out, in)
 LINEAR = {"qkv": "attn.c_attn", "projection": "attn.c_proj", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hipgpt.config import ModelConfig
 from hipgpt.errors import UserError
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 from hipgpt.records import read_json
 
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them

@@ -12,8 +12,9 @@ import numpy as np
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.files import replacing
-from hipgpt.model import Network, Weights, activations, kv_cache
+from hipgpt.model import Network, activations, kv_cache
 from hipgpt.ops import LIKELIEST_TOKEN
+from hipgpt.parameters import Weights
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 from hipgpt.tokenizer import Tokenizer

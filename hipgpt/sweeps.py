@@ -9,7 +9,7 @@ from typing import Any
 
 from hipgpt.config import DEFAULT_RUN, RUN_KEYS, Config, load_config
 from hipgpt.errors import UserError
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 
 Point = dict[str, Any]  # a value for each dotted key
 

@@ -12,17 +12,9 @@ from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
-from hipgpt.model import (
-    Network,
-    Weights,
-    activation_gradients,
-    activations,
-    has_output_layer,
-    initial_values,
-    parameters,
-    rows_of_logits,
-)
+from hipgpt.model import Network, activation_gradients, activations, has_output_layer, rows_of_logits
 from hipgpt.optimizer import AdamW, StepHistory
+from hipgpt.parameters import Weights, initial_values, parameters
 from hipgpt.plan import Plan
 from hipgpt.precision import RoundedCopy, act_of
 from hipgpt.shards import Tokens

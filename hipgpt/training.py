@@ -17,8 +17,8 @@ from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.files import append, replacing
 from hipgpt.metrics import LOG, CsvFile, Progress
-from hipgpt.model import Weights, parameter_count
 from hipgpt.optimizer import learning_rate
+from hipgpt.parameters import Weights, parameter_count
 from hipgpt.pretrained import read_weights
 from hipgpt.trainer import Splits, Trainer, ValidationSet
 

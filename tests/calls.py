@@ -19,7 +19,7 @@ AWKWARD = (17, 31, 33, 3, 5)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
-MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # so many terms are summed in turns, whole tiles of them, rows of A as they lie
+MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # terms summed in turns, whole tiles of them, rows of A as they lie
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},

@@ -6,7 +6,8 @@ import numpy as np
 
 from hipgpt.backends.device import Device
 from hipgpt.config import ModelConfig
-from hipgpt.model import Network, Weights, activation_gradients, activations, has_output_layer, parameters
+from hipgpt.model import Network, activation_gradients, activations, has_output_layer
+from hipgpt.parameters import Weights, parameters
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 

@@ -17,6 +17,8 @@ from hipgpt.config import load_config
 from hipgpt.recipes import STAGES, Recipes, upstream
 
 OF_MODEL = {"train", "export", "evaluate", "sample", "describe", "summarize", "compare"}
+OF_DEVICE = OF_MODEL - {"describe", "summarize"}  # these two only count parameters
+OF_PASSES = OF_DEVICE - {"export"}
 OF_TOKENS = {"train_tokenizer", "tokenize", "train", "export", "evaluate", "sample", "compare"}
 HASHES = """
 import json
@@ -80,18 +82,19 @@ EDITS = {
     "hipgpt/cli.py": set(),
     "hipgpt/recipes.py": set(),
     "hipgpt/corpus.py": {"download"},
-    "hipgpt/model.py": OF_MODEL,
+    "hipgpt/parameters.py": OF_MODEL,
+    "hipgpt/model.py": OF_PASSES,
     "hipgpt/__init__.py": set(STAGES),
     "hipgpt/tokenizer/bpe.py": OF_TOKENS,
     "kernels/cpu/bpe.cpp": OF_TOKENS,
     "kernels/cpu/bpe/trainer.h": OF_TOKENS,
-    "kernels/cpu/layernorm.cpp": OF_MODEL,
-    "kernels/cpu/parallel.h": OF_MODEL,
-    "kernels/scalar.h": OF_MODEL,
-    "kernels/gpu/matmul.hip": OF_MODEL,
-    "kernels/gpu/platform/cuda.h": OF_MODEL,
-    "hipgpt/backends/cuda.py": OF_MODEL,
-    "hipgpt/backends/hip.py": OF_MODEL,
+    "kernels/cpu/layernorm.cpp": OF_DEVICE,
+    "kernels/cpu/parallel.h": OF_DEVICE,
+    "kernels/scalar.h": OF_DEVICE,
+    "kernels/gpu/matmul.hip": OF_DEVICE,
+    "kernels/gpu/platform/cuda.h": OF_DEVICE,
+    "hipgpt/backends/cuda.py": OF_DEVICE,
+    "hipgpt/backends/hip.py": OF_DEVICE,
     "README.md": set(),
     "workflow/scripts/train.py": set(),
 }

@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "files", "records", "seals"},
     {"config", "gpt2", "tensor", "op"},
     {"ops", "plan", "backends", "code_hash"},
-    {"model", "optimizer"},
+    {"parameters", "model", "optimizer"},
     {
         "checkpoint",
         "precision",

@@ -13,7 +13,7 @@ from hipgpt.backends.device import open_device
 from hipgpt.batches import Batches
 from hipgpt.config import read_config
 from hipgpt.estimate import HOST_BYTES, AnyTokens, estimate
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 from hipgpt.sampling import Decoder
 from hipgpt.sweeps import load_runs
 from hipgpt.trainer import Trainer

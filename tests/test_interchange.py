@@ -12,7 +12,7 @@ from hipgpt.errors import UserError
 from hipgpt.export.gguf import export_gguf, tensor_names
 from hipgpt.export.huggingface import export_huggingface, huggingface_config, with_gpt2_head
 from hipgpt.export.llmc import export_llmc
-from hipgpt.model import parameters
+from hipgpt.parameters import parameters
 from hipgpt.tokenizer import Tokenizer, train
 
 GPT2 = replace(tiny.MODEL, mlp_dim=48, tie_embeddings=True, output_bias=False)

@@ -7,7 +7,7 @@ import json
 import pytest
 import tiny
 
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 from hipgpt.runs import run_row
 from hipgpt.tables import table
 

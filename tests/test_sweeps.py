@@ -10,7 +10,7 @@ from workflow_copy import ROOT, TINY, Project
 from hipgpt.comparison import fit_power_law
 from hipgpt.config import read_config
 from hipgpt.errors import UserError
-from hipgpt.model import parameter_count
+from hipgpt.parameters import parameter_count
 from hipgpt.sweeps import load_runs
 
 

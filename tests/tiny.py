@@ -14,7 +14,8 @@ from hipgpt.backends.device import Device
 from hipgpt.checkpoint import save_checkpoint, write_arena
 from hipgpt.config import ModelConfig
 from hipgpt.gpt2 import LAYERNORM_EPSILON
-from hipgpt.model import Network, Weights, activations, parameters
+from hipgpt.model import Network, activations
+from hipgpt.parameters import Weights, parameters
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field
 from hipgpt.tokenizer import Tokenizer, train

@@ -13,7 +13,7 @@ from hipgpt.errors import UserError
 from hipgpt.export.card import model_card
 from hipgpt.files import replacing
 from hipgpt.gpt2 import CONFIG, LAYERNORM_EPSILON, TOKENIZER, WEIGHTS
-from hipgpt.model import INITIAL_STD
+from hipgpt.parameters import INITIAL_STD
 from hipgpt.pretrained import HEAD, places
 from hipgpt.tokenizer import Tokenizer
 from hipgpt.tokenizer.formats import tokenizer_config
