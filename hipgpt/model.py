@@ -1,7 +1,7 @@
 """GPT-2 as flat lists of ops: the forward pass, the backward pass written by hand, and tables of what they write.
 
 Pre-LayerNorm blocks with learned positions. Radford et al. 2019, "Language models are unsupervised multitask learners".
-Weights of linear layers are (out, in); rows N = B sequences of S positions.
+Rows N = B sequences of S positions.
 """
 
 from collections.abc import Iterator
