@@ -17,9 +17,11 @@
 #include "parallel.h"
 #include "pieces.h"
 #include "product.h"
+#include <type_traits>
 #include <vector>
 
 constexpr int64_t QUERIES = padded(48, ROWS);
+constexpr bool ROUNDS = !std::is_same_v<act, float>;  // else products read the weights where they were made
 
 // B (K, columns) as panels of a head.
 struct Panels {
@@ -36,20 +38,38 @@ static void multiply(float* sums, int64_t stride, Word* copy, Matrix a, int64_t 
     multiply(pack_left(copy, a, rows, K), b.words, panel_size(b.K), sums, stride, rows, columns, K, goes_on);
 }
 
-// weights = exp(scale * (scores - the greatest)) of the first `length`, 0 up to `end`; returns their sum, and the logsumexp.
-static float exponentials(float* scores, int64_t length, int64_t end, float scale, float* logsumexp) {
-    const int64_t whole = padded(length);
-    float maximum = scores[0], sum = 0;
-    std::fill(scores + length, scores + whole, scores[0]);
-#pragma omp simd reduction(max : maximum)
-    for (int64_t j = 0; j < whole; ++j) maximum = scores[j] > maximum ? scores[j] : maximum;
+// Of row r the first seen + r scores become exp(scale * (score - the greatest)), the others 0 up to `end`; totals: their sums.
+// Rows are `stride` apart, with room for whole vectors.
+static void exponentials(float* scores, int64_t stride, int64_t rows, int64_t seen, int64_t end, float scale, float* totals,
+                         float* logsumexp) {
+    for (int64_t first = 0; first < rows; first += LANES) {
+        const int64_t height = std::min<int64_t>(LANES, rows - first);
+        Vector greatest[LANES] = {}, sums[LANES] = {};
+        for (int64_t i = 0; i < height; ++i) {
+            const int64_t count = seen + first + i;
+            const float* const row = scores + (first + i) * stride;
+            greatest[i] += row[0];
+            for (int64_t j = 0; j < count; j += LANES)
+                greatest[i] = greater(first_lanes(count - j, vector_at(row + j), greatest[i]), greatest[i]);
+        }
+        const Vector maxima = maxima_of_rows(greatest);
+        for (int64_t i = 0; i < height; ++i) {
+            const int64_t count = seen + first + i;
+            float* const row = scores + (first + i) * stride;
+            const float maximum = maxima[i];
+            for (int64_t j = 0; j < count; j += LANES) {
 #pragma omp simd
-    for (int64_t j = 0; j < whole; ++j) scores[j] = exp_f32((scores[j] - maximum) * scale);
-    std::fill(scores + length, scores + std::max(whole, end), 0.0f);
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < whole; ++j) sum += scores[j];
-    *logsumexp = maximum * scale + std::log(sum);
-    return sum;
+                for (int64_t lane = j; lane < j + LANES; ++lane) row[lane] = exp_f32((row[lane] - maximum) * scale);
+                sums[i] += vector_at(row + j) = first_lanes(count - j, vector_at(row + j), Vector{});
+            }
+            for (int64_t j = padded(count); j < end; j += LANES) vector_at(row + j) = Vector{};
+        }
+        const Vector all = sums_of_rows(sums);
+        for (int64_t i = 0; i < height; ++i) {
+            totals[first + i] = all[i];
+            logsumexp[first + i] = maxima[i] * scale + std::log(all[i]);
+        }
+    }
 }
 
 extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
@@ -64,7 +84,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
         const Panels keys{pieces.take(Panels::size(D, S)), D, S}, values{pieces.take(Panels::size(S, D)), S, D};
         Word* const copy = pieces.take(copied);
         float *const scores = pieces.take(QUERIES * length), *const sums = pieces.take(QUERIES * width);
-        act* const weights = reinterpret_cast<act*>(pieces.take(QUERIES * length));
+        act* const weights = reinterpret_cast<act*>(ROUNDS ? pieces.take(QUERIES * length) : scores);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H;
             const act* queries = qkv + b * S * stride + h * D;
@@ -74,14 +94,12 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
                 const int64_t last = std::min(S, first + QUERIES), rows = last - first;
                 float totals[QUERIES];
                 multiply(scores, length, copy, {queries + first * stride, stride, 1}, rows, D, keys, last);
-                for (int64_t r = 0; r < rows; ++r) {
-                    float* const row = scores + r * length;
-                    totals[r] = exponentials(row, first + r + 1, last, scale, logsumexp + head * S + first + r);
-                    store(weights + r * length, row, last);
-                }
+                exponentials(scores, length, rows, first + 1, last, scale, totals, logsumexp + head * S + first);
+                for (int64_t r = 0; ROUNDS && r < rows; ++r) store(weights + r * length, scores + r * length, last);
                 multiply(sums, width, copy, {weights, length, 1}, rows, last, values, D);
                 for (int64_t r = 0; r < rows; ++r) {
-                    for (int64_t d = 0; d < D; ++d) sums[r * width + d] /= totals[r];
+                    const float share = 1.0f / totals[r];
+                    for (int64_t d = 0; d < D; ++d) sums[r * width + d] *= share;
                     store(y + ((b * S + first + r) * H + h) * D, sums + r * width, D);
                 }
             }
@@ -122,8 +140,8 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
         float *const p = pieces.take(QUERIES * length), *const ds = pieces.take(QUERIES * length);
         float *const dqueries = pieces.take(QUERIES * width);
         float *const dkeys = pieces.take(all_rows * width), *const dvalues = pieces.take(all_rows * width);
-        act* const weights = reinterpret_cast<act*>(pieces.take(QUERIES * length));
-        act* const dscores = reinterpret_cast<act*>(pieces.take(QUERIES * length));
+        act* const weights = reinterpret_cast<act*>(ROUNDS ? pieces.take(QUERIES * length) : p);
+        act* const dscores = reinterpret_cast<act*>(ROUNDS ? pieces.take(QUERIES * length) : ds);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, offset = b * S * stride + h * D;
             const act *queries = qkv + offset, *dout = dy + b * S * H * D + h * D;
@@ -138,17 +156,21 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                 multiply(ds, length, copy, dblock, rows, D, values, last);
                 for (int64_t r = 0; r < rows; ++r) {
                     float *const p_row = p + r * length, *const ds_row = ds + r * length;
-                    const int64_t at = head * S + first + r, seen = first + r + 1, whole = padded(seen);
+                    const int64_t at = head * S + first + r, seen = first + r + 1;
                     const float normalizer = logsumexp[at], product = delta[at];
+                    for (int64_t j = 0; j < seen; j += LANES) {
 #pragma omp simd
-                    for (int64_t j = 0; j < whole; ++j) {
-                        p_row[j] = exp_f32(p_row[j] * scale - normalizer);
-                        ds_row[j] = (ds_row[j] - product) * p_row[j] * scale;
+                        for (int64_t lane = j; lane < j + LANES; ++lane) p_row[lane] = exp_f32(p_row[lane] * scale - normalizer);
+                        Vector &p_some = vector_at(p_row + j), &ds_some = vector_at(ds_row + j);
+                        p_some = first_lanes(seen - j, p_some, Vector{});
+                        ds_some = (ds_some - product) * p_some * scale;
                     }
-                    std::fill(p_row + seen, p_row + std::max(whole, last), 0.0f);
-                    std::fill(ds_row + seen, ds_row + std::max(whole, last), 0.0f);
-                    store(weights + r * length, p_row, last);
-                    store(dscores + r * length, ds_row, last);
+                    for (int64_t j = padded(seen); j < last; j += LANES)
+                        vector_at(p_row + j) = vector_at(ds_row + j) = Vector{};
+                    if (ROUNDS) {
+                        store(weights + r * length, p_row, last);
+                        store(dscores + r * length, ds_row, last);
+                    }
                 }
                 multiply(dqueries, width, copy, {dscores, length, 1}, rows, last, key_rows, D);
                 for (int64_t r = 0; r < rows; ++r) store(dqkv + offset + (first + r) * stride, dqueries + r * width, D);
@@ -184,11 +206,13 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
                 for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(query[d]) * cached_keys[j * D + d];
                 scores[j] = sum;
             }
-            const float total = exponentials(scores.data(), length, length, scale, &logsumexp);
+            float total;
+            exponentials(scores.data(), 0, 1, length, length, scale, &total, &logsumexp);
             std::fill(out.begin(), out.end(), 0.0f);
             for (int64_t j = 0; j < length; ++j)
                 for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
-            for (int64_t d = 0; d < D; ++d) out[d] /= total;
+            const float share = 1.0f / total;
+            for (int64_t d = 0; d < D; ++d) out[d] *= share;
             store(y + head * D, out.data(), D);
         }
     });

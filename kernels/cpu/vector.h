@@ -32,6 +32,17 @@ inline Vector load_some(const T* values, int64_t count) {
     return result;
 }
 
+// The first `count` lanes of x, of y the others.
+inline Vector first_lanes(int64_t count, Vector x, Vector y) {
+    if (count >= LANES) return x;
+    typedef int32_t Numbers __attribute__((vector_size(sizeof(Vector))));
+    Numbers lanes = {};
+    for (int lane = 0; lane < LANES; ++lane) lanes[lane] = lane;
+    return lanes < static_cast<int32_t>(count) ? x : y;
+}
+
+inline Vector greater(Vector x, Vector y) { return x > y ? x : y; }
+
 inline Vector& vector_at(float* values) { return *reinterpret_cast<Vector*>(values); }
 inline const Vector& vector_at(const float* values) { return *reinterpret_cast<const Vector*>(values); }
 
@@ -66,16 +77,22 @@ inline void transpose(Vector* rows) {
     }
 }
 
-// Lane i: the sum of row i's lanes, of LANES rows, which are lost: neighbours are added as far as they have been transposed.
-template <int DISTANCE = 1>
-inline Vector sums_of_rows(Vector* rows) {
+// Lane i: what `join` makes of row i's lanes, two by two, of LANES rows, which are lost: neighbours are joined as far as they
+// have been transposed.
+template <int DISTANCE = 1, class Join>
+inline Vector join_rows(Vector* rows, const Join& join) {
     if constexpr (DISTANCE < LANES) {
 #pragma GCC unroll 16
         for (int pair = 0; pair < LANES / DISTANCE / 2; ++pair) {
             exchange<DISTANCE>(rows[2 * pair], rows[2 * pair + 1], std::make_integer_sequence<int, LANES>());
-            rows[pair] = rows[2 * pair] + rows[2 * pair + 1];
+            rows[pair] = join(rows[2 * pair], rows[2 * pair + 1]);
         }
-        return sums_of_rows<2 * DISTANCE>(rows);
+        return join_rows<2 * DISTANCE>(rows, join);
     }
     return rows[0];
 }
+
+inline Vector sums_of_rows(Vector* rows) {
+    return join_rows(rows, [](Vector x, Vector y) { return x + y; });
+}
+inline Vector maxima_of_rows(Vector* rows) { return join_rows(rows, greater); }
