@@ -11,6 +11,8 @@ constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 256 : 1 << 20;
 // Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
 constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
+// Of A's next step, asked for at each meeting in f32. In bf16 there are six times as many loads a multiplication, no room for more.
+constexpr int64_t BYTES_AHEAD = PARTS == 1 ? 0 : PARTS * PART_BYTES / (LAST + 1), LINE_BYTES = 64;
 
 constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
 const TileConfiguration WHOLE{64, 64, 64, 64, 64, 64, 64, 64};
@@ -66,6 +68,8 @@ inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel
             MULTIPLY_TILES(2, 5, 6);
             MULTIPLY_TILES(3, 5, 7);
             beside();
+            for (int64_t byte = 0; byte < BYTES_AHEAD; byte += LINE_BYTES)
+                __builtin_prefetch(a.data + a.step_stride + meeting * BYTES_AHEAD + byte);
         }
     }
     STORE_TILE(0, sums, stride * 4);
