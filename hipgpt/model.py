@@ -37,6 +37,7 @@ from hipgpt.parameters import Weights
 from hipgpt.plan import Plan
 from hipgpt.tensor import Arena, DType, Field, Tensor
 
+CACHED_BYTES = 8 << 20  # of activations on a CPU, to be read again before they leave the caches
 NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
 STRIP = 32  # rows of a strip of exponentials, and what of the vocabulary is filled up to
 EXPONENTIALS = {DType.F32: STRIP + STRIP // 2, DType.BF16: STRIP}  # what a strip takes: an f32 may be three bf16
@@ -51,6 +52,22 @@ def rows_of_logits(model: ModelConfig, rows: int, device: Device) -> int:
     rows at once would: at R = 4E the R*V numbers kept are many times that.
     """
     return min(rows, 4 * model.embed_dim) if device.backend == "cpu" else rows
+
+
+def sequences_at_a_time(model: ModelConfig, sequences: int, length: int, act: DType, device: Device) -> int:
+    """Return for how many of a batch's sequences to compute a step's passes at a time, a divisor of their number.
+
+    All on a GPU. On a CPU the most whose activations take CACHED_BYTES or less, if those are 4E rows or more, as every
+    group packs the weights and adds to their gradients anew; else all, whose activations leave the caches anyway.
+    """
+
+    def suits(count: int) -> bool:
+        fields = [field for field in activations(model, count, length, act) if field.name != "logits"]
+        size_bytes = sum(field.elements * field.dtype.size_bytes for field in fields)
+        return count * length >= 4 * model.embed_dim and size_bytes <= CACHED_BYTES
+
+    divisors = [count for count in range(sequences, 0, -1) if sequences % count == 0]
+    return next(filter(suits, divisors), sequences) if device.backend == "cpu" else sequences
 
 
 def has_output_layer(device: Device) -> bool:
@@ -122,7 +139,8 @@ class Network:
 
     weights: the parameters; saved: an Arena of `activations`; tokens (B, S) i32; starts (B) i32: the position of each
     sequence's first token. cache: an Arena of `kv_cache`: attention then appends to it and reads it (S = 1).
-    drop_probability: dropout of the embedding sum and of both branches of every block; counters (4): i32, see DROPOUT.
+    drop_probability: dropout of the embedding sum and of both branches of every block; counters (4): i32, see DROPOUT;
+    group: how many such batches of the same micro-batch were before, whose masks are others.
     """
 
     def __init__(
@@ -135,9 +153,10 @@ class Network:
         cache: Arena | None = None,
         drop_probability: float = 0.0,
         counters: Tensor | None = None,
+        group: int = 0,
     ):
         self.model, self.w, self.s, self.tokens, self.starts, self.cache = model, weights, saved, tokens, starts, cache
-        self.drop_probability, self.counters = drop_probability, counters
+        self.drop_probability, self.counters, self.group = drop_probability, counters, group
         self.B, self.S = tokens.shape
         self.H, self.D = model.num_heads, model.head_dim
 
@@ -279,5 +298,6 @@ class Network:
         return d["dropped"]
 
     def _drop(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:
-        settings = {"drop_probability": self.drop_probability, "stream": stream}
+        first_quad = self.group * -(-x.elements // 4)
+        settings = {"drop_probability": self.drop_probability, "stream": stream, "first_quad": first_quad}
         plan(DROPOUT, _flat(y), _flat(x), self.counters, **settings)

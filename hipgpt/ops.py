@@ -142,7 +142,7 @@ DROPOUT = op("dropout", "elementwise", """
     out    y         act (N)
     in     x         act (N)
     in     counters  i32 (4)
-    """, scalars="drop_probability f32, stream i32", operations=lambda N: N)  # fmt: skip
+    """, scalars="drop_probability f32, stream i32, first_quad i32", operations=lambda N: N)  # fmt: skip
 
 ZERO = op("zero", "elementwise", """
     out    x  act (N)

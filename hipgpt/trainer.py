@@ -12,14 +12,21 @@ from hipgpt.batches import Batches
 from hipgpt.config import ModelConfig, TrainingConfig
 from hipgpt.errors import UserError
 from hipgpt.metrics import bits_per_byte
-from hipgpt.model import Network, activation_gradients, activations, has_output_layer, rows_of_logits
+from hipgpt.model import (
+    Network,
+    activation_gradients,
+    activations,
+    has_output_layer,
+    rows_of_logits,
+    sequences_at_a_time,
+)
 from hipgpt.optimizer import AdamW, StepHistory
 from hipgpt.parameters import Weights, initial_values, parameters
 from hipgpt.plan import Plan
 from hipgpt.precision import RoundedCopy, act_of
 from hipgpt.shards import Tokens
 from hipgpt.step_inputs import StepInputs
-from hipgpt.tensor import Arena, DType, Field
+from hipgpt.tensor import Arena, DType, Field, Tensor
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Splits:
 class Trainer:
     """One model in training on one device: weights, moments, gradients, and the plans over them.
 
-    weights: the parameters, f32; computed: what the passes compute with, the same or a copy of them in bf16.
+    weights: the parameters, f32; computed: what the passes compute with, the same or a copy of them in bf16;
+    at_a_time: how many sequences they take at a time.
     In mixed precision the passes compute with activations and a copy of the weights in bf16; weights, moments,
     gradients of weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740; bf16's exponents need no
     scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
@@ -51,31 +59,36 @@ class Trainer:
         self.optimizer = AdamW(device, self.weights, training)
         self.history = StepHistory(device, training.log_every_steps)
         self.step_inputs = StepInputs(device, batches, training, training.log_every_steps)
-        fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
+        G = self.at_a_time = sequences_at_a_time(model, B, S, self.act, device)
+        fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (G,)), Field("ranks", (G * S,))]
         self._batch = Arena(device, "batch", [dataclasses.replace(field, dtype=DType.I32) for field in fields])
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
-        at_a_time = rows_of_logits(model, B * S, device)
-        self._saved = Arena(device, "activations", activations(model, B, S, self.act, at_a_time))
-        kept = at_a_time if has_output_layer(device) else None
-        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, self.act, kept))
+        logit_rows = rows_of_logits(model, G * S, device)
+        self._saved = Arena(device, "activations", activations(model, G, S, self.act, logit_rows))
+        kept = logit_rows if has_output_layer(device) else None
+        self._scratch = Arena(device, "activation_gradients", activation_gradients(model, G, S, self.act, kept))
         self.computed = Weights(self._copy.arena if self._copy else self.weights, model)
         self.step_plan, self._validation = self._record_step(), self._record_validation()
 
     def _record_step(self) -> Plan:
-        """Record every micro-batch of a step, forward and backward, and the update."""
-        training, inputs, gradients, loss = self.training, self.step_inputs, self.gradients, self._loss
-        computed, targets = self.computed.arena.flat, self._batch["targets"]
+        """Record every micro-batch of a step, forward and backward by groups of sequences, and the update."""
+        training, inputs, loss = self.training, self.step_inputs, self._loss
+        computed, gradients = self.computed.arena.flat, self.gradients
+        tokens, targets = self._batch["tokens"], self._batch["targets"]
         given = [*self.optimizer.given, *self.history.given, *inputs.given, computed, gradients.flat, loss]
         plan = Plan(self.device, "step", [*given, self._batch["starts"]], self.act)
-        network = self._network(drop_probability=training.drop_probability, counters=inputs.counters)
+        passed_back = Weights(gradients, self.model), self._scratch
         scale = 1 / (targets.elements * training.accumulation_steps)
         for micro_step in range(training.accumulation_steps):
             if micro_step:
                 inputs.record_advance(plan)
-            inputs.record(plan, self._batch["tokens"], targets.view(*self._batch["tokens"].shape))
-            network.forward(plan)
-            network.training_loss(plan, loss, targets, scale, Weights(gradients, self.model), self._scratch)
-            network.backward(plan, Weights(gradients, self.model), self._scratch)
+            inputs.record(plan, tokens, targets.view(*tokens.shape))
+            for group in range(training.batch_sequences // self.at_a_time):
+                dropout = {"drop_probability": training.drop_probability, "counters": inputs.counters}
+                network, wanted = self._network(group, **dropout)
+                network.forward(plan)
+                network.training_loss(plan, loss, wanted, scale, *passed_back)
+                network.backward(plan, *passed_back)
         self.optimizer.update(plan, gradients, inputs.schedule, inputs.counters, self._copy and self._copy.arena)
         self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
         return plan
@@ -83,13 +96,17 @@ class Trainer:
     def _record_validation(self) -> Plan:
         given = [self._batch[name] for name in ("tokens", "targets", "starts")]
         plan = Plan(self.device, "validation", [self.computed.arena.flat, *given], self.act)
-        network = self._network()
+        network, wanted = self._network(group=0)
         network.forward(plan)
-        network.losses(plan, self._batch["targets"], self._batch["ranks"])
+        network.losses(plan, wanted, self._batch["ranks"])
         return plan
 
-    def _network(self, **dropout: Any) -> Network:
-        return Network(self.model, self.computed, self._saved, self._batch["tokens"], self._batch["starts"], **dropout)
+    def _network(self, group: int, **dropout: Any) -> tuple[Network, Tensor]:
+        """Return the network of a group of the batch's sequences, and their targets."""
+        first, last = group * self.at_a_time, (group + 1) * self.at_a_time
+        tokens, targets, S = self._batch["tokens"].rows(first, last), self._batch["targets"], self.model.context_length
+        network = Network(self.model, self.computed, self._saved, tokens, self._batch["starts"], group=group, **dropout)
+        return network, targets.rows(first * S, last * S)
 
     def initialize(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
         """Begin with these weights by name, or draw them from the seed."""
@@ -114,14 +131,15 @@ class Trainer:
         self.step_plan.run()
 
     def losses(self, windows: np.ndarray) -> np.ndarray:
-        """Return the loss in nats, (B * S) f32, of each target of the windows (B, S + 1) i32, without dropout."""
-        self._write_batch(windows)
+        """Return the loss in nats, (N * S) f32, of each target of the windows (N, S + 1) i32, without dropout.
+
+        N: `at_a_time`.
+        """
+        tokens, targets = (self._batch[name] for name in ("tokens", "targets"))
+        self.device.write(tokens.rows(0, self.at_a_time), np.ascontiguousarray(windows[:, :-1]))
+        self.device.write(targets.rows(0, windows[:, 1:].size), windows[:, 1:].ravel())
         self._validation.run()
         return self.device.read(self._saved["losses"])
-
-    def _write_batch(self, windows: np.ndarray) -> None:
-        self.device.write(self._batch["tokens"], np.ascontiguousarray(windows[:, :-1]))
-        self.device.write(self._batch["targets"], windows[:, 1:].ravel())
 
     @property
     def state(self) -> list[Arena]:
@@ -142,14 +160,14 @@ class ValidationSet:
             )
         count = min(training.validation_windows, fitting)
         self._windows = tokens.windows(np.arange(count) * fitting // count * S, S + 1)
-        self._batch, self._byte_counts = training.batch_sequences, splits.byte_counts
+        self._byte_counts = splits.byte_counts
 
     def measure(self, trainer: Trainer) -> tuple[float, float]:
         """Return the mean loss in nats per token and the bits per byte."""
-        nats, count = [], len(self._windows)
-        for first in range(0, count, self._batch):
-            rows = np.arange(first, first + self._batch)
-            losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(self._batch, -1)
+        nats, count, at_a_time = [], len(self._windows), trainer.at_a_time
+        for first in range(0, count, at_a_time):
+            rows = np.arange(first, first + at_a_time)
+            losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(at_a_time, -1)
             nats.append(losses[rows < count])
         every = np.concatenate(nats)
         return float(every.mean(dtype=np.float64)), bits_per_byte(every, self._byte_counts[self._windows[:, 1:]])

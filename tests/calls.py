@@ -60,8 +60,8 @@ TILES = {
         "matmul_backward_weight": [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}],
     },
 }
-SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "scale": 0.37, "beta1": 0.9, "beta2": 0.95,
-           "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
+SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
+           "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3}  # fmt: skip
 DTYPES = {dtype.label: dtype for dtype in DType}
 GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16

@@ -219,17 +219,17 @@ def philox(counters: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return c
 
 
-def dropout_mask(counters: np.ndarray, stream: int, drop_probability: float, N: int) -> np.ndarray:
+def dropout_mask(counters: np.ndarray, stream: int, drop_probability: float, N: int, first_quad: int = 0) -> np.ndarray:
     """Return (N,) bool: which elements dropout keeps."""
     seed_low, seed_high, step, micro_step = counters.view(np.uint32)
-    quads = np.arange(-(-N // 4))
+    quads = first_quad + np.arange(-(-N // 4))
     rest = (np.full(quads.shape, word) for word in (stream, step, micro_step))
     words = philox(np.stack([quads, *rest]), np.array([[seed_low], [seed_high]]))
     return words.T.ravel()[:N] >= int(float(np.float32(drop_probability)) * 2**32)
 
 
-def dropout(x, counters, drop_probability, stream, N) -> Result:
-    kept = dropout_mask(counters, stream, float(drop_probability.value), N)
+def dropout(x, counters, drop_probability, stream, first_quad, N) -> Result:
+    kept = dropout_mask(counters, stream, float(drop_probability.value), N, first_quad)
     return {"y": (x * (1.0 / (1.0 - drop_probability))).where(kept)}
 
 

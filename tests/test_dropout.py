@@ -13,14 +13,17 @@ N = 1 << 18
 COUNTERS = (41, 42, 7, 3)  # seed low, seed high, step, micro step
 
 
-def dropped(device, probability: float, counters=COUNTERS, stream: int = 1, elements: int = N) -> np.ndarray:
+def dropped(
+    device, probability: float, counters=COUNTERS, stream: int = 1, first_quad: int = 0, elements: int = N
+) -> np.ndarray:
     """Return dropout of ones."""
     tensors = Arena(device, "values", [Field("x", (elements,)), Field("y", (elements,))])
     inputs = Arena(device, "counters", [Field("counters", (4,), DType.I32)])
     device.write(tensors["x"], np.ones(elements, np.float32))
     device.write(inputs["counters"], np.array(counters, np.int32))
     plan = Plan(device, "dropout", [tensors["x"], inputs.flat])
-    plan(DROPOUT, tensors["y"], tensors["x"], inputs["counters"], drop_probability=probability, stream=stream)
+    settings = {"drop_probability": probability, "stream": stream, "first_quad": first_quad}
+    plan(DROPOUT, tensors["y"], tensors["x"], inputs["counters"], **settings)
     plan.run()
     return device.read(tensors["y"])
 
@@ -61,6 +64,11 @@ CHANGED = {
     "micro step": {"counters": (41, 42, 7, 4)},
     "stream": {"stream": 2},
 }
+
+
+def test_masks_of_parts_are_the_mask_of_all(device):
+    parts = [dropped(device, 0.5, first_quad=quad, elements=4 * 25) for quad in (0, 25, 50)]
+    np.testing.assert_array_equal(np.concatenate(parts), dropped(device, 0.5)[:300])
 
 
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)

@@ -51,7 +51,8 @@ def test_wrong_dimension_names_op_argument_got_and_expected(null):
 def test_wrong_fixed_dimension_shows_both_shapes(null):
     y, x = tensors(null, y=(8,), x=(8,))
     (counters,) = tensors(null, DType.I32, counters=(3,))
-    message = refusal(Plan(null, "p", [x, counters]), DROPOUT, y, x, counters, drop_probability=0.1, stream=0)
+    scalars = {"drop_probability": 0.1, "stream": 0, "first_quad": 0}
+    message = refusal(Plan(null, "p", [x, counters]), DROPOUT, y, x, counters, **scalars)
     assert message == "dropout: counters (test.counters) has shape (3,), expected (4)"
 
 

@@ -12,8 +12,10 @@ from hipgpt.backends.device import DeviceAbsent, open_device
 from hipgpt.batches import Batches
 from hipgpt.checkpoint import read_arena
 from hipgpt.config import ModelConfig, TrainingConfig
+from hipgpt.model import sequences_at_a_time
 from hipgpt.precision import PRECISIONS, on_device
 from hipgpt.shards import Tokens
+from hipgpt.tensor import DType
 from hipgpt.trainer import Trainer
 
 STEPS, DTYPES = 200, PRECISIONS.values()
@@ -84,6 +86,37 @@ def test_losses_in_bf16_on_the_cpu_stay_as_near_as_roundings_move_them(reference
         np.testing.assert_array_equal(again, losses)
         for name, values in weights.items():
             np.testing.assert_array_equal(weights_again[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 4])
+def test_groups_of_sequences_change_losses_no_more_than_roundings_do(monkeypatch, reference, at_a_time):
+    whole = trainer_on(CpuDevice(2), "float32")
+    monkeypatch.setattr("hipgpt.trainer.sequences_at_a_time", lambda *arguments: at_a_time)
+    grouped = trainer_on(CpuDevice(2), "float32")
+    assert (whole.at_a_time, grouped.at_a_time) == (TRAINING.batch_sequences, at_a_time)
+    check(curves.losses(grouped), reference, "float32")
+    for trainer in (whole, grouped):
+        trainer.initialize()
+    windows = text().windows(np.arange(TRAINING.batch_sequences) * 20, MODEL.context_length + 1)
+    parts = [grouped.losses(windows[first : first + at_a_time]) for first in range(0, len(windows), at_a_time)]
+    np.testing.assert_allclose(np.concatenate(parts), whole.losses(windows), rtol=1e-6)
+
+
+SHAPES = {  # embed, layers, mlp, vocabulary, context, sequences, device, dtype, how many sequences suit the caches
+    "S1 in f32": (128, 2, 256, 5000, 32, 64, "cpu", DType.F32, 16),
+    "S1 in bf16": (128, 2, 256, 5000, 32, 64, "cpu", DType.BF16, 32),
+    "a number without such divisors": (128, 2, 256, 5000, 32, 61, "cpu", DType.F32, 61),
+    "activations that leave the caches anyway": (256, 8, 1024, 5000, 256, 8, "cpu", DType.F32, 8),
+    "all fit": (32, 2, 64, 5000, 32, 64, "cpu", DType.F32, 64),
+    "a GPU": (128, 2, 256, 5000, 32, 64, "cuda", DType.F32, 64),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_sequences_at_a_time_fit_the_caches(shape):
+    embed, layers, mlp, vocabulary, context, sequences, backend, act, expected = shape
+    model = ModelConfig(vocabulary, embed, layers, 4, mlp, context, "gelu", tie_embeddings=False, output_bias=False)
+    assert sequences_at_a_time(model, sequences, context, act, SimpleNamespace(backend=backend)) == expected
 
 
 def check(losses: np.ndarray, reference: np.ndarray, precision: str) -> None:
