@@ -27,7 +27,7 @@ SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "long": (256, 4, 8, 1024, 5000, 1024, 2),
     "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
-TILE_TERMS, TILE_COUNT = 256, 20_000
+TILE_TERMS, TILE_COUNT = {"f32": 128, "bf16": 256}, 40_000  # as many terms as the first cache holds
 
 
 PRECISIONS = ["float32", "bfloat16"]
@@ -99,7 +99,7 @@ def tile_rate(act) -> float:
         str(host_library(Path(__file__).with_name("tile.cpp"), {k: cpu.CPU / v for k, v in headers.items()}))
     )
     library.tile_seconds.restype = ctypes.c_double
-    terms, count = ctypes.c_int64(TILE_TERMS), ctypes.c_int64(TILE_COUNT)
+    terms, count = ctypes.c_int64(TILE_TERMS[act.label]), ctypes.c_int64(TILE_COUNT)
     library.tile_operations.restype = ctypes.c_int64
     fastest = min(library.tile_seconds(count, terms) for _ in range(5))
     return TILE_COUNT * library.tile_operations(terms) / fastest
