@@ -27,7 +27,7 @@ SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "long": (256, 4, 8, 1024, 5000, 1024, 2),
     "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
-TILE_TERMS, TILE_COUNT = {"f32": 128, "bf16": 256}, 40_000  # as many terms as the first cache holds
+TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # as many terms as the first cache holds
 
 
 PRECISIONS = ["float32", "bfloat16"]

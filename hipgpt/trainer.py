@@ -131,13 +131,13 @@ class Trainer:
         self.step_plan.run()
 
     def losses(self, windows: np.ndarray) -> np.ndarray:
-        """Return the loss in nats, (N * S) f32, of each target of the windows (N, S + 1) i32, without dropout.
+        """Return the loss in nats, (G * S) f32, of each target of the windows (G, S + 1) i32, without dropout.
 
-        N: `at_a_time`.
+        G: `at_a_time`.
         """
-        tokens, targets = (self._batch[name] for name in ("tokens", "targets"))
-        self.device.write(tokens.rows(0, self.at_a_time), np.ascontiguousarray(windows[:, :-1]))
-        self.device.write(targets.rows(0, windows[:, 1:].size), windows[:, 1:].ravel())
+        G, S = self.at_a_time, self.model.context_length
+        self.device.write(self._batch["tokens"].rows(0, G), np.ascontiguousarray(windows[:, :-1]))
+        self.device.write(self._batch["targets"].rows(0, G * S), windows[:, 1:].ravel())
         self._validation.run()
         return self.device.read(self._saved["losses"])
 

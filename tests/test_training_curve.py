@@ -16,7 +16,7 @@ from hipgpt.model import sequences_at_a_time
 from hipgpt.precision import PRECISIONS, on_device
 from hipgpt.shards import Tokens
 from hipgpt.tensor import DType
-from hipgpt.trainer import Trainer
+from hipgpt.trainer import Splits, Trainer, ValidationSet
 
 STEPS, DTYPES = 200, PRECISIONS.values()
 MODEL = ModelConfig(
@@ -95,11 +95,17 @@ def test_groups_of_sequences_change_losses_no_more_than_roundings_do(monkeypatch
     grouped = trainer_on(CpuDevice(2), "float32")
     assert (whole.at_a_time, grouped.at_a_time) == (TRAINING.batch_sequences, at_a_time)
     check(curves.losses(grouped), reference, "float32")
+
+
+def test_groups_of_sequences_give_the_same_validation(monkeypatch):
+    whole = trainer_on(CpuDevice(2), "float32")
+    monkeypatch.setattr("hipgpt.trainer.sequences_at_a_time", lambda *arguments: 4)
+    grouped = trainer_on(CpuDevice(2), "float32")
+    splits = Splits(text(), text(), np.arange(MODEL.vocab_size) % 5 + 1)
+    windows = ValidationSet(splits, MODEL, dataclasses.replace(TRAINING, validation_windows=27))  # 3 of 4 in the last
     for trainer in (whole, grouped):
         trainer.initialize()
-    windows = text().windows(np.arange(TRAINING.batch_sequences) * 20, MODEL.context_length + 1)
-    parts = [grouped.losses(windows[first : first + at_a_time]) for first in range(0, len(windows), at_a_time)]
-    np.testing.assert_allclose(np.concatenate(parts), whole.losses(windows), rtol=1e-6)
+    np.testing.assert_allclose(windows.measure(grouped), windows.measure(whole), rtol=1e-6)
 
 
 SHAPES = {  # embed, layers, mlp, vocabulary, context, sequences, device, dtype, how many sequences suit the caches

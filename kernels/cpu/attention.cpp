@@ -38,8 +38,8 @@ static void multiply(float* sums, int64_t stride, Word* copy, Matrix a, int64_t 
     multiply(pack_left(copy, a, rows, K), b.words, panel_size(b.K), sums, stride, rows, columns, K, goes_on);
 }
 
-// Of row r the first seen + r scores become exp(scale * (score - the greatest)), the others 0 up to `end`; totals: their sums.
-// Rows are `stride` apart, with room for whole vectors.
+// Of row r the first seen + r scores become exp(scale * (score - the greatest)), the others 0 up to `end`; totals: their sums;
+// logsumexp: of the scaled scores. Rows are `stride` apart, with room for whole vectors.
 static void exponentials(float* scores, int64_t stride, int64_t rows, int64_t seen, int64_t end, float scale, float* totals,
                          float* logsumexp) {
     for (int64_t first = 0; first < rows; first += LANES) {
@@ -79,7 +79,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
     const int64_t copied = left_size(QUERIES, std::max(S, D));
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
-        Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + 2 * QUERIES * length + QUERIES * width +
+        Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + (ROUNDS ? 2 : 1) * QUERIES * length + QUERIES * width +
                       6 * Pieces::LINE);
         const Panels keys{pieces.take(Panels::size(D, S)), D, S}, values{pieces.take(Panels::size(S, D)), S, D};
         Word* const copy = pieces.take(copied);
@@ -131,7 +131,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
     const int64_t by_channels = Panels::size(D, S), by_rows = Panels::size(S, D), of_block = Panels::size(QUERIES, D);
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
-        Pieces pieces(2 * by_channels + by_rows + 2 * of_block + copied + 4 * QUERIES * length + QUERIES * width +
+        Pieces pieces(2 * by_channels + by_rows + 2 * of_block + copied + (ROUNDS ? 4 : 2) * QUERIES * length + QUERIES * width +
                       2 * all_rows * width + 13 * Pieces::LINE);
         const Panels keys{pieces.take(by_channels), D, S}, values{pieces.take(by_channels), D, S};
         const Panels key_rows{pieces.take(by_rows), S, D};
@@ -160,10 +160,11 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
                     const float normalizer = logsumexp[at], product = delta[at];
                     for (int64_t j = 0; j < seen; j += LANES) {
 #pragma omp simd
-                        for (int64_t lane = j; lane < j + LANES; ++lane) p_row[lane] = exp_f32(p_row[lane] * scale - normalizer);
+                        for (int64_t lane = j; lane < j + LANES; ++lane)
+                            p_row[lane] = exp_f32(p_row[lane] * scale - normalizer);
                         Vector &p_some = vector_at(p_row + j), &ds_some = vector_at(ds_row + j);
                         p_some = first_lanes(seen - j, p_some, Vector{});
-                        ds_some = (ds_some - product) * p_some * scale;
+                        ds_some = first_lanes(seen - j, (ds_some - product) * p_some * scale, Vector{});
                     }
                     for (int64_t j = padded(seen); j < last; j += LANES)
                         vector_at(p_row + j) = vector_at(ds_row + j) = Vector{};

@@ -2,7 +2,7 @@
 // dropout: y = x / (1 - p) where kept, else 0. Element i is kept if word i % 4 of
 //   philox(counter = (first_quad + i / 4, stream, step, micro step), key = (seed low, seed high)) is at least p * 2^32:
 // the backward pass and a resumed run draw the same mask from `counters` (seed low, seed high, step, micro step), and
-// nothing is stored. N < 2^33.
+// nothing is stored. 4 * first_quad + N < 2^33.
 // All (N). Srivastava et al. 2014, "Dropout".
 #include "../scalar.h"
 #include "call.h"

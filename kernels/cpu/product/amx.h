@@ -11,7 +11,8 @@ constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 256 : 1 << 20;
 // Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
 constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
-// Of A's next step, asked for at each meeting in f32. In bf16 there are six times as many loads a multiplication, no room for more.
+// Of A's next step, asked for at each meeting of f32's parts, which load 14 tiles for 24 multiplications. In bf16 it is one for
+// each: asking for more would take longer than it saves.
 constexpr int64_t BYTES_AHEAD = PARTS == 1 ? 0 : PARTS * PART_BYTES / (LAST + 1), LINE_BYTES = 64;
 
 constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
