@@ -60,14 +60,13 @@ def sequences_at_a_time(model: ModelConfig, sequences: int, length: int, act: DT
     All on a GPU. On a CPU the most whose activations take CACHED_BYTES or less, if those are 4E rows or more, as every
     group packs the weights and adds to their gradients anew; else all, whose activations leave the caches anyway.
     """
-
-    def suits(count: int) -> bool:
-        fields = [field for field in activations(model, count, length, act) if field.name != "logits"]
-        size_bytes = sum(field.elements * field.dtype.size_bytes for field in fields)
-        return count * length >= 4 * model.embed_dim and size_bytes <= CACHED_BYTES
-
-    divisors = [count for count in range(sequences, 0, -1) if sequences % count == 0]
-    return next(filter(suits, divisors), sequences) if device.backend == "cpu" else sequences
+    if device.backend != "cpu":
+        return sequences
+    fields = [field for field in activations(model, 1, length, act) if field.name != "logits"]
+    sequence_bytes = sum(field.elements * field.dtype.size_bytes for field in fields)
+    least, most = -(-4 * model.embed_dim // length), CACHED_BYTES // sequence_bytes
+    suitable = (count for count in range(least, min(most, sequences) + 1) if sequences % count == 0)
+    return max(suitable, default=sequences)
 
 
 def has_output_layer(device: Device) -> bool:

@@ -78,14 +78,14 @@ class Trainer:
         given = [*self.optimizer.given, *self.history.given, *inputs.given, computed, gradients.flat, loss]
         plan = Plan(self.device, "step", [*given, self._batch["starts"]], self.act)
         passed_back = Weights(gradients, self.model), self._scratch
+        dropout = {"drop_probability": training.drop_probability, "counters": inputs.counters}
+        groups = [self._network(group, **dropout) for group in range(training.batch_sequences // self.at_a_time)]
         scale = 1 / (targets.elements * training.accumulation_steps)
         for micro_step in range(training.accumulation_steps):
             if micro_step:
                 inputs.record_advance(plan)
             inputs.record(plan, tokens, targets.view(*tokens.shape))
-            for group in range(training.batch_sequences // self.at_a_time):
-                dropout = {"drop_probability": training.drop_probability, "counters": inputs.counters}
-                network, wanted = self._network(group, **dropout)
+            for network, wanted in groups:
                 network.forward(plan)
                 network.training_loss(plan, loss, wanted, scale, *passed_back)
                 network.backward(plan, *passed_back)

@@ -80,7 +80,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
         Pieces pieces(Panels::size(D, S) + Panels::size(S, D) + copied + (ROUNDS ? 2 : 1) * QUERIES * length + QUERIES * width +
-                      6 * Pieces::LINE);
+                      6 * LINE);
         const Panels keys{pieces.take(Panels::size(D, S)), D, S}, values{pieces.take(Panels::size(S, D)), S, D};
         Word* const copy = pieces.take(copied);
         float *const scores = pieces.take(QUERIES * length), *const sums = pieces.take(QUERIES * width);
@@ -132,7 +132,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {
         begin_tiles();
         Pieces pieces(2 * by_channels + by_rows + 2 * of_block + copied + (ROUNDS ? 4 : 2) * QUERIES * length + QUERIES * width +
-                      2 * all_rows * width + 13 * Pieces::LINE);
+                      2 * all_rows * width + 13 * LINE);
         const Panels keys{pieces.take(by_channels), D, S}, values{pieces.take(by_channels), D, S};
         const Panels key_rows{pieces.take(by_rows), S, D};
         Word *const query_words = pieces.take(of_block), *const dout_words = pieces.take(of_block);

@@ -9,8 +9,9 @@
 #include "call.h"
 #include "convert.h"
 #include "parallel.h"
+#include "vector.h"
 
-constexpr int64_t BLOCK = 128, LINE = 16;  // parameters at a time; floats in a line of the cache
+constexpr int64_t BLOCK = 128;  // parameters at a time
 
 extern "C" void adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy,
                       const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1,

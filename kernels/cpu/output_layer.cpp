@@ -110,7 +110,7 @@ struct OutputLayer {
 void OutputLayer::columns(int64_t first, int64_t last) const {
     const int64_t count = (last - first + PANEL - 1) / PANEL, most = chunk(), sums_size = padded(C, ROWS) * PANEL;
     Pieces pieces(count * (panel_size(C) + sums_size) + panel_size(most) + left_size(most, C) + left_size(C, most) +
-                  2 * SLICE * PANEL + 6 * Pieces::LINE);
+                  2 * SLICE * PANEL + 6 * LINE);
     Word *const inputs = pieces.take(count * panel_size(C)), *const panel = pieces.take(panel_size(most));
     Word *const rows_copy = pieces.take(left_size(most, C)), *const channels_copy = pieces.take(left_size(C, most));
     float *const sums = pieces.take(count * sums_size), *const logits = pieces.take(2 * SLICE * PANEL);

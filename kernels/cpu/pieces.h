@@ -17,8 +17,6 @@ class Pieces {
         return piece;
     }
 
-    static constexpr int64_t LINE = 16;  // of a cache, in words
-
    private:
     static std::vector<Word>& kept() {
         static thread_local std::vector<Word> memory;

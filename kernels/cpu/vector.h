@@ -13,6 +13,8 @@ constexpr int LANES = 4;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
+constexpr int64_t LINE = 16;  // floats of a line of the cache
+
 constexpr int64_t padded(int64_t size, int64_t step = LANES) { return (size + step - 1) / step * step; }
 
 // LANES neighbours of any type that becomes a float.

@@ -13,7 +13,7 @@ constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, 
 constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
 // Of A's next step, asked for at each meeting of f32's parts, which load 14 tiles for 24 multiplications. In bf16 it is one for
 // each: asking for more would take longer than it saves.
-constexpr int64_t BYTES_AHEAD = PARTS == 1 ? 0 : PARTS * PART_BYTES / (LAST + 1), LINE_BYTES = 64;
+constexpr int64_t BYTES_AHEAD = PARTS == 1 ? 0 : PARTS * PART_BYTES / (LAST + 1);
 
 constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
 const TileConfiguration WHOLE{64, 64, 64, 64, 64, 64, 64, 64};
@@ -69,7 +69,7 @@ inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel
             MULTIPLY_TILES(2, 5, 6);
             MULTIPLY_TILES(3, 5, 7);
             beside();
-            for (int64_t byte = 0; byte < BYTES_AHEAD; byte += LINE_BYTES)
+            for (int64_t byte = 0; byte < BYTES_AHEAD; byte += LINE * 4)
                 __builtin_prefetch(a.data + a.step_stride + meeting * BYTES_AHEAD + byte);
         }
     }
