@@ -1,7 +1,7 @@
 # The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then evaluate, export, sample, plot; summarize.
 #
 # Each rule calls the script of its name in workflow/scripts. What decides its result stands in its param `depends`
-# (hipgpt/recipes.py): the settings and the code of the stage and of all stages before it.
+# (hipgpt/pipeline/recipes.py): the settings and the code of the stage and of all stages before it.
 
 import contextlib
 import json
@@ -15,12 +15,12 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 sys.path.insert(0, str(workflow.basedir))
-from hipgpt.errors import UserError
-from hipgpt.estimate import job_resources
-from hipgpt.files import alone_in
-from hipgpt.recipes import Recipes
-from hipgpt.seals import check_seals
-from hipgpt.sweeps import load_runs
+from hipgpt.base.errors import UserError
+from hipgpt.training.estimate import job_resources
+from hipgpt.base.files import alone_in
+from hipgpt.pipeline.recipes import Recipes
+from hipgpt.pipeline.seals import check_seals
+from hipgpt.pipeline.sweeps import load_runs
 
 
 report: "workflow/report/workflow.rst"
@@ -42,7 +42,7 @@ RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 # A stop reaches the shell too (Slurm signals every process): it waits, or Snakemake would delete what is being saved.
 WAIT_FOR_THE_END = "trap : TERM; "
-SEAL = " && {PYTHON:q} -m hipgpt.seals {output:q}"  # the last output is the seal
+SEAL = " && {PYTHON:q} -m hipgpt.pipeline.seals {output:q}"  # the last output is the seal
 
 CORPUS = "results/corpora/{corpus}"
 TOKENS = "results/corpora/{corpus}/{tokenizer}"

@@ -31,12 +31,12 @@ def tokens_per_second(decode, count: int, seconds: float) -> float:
 
 
 def ours(size: str, threads: int, seconds: float, precision: str) -> float:
-    from hipgpt.backends.device import open_device
-    from hipgpt.config import ModelConfig
-    from hipgpt.parameters import Weights, initial_values, parameters
-    from hipgpt.precision import weights_in
-    from hipgpt.sampling import Decoder
-    from hipgpt.tensor import Arena
+    from hipgpt.compute.open_device import open_device
+    from hipgpt.compute.tensor import Arena
+    from hipgpt.config.settings import ModelConfig
+    from hipgpt.gpt.decoder import Decoder
+    from hipgpt.gpt.parameters import Weights, initial_values, parameters
+    from hipgpt.gpt.precision import weights_in
 
     E, L, H, F, V, S, _ = SIZES[size]
     device, model = open_device("cpu", threads), ModelConfig(V, E, L, H, F, S, "gelu", False, output_bias=False)

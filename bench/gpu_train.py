@@ -29,7 +29,7 @@ def measure(size: str, device_name: str, precision: str) -> float:
     """Return the median seconds of a step, of ROUNDS rounds of STEPS steps."""
     from train_step import make_trainer
 
-    from hipgpt.backends.device import open_device
+    from hipgpt.compute.open_device import open_device
 
     device = open_device(device_name)
     trainer = make_trainer(SIZES[size], device, precision)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from gpu_train import SIZES as GPU_SIZES
 from train_step import SIZES, make_trainer
 
-from hipgpt.backends.device import open_device
+from hipgpt.compute.open_device import open_device
 
 REPEATS = 20
 

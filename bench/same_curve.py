@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as functional
 import yaml
 
-from hipgpt.batches import Batches
-from hipgpt.config import load_config
-from hipgpt.gpt2 import LAYERNORM_EPSILON
-from hipgpt.optimizer import learning_rate
-from hipgpt.parameters import initial_values, parameters
-from hipgpt.shards import open_split
+from hipgpt.config.reading import load_config
+from hipgpt.config.settings import LAYERNORM_EPSILON
+from hipgpt.data.batches import Batches
+from hipgpt.data.tokens import open_split
+from hipgpt.gpt.parameters import initial_values, parameters
+from hipgpt.training.schedule import learning_rate
 
 
 def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Tensor:

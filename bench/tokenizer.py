@@ -61,7 +61,7 @@ def median(times: list[dict]) -> dict:
 
 
 def train_ours(path: Path, vocab_size: int, threads: int) -> None:
-    from hipgpt.tokenizer import file_chunks, train_merges
+    from hipgpt.data.tokenizer.tokenizer import file_chunks, train_merges
 
     train_merges(file_chunks(path, 1 << 20), vocab_size, "gpt2", threads)
 
@@ -93,7 +93,7 @@ def train_gigatoken(path: Path, vocab_size: int, threads: int) -> None:
 
 
 def encoder_ours(tokenizer: Path, threads: int):
-    from hipgpt.tokenizer import Tokenizer
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
     ours = Tokenizer.load(tokenizer)
     return lambda texts: list(ours.encode_all(texts, threads)), ours.decode
@@ -159,7 +159,7 @@ def measure_worst(arguments) -> dict:
     return results
 
 
-MODULES = {"ours": "hipgpt.tokenizer", "hf": "tokenizers"}  # of the others it is their name
+MODULES = {"ours": "hipgpt.data.tokenizer.tokenizer", "hf": "tokenizers"}  # of the others it is their name
 MEASURES = {"train": measure_training, "encode": measure_encoding, "worst": measure_worst}
 
 
@@ -195,7 +195,7 @@ def compare(arguments) -> None:
 
 def stream(arguments) -> None:
     """Print the memory of training's counting and of encoding, by gigabytes seen."""
-    from hipgpt.tokenizer import Tokenizer, text_chunks, train_merges
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer, text_chunks, train_merges
 
     def chunks(name: str):
         seen, copy = 0, 0

@@ -55,10 +55,10 @@ def make_trainer(shape, device, precision: str = "auto"):
     """Return a trainer of a shape (a row of SIZES) with initial weights and random tokens."""
     import numpy as np
 
-    from hipgpt.batches import Batches
-    from hipgpt.config import ModelConfig, TrainingConfig
-    from hipgpt.shards import Tokens
-    from hipgpt.trainer import Trainer
+    from hipgpt.config.settings import ModelConfig, TrainingConfig
+    from hipgpt.data.batches import Batches
+    from hipgpt.data.tokens import Tokens
+    from hipgpt.training.step import Trainer
 
     E, L, H, F, V, S, B, *tied = shape
     model = ModelConfig(V, E, L, H, F, S, "gelu", tie_embeddings=bool(tied), output_bias=False)
@@ -77,7 +77,7 @@ def make_trainer(shape, device, precision: str = "auto"):
 
 def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float, float]:
     """Return the milliseconds of a step, and their floor."""
-    from hipgpt.backends.device import open_device
+    from hipgpt.compute.open_device import open_device
 
     trainer = make_trainer(SIZES[size], open_device("cpu", threads), precision)
     steps = iter(range(1, 10**6))
@@ -89,10 +89,10 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float
 
 def tile_rate(act) -> float:
     """Return the operations per second of one core's register tile."""
-    from hipgpt.backends import cpu
-    from hipgpt.backends.build import host_library
-    from hipgpt.backends.variants import find_variant
-    from hipgpt.ops import MATMUL_FORWARD
+    from hipgpt.base.compiler import host_library
+    from hipgpt.compute.backends import cpu
+    from hipgpt.compute.backends.variants import find_variant
+    from hipgpt.compute.catalogue import MATMUL_FORWARD
 
     headers = {"act.h": f"act/{act.label}.h", **find_variant(MATMUL_FORWARD, cpu.arch(), act, {}).headers}
     library = ctypes.CDLL(

@@ -1,1 +1,1 @@
-"""HipGPT: a small-GPT trainer over hand-written kernels. Its design: docs/design.md."""
+"""HipGPT, a workflow from raw text to a trained GPT. Wings and floors: docs/design.md."""

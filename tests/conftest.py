@@ -5,11 +5,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import tiny
+from support import tiny
 
-from hipgpt import cli
-from hipgpt.backends.device import DeviceAbsent, open_device
-from hipgpt.tensor import DType
+from hipgpt.cli import main as cli
+from hipgpt.compute.device import DeviceAbsent
+from hipgpt.compute.open_device import open_device
+from hipgpt.compute.tensor import DType
 
 hypothesis.settings.register_profile("shared_machine", deadline=None)  # a test is not slow because others are
 hypothesis.settings.load_profile("shared_machine")

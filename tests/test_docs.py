@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow_copy import ROOT, TINY, Project
+from support.workflow_copy import ROOT, TINY, Project
 
-from hipgpt.comparison import FITTED, compare
-from hipgpt.config import SamplingConfig
-from hipgpt.evaluation import COLUMNS as EVALUATION
-from hipgpt.runs import run_row
-from hipgpt.tokenizer.stage import COMPRESSION_HEADER, MERGES_HEADER
-from hipgpt.training import METRICS, THROUGHPUT, VALIDATION
+from hipgpt.config.settings import SamplingConfig
+from hipgpt.data.tokenizer.stage import COMPRESSION_HEADER, MERGES_HEADER
+from hipgpt.inference.evaluation import COLUMNS as EVALUATION
+from hipgpt.reports.comparison import FITTED, compare
+from hipgpt.reports.runs import run_row
+from hipgpt.training.loop import METRICS, THROUGHPUT, VALIDATION
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
@@ -60,7 +60,10 @@ def finished(tmp_path_factory) -> Project:
     project.write_config({})
     tools = project.folder.parent / "bin"
     tools.mkdir()
-    for name, module in {"snakemake": "-m snakemake", "hipgpt": "-c 'from hipgpt.cli import main; main()'"}.items():
+    for name, module in {
+        "snakemake": "-m snakemake",
+        "hipgpt": "-c 'from hipgpt.cli.main import main; main()'",
+    }.items():
         (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         (tools / name).chmod(0o755)
     project.snakemake("all")

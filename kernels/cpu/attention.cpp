@@ -11,7 +11,7 @@
 // (B, H, T, D), and its query attends to cache rows 0..positions[b].
 // A thread owns whole heads, so every sum has one order. Of a head it takes QUERIES rows at a time against all keys that they
 // see: whole products by the tiles of product.h, each row's scores cut off behind its own position.
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "convert.h"
 #include "parallel.h"

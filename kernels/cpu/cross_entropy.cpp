@@ -4,7 +4,7 @@
 //   logits[n,v] = scale * (softmax(logits[n])[v] - (v == targets[n])). No second (N, V) tensor exists.
 // The CPU trains by output_layer_training; this is the op of GPUs, and what theirs is compared with.
 // logits (N, V) row-major; losses (N) f32, targets, ranks (N) i32. Minimum traffic: 4*N*V bytes forward, 8*N*V training.
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "act.h"
 #include "parallel.h"

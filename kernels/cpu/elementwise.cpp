@@ -4,7 +4,7 @@
 // the backward pass and a resumed run draw the same mask from `counters` (seed low, seed high, step, micro step), and
 // nothing is stored. 4 * first_quad + N < 2^33.
 // All (N). Srivastava et al. 2014, "Dropout".
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "act.h"
 #include "parallel.h"

@@ -1,12 +1,12 @@
 // matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
-// matmul_gelu_forward:        hidden = x weight^T + bias, y = gelu(hidden), the tanh form of scalar.h
+// matmul_gelu_forward:        hidden = x weight^T + bias, y = gelu(hidden), the tanh form of formulas.h
 // matmul_gelu_backward_input: dhidden = (dy weight) * gelu'(hidden); relu: y = max(hidden, 0), dhidden = 0 where hidden <= 0
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
 // One product serves all, see product/blocks.h; few rows are taken one by one.
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "convert.h"
 #include "dots.h"

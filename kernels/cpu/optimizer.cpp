@@ -1,11 +1,11 @@
-// adamw: one step of AdamW (scalar.h) over all parameters (P), gradients first scaled by min(1, clip_norm / norm) and zero
+// adamw: one step of AdamW (formulas.h) over all parameters (P), gradients first scaled by min(1, clip_norm / norm) and zero
 // afterwards; weight decay acts on the first `decayed` ones. copy (P) or null: the new weights in the activations' dtype.
 // schedule (K, 3): row step % K holds learning rate, 1 / (1 - beta1^step), 1 / (1 - beta2^step): on the device, so that a
 // recorded plan sees each step's own. counters: see dropout. Minimum traffic: 32*P bytes.
 //
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
 // once; then loss = 0, and the counters go on to micro step 0 of the next step.
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "convert.h"
 #include "parallel.h"

@@ -15,7 +15,7 @@
 // a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 // A thread owns whole columns, then whole rows of dweight, and chunks depend on C alone: no result depends on the number of
 // threads.
-#include "../scalar.h"
+#include "../formulas.h"
 #include "call.h"
 #include "convert.h"
 #include "kept.h"

@@ -12,7 +12,7 @@
 #include "platform.h"
 #include "reduce.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 
 constexpr int SIDE = 16, THREADS = SIDE * SIDE;
 constexpr float MASKED = -1e30f;

@@ -7,7 +7,7 @@
 // Grid: ceil(S / OWN) * B*H, twice that backward; the longest passes start first.
 #include "platform.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 #include "head.h"
 
 constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;

@@ -3,7 +3,7 @@
 #include "platform.h"
 #include "reduce.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 
 constexpr int THREADS = 256;
 

@@ -2,7 +2,7 @@
 // zero: grid ceil(N / THREADS), a thread an element. dropout: a thread four elements, one Philox call.
 #include "platform.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 
 constexpr int THREADS = 256;
 

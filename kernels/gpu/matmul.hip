@@ -8,7 +8,7 @@
 // Grid: ceil(N / TILE) x ceil(M / TILE).
 #include "platform.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 
 constexpr int THREADS = 256, DEPTH = 16, BLOCKS = 128;
 

@@ -7,7 +7,7 @@
 // Where that is too few blocks for long sums, two launches take its place: see Outgoing in product/pieces.h.
 #include "platform.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 #include "product.h"
 
 struct Nothing {};

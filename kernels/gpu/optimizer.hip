@@ -2,7 +2,7 @@
 // thread.
 #include "platform.h"
 #include "values.h"
-#include "scalar.h"
+#include "formulas.h"
 
 constexpr int THREADS = 256;
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.comparison import compare
-from hipgpt.errors import exit_on_user_error
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.reports.comparison import compare
 
 
 @exit_on_user_error

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.pages import write_run_page
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.reports.pages import write_run_page
 
 
 @exit_on_user_error

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from hipgpt.corpus import build_corpus
-from hipgpt.errors import exit_on_user_error
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.data.corpus import build_corpus
 
 
 @exit_on_user_error

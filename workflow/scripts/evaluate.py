@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.backends.device import open_device
-from hipgpt.checkpoint import load_weights
-from hipgpt.errors import exit_on_user_error
-from hipgpt.evaluation import predict, write_evaluation
-from hipgpt.shards import open_split
-from hipgpt.tokenizer import Tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.compute.open_device import open_device
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.data.tokens import open_split
+from hipgpt.gpt.checkpoint import load_weights
+from hipgpt.inference.evaluation import predict, write_evaluation
 
 
 @exit_on_user_error

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.export.huggingface import export_huggingface
-from hipgpt.tokenizer import Tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.interchange.huggingface import export_huggingface
+from hipgpt.reports.model_card import model_card
 
 
 @exit_on_user_error
@@ -15,7 +16,8 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--output", required=True, type=Path, help="the directory")
     arguments = parser.parse_args()
-    export_huggingface(arguments.run, Tokenizer.load(arguments.tokenizer), arguments.output)
+    tokenizer = Tokenizer.load(arguments.tokenizer)
+    export_huggingface(arguments.run, tokenizer, arguments.output, model_card(arguments.run))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.plots import plot_tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.reports.plots import plot_tokenizer
 
 
 @exit_on_user_error

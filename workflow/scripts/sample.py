@@ -4,12 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from hipgpt.backends.device import open_device
-from hipgpt.checkpoint import load_weights
-from hipgpt.errors import exit_on_user_error
-from hipgpt.precision import weights_in
-from hipgpt.sampling import Decoder, write_samples
-from hipgpt.tokenizer import Tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.compute.open_device import open_device
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.gpt.checkpoint import load_weights
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.precision import weights_in
+from hipgpt.inference.samples import write_samples
 
 
 @exit_on_user_error

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.summary import summarize
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.reports.summary import summarize
 
 
 @exit_on_user_error

@@ -4,9 +4,9 @@
 import argparse
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.shards import write_shards
-from hipgpt.tokenizer import Tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.data.shards import write_shards
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
 
 @exit_on_user_error

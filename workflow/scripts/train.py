@@ -1,26 +1,30 @@
 """Train a GPT: writes checkpoints, curves as CSV, samples and resumable state into a folder."""
 
 import argparse
+import functools
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
-from hipgpt.backends.device import open_device
-from hipgpt.code_hash import code_hash
-from hipgpt.config import ModelConfig, TrainingConfig
-from hipgpt.errors import exit_on_user_error
-from hipgpt.files import alone_in, sha256_of
-from hipgpt.gpt2 import files_sha256
-from hipgpt.metrics import start_log
-from hipgpt.precision import on_device
-from hipgpt.provenance import write_record
-from hipgpt.sampling import training_sampler
-from hipgpt.shards import open_split
-from hipgpt.slurm import requeue_at_the_time_limit
-from hipgpt.tokenizer import Tokenizer
-from hipgpt.trainer import Splits
-from hipgpt.training import Interrupted, Run
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.base.files import alone_in, sha256_of
+from hipgpt.base.log import start_log
+from hipgpt.compute.open_device import open_device
+from hipgpt.config.huggingface import files_sha256
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.data.tokens import open_split
+from hipgpt.gpt.precision import on_device
+from hipgpt.inference.samples import TrainingSampler
+from hipgpt.interchange.pretrained import read_weights
+from hipgpt.pipeline.code_hash import code_hash
+from hipgpt.pipeline.recipes import STAGES
+from hipgpt.reports.provenance import write_record
+from hipgpt.training.estimate import estimate
+from hipgpt.training.loop import Interrupted, Run
+from hipgpt.training.slurm import requeue_at_the_time_limit
+from hipgpt.training.validation import Splits
 
 
 @exit_on_user_error
@@ -47,17 +51,20 @@ def main() -> None:
         "training": asdict(training),
         "tokenizer_sha256": tokenizer.sha256,
         "data_sha256": sha256_of(arguments.manifest),
-        "code": code_hash("hipgpt.training"),
+        "code": code_hash(*STAGES["train"].modules),
         "device": device.backend,
         "pretrained_sha256": files_sha256(arguments.pretrained) if arguments.pretrained else None,
     }
     splits = Splits(train, validation, tokenizer.byte_counts)
-    sampler = training_sampler(device, model, training, tokenizer)
+    sampler = TrainingSampler(device, model, training, tokenizer)
+    pretrained = arguments.pretrained
+    read_initial_weights = functools.partial(read_weights, pretrained, model) if pretrained else None
+    operations = estimate(model, training).step.operations
     config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
     with alone_in(arguments.output, "another process is training this run"):
-        write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus)
+        write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)
         try:
-            Run(model, training, device, splits, arguments.output, fingerprint, sampler, arguments.pretrained).run()
+            Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights).run()
         except Interrupted:
             requeue_at_the_time_limit(os.environ)
             raise

@@ -5,8 +5,8 @@ import argparse
 import json
 from pathlib import Path
 
-from hipgpt.errors import exit_on_user_error
-from hipgpt.tokenizer.stage import make_tokenizer
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.data.tokenizer.stage import make_tokenizer
 
 
 @exit_on_user_error

@@ -10,7 +10,7 @@ DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, cho
 // Orders the shared memory of a wave's lanes; lanes that a kernel has returned from do not take part.
 DEVICE void wave_barrier() { __syncwarp(); }
 
-// 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
+// 2^x, e^x and 1 / x by the chip's own instructions: see formulas.h.
 DEVICE float quick_exp2(float x) {
     float power;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));

@@ -22,7 +22,7 @@ DEVICE T opaque(T value) {
     return value;
 }
 
-// 2^x, e^x and 1 / x by the chip's own instructions: see scalar.h.
+// 2^x, e^x and 1 / x by the chip's own instructions: see formulas.h.
 DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }

@@ -1,0 +1,164 @@
+"""Sources to code objects, compiled on first use and cached by the hash of all that decides the result.
+
+The key covers the source, every header it includes, the options, the compiler's version and the instruction set that
+`-march=native` stands for here, so a cache folder may be shared by machines, branches and compilers.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from hipgpt.base.errors import UserError
+
+OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+           "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-unknown-pragmas")  # fmt: skip
+SPIN_COUNT = "10000"
+INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: $XDG_CACHE_HOME/hipgpt, by default ~/.cache/hipgpt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hipgpt"
+
+
+def with_headers(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> list[Path]:
+    """Return source and every file it includes with quotes, directly or not, in the order first met.
+
+    headers: files that are included by names of their own, which the caller chooses.
+    """
+    found, waiting = [], [source]
+    while waiting:
+        path = waiting.pop(0).resolve()
+        if path not in found:
+            found.append(path)
+            names = (name.decode() for name in INCLUDE.findall(path.read_bytes()))
+            waiting += [headers.get(name, path.parent / name) for name in names]
+    return found
+
+
+@functools.cache
+def host_compiler() -> tuple[str, ...]:
+    """Return the C++ compiler's command: $CXX, or the first of c++, g++, clang++ on the PATH.
+
+    Raises UserError if there is none.
+    """
+    if command := tuple(os.environ.get("CXX", "").split()):
+        if shutil.which(command[0]) is None:
+            raise UserError(f"CXX: got {command[0]!r}, which is no program here; set it to a C++ compiler or unset it")
+        return command
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name):
+            return (path,)
+    raise UserError(
+        "no C++ compiler found: the CPU kernels and the tokenizer are compiled on first use; "
+        "install g++ >= 11 or clang++ >= 14, or set CXX"
+    )
+
+
+def _accepts(*options: str) -> bool:
+    command = [*host_compiler(), *options, "-x", "c++", "-", "-fsyntax-only"]
+    source = b"#ifdef NEED_OMP\n#include <omp.h>\n#endif\n"
+    return subprocess.run(command, input=source, capture_output=True).returncode == 0
+
+
+@functools.cache
+def host_options() -> tuple[str, ...]:
+    """Return OPTIONS, what this compiler has of tuning for this processor and OpenMP threads, and how to link."""
+    native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
+    # compilers prefer 256 bits on processors with 512, for clocks that fell; they no longer do
+    native += [option for option in ("-mprefer-vector-width=512",) if _accepts(option)]
+    openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
+    # a library calls its own functions, not those of the same name that the process has: the C library has an `advance`
+    own = ["-Wl,-Bsymbolic-functions"] if sys.platform == "linux" else []
+    return (*OPTIONS, *native, *openmp, *own)
+
+
+@functools.cache
+def host_compiler_version() -> str:
+    """Return what the compiler says it is; the first line is for people."""
+    return subprocess.run([*host_compiler(), "--version"], capture_output=True).stdout.decode(errors="replace")
+
+
+@functools.cache
+def _compiler_identity() -> bytes:
+    """Return the compiler's version and the resolved target flags (what 'native' means on this machine)."""
+    dry_run = [*host_compiler(), *host_options(), "-E", "-x", "c++", "-", "-###"]
+    return host_compiler_version().encode() + subprocess.run(dry_run, input=b"", capture_output=True).stderr
+
+
+@functools.cache
+def host_macros() -> frozenset[str]:
+    """Return the macros that the compiler predefines for this processor: what instructions there are."""
+    command = [*host_compiler(), *host_options(), "-dM", "-E", "-x", "c++", "-"]
+    lines = subprocess.run(command, input=b"", capture_output=True).stdout.decode().splitlines()
+    return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
+
+
+def host_library(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """Return the shared library of one C++ file, compiled for this machine unless the cache has it.
+
+    headers: what the file includes by names that it leaves to the caller.
+    To be called before the library is loaded: it also bounds how long OpenMP's threads spin at a barrier. By default
+    they do for so long that a step takes ten times its time when another job has one of the cores.
+    Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
+    for path in with_headers(source, headers):
+        digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
+    library = cache_folder() / f"{source.stem}-{digest.hexdigest()[:24]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            for name, path in headers.items():
+                Path(folder, name).write_text(f'#include "{path}"\n')
+            _compile([*host_compiler(), *host_options(), "-I", folder], source, library)
+    return library
+
+
+def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:
+    """Return a GPU code object: from the cache, where it lies under the hash of all of `key`, or by `compile`."""
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+    path = cache_folder() / f"{name}-{digest}.gpu"
+    if not path.exists():
+        image = compile()
+        with _entering(path) as part:
+            part.write_bytes(image)
+    return path.read_bytes()
+
+
+def _compile(command: list[str], source: Path, target: Path) -> None:
+    with _entering(target) as part:
+        done = subprocess.run([*command, str(source), "-o", str(part)], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
+
+
+@contextlib.contextmanager
+def _entering(target: Path) -> Iterator[Path]:
+    """Give a file to write, and name it `target` once it is whole.
+
+    Processes that compile the same at a time each write a file of their own; all hold the same, so the last may stay.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
+    except OSError as error:
+        raise UserError(
+            f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME"
+        ) from error
+    os.close(handle)
+    try:
+        yield Path(part)
+        os.chmod(part, 0o755)  # mkstemp's file is the owner's alone, a cache may be shared
+        os.replace(part, target)
+    finally:
+        Path(part).unlink(missing_ok=True)

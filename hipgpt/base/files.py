@@ -1,0 +1,98 @@
+"""Files that are either whole or absent, their hashes, and places in which one process works at a time."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from hipgpt.base.errors import UserError
+
+BLOCK = 1 << 20  # bytes read or written at once
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file, readable and writable, that takes path's place once the block ends without an error.
+
+    Its bytes are on the disk (fsync) before the rename, so after a crash path is the old file or the whole new one.
+    Raises UserError if another process is writing the same file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with _open_alone(temporary, path) as file, _removed_at_the_end(temporary):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write names no file
+        raise
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file. Raises FileNotFoundError if it was taken away: a new one would lack its start."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Keep other processes that ask for the same folder out of it until the block, or this process, ends.
+
+    doing: what they are told is going on there. Raises UserError if another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, f"{folder}: {doing}")
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex; reads a block at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _removed_at_the_end(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_alone(temporary: Path, path: Path) -> BinaryIO:
+    """Open a temporary file, empty, that no other process has open so; what a killed one left is taken over."""
+    while True:
+        file = open(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "w+b")  # noqa: SIM115 (returned open)
+        try:
+            _lock(file.fileno(), f"{path}: another process is writing it")
+            if temporary.exists() and os.path.samestat(os.fstat(file.fileno()), temporary.stat()):
+                file.truncate(0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # the other process renamed it just before we had the lock
+
+
+def _lock(handle: int, busy: str) -> None:
+    """Lock an open file or folder; the system lets go of it when the handle is closed or the process is killed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{busy}; wait for it to end or stop it, then run the same command again") from None

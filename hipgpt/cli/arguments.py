@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from hipgpt.base.errors import UserError
+from hipgpt.config.settings import DEFAULT_RUN, NAME
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    commands: Commands, command: Callable[[argparse.Namespace], None], about: str, more: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command, of its function's name; about: what it does; more: stands below --help."""
+    description = f"{about[0].upper()}{about[1:]}."
+    parser = commands.add_parser(command.__name__, help=about, description=description, epilog=more)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add --results."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs (default: %(default)s)"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add --run and --results."""
+    parser.add_argument("--run", default=DEFAULT_RUN, metavar="NAME", help="a run of the config (default: %(default)s)")
+    add_results(parser)
+
+
+def run_folder(results: Path, name: str, having: str) -> Path:
+    """Return the folder of a run that has the file `having`. Raises UserError naming those that there are."""
+    runs = results / "runs"
+    found = sorted(path.name for path in runs.glob("*") if (path / having).exists())
+    if not re.fullmatch(NAME, name) or name not in found:
+        raise UserError(
+            f"--run: no finished run {name!r} in {runs}; found: {', '.join(found) or 'none'}; run snakemake first"
+        )
+    return runs / name
+
+
+def finished_run(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the run that --run and --results name, exported model included."""
+    return run_folder(arguments.results, arguments.run, "model/tokenizer.json")

@@ -1,0 +1,29 @@
+"""`hipgpt diff A B`: the config keys, inputs and metrics in which two runs differ."""
+
+import argparse
+import re
+import sys
+from typing import Any
+
+from hipgpt.base.tables import table
+from hipgpt.cli.arguments import Commands, add_command, add_results, run_folder
+from hipgpt.reports.runs import HASH_DIGITS, differing
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, diff, "show what differs between two runs: config, inputs, metrics")
+    parser.add_argument("first", metavar="A", help="name of a run")
+    parser.add_argument("second", metavar="B", help="name of another run")
+    add_results(parser)
+
+
+def diff(arguments: argparse.Namespace) -> None:
+    """Print a line for each difference."""
+    folders = [run_folder(arguments.results, name, "run.json") for name in (arguments.first, arguments.second)]
+    rows = [{title: _short(value) for title, value in row.items()} for row in differing(*folders)]
+    sys.stdout.write(table(rows, "text") if rows else f"{arguments.first} and {arguments.second} do not differ\n")
+
+
+def _short(value: Any) -> Any:
+    """Return the first digits of a hash, as in the table of runs, and anything else as it is."""
+    return value[:HASH_DIGITS] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16,64}\+?", value) else value

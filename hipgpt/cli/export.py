@@ -1,0 +1,45 @@
+"""`hipgpt export`: a finished run in the file formats of other projects."""
+
+import argparse
+from pathlib import Path
+
+from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+
+FORMATS = {
+    "hf": "a directory for Hugging Face's transformers",
+    "gguf": "model.gguf for llama.cpp",
+    "llmc": "model.bin and tokenizer.bin for llm.c",
+}
+
+
+def add(commands: Commands) -> None:
+    about = "write a finished run in another project's format"
+    parser = add_command(commands, export, about)
+    add_run(parser)
+    formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
+    parser.add_argument("--to", required=True, choices=FORMATS, help=formats)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder to write into (default: exports/FORMAT in the run's)",
+    )
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the files and print their names."""
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer
+    from hipgpt.interchange.gguf import export_gguf
+    from hipgpt.interchange.huggingface import export_huggingface
+    from hipgpt.interchange.llmc import export_llmc
+    from hipgpt.reports.model_card import model_card
+
+    run = finished_run(arguments)
+    folder = arguments.output or run / "exports" / arguments.to
+    tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
+    if arguments.to == "hf":
+        files = export_huggingface(run, tokenizer, folder, model_card(run))
+    else:
+        files = {"gguf": export_gguf, "llmc": export_llmc}[arguments.to](run, tokenizer, folder)
+    for path in files:
+        print(f"{path}  {path.stat().st_size:,} bytes")

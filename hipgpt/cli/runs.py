@@ -1,0 +1,100 @@
+"""`hipgpt runs`: all runs in one table, sorted and filtered."""
+
+import argparse
+import fnmatch
+import operator
+import re
+import sys
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.tables import FORMATS, table
+from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.reports.runs import Row, run_rows
+
+COMPARISONS = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "=": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+CONDITION = re.compile(r"(\w+)(<=|>=|!=|=|<|>)(.*)")
+# the table for people leaves out what the other forms keep, and says once what all runs have in common
+FIGURES = {
+    "run": "run",
+    "parameters": "parameters",
+    "tokens_seen": "tokens",
+    "validation_bits_per_byte": "bits/byte",
+    "median_tokens_per_second": "tokens/s",
+}
+ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpus_sha256": "corpus sha256"}
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, runs, "show all runs in a table")
+    add_results(parser)
+    parser.add_argument("--sort", default="run", metavar="COLUMN", help="column to sort by (default: %(default)s)")
+    parser.add_argument("--descending", action="store_true", help="largest first")
+    parser.add_argument(
+        "--filter", action="append", default=[], metavar="CONDITION",
+        help="keep runs that meet it: parameters>1e6, run=wide*, device!=cpu*; may be repeated (default: all runs)",
+    )  # fmt: skip
+    forms = parser.add_mutually_exclusive_group()
+    for form in FORMATS[1:]:
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print as {form}")
+    parser.set_defaults(form="text")
+
+
+def runs(arguments: argparse.Namespace) -> None:
+    """Print the table of runs."""
+    rows = run_rows(arguments.results)
+    if not rows:
+        raise UserError(f"--results: no runs in {arguments.results / 'runs'}; run snakemake first")
+    conditions = [_condition(text, rows[0]) for text in arguments.filter]
+    rows = [row for row in rows if all(condition(row) for condition in conditions)]
+    column = _known(arguments.sort, rows[0] if rows else None, "--sort")
+    known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
+    rows = sorted(known, key=lambda row: row[column], reverse=arguments.descending) + unknown
+    sys.stdout.write(_for_people(rows) if arguments.form == "text" else table(rows, arguments.form))
+
+
+def _for_people(rows: list[Row]) -> str:
+    if not rows:
+        return "no run meets every --filter\n"
+    common = {title: rows[0][name] for name, title in ORIGINS.items() if len({row[name] for row in rows}) == 1}
+    titles = FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
+    text = table([{title: row[name] for name, title in titles.items()} for row in rows], "text")
+    below = table([{"in all runs": title, "": value} for title, value in common.items()], "text")
+    return f"{text}\n{below}" if common else text
+
+
+def _known(column: str, row: Row | None, option: str) -> str:
+    if row is not None and column not in row:
+        raise UserError(f"{option}: no column {column!r}; columns are {', '.join(row)}")
+    return column
+
+
+def _condition(text: str, row: Row):
+    match = CONDITION.fullmatch(text)
+    if match is None:
+        raise UserError(f"--filter: got {text!r}, expected COLUMN, one of {' '.join(COMPARISONS)}, and a value")
+    column, sign, wanted = match.groups()
+    _known(column, row, "--filter")
+
+    def holds(row: Row) -> bool:
+        value = row[column]
+        if value is None:
+            return False
+        if isinstance(value, str):
+            if sign not in ("=", "!="):
+                raise UserError(
+                    f"--filter: {column} is text, which {sign} does not compare; use = or !=, * for any text"
+                )
+            return fnmatch.fnmatchcase(value, wanted) is (sign == "=")
+        try:
+            return COMPARISONS[sign](value, float(wanted))
+        except ValueError:
+            raise UserError(f"--filter: {column}: got {wanted!r}, expected a number") from None
+
+    return holds

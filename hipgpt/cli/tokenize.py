@@ -1,0 +1,31 @@
+"""`hipgpt tokenize`: show the tokens of a text."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, tokenize, "show the tokens of a text")
+    parser.add_argument("text", nargs="?", help="the text (default: standard input)")
+    add_run(parser)
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or .tiktoken to use instead of a run's")
+    parser.add_argument("--ids", action="store_true", help="print ids alone, for other programs")
+
+
+def tokenize(arguments: argparse.Namespace) -> None:
+    """Show the pieces of a text, coloured on a terminal, and how many there are."""
+    from hipgpt.cli.show_tokens import show_tokens
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer
+
+    path = arguments.tokenizer or finished_run(arguments) / "model" / "tokenizer.json"
+    tokenizer = Tokenizer.load(path)
+    text = sys.stdin.buffer.read() if arguments.text is None else os.fsencode(arguments.text)
+    ids = tokenizer.encode(text)
+    if arguments.ids:
+        print(*ids.tolist())
+    else:
+        show_tokens(tokenizer, ids, sys.stdout)

@@ -1,0 +1,127 @@
+"""The CPU backend: kernels/cpu compiled by the host's C++ compiler, called through ctypes."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.compute.tensor import DType, Tensor
+
+if TYPE_CHECKING:
+    from hipgpt.compute.launch import Launch
+
+import functools
+import platform
+import weakref
+from pathlib import Path
+
+from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
+from hipgpt.base.paths import KERNELS
+from hipgpt.compute.backends.variants import find_variant, has_matrix_units
+from hipgpt.compute.device import check_transfer
+from hipgpt.compute.launch import Launch
+
+CPU = KERNELS / "cpu"
+BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
+AMX = BF16_DOTS | {"__AMX_TILE__", "__AMX_BF16__"}
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64, Documentation/arch/x86/xstate.rst
+
+
+@functools.cache
+def arch() -> str:
+    """Return what kernels this processor can run, as the table of variants says it."""
+    if host_macros() >= AMX and _may_use_tiles():
+        return "cpu-amx"
+    return "cpu-avx512bf16" if host_macros() >= BF16_DOTS else "cpu"
+
+
+def _may_use_tiles() -> bool:
+    """Ask Linux for the registers of AMX, which a process has only then; return whether it agrees."""
+    return platform.system() == "Linux" and ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
+
+
+def act_dtypes() -> tuple[DType, ...]:
+    """Return the dtypes of activations, the one that this processor is fastest with first."""
+    return (DType.BF16, DType.F32) if has_matrix_units(arch()) else (DType.F32, DType.BF16)
+
+
+@functools.cache
+def _library(source: str, *headers: tuple[str, str]) -> ctypes.CDLL:
+    """Return a source in kernels/cpu, compiled with headers of it by the names that it includes them by."""
+    return ctypes.CDLL(str(host_library(CPU / source, {name: CPU / path for name, path in headers})))
+
+
+class Call(ctypes.Structure):
+    """A kernel's address and that of its arguments: see kernels/cpu/replay.cpp."""
+
+    _fields_ = [("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
+
+
+class CpuDevice:
+    """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
+
+    backend = "cpu"
+
+    def __init__(self, threads: int):
+        self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
+        self.compiler = host_compiler_version().partition("\n")[0]
+        self.act_dtypes = act_dtypes()
+        self._allocated_bytes = 0
+        _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
+
+    def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
+        if self._allocated_bytes + size_bytes > physical_bytes():  # Linux would promise it, and kill who uses it
+            raise UserError(
+                f"{self.name}: out of memory: asked for {size_bytes:,} bytes beside {self._allocated_bytes:,}, this "
+                f"machine has {physical_bytes():,}; lower training.batch_sequences and raise "
+                "training.accumulation_steps, or make the model smaller"
+            )
+        memory = np.zeros(size_bytes + 64, np.uint8)
+        self._count(size_bytes)
+        weakref.finalize(memory, self._count, -size_bytes)
+        return memory.ctypes.data + -memory.ctypes.data % 64, memory
+
+    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+        check_transfer(tensor, values)
+        tensor.in_host_memory[...] = values
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        return tensor.in_host_memory.copy()
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
+        calls = (Call * len(launches))()
+        for call, function, arguments in zip(calls, functions, slots, strict=True):
+            call.kernel = ctypes.cast(function, ctypes.c_void_p).value
+            call.slots = ctypes.addressof(arguments)
+        replay = functools.partial(_library("replay.cpp").replay, calls, ctypes.c_int64(len(launches)))
+        replay.kept = slots, list(launches)  # their memory has to outlive the calls
+        return replay
+
+    def _count(self, size_bytes: int) -> None:
+        self._allocated_bytes += size_bytes
+
+
+def _function(launch: Launch) -> Any:
+    """Return the C function that calls a launch's kernel."""
+    variant = find_variant(launch.op, arch(), launch.act, {})
+    headers = {"act.h": f"act/{launch.act.label}.h", **variant.headers}
+    library = _library(Path(variant.source_of(launch.op)).name, *headers.items())
+    return getattr(library, f"call_{launch.op.name}")
+
+
+def _slots(launch: Launch) -> ctypes.Array:
+    """Return a launch's arguments in the types of the contract, eight bytes each."""
+    values = launch.c_arguments()
+    slots = (ctypes.c_uint64 * len(values))()
+    for place, value in enumerate(values):
+        ctypes.memmove(ctypes.addressof(slots) + 8 * place, ctypes.byref(value), ctypes.sizeof(value))
+    return slots
+
+
+def physical_bytes() -> int:
+    """Return the size of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

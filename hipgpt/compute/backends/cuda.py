@@ -1,0 +1,137 @@
+"""CUDA's driver calls, through cuda-bindings: NVRTC, modules, one stream, graphs."""
+
+import ctypes
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.compute.backends.gpu import Grid, OutOfMemory
+from hipgpt.compute.device import DeviceAbsent
+
+try:
+    from cuda.bindings import driver, nvrtc
+except ImportError as error:
+    raise DeviceAbsent("device cuda: cuda-python is not installed; pip install -e '.[cuda]'") from error
+
+
+def _checked(result: tuple, call: str) -> Any:
+    """Return what a call gave back beside its status. Raises UserError with the driver's words."""
+    status, *values = result
+    if status != driver.CUresult.CUDA_SUCCESS:
+        _, words = driver.cuGetErrorString(status)
+        raise UserError(f"{call}: {status.name}: {words.decode() if words else 'unknown error'}")
+    return values[0] if len(values) == 1 else values
+
+
+class CudaDriver:
+    """One NVIDIA GPU. Raises DeviceAbsent if there is no driver or no such device."""
+
+    backend, wave = "cuda", 32
+
+    def __init__(self, index: int):
+        try:
+            _checked(driver.cuInit(0), "cuInit")
+            device = _checked(driver.cuDeviceGet(index), f"cuDeviceGet({index})")
+        except (RuntimeError, UserError) as error:  # RuntimeError: the library itself is absent
+            raise DeviceAbsent(f"device cuda: {error}; install NVIDIA's driver, or choose another device") from error
+        self._context = _checked(driver.cuDevicePrimaryCtxRetain(device), "cuDevicePrimaryCtxRetain")
+        _checked(driver.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
+        attribute = driver.CUdevice_attribute
+        major, minor = (
+            _checked(driver.cuDeviceGetAttribute(each, device), "cuDeviceGetAttribute")
+            for each in (
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+        self.arch = f"sm_{major}{minor}" + "a" * ((major, minor) == (9, 0))  # a: with wgmma, which no later chip has
+        self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
+        self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
+        self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
+
+    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
+        return compile_cuda(name, source, headers, self.arch, self.wave)
+
+    def load(self, image: bytes) -> Any:
+        return _checked(driver.cuModuleLoadData(image), "cuModuleLoadData")
+
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
+        function = _checked(driver.cuModuleGetFunction(module, name.encode()), f"cuModuleGetFunction({name})")
+        if shared_bytes:
+            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(
+                driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
+            )
+        return name, function
+
+    def allocate(self, size_bytes: int) -> int:
+        status, address = driver.cuMemAlloc(size_bytes)
+        if status == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise OutOfMemory
+        return int(_checked((status, address), "cuMemAlloc"))
+
+    def free_bytes(self) -> int:
+        return _checked(driver.cuMemGetInfo(), "cuMemGetInfo")[0]
+
+    def free(self, address: int) -> None:
+        _checked(driver.cuMemFree(address), "cuMemFree")
+
+    def upload(self, address: int, values: np.ndarray) -> None:
+        source = values.ctypes.data  # pageable, so that the call returns when it has been read
+        _checked(driver.cuMemcpyHtoDAsync(address, source, values.nbytes, self._stream), "cuMemcpyHtoDAsync")
+
+    def download(self, values: np.ndarray, address: int) -> None:
+        target = values.ctypes.data
+        _checked(driver.cuMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "cuMemcpyDtoHAsync")
+        _checked(driver.cuStreamSynchronize(self._stream), "cuStreamSynchronize")
+
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
+        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
+        name, handle = function
+        where = f"{name}: cuLaunchKernel (grid {grid}, {threads} threads)"
+        place = ctypes.addressof(pointers)
+        launched = driver.cuLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
+        _checked(launched, where)
+
+    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _checked(driver.cuStreamBeginCapture(self._stream, mode), "cuStreamBeginCapture")
+        record()
+        graph = _checked(driver.cuStreamEndCapture(self._stream), "cuStreamEndCapture")
+        executable = _checked(driver.cuGraphInstantiate(graph, 0), "cuGraphInstantiate")
+        return lambda: _checked(driver.cuGraphLaunch(executable, self._stream), "cuGraphLaunch")
+
+
+def compile_cuda(name: str, source: str, headers: Mapping[str, str], arch: str, wave: int) -> bytes:
+    """Compile one file with NVRTC, on any machine. Raises UserError with the compiler's log."""
+    names, texts = [key.encode() for key in headers], [text.encode() for text in headers.values()]
+    created = nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(names), texts, names)
+    program = _checked_nvrtc(created, "nvrtcCreateProgram")
+    # -default-device: NVRTC 13.0 takes a generic lambda for the host's
+    options = [f"--gpu-architecture={arch}".encode(), f"-DWAVE={wave}".encode(), b"-std=c++17", b"-default-device"]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        log = b" " * _checked_nvrtc(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize")
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise UserError(f"{name}: NVRTC for {arch}:\n{log.decode().rstrip(chr(0))}{_remedy(arch)}")
+    image = b" " * _checked_nvrtc(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize")
+    _checked_nvrtc(nvrtc.nvrtcGetCUBIN(program, image), "nvrtcGetCUBIN")
+    return image
+
+
+def _remedy(arch: str) -> str:
+    """Return what to do if this NVRTC knows no such architecture."""
+    known = _checked_nvrtc(nvrtc.nvrtcGetSupportedArchs(), "nvrtcGetSupportedArchs")
+    if int(re.sub(r"\D", "", arch)) >= min(known):
+        return ""
+    return f"this NVRTC knows none before sm_{min(known)}: pip install 'cuda-python<13' nvidia-cuda-nvrtc-cu12"
+
+
+def _checked_nvrtc(result: tuple, call: str) -> Any:
+    status, *values = result
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise UserError(f"{call}: {status.name}")
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,116 @@
+"""HIP's driver calls, through hip-python: HIPRTC, modules, one stream, graphs."""
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.compute.backends.gpu import Grid, OutOfMemory
+from hipgpt.compute.device import DeviceAbsent
+
+try:
+    from hip import hip, hiprtc
+except ImportError as error:
+    raise DeviceAbsent("device hip: hip-python is not installed; pip install 'hip-python>=10'") from error
+
+PASSED_BY_VALUE = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float)
+
+
+def _checked(result: tuple, call: str) -> Any:
+    """Return what a call gave back beside its status. Raises UserError with the driver's or HIPRTC's words."""
+    status, *values = result
+    if status != 0:  # hipSuccess and HIPRTC_SUCCESS
+        runtime = isinstance(status, hip.hipError_t)
+        _, words = hip.hipGetErrorString(status) if runtime else hiprtc.hiprtcGetErrorString(status)
+        raise UserError(f"{call}: {status.name}: {words}")
+    return values[0] if len(values) == 1 else values
+
+
+class HipDriver:
+    """One AMD GPU. Raises DeviceAbsent if there is no HIP runtime or no such device."""
+
+    backend = "hip"
+
+    def __init__(self, index: int):
+        try:
+            _checked(hip.hipInit(0), "hipInit")
+            version = _checked(hip.hipRuntimeGetVersion(), "hipRuntimeGetVersion")
+            major, minor = _checked(hiprtc.hiprtcVersion(), "hiprtcVersion")
+            _checked(hip.hipSetDevice(index), f"hipSetDevice({index})")
+        except (RuntimeError, UserError) as error:
+            # RuntimeError: hip-python imports without ROCm and looks for its libraries when first called
+            raise DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device") from error
+        properties = _checked(hip.hipGetDeviceProperties(index), f"hipGetDeviceProperties({index})")
+        self.name, self.wave = properties.name, properties.warpSize
+        self._target = properties.gcnArchName  # with its switches: gfx90a:sramecc+:xnack-
+        self.arch = self._target.split(":")[0]
+        self.compiler = f"hiprtc {major}.{minor}, HIP {version}, {self._target}"
+        self._stream = _checked(hip.hipStreamCreate(), "hipStreamCreate")
+
+    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
+        return compile_hip(name, source, headers, self._target, self.wave)
+
+    def load(self, image: bytes) -> Any:
+        return _checked(hip.hipModuleLoadData(image), "hipModuleLoadData"), image  # HIP may read the image later
+
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
+        return name, _checked(hip.hipModuleGetFunction(module[0], name.encode()), f"hipModuleGetFunction({name})")
+
+    def allocate(self, size_bytes: int) -> int:
+        status, address = hip.hipMalloc(size_bytes)
+        if status == hip.hipError_t.hipErrorOutOfMemory:
+            raise OutOfMemory
+        return int(_checked((status, address), "hipMalloc"))
+
+    def free_bytes(self) -> int:
+        return _checked(hip.hipMemGetInfo(), "hipMemGetInfo")[0]
+
+    def free(self, address: int) -> None:
+        _checked(hip.hipFree(address), "hipFree")
+
+    def upload(self, address: int, values: np.ndarray) -> None:
+        source = values.ctypes.data  # pageable, so that the call returns when it has been read
+        _checked(hip.hipMemcpyHtoDAsync(address, source, values.nbytes, self._stream), "hipMemcpyHtoDAsync")
+
+    def download(self, values: np.ndarray, address: int) -> None:
+        target = values.ctypes.data
+        _checked(hip.hipMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "hipMemcpyDtoHAsync")
+        _checked(hip.hipStreamSynchronize(self._stream), "hipStreamSynchronize")
+
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
+        """Raises TypeError unless arguments are ctypes values: hip-python would pack an int as a pointer of 8 bytes."""
+        name, handle = function
+        where = f"{name}: hipModuleLaunchKernel (grid {grid}, {threads} threads)"
+        for argument in arguments:
+            if type(argument) not in PASSED_BY_VALUE:
+                raise TypeError(f"{where}: got {argument!r}, expected one of {PASSED_BY_VALUE}")
+        packed = tuple(arguments)
+        launched = hip.hipModuleLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, None, packed)
+        _checked(launched, where)
+
+    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
+        mode = hip.hipStreamCaptureMode.hipStreamCaptureModeThreadLocal
+        _checked(hip.hipStreamBeginCapture(self._stream, mode), "hipStreamBeginCapture")
+        record()
+        graph = _checked(hip.hipStreamEndCapture(self._stream), "hipStreamEndCapture")
+        executable = _checked(hip.hipGraphInstantiateWithFlags(graph, 0), "hipGraphInstantiateWithFlags")
+        return lambda: _checked(hip.hipGraphLaunch(executable, self._stream), "hipGraphLaunch")
+
+
+def compile_hip(name: str, source: str, headers: Mapping[str, str], target: str, wave: int) -> bytes:
+    """Compile one file with HIPRTC for a target such as gfx1100 or gfx90a:xnack-. Raises UserError with its log."""
+    names, texts = [key.encode() for key in headers], [text.encode() for text in headers.values()]
+    created = hiprtc.hiprtcCreateProgram(source.encode(), name.encode(), len(names), texts, names)
+    program = _checked(created, "hiprtcCreateProgram")
+    options = [f"--offload-arch={target}".encode(), f"-DWAVE={wave}".encode(), b"-std=c++17", b"-O3"]
+    (status,) = hiprtc.hiprtcCompileProgram(program, len(options), options)
+    if status != hiprtc.hiprtcResult.HIPRTC_SUCCESS:
+        log = bytearray(_checked(hiprtc.hiprtcGetProgramLogSize(program), "hiprtcGetProgramLogSize"))
+        _checked(hiprtc.hiprtcGetProgramLog(program, log), "hiprtcGetProgramLog")
+        raise UserError(f"{name}: HIPRTC for {target}: {status.name}\n{log.decode().rstrip(chr(0))}")
+    image = bytearray(_checked(hiprtc.hiprtcGetCodeSize(program), "hiprtcGetCodeSize"))
+    _checked(hiprtc.hiprtcGetCode(program, image), "hiprtcGetCode")
+    _checked(hiprtc.hiprtcDestroyProgram(program.createRef()), "hiprtcDestroyProgram")
+    return bytes(image)

@@ -1,0 +1,225 @@
+"""The catalogue of all ops. Each is described where it is computed: the headers of kernels/cpu/<family>.cpp.
+
+Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out, H heads of D channels, V vocabulary,
+T context length, P parameters, K parts.
+"""
+
+from hipgpt.compute.contract import op
+
+ADVANCE = op("advance", "batch", """
+    inout  counters  i32 (4)
+    """)  # fmt: skip
+
+BUILD_BATCH = op("build_batch", "batch", """
+    out    tokens         i32 (B, S)
+    out    targets        i32 (B, S)
+    in     corpus         i32 (T)
+    in     window_starts  i32 (K, B)
+    in     counters       i32 (4)
+    """, scalars="accumulation_steps i32")  # fmt: skip
+
+EMBEDDING_FORWARD = op("embedding_forward", "embedding", """
+    out    x               act (B, S, C)
+    in     tokens          i32 (B, S)
+    in     starts          i32 (B)
+    in     token_table     act (V, C)
+    in     position_table  act (T, C)
+    """, operations=lambda B, S, C, **_: B * S * C)  # fmt: skip
+
+EMBEDDING_BACKWARD = op("embedding_backward", "embedding", """
+    add    dtoken_table     f32 (V, C)
+    add    dposition_table  f32 (T, C)
+    in     dx               act (B, S, C)
+    in     tokens           i32 (B, S)
+    """, operations=lambda B, S, C, **_: 2 * B * S * C)  # fmt: skip
+
+LAYERNORM_FORWARD = op("layernorm_forward", "layernorm", """
+    out    y       act (N, C)
+    out    mean    f32 (N)
+    out    rstd    f32 (N)
+    out?   sum     act (N, C)
+    in     x       act (N, C)
+    in?    branch  act (N, C)
+    in     gamma   act (C)
+    in     beta    act (C)
+    """, scalars="epsilon f32", operations=lambda N, C: 9 * N * C)  # fmt: skip
+
+LAYERNORM_BACKWARD = op("layernorm_backward", "layernorm", """
+    add    dx        act (N, C)
+    out    partials  f32 (K, 2, C)
+    in     dy        act (N, C)
+    in     x         act (N, C)
+    in     mean      f32 (N)
+    in     rstd      f32 (N)
+    in     gamma     act (C)
+    """, operations=lambda N, C, K: 15 * N * C)  # fmt: skip
+
+ADD_PARTIALS = op("add_partials", "layernorm", """
+    add    dgamma    f32 (C)
+    add    dbeta     f32 (C)
+    in     partials  f32 (K, 2, C)
+    """, operations=lambda C, K: 2 * K * C)  # fmt: skip
+
+MATMUL_FORWARD = op("matmul_forward", "matmul", """
+    out    y       act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
+
+MATMUL_GELU_FORWARD = op("matmul_gelu_forward", "matmul", """
+    out    y       act (N, O)
+    out    hidden  act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O + 12 * N * O)  # fmt: skip
+
+MATMUL_RELU_FORWARD = op("matmul_relu_forward", "matmul", """
+    out    y       act (N, O)
+    out    hidden  act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O + N * O)  # fmt: skip
+
+MATMUL_BACKWARD_INPUT = op("matmul_backward_input", "matmul", """
+    out    dx      act (N, C)
+    in     dy      act (N, O)
+    in     weight  act (O, C)
+    """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
+
+MATMUL_GELU_BACKWARD_INPUT = op("matmul_gelu_backward_input", "matmul", """
+    out    dhidden  act (N, C)
+    in     dy       act (N, O)
+    in     weight   act (O, C)
+    in     hidden   act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O + 20 * N * C)  # fmt: skip
+
+MATMUL_RELU_BACKWARD_INPUT = op("matmul_relu_backward_input", "matmul", """
+    out    dhidden  act (N, C)
+    in     dy       act (N, O)
+    in     weight   act (O, C)
+    in     hidden   act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O + N * C)  # fmt: skip
+
+MATMUL_BACKWARD_WEIGHT = op("matmul_backward_weight", "matmul", """
+    add    dweight  f32 (O, C)
+    add?   dbias    f32 (O)
+    in     dy       act (N, O)
+    in     x        act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
+
+ATTENTION_FORWARD = op("attention_forward", "attention", """
+    out    y          act (B, S, H, D)
+    out    logsumexp  f32 (B, H, S)
+    in     qkv        act (B, S, 3, H, D)
+    """, operations=lambda B, S, H, D: 2 * B * H * S * (S + 1) * D)  # fmt: skip
+
+ATTENTION_DELTA = op("attention_delta", "attention", """
+    out    delta  f32 (B, H, S)
+    in     dy     act (B, S, H, D)
+    in     y      act (B, S, H, D)
+    """, operations=lambda B, S, H, D: 2 * B * H * S * D)  # fmt: skip
+
+ATTENTION_BACKWARD = op("attention_backward", "attention", """
+    out    dqkv       act (B, S, 3, H, D)
+    in     dy         act (B, S, H, D)
+    in     delta      f32 (B, H, S)
+    in     logsumexp  f32 (B, H, S)
+    in     qkv        act (B, S, 3, H, D)
+    """, operations=lambda B, S, H, D: 5 * B * H * S * (S + 1) * D)  # fmt: skip
+
+ATTENTION_DECODE = op("attention_decode", "attention", """
+    out    y          act (B, H, D)
+    inout  keys       act (B, H, T, D)
+    inout  values     act (B, H, T, D)
+    in     qkv        act (B, 3, H, D)
+    in     positions  i32 (B)
+    """, operations=lambda B, H, D, T: 4 * B * H * T * D)  # fmt: skip
+
+DROPOUT = op("dropout", "elementwise", """
+    out    y         act (N)
+    in     x         act (N)
+    in     counters  i32 (4)
+    """, scalars="drop_probability f32, stream i32, first_quad i32", operations=lambda N: N)  # fmt: skip
+
+ZERO = op("zero", "elementwise", """
+    out    x  act (N)
+    """)  # fmt: skip
+
+CROSS_ENTROPY_FORWARD = op("cross_entropy_forward", "cross_entropy", """
+    out    losses   f32 (N)
+    out    ranks    i32 (N)
+    in     logits   act (N, V)
+    in     targets  i32 (N)
+    """, operations=lambda N, V: 4 * N * V)  # fmt: skip
+
+CROSS_ENTROPY_TRAINING = op("cross_entropy_training", "cross_entropy", """
+    out    losses   f32 (N)
+    inout  logits   act (N, V)
+    in     targets  i32 (N)
+    """, scalars="scale f32", operations=lambda N, V: 6 * N * V)  # fmt: skip
+
+OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
+    out      losses        f32 (N)
+    out      dx            act (N, C)
+    add      dweight       f32 (V, C)
+    add?     dbias         f32 (V)
+    scratch  exponentials  act (K, R, W)
+    scratch  scaled        act (N, C)
+    in       x             act (N, C)
+    in       weight        act (V, C)
+    in?      bias          act (V)
+    in       targets       i32 (N)
+    """, scalars="scale f32", operations=lambda N, C, V, **_: 6 * N * C * V)  # fmt: skip
+
+LIKELIEST_TOKEN = op("likeliest_token", "sampling", """
+    out    tokens     i32 (B)
+    inout  positions  i32 (B)
+    in     logits     act (B, V)
+    """, operations=lambda B, V: B * V)  # fmt: skip
+
+ADD_SUM = op("add_sum", "reduction", """
+    add    total   f32 (1)
+    in     values  f32 (N)
+    """, scalars="scale f32", operations=lambda N: N)  # fmt: skip
+
+SUM_OF_SQUARES = op("sum_of_squares", "reduction", """
+    out    partials   f32 (K)
+    in     gradients  f32 (P)
+    """, operations=lambda K, P: 2 * P)  # fmt: skip
+
+GRADIENT_NORM = op("gradient_norm", "reduction", """
+    out    norm      f32 (1)
+    in     partials  f32 (K)
+    """, operations=lambda K: K)  # fmt: skip
+
+ADAMW = op("adamw", "optimizer", """
+    inout  weights        f32 (P)
+    inout  first_moment   f32 (P)
+    inout  second_moment  f32 (P)
+    inout  gradients      f32 (P)
+    out?   copy           act (P)
+    in     norm           f32 (1)
+    in     schedule       f32 (K, 3)
+    in     counters       i32 (4)
+    """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32, decayed i32",
+    operations=lambda P, K: 14 * P)  # fmt: skip
+
+ROUND_WEIGHTS = op("round_weights", "optimizer", """
+    out    copy     act (P)
+    in     weights  f32 (P)
+    """)  # fmt: skip
+
+RECORD_STEP = op("record_step", "optimizer", """
+    inout  history   f32 (K, 2)
+    inout  loss      f32 (1)
+    inout  counters  i32 (4)
+    in     norm      f32 (1)
+    """)  # fmt: skip
+
+CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
+
+# A GPU, where logits of all rows at once are best, makes OUTPUT_LAYER_TRAINING's results by four ops.
+ON_GPUS = {name: value for name, value in CATALOGUE.items() if value is not OUTPUT_LAYER_TRAINING}

@@ -1,0 +1,41 @@
+"""A checked call of an op, and its arguments as a kernel takes them."""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hipgpt.compute.contract import Op
+from hipgpt.compute.tensor import DType, Tensor
+
+SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A checked call of an op: `sizes` by dimension name."""
+
+    op: Op
+    tensors: tuple[Tensor | None, ...]
+    sizes: Mapping[str, int]
+    scalars: Mapping[str, float]
+
+    @property
+    def act(self) -> DType:
+        """The dtype that `act` stands for in this call; f32 if no such argument is given."""
+        pairs = zip(self.op.arguments, self.tensors, strict=True)
+        return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
+
+    @property
+    def operations(self) -> int:
+        return self.op.operations(**self.sizes)
+
+    @property
+    def bytes_moved(self) -> int:
+        return self.op.bytes_moved(self.tensors)
+
+    def c_arguments(self) -> list[Any]:
+        """Return the kernel's arguments as ctypes values: tensors, then dimensions as int64, then scalars."""
+        tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in self.tensors]
+        sizes = [ctypes.c_int64(self.sizes[name]) for name in self.op.dimensions]
+        return [*tensors, *sizes, *(SCALARS[kind](self.scalars[name]) for name, kind in self.op.scalars)]

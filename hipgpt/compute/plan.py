@@ -1,0 +1,73 @@
+"""Plan: record launches with every check on, then replay them.
+
+Recording binds shapes and refuses what an op's contract does not allow, and a read of memory that nothing wrote. Replay
+only runs the bound launches: what changes from step to step lies in tensors on the device.
+"""
+
+import bisect
+from collections.abc import Iterable
+
+from hipgpt.compute.contract import ContractError, Op
+from hipgpt.compute.device import Device
+from hipgpt.compute.launch import Launch
+from hipgpt.compute.tensor import DType, Tensor
+
+
+class WrittenMemory:
+    """The byte ranges that hold values, as sorted disjoint intervals."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, tensor: Tensor) -> None:
+        start, stop = tensor.address, tensor.address + tensor.size_bytes
+        first = bisect.bisect_left(self._stops, start)
+        last = bisect.bisect_right(self._starts, stop)
+        if first < last:
+            start, stop = min(start, self._starts[first]), max(stop, self._stops[last - 1])
+        self._starts[first:last], self._stops[first:last] = [start], [stop]
+
+    def covers(self, tensor: Tensor) -> bool:
+        index = bisect.bisect_right(self._starts, tensor.address) - 1
+        return index >= 0 and tensor.address + tensor.size_bytes <= self._stops[index]
+
+
+class Plan:
+    """A list of launches on one device, made by calling the plan: plan(OP, *tensors, **scalars).
+
+    given: tensors that hold values before the plan runs (weights, tokens); all others must be written before they are
+    read. Raises ContractError while recording, naming the op, the argument, what it got and what it expected.
+    """
+
+    def __init__(self, device: Device, name: str, given: Iterable[Tensor], act: DType = DType.F32):
+        self.name = name
+        self.launches: list[Launch] = []
+        self._device, self._act, self._written, self._replay = device, act, WrittenMemory(), None
+        for tensor in given:
+            self._written.add(tensor)
+
+    def __call__(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
+        if self._replay is not None:
+            raise ContractError(
+                f"{op.name}: plan {self.name} is ready to run; a plan is recorded once, then only replayed"
+            )
+        sizes = op.bind(tensors, scalars, self._act)
+        pairs = [(a, t) for a, t in zip(op.arguments, tensors, strict=True) if t is not None]
+        for argument, tensor in pairs:
+            if argument.reads and not self._written.covers(tensor):
+                raise ContractError(f"{op.name}: {argument.name} ({tensor.name}) is read, but nothing has written it")
+        for argument, tensor in pairs:
+            if argument.leaves_values:
+                self._written.add(tensor)
+        self.launches.append(Launch(op, tensors, sizes, scalars))
+
+    def prepare(self) -> None:
+        """Make the replay ready, unless it is: compile what the cache lacks, bind arguments. No launch can follow."""
+        if self._replay is None:
+            self._replay = self._device.prepare(self.launches)
+
+    def run(self) -> None:
+        """Run the launches in the order recorded; prepare them first if nobody has."""
+        self.prepare()
+        self._replay()

@@ -1,0 +1,115 @@
+"""What config.json says about a GPT-2 in a Hugging Face directory, as this project's `model` section."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
+from hipgpt.config.settings import LAYERNORM_EPSILON
+
+ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # theirs -> ours
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+SIZES = {"n_embd": "embed_dim", "n_layer": "num_layers", "n_head": "num_heads", "n_positions": "context_length"}
+# fields that change what is computed, with the one value that our kernels compute; an absent one has it
+FIXED = {
+    "model_type": "gpt2",
+    "layer_norm_epsilon": LAYERNORM_EPSILON,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+}
+MOST_CONFIG_BYTES = 1 << 20
+LEAST_WEIGHT_BYTES = 2  # float16
+
+
+def model_section(folder: Path) -> dict[str, Any]:
+    """Return the `model` section, and vocab_size, that config.json in a directory says.
+
+    Raises UserError, naming file and field, for a directory that is no GPT-2 or not one that we compute, and where the
+    sizes are more than the weights' file can hold: nothing is allocated for them before.
+    """
+    path = folder / CONFIG
+    document = _read(path)
+    for field, expected in FIXED.items():
+        got = document.get(field, expected if field != "model_type" else None)
+        if got != expected:
+            raise _refusal(path, field, got, repr(expected), "use a GPT-2 that has it")
+    sizes = {theirs: _size(path, document, theirs) for theirs in ("vocab_size", *SIZES)}
+    if document.get("n_inner") is None:
+        document["n_inner"] = 4 * sizes["n_embd"]
+    activation = document.get("activation_function", "gelu_new")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise _refusal(path, "activation_function", activation, " or ".join(ACTIVATIONS), "use a GPT-2 that has it")
+    tied = document.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise _refusal(path, "tie_word_embeddings", tied, "true or false", "mend it")
+    section = {
+        **{ours: sizes[theirs] for theirs, ours in SIZES.items()},
+        "mlp_dim": _size(path, document, "n_inner"),
+        "activation": ACTIVATIONS[activation],
+        "tie_embeddings": tied,
+        "output_bias": False,
+        "vocab_size": sizes["vocab_size"],
+    }
+    _check_files(folder, section)
+    return section
+
+
+def files_sha256(folder: Path) -> dict[str, str]:
+    """Return the hashes of the files that the weights are read from."""
+    return {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_CONFIG_BYTES:
+            raise UserError(f"{path}: got {path.stat().st_size} bytes, expected a few thousand; it is no config.json")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; model.from must be a directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
+            "save_pretrained of Hugging Face's transformers writes it"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: no JSON ({error}); download it again") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: got a {type(document).__name__}, expected an object; download it again")
+    return document
+
+
+def _size(path: Path, document: Mapping[str, Any], field: str) -> int:
+    got = document.get(field)
+    if not isinstance(got, int) or isinstance(got, bool) or not 0 < got < 1 << 31:
+        raise _refusal(path, field, got, "a whole number above 0", "mend it or download it again")
+    return got
+
+
+def _check_files(folder: Path, section: Mapping[str, Any]) -> None:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = sorted(file.name for file in folder.glob("*.bin"))
+        parts = sorted(file.name for file in folder.glob("model*.safetensors*"))
+        found = f"{pickled[0]} is a pickle, which may run any code, and is not read" if pickled else "no such file"
+        found = f"the weights are in several files ({parts[0]}, ...)" if parts else found
+        raise UserError(
+            f"{path}: {found}; load the directory with transformers and save it with "
+            "save_pretrained(directory, max_shard_size='100GB')"
+        )
+    if not (folder / TOKENIZER).is_file():
+        raise UserError(
+            f"{folder / TOKENIZER}: no such file, and the weights mean nothing without their tokenizer; write it with "
+            f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
+        )
+    E, F, L = section["embed_dim"], section["mlp_dim"], section["num_layers"]
+    matrices = (section["vocab_size"] + section["context_length"]) * E + L * (4 * E * E + 2 * E * F)
+    if matrices * LEAST_WEIGHT_BYTES > path.stat().st_size:
+        raise UserError(
+            f"{folder / CONFIG}: its sizes make {matrices:,} weights or more, which do not fit into the "
+            f"{path.stat().st_size:,} bytes of {path}; download both again"
+        )
+
+
+def _refusal(path: Path, field: str, got: Any, expected: str, remedy: str) -> UserError:
+    return UserError(f"{path}: {field}: got {str(got)[:80]!r}, expected {expected}; {remedy}")

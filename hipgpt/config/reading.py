@@ -1,0 +1,197 @@
+"""config.yaml made into checked, frozen values: one `RunConfig` for each run.
+
+Values are coerced to the types of the schema (the command line and YAML's `3e-4` give strings), then checked against
+workflow/schemas/config.schema.yaml, then against each other. Every mistake is a UserError of one line.
+"""
+
+import difflib
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.paths import SCHEMA
+from hipgpt.config.huggingface import TOKENIZER, model_section
+from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
+
+MOST_TOKENS = 1 << 22  # in a batch, whose plan is then recorded in seconds; the largest GPUs hold fewer
+
+
+def read_config(*paths: Path) -> dict[str, Any]:
+    """Return config files as one, later ones laid over earlier ones. Raises UserError if one cannot be read."""
+    import yaml
+
+    config: dict[str, Any] = {}
+    for path in paths:
+        try:
+            found = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: no YAML ({' '.join(str(error).split())}); mend it there") from error
+        if not isinstance(found, Mapping):
+            raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
+        config = _merge(config, found)
+    return config
+
+
+def load_config(config: Mapping[str, Any]) -> Config:
+    """Return the checked form of a parsed config.yaml. Raises UserError on the first mistake."""
+    schema = _schema()
+    config = _coerce(config, schema)
+    _validate(config, schema, prefix="")
+    base = {key: config[key] for key in RUN_KEYS}
+    overrides = {DEFAULT_RUN: {}} | config["runs"]
+    runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
+    return Config(runs, config["corpora"], config["train_shards"])
+
+
+def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
+    prefix = f"runs.{name}." if overrides else ""
+    schema = {**_schema(), "required": list(RUN_KEYS)}
+    sections = _coerce(_merge(base, overrides), schema)
+    _validate(sections, schema, prefix)
+    corpus = sections["corpus"]
+    if corpus not in corpora:
+        known = ", ".join(corpora)
+        expected = f"an entry of corpora: {known}{_nearest(corpus, corpora)}"
+        raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
+    if "from" in sections["model"]:
+        sections |= _pretrained(sections, overrides, prefix)
+    run = RunConfig(name, sections)
+    _cross_check(run, prefix)
+    return run
+
+
+def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the sections `model` and `tokenizer` that the directory model.from decides."""
+    source = sections["model"]["from"]
+    found = model_section(Path(source))
+    if stated := [key for key in overrides.get("model", {}) if key != "from"]:
+        raise UserError(f"config: {prefix}model.{stated[0]}: model.from's config.json decides it; remove one of them")
+    tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
+    other = sections["tokenizer"].get("from", tokenizer["from"])
+    if Path(other) != Path(tokenizer["from"]):
+        raise UserError(
+            f"config: {prefix}tokenizer.from: got {other!r}, but the weights of model.from were trained with "
+            f"{tokenizer['from']}; remove tokenizer.from"
+        )
+    return {"model": {**found, "from": source}, "tokenizer": tokenizer}
+
+
+def _cross_check(run: RunConfig, prefix: str) -> None:
+    model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
+    batch = run.training.batch_sequences
+    checks = [
+        (model.embed_dim % model.num_heads == 0, "model.num_heads", model.num_heads,
+         f"a divisor of model.embed_dim = {model.embed_dim}"),
+        (stride <= model.context_length, "evaluation.stride_tokens", stride,
+         f"at most model.context_length = {model.context_length}"),
+        (batch * model.context_length <= MOST_TOKENS, "training.batch_sequences", batch,
+         f"at most {MOST_TOKENS // model.context_length}, as a batch of sequences of {model.context_length} holds at "
+         f"most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
+    ]  # fmt: skip
+    for passed, key, got, expected in checks:
+        if not passed:
+            raise UserError(f"config: {prefix}{key}: got {got}, expected {expected}")
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    import yaml
+
+    return yaml.load(SCHEMA.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in overrides.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = _merge(base[key], value) if nested else value
+    return merged
+
+
+def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return value with strings turned into the number, boolean or null that the schema asks for, if they read so."""
+    if isinstance(value, Mapping):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        other = other if isinstance(other, Mapping) else {}
+        return {key: _coerce(item, known.get(key, other)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_coerce(item, schema.get("items", {})) for item in value]
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if isinstance(value, str) and "string" not in types:
+        return _read_string(value, types)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # comparisons with NaN would let it through; no type of the schema takes a string here
+    if isinstance(value, float) and value.is_integer() and "integer" in types:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and "number" in types:
+        return float(value)
+    return value
+
+
+def _read_string(text: str, types: list[str]) -> Any:
+    word = text.strip().lower()
+    if "boolean" in types and word in ("true", "false"):
+        return word == "true"
+    if "null" in types and word in ("null", "none", "~"):
+        return None
+    if "integer" in types and re.fullmatch(r"[+-]?\d+", word):
+        return int(word)
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", word):
+        number = float(word)
+        if not math.isfinite(number):
+            return text
+        if "number" in types:
+            return number
+        if "integer" in types and number.is_integer():
+            return int(number)
+    return text
+
+
+def _validate(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        raise UserError(f"config: {_explain(error, prefix)}")
+
+
+def _explain(error: Any, prefix: str) -> str:
+    where = prefix + ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = next(key for key in error.instance if key not in known)
+        key = f"{where}.{unknown}".lstrip(".")
+        return f"{key}: unknown key{_nearest(str(unknown), known)}; accepted here: {', '.join(known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
+        return f"{where}.{missing}".lstrip(".") + f": missing; {about}".rstrip("; ")
+    return f"{where or 'top level'}: got {error.instance!r}, expected {' '.join(_expected(error.schema))}"
+
+
+def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "enum" in schema:
+        yield "one of " + ", ".join(str(value) for value in schema["enum"])
+    if "type" in schema:
+        types = schema["type"]
+        yield types if isinstance(types, str) else " or ".join(types)
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "matching",
+              "minLength": "of length >=", "minItems": "of length >="}  # fmt: skip
+    limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
+    if limits:
+        yield " and ".join(limits)
+    if schema.get("description"):
+        yield f"({schema['description'].rstrip('.')})"
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

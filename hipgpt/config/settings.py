@@ -1,0 +1,131 @@
+"""The settings of a run as frozen values; workflow/schemas/config.schema.yaml describes each key."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT_RUN = "default"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps: they become folders; as in the schema
+RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The `model` section with the tokenizer's vocabulary size."""
+
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    context_length: int
+    activation: str
+    tie_embeddings: bool
+    output_bias: bool
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The `training` section; the schema describes each key."""
+
+    seed: int
+    steps: int
+    batch_sequences: int
+    accumulation_steps: int
+    learning_rate_peak: float
+    learning_rate_floor_fraction: float
+    warmup_fraction: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+    clip_norm: float
+    drop_probability: float
+    precision: str
+    log_every_steps: int
+    validate_every_steps: int
+    validation_windows: int
+    save_every_steps: int
+    keep_last: int
+    sample_every_steps: int
+    sample_prompt: str
+    sample_tokens: int
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The `sampling` section without its prompts; the schema describes each key."""
+
+    num_tokens: int
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop_at_end_of_text: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, checked. `sections` holds the coerced config of each key of RUN_KEYS."""
+
+    name: str
+    sections: Mapping[str, Any]
+
+    @property
+    def corpus(self) -> str:
+        return self.sections["corpus"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.sections["tokenizer"]["vocab_size"]
+
+    @property
+    def tokenizer(self) -> str:
+        """The name of the folder of its tokenizer and tokens."""
+        section = self.sections["tokenizer"]
+        source, pattern = section.get("from"), section.get("pattern")
+        if source:
+            name = f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
+            return name + (f"-{pattern}" if pattern else "")
+        return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern not in (None, "gpt2") else "")
+
+    @property
+    def pretrained(self) -> Path | None:
+        """The Hugging Face directory whose weights its training begins with; None: it draws them."""
+        source = self.sections["model"].get("from")
+        return Path(source) if source else None
+
+    @property
+    def model(self) -> ModelConfig:
+        sizes = {key: value for key, value in self.sections["model"].items() if key != "from"}
+        return ModelConfig(vocab_size=self.vocab_size, **sizes)
+
+    @property
+    def training(self) -> TrainingConfig:
+        return TrainingConfig(**self.sections["training"])
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of config.yaml, checked: runs by name, `default` first, the entries of corpora, the runs of each sweep."""
+
+    runs: Mapping[str, RunConfig]
+    corpora: Mapping[str, Mapping[str, Any]]
+    train_shards: int
+    sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tokenizers(self) -> dict[str, Mapping[str, Any]]:
+        """The `tokenizer` sections of all runs, by their folders' names."""
+        return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
+
+
+LAYERNORM_EPSILON = 1e-5

@@ -1,0 +1,212 @@
+"""The documents inside a file: plain, .gz, .zst, .zip, .tar, .tar.gz, .tgz or .tar.zst, by its extension.
+
+Members are read straight from the archive, in the order of their names, and never extracted: no member can write
+anywhere. Only a compressed tar, which cannot be read out of order, is first unpacked to an unnamed temporary file.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import functools
+import gzip
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PureWindowsPath
+from typing import BinaryIO
+
+import zstandard
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import BLOCK
+
+# A file may unpack to this much and no more, whatever its headers promise. Text compresses 3 to 30 times; deflate's
+# limit, which only a bomb reaches, is 1,032.
+UNPACKED_BYTES_ALWAYS_ALLOWED = 256 << 20
+UNPACKED_BYTES_PER_BYTE = 200
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.zst")
+DAMAGE = (
+    *(
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        zlib.error,
+        zstandard.ZstdError,
+        lzma.LZMAError,
+        EOFError,
+    ),
+    NotImplementedError,  # zipfile: a compression method it does not know
+    *(ValueError, IndexError),  # tarfile and zipfile: a field of a header that is no number, or cut off
+)
+LONGEST_READ = 64 << 20  # tarfile reads a long name at once, however long its header says it is
+
+Document = tuple[str, Iterator[bytes]]
+Entry = tuple[str, bool, Callable[[], BinaryIO]]  # name, whether it is a regular file, how to open it
+
+
+def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Document]:
+    """Yield (name, blocks of bytes) of each document in path; read a document before asking for the next.
+
+    members: pattern (fnmatch; * also matches /) of the archive members wanted, None for all; scratch: folder with
+    space for one unpacked tar. Raises UserError, naming the file and the member, if the file is damaged or unpacks to
+    more than it may, if a member is a link, a device or points outside, if nothing matches.
+    """
+    name = path.name.lower()
+    if members is not None and not name.endswith((".zip", ".tar", *COMPRESSED_TAR)):
+        raise UserError(f"{path}: is no archive, so members: {members!r} has no meaning; remove that key")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_damage_named(path))
+        if name.endswith(".zip"):
+            yield from _selected(path, _zip_entries(stack.enter_context(zipfile.ZipFile(path))), members)
+            return
+        file = stack.enter_context(_decompressed(path))
+        if name.endswith(COMPRESSED_TAR):
+            unpacked = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
+            unpacked.writelines(_metered(path, file, _Allowance(path)))
+            unpacked.seek(0)
+            file = unpacked
+        if name.endswith((".tar", *COMPRESSED_TAR)):
+            archive = stack.enter_context(tarfile.open(fileobj=_Bounded(file), mode="r:"))
+            yield from _selected(path, _tar_entries(archive), members)
+        elif name.endswith((".gz", ".zst")):
+            yield path.stem, _metered(path, file, _Allowance(path))
+        else:
+            yield path.name, iter(functools.partial(file.read, BLOCK), b"")
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # bz2: no such stream; zipfile: a place before the file's start
+            raise
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged, or not what its extension says ({error}); remove it and run again")
+
+
+class _Bounded:
+    """A file as tarfile uses it, which would read and go wherever a header says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.tell = file, file.tell
+        self._size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LONGEST_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self._size:
+            raise tarfile.ReadError("unexpected end of data")
+        return self._file.seek(place)
+
+
+@contextlib.contextmanager
+def _decompressed(path: Path) -> Iterator[BinaryIO]:
+    with open(path, "rb") as file:
+        if path.name.lower().endswith((".gz", ".tgz")):
+            yield gzip.GzipFile(fileobj=file)
+        elif path.name.lower().endswith(".zst"):
+            _check_last_frame(file)
+            yield zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        else:
+            yield file
+
+
+def _check_last_frame(file: BinaryIO) -> None:
+    """Raise EOFError if a .zst file ends within a frame, which zstandard's reader takes for its end.
+
+    Walks the headers of frames and blocks (RFC 8878, 3.1.1) and leaves the file at its beginning.
+    """
+    size = file.seek(0, os.SEEK_END)
+    place = file.seek(0)
+    while place < size:
+        head = file.read(18)
+        if head[1:4] == b"\x2a\x4d\x18":  # a skippable frame: magic, length, content
+            place = file.seek(place + 8 + int.from_bytes(head[4:8], "little"))
+            continue
+        checksum = 4 * zstandard.get_frame_parameters(head).has_checksum
+        place = file.seek(place + zstandard.frame_header_size(head))
+        last = False
+        while not last:
+            block = file.read(3)
+            last, kind = bool(block[:1] and block[0] & 1), block[:1] and block[0] >> 1 & 3
+            length = 1 if kind == 1 else int.from_bytes(block, "little") >> 3  # kind 1: one byte, repeated
+            place = file.seek(place + 3 + length)
+            if len(block) < 3 or place > size:
+                raise EOFError("it ends within a frame")
+        place = file.seek(place + checksum)
+    if place > size:
+        raise EOFError("it ends within a frame")
+    file.seek(0)
+
+
+class _Allowance:
+    """The bytes that a file may still unpack to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.limit = UNPACKED_BYTES_ALWAYS_ALLOWED + UNPACKED_BYTES_PER_BYTE * path.stat().st_size
+        self.left = self.limit
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise UserError(
+                f"{self.path}: unpacks to more than {self.limit:,} bytes, {UNPACKED_BYTES_PER_BYTE} times its size: "
+                "refused as a decompression bomb; if you trust it, unpack it by hand and use kind: file"
+            )
+
+
+def _metered(path: Path, file: BinaryIO, allowance: _Allowance) -> Iterator[bytes]:
+    with _damage_named(path):
+        while block := file.read(BLOCK):
+            allowance.take(len(block))
+            yield block
+
+
+def _zip_entries(archive: zipfile.ZipFile) -> Iterator[Entry]:
+    for info in archive.infolist():
+        if info.flag_bits & 1:
+            raise UserError(f"{archive.filename}: member {info.filename!r} is encrypted; unpack the archive by hand")
+        if not info.is_dir():
+            regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+            yield info.filename, regular, functools.partial(archive.open, info)
+
+
+def _tar_entries(archive: tarfile.TarFile) -> Iterator[Entry]:
+    for info in archive:
+        if not info.isdir():
+            yield info.name, info.isreg(), functools.partial(archive.extractfile, info)
+
+
+def _selected(path: Path, entries: Iterator[Entry], members: str | None) -> Iterator[Document]:
+    """Yield the wanted members by name; of two with one name the later counts, as it would in an extraction."""
+    every = {name: (regular, opened) for name, regular, opened in entries}
+    wanted = sorted(name for name in every if fnmatch.fnmatchcase(name, members or "*"))
+    if not wanted:
+        some = ", ".join(sorted(every)[:5]) or "nothing"
+        raise UserError(f"{path}: no member matches {members or '*'!r}; it holds {len(every)} files: {some}, ...")
+    allowance = _Allowance(path)
+    for name in wanted:
+        regular, opened = every[name]
+        inside = PureWindowsPath(name)  # a Windows path knows /, \ and drives
+        if inside.anchor or ".." in inside.parts:
+            raise UserError(f"{path}: member {name!r} points outside the archive's folder: refused")
+        if not regular:
+            raise UserError(f"{path}: member {name!r} is a link or a device, not a file: refused")
+        with opened() as file:
+            yield name, _metered(path, file, allowance)

@@ -1,0 +1,150 @@
+"""Downloads: retried, resumable and checked against a SHA-256 before they count as there.
+
+A file is NAME.part while it arrives and NAME once its hash is right, so whatever bears its own name can be trusted.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple, UnsupportedContentTypeError
+from tqdm import tqdm
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
+
+PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
+TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
+BLOCK = 64 << 10  # bytes received at once: what a broken connection loses of them is fetched again
+BUSY = (408, 429)  # HTTP statuses below 500 that may pass
+
+T = TypeVar("T")
+
+
+def fetch(url: str, folder: Path, sha256: str | None) -> Path:
+    """Download url into folder and return the file; what is there with the right hash is not downloaded again.
+
+    sha256: expected, hex; None takes the file as it is (then a .part of an earlier run is not resumed, because nothing
+    would tell that the file has changed since). Raises UserError with the reason if the file cannot be had, or with
+    both hashes if it is another file; that one is removed.
+    """
+    target = folder / (PurePosixPath(urlsplit(url).path).name.strip(".") or "download")
+    part = target.with_name(target.name + ".part")
+    if _is_there(target, sha256):
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    if sha256 is None:
+        part.unlink(missing_ok=True)
+    if not (part.exists() and sha256_of(part) == sha256):
+        remedy = f"check the network and the address, or put the file at {target}"
+        _retry(url, remedy, partial(_continue_download, url, part))
+    got = sha256_of(part)
+    if sha256 not in (None, got):
+        part.unlink()
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"{without_password(url)}: sha256 is {got}, expected {sha256}; the file was removed: "
+            "run again, and if it comes back check where it is from before you change the config"
+        )
+    os.replace(part, target)
+    return target
+
+
+def fetch_sdist(package: str, version: str, folder: Path, sha256: str | None) -> Path:
+    """Download a package's source archive into folder and return it; nothing in it is run.
+
+    The index is pip's default one or the one PIP_INDEX_URL names. sha256: expected, hex; None takes the index's own.
+    Raises UserError as fetch does, and if the index has no such package or version.
+    """
+    for file in sorted(folder.glob("*")):
+        if file.suffix != ".part" and _is_there(file, sha256):
+            return file
+    sdist = _find_sdist(package, version)
+    return fetch(sdist.url, folder, sha256 or sdist.digests.get("sha256"))
+
+
+def without_password(url: str) -> str:
+    """Return url without its user and password, fit for messages and records."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _is_there(file: Path, sha256: str | None) -> bool:
+    return file.exists() and sha256 in (None, sha256_of(file))
+
+
+def _find_sdist(package: str, version: str) -> DistributionPackage:
+    index = os.environ.get("PIP_INDEX_URL")
+    with PyPISimple(index) if index else PyPISimple() as client:
+        url = client.get_project_url(package)
+        try:
+            remedy = "check the network, or set PIP_INDEX_URL to a package index within reach"
+            page = _retry(url, remedy, partial(client.get_project_page, package, timeout=TIMEOUT_SECONDS))
+        except (NoSuchProjectError, UnsupportedContentTypeError) as error:
+            raise UserError(f"{without_password(url)}: this index has no package {package!r}") from error
+    sdists = {found.version: found for found in page.packages if found.package_type == "sdist"}
+    if version not in sdists:
+        raise UserError(
+            f"{without_password(url)}: no source archive of {package} {version!r}; it has {', '.join(sdists) or 'none'}"
+        )
+    return sdists[version]
+
+
+def _retry(url: str, remedy: str, action: Callable[[], T]) -> T:
+    """Return action(), tried again after each of PAUSES_SECONDS where the network or the server may recover."""
+    pauses = iter(PAUSES_SECONDS)
+    while True:
+        try:
+            return action()
+        except requests.RequestException as error:
+            message = f"cannot download {without_password(url)}: {_reason(error)}"
+            pause = next(pauses, None) if _may_pass(error) else None
+            if pause is None:
+                raise UserError(f"{message}; {remedy}") from error
+            print(f"{message}; trying again in {pause} s", file=sys.stderr)
+            time.sleep(pause)
+
+
+def _may_pass(error: requests.RequestException) -> bool:
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code >= 500 or error.response.status_code in BUSY
+    return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Return the innermost cause in a few words: requests wraps a failed look-up of a host in four exceptions."""
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__
+    return getattr(cause, "strerror", None) or str(cause)
+
+
+def _continue_download(url: str, part: Path) -> None:
+    """Append to part what it lacks of url, or start over where the server does not serve ranges."""
+    there = part.stat().st_size if part.exists() else 0
+    # identity: a range counts bytes as sent, so they must be sent as stored
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()
+            raise requests.ConnectionError(f"{there} bytes of an earlier run are more than the server has")
+        answer.raise_for_status()
+        resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+        there = there if resumed else 0
+        length = None if "Content-Encoding" in answer.headers else answer.headers.get("Content-Length")
+        total = None if length is None else there + int(length)
+        bar = tqdm(desc=part.stem, total=total, initial=there, unit="B", unit_scale=True, mininterval=0.5)
+        with open(part, "ab" if resumed else "wb") as file, bar:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            if total not in (None, file.tell()):
+                raise requests.ConnectionError(f"the connection closed after {file.tell():,} of {total:,} bytes")

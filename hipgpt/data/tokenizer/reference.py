@@ -1,0 +1,86 @@
+"""Byte-pair encoding, in plain Python: the readable reference of kernels/bpe/api.cpp, which a test keeps equal to it.
+
+Definition. Tokens 0 to 255 are the bytes. Training splits the text into pieces (pretokenize.py), starts with one token
+a byte, and repeats: count every pair of neighbouring tokens inside the pieces (in "aaaa" the pair (a, a) counts three
+times); the pair with the highest count, of equal counts the one with the smallest (left id, right id), becomes the next
+token; replace it everywhere, from left to right. Encoding starts with bytes too and applies, in each piece, always the
+earliest merge that fits, from left to right. The last id, after all the merges, is <|endoftext|>.
+
+Corollary. The merges depend on how often each piece occurs and on nothing else: not on the order of the text, nor on
+how it is cut into chunks or threads, as long as no cut falls inside a piece (chunks.py).
+
+Worked example. (l, o) and (o, w) both occur 5 times, and (l, o) is the smaller pair. At the end several pairs occur
+once, and (s, t) = (115, 116) is smaller than (" lowe", r) = (259, 114):
+
+>>> merges = train(b"low low low lower lowest", 262)
+>>> names = spell_merges(merges)
+>>> [(names[left], names[right]) for left, right in merges]
+[(b'l', b'o'), (b'lo', b'w'), (b' ', b'low'), (b' low', b'e'), (b's', b't')]
+>>> encode(b"slow lower", merges)
+[115, 257, 259, 114]
+>>> [names[token] for token in encode(b"slow lower", merges)]
+[b's', b'low', b' lowe', b'r']
+
+Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow & Birch 2016, arXiv:1508.07909.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT, split_pieces
+
+Pair = tuple[int, int]
+BYTES = 256
+
+
+def train(text: bytes, vocab_size: int) -> list[Pair]:
+    """Return the merges, first to last: vocab_size - 257 of them, or fewer when no pair is left."""
+    words = Counter(piece for document in text.split(END_OF_TEXT.encode()) for piece in split_pieces(document))
+    tokens = {word: list(word) for word in words}
+    merges: list[Pair] = []
+    while len(merges) < vocab_size - BYTES - 1:
+        counts: Counter[Pair] = Counter()
+        for word, count in words.items():
+            for pair in zip(tokens[word], tokens[word][1:]):  # noqa: B905 - the last token has no right neighbour
+                counts[pair] += count
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        for word in words:
+            tokens[word] = replace_pair(tokens[word], best, BYTES + len(merges))
+        merges.append(best)
+    return merges
+
+
+def replace_pair(tokens: list[int], pair: Pair, merged: int) -> list[int]:
+    """Return tokens with each occurrence of pair, from left to right, replaced by the token merged."""
+    replaced, at = [], 0
+    while at < len(tokens):
+        found = tuple(tokens[at : at + 2]) == pair
+        replaced.append(merged if found else tokens[at])
+        at += 2 if found else 1
+    return replaced
+
+
+def encode(text: bytes, merges: list[Pair]) -> list[int]:
+    """Return the ids of the text, in which the literal <|endoftext|> is the last id of the vocabulary."""
+    rank = {pair: index for index, pair in enumerate(merges)}
+    ids: list[int] = []
+    for index, document in enumerate(text.split(END_OF_TEXT.encode())):
+        if index > 0:
+            ids.append(BYTES + len(merges))
+        for piece in split_pieces(document):
+            tokens = list(piece)
+            while fitting := [rank[pair] for pair in zip(tokens, tokens[1:]) if pair in rank]:  # noqa: B905 - as above
+                first = min(fitting)
+                tokens = replace_pair(tokens, merges[first], BYTES + first)
+            ids += tokens
+    return ids
+
+
+def spell_merges(merges: Iterable[Pair]) -> list[bytes]:
+    """Return the bytes of each token: those of the 256 bytes, then what each merge makes."""
+    table = [bytes([byte]) for byte in range(BYTES)]
+    for left, right in merges:
+        table.append(table[left] + table[right])
+    return table

@@ -1,0 +1,95 @@
+"""The stage train_tokenizer: a corpus's text to tokenizer.json, with what its merges are worth in two tables.
+
+merges.csv has a row for each merge: rank, left, right and their joined piece as Python writes bytes, how often the pair
+occurred when it was chosen, and the tokens it saved. compression.csv has the bytes of the training text for each token
+at 256, 512, ... tokens and at the whole vocabulary, all from the one training: a merge that is applied n times leaves n
+tokens fewer.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
+from hipgpt.data.tokenizer.reference import BYTES, spell_merges
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, file_chunks, train_merges
+
+CHUNK_BYTES = 1 << 20
+MERGES_HEADER = ("rank", "left", "right", "piece", "pair_count", "tokens_saved")
+COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
+
+
+def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
+    """Write the stage's files into the folder output.
+
+    settings: the `tokenizer` section of config.yaml. Raises UserError if the text cannot give such a tokenizer, or the
+    existing one cannot be read or has not the size that the section says.
+    """
+    if "from" in settings:
+        _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
+    else:
+        _train(text, settings["vocab_size"], settings.get("pattern", "gpt2"), output, threads)
+
+
+def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:
+    size = text.stat().st_size
+    with tqdm(total=1, unit_scale=True, desc="tokenizer", delay=1) as bar:
+
+        def advance(stage: str, done: int) -> None:
+            # words are about a third of the work, merges the rest
+            share = done * CHUNK_BYTES / max(size, 1) / 3 if stage == "chunks" else done / max(vocab_size, 1) * 2 / 3
+            bar.update(min(share, 1 - bar.n))
+
+        merges = train_merges(file_chunks(text, CHUNK_BYTES), vocab_size, pattern, threads, advance)
+    tokenizer = Tokenizer(tuple(map(tuple, merges["pair"].tolist())), pattern)
+    tokenizer.save(output / "tokenizer.json")
+    _write_table(output / "merges.csv", MERGES_HEADER, _merge_rows(merges))
+    _write_table(output / "compression.csv", COMPRESSION_HEADER, _compression_rows(merges, size))
+
+
+def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
+    """The tables then say what is known: merges without counts, and the compression of the text with all of them."""
+    vocab_size = settings["vocab_size"]
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
+            f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
+        )
+    tokenizer.save(output / "tokenizer.json")
+    names = spell_merges(tokenizer.merges)
+    rows = ((rank, names[a], names[b], names[BYTES + rank], "", "") for rank, (a, b) in enumerate(tokenizer.merges))
+    _write_table(output / "merges.csv", MERGES_HEADER, rows)
+    size = text.stat().st_size
+    chunks = file_chunks(text, CHUNK_BYTES, tokenizer.undivided)
+    tokens = sum(map(len, tokenizer.encode_all(chunks, threads)))
+    _write_table(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
+
+
+def _merge_rows(merges: np.ndarray) -> Iterable[tuple]:
+    names = spell_merges(merges["pair"].tolist())
+    for rank, ((left, right), count, saved) in enumerate(merges.tolist()):
+        yield rank, names[left], names[right], names[BYTES + rank], count, saved
+
+
+def _compression_rows(merges: np.ndarray, size: int) -> Iterable[tuple]:
+    """Yield the rows for 256, 512, ... tokens, and the last for all of them with <|endoftext|>."""
+    tokens_left = size - np.concatenate([[0], np.cumsum(merges["applied"])])
+    doublings = [BYTES << i for i in range(32) if BYTES << i <= BYTES + len(merges)]
+    places = [(vocab_size, vocab_size - BYTES) for vocab_size in doublings] + [(BYTES + len(merges) + 1, len(merges))]
+    for vocab_size, used in places:
+        yield vocab_size, int(tokens_left[used]), f"{size / max(tokens_left[used], 1):.4f}"
+
+
+def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

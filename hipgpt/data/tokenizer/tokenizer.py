@@ -1,0 +1,213 @@
+"""Byte-level BPE: bytes to tokens and back, without loss. Definition and worked example: bpe.py; the fast way and the
+file formats: docs/tokenizer.md."""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
+from hipgpt.data.tokenizer import native
+from hipgpt.data.tokenizer import read_huggingface as reading
+from hipgpt.data.tokenizer import write_formats as formats
+from hipgpt.data.tokenizer.chunks import file_chunks, next_cut, text_chunks
+from hipgpt.data.tokenizer.native import MERGE, Text
+from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT
+from hipgpt.data.tokenizer.reference import BYTES, Pair, spell_merges
+
+__all__ = ["END_OF_TEXT", "Text", "Tokenizer", "file_chunks", "next_cut", "text_chunks", "train", "train_merges"]
+
+MOST_BYTES = 256 << 20  # of a file; one of 256,000 tokens has 20 to 40 MB
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Merges and what ids they have. By default ids 0 to 255 are the bytes, then one for each merge, and <|endoftext|>.
+
+    merges: pairs of token numbers, where 0 to 255 are the bytes and 256 + i is what merge i makes. Every one is applied
+    to some text. pattern: a name of pretokenize.PATTERNS. ids: of each token number. specials: literals that are tokens
+    wherever they stand, with their ids. whole: tokens that no merges make; ignore_merges: whether a piece that is a
+    token is taken whole, whatever the merges say (without it no text gets the tokens of `whole`).
+    """
+
+    merges: tuple[Pair, ...]
+    pattern: str = "gpt2"
+    ids: tuple[int, ...] = field(default=())
+    specials: tuple[tuple[str, int], ...] = field(default=())
+    whole: tuple[tuple[bytes, int], ...] = ()
+    ignore_merges: bool = False
+
+    def __post_init__(self) -> None:
+        size = BYTES + len(self.merges)
+        object.__setattr__(self, "ids", self.ids or tuple(range(size)))
+        object.__setattr__(self, "specials", self.specials or ((END_OF_TEXT, size),))
+
+    @classmethod
+    def load(cls, path: str | Path, pattern: str | None = None) -> "Tokenizer":
+        """Return the tokenizer of a tokenizer.json, or of tiktoken's ranks where the name ends with .tiktoken.
+
+        pattern: of pretokenize.PATTERNS. Ranks do not say theirs, which is taken to be cl100k if None is given.
+        Raises UserError naming the field that is damaged or not supported, or if a tokenizer.json has another pattern.
+        """
+        try:
+            if (size := Path(path).stat().st_size) > MOST_BYTES:
+                raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is no tokenizer")
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot read the tokenizer ({error.strerror}); expected a tokenizer.json or *.tiktoken, of "
+                "which the rule train_tokenizer makes one"
+            ) from error
+        if str(path).endswith(".tiktoken"):
+            return cls(*reading.read_ranks(text, str(path), pattern or "cl100k"))
+        read = cls(*reading.read_json(text, str(path)))
+        if pattern not in (None, read.pattern):
+            raise UserError(
+                f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected tokenizer.pattern, {pattern}; "
+                "leave that key out"
+            )
+        return read
+
+    def save(self, path: str | Path) -> None:
+        """Write tokenizer.json, or tiktoken's ranks where the name ends with .tiktoken, which hold no special tokens.
+
+        Equal tokenizers give equal bytes.
+        """
+        ranks = str(path).endswith(".tiktoken")
+        with replacing(Path(path)) as file:
+            file.write(formats.write_ranks(self._parts).encode() if ranks else self._json)
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return 1 + max(*self.ids, *(index for _, index in (*self.specials, *self.whole)))
+
+    @functools.cached_property
+    def end_of_text(self) -> int:
+        """The id of the special token that ends a document. Raises UserError if there is none."""
+        found = [index for content, index in self.specials if content in ENDS_OF_TEXT]
+        if not found:
+            raise UserError(
+                f"tokenizer: added_tokens: none is {' or '.join(ENDS_OF_TEXT)}, which must divide documents; add one"
+            )
+        return found[0]
+
+    @functools.cached_property
+    def undivided(self) -> tuple[bytes, ...]:
+        """The special tokens that hold white space, which next_cut must be told of where these ids are wanted."""
+        return tuple(content.encode() for content, _ in self.specials if re.search(r"\s", content))
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash of tokenizer.json, in hex: shards and checkpoints name their tokenizer by it."""
+        return hashlib.sha256(self._json).hexdigest()
+
+    def encode(self, text: Text | str) -> np.ndarray:
+        """Return the ids of the text, (N,) uint32; the literals of special tokens become their ids.
+
+        A str is encoded as UTF-8, lone surrogates as the three bytes they would have. Threads may call this together.
+        """
+        return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+
+    def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[np.ndarray]:
+        """Yield encode(text) for each text, in order; no more than 2 * threads texts are held at a time."""
+        return self._encoder.encode_all(texts, threads)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
+        """Return the bytes of the ids: decode(encode(text)) == text.
+
+        Raises UserError for an id outside the vocabulary.
+        """
+        given = np.asarray(ids)
+        tokens = np.ascontiguousarray(given, np.uint32)
+        text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
+        if text is None:
+            wrong = given[(given != tokens) | (tokens >= self.vocab_size)][0]
+            raise UserError(
+                f"decode: got id {wrong}, expected 0 to {self.vocab_size - 1}; use the tokenizer that made these ids"
+            )
+        return text
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token; for a special token its literal."""
+        return self.decode([token])
+
+    @functools.cached_property
+    def byte_counts(self) -> np.ndarray:
+        """How many bytes of text each token stands for, (vocab_size,) int64; a special token stands for none."""
+        counts = np.array([*map(len, self._table)], np.int64)
+        counts[[index for _, index in self.specials]] = 0
+        return counts
+
+    @functools.cached_property
+    def _parts(self) -> formats.Parts:
+        return formats.Parts(self.merges, self.pattern, self.ids, self.specials, self.whole, self.ignore_merges)
+
+    @functools.cached_property
+    def _json(self) -> bytes:
+        return formats.write_json(self._parts).encode()
+
+    @functools.cached_property
+    def _table(self) -> list[bytes]:
+        table = [b""] * self.vocab_size
+        for index, token in zip(self.ids, spell_merges(self.merges), strict=True):
+            table[index] = token
+        for token, index in (*self.whole, *((content.encode(), index) for content, index in self.specials)):
+            table[index] = token
+        return table
+
+    @functools.cached_property
+    def _decoder(self) -> native.Decoder:
+        return native.Decoder(self._table)
+
+    @functools.cached_property
+    def _encoder(self) -> native.Encoder:
+        whole = {}
+        if self.ignore_merges:
+            whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
+        specials = {content.encode(): index for content, index in self.specials}
+        return native.Encoder(self.merges, self.ids, self.pattern, whole, specials)
+
+
+def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:
+    """Return the tokenizer that train_merges finds."""
+    merges = train_merges(chunks, vocab_size, pattern, threads)
+    return Tokenizer(tuple(map(tuple, merges["pair"].tolist())), pattern)
+
+
+def train_merges(
+    chunks: Iterable[Text],
+    vocab_size: int,
+    pattern: str = "gpt2",
+    threads: int = 1,
+    progress: Callable[[str, int], None] = lambda stage, done: None,
+) -> np.ndarray:
+    """Return the merges of vocab_size ids that byte-pair encoding learns from the chunks of a text, (N,) of MERGE.
+
+    Each chunk is split into words by itself (chunks.py cuts a file so that this makes no difference), and memory grows
+    with the distinct words only. Equal counts are decided by the smallest (left id, right id). The number of threads
+    changes nothing but the time. progress: called with "chunks" or "merges" and how many more of them are done.
+    Raises UserError if vocab_size is under 257, or more than the text can give.
+    """
+    wanted = vocab_size - BYTES - 1
+    if wanted < 0:
+        raise UserError(
+            f"vocab_size: got {vocab_size}, expected at least {BYTES + 1}: {BYTES} bytes and {END_OF_TEXT}; raise it"
+        )
+    found = [np.empty(0, MERGE)]
+    for merges in native.train(chunks, wanted, pattern, threads):
+        progress("merges" if len(merges) else "chunks", len(merges) or 1)
+        found.append(merges)
+    merges = np.concatenate(found)
+    if len(merges) < wanted:
+        raise UserError(
+            f"vocab_size: got {vocab_size}, but this text gives {len(merges)} merges, so at most "
+            f"{BYTES + len(merges) + 1}; lower vocab_size or use more text"
+        )
+    return merges

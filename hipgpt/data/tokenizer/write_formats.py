@@ -1,0 +1,116 @@
+"""Tokenizers as files: Hugging Face's tokenizer.json for byte-level BPE, and tiktoken's ranks. reading.py reads them.
+
+tokenizer.json spells bytes with GPT-2's characters: a printable byte as itself, any other as a character above U+00FF
+(" " is "Ġ").
+"""
+
+import base64
+import json
+from itertools import accumulate
+from typing import NamedTuple
+
+from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT, PATTERNS
+from hipgpt.data.tokenizer.reference import BYTES, Pair, spell_merges
+
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = [byte for byte in range(BYTES) if byte not in _PRINTABLE]
+BYTE_CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(BYTES + i) for i, byte in enumerate(_OTHERS)}
+_NO_BYTE = "\ufffd"
+_BYTES = {ord(character): chr(byte) for byte, character in BYTE_CHARACTERS.items()}
+_BYTES |= {code: _NO_BYTE for code in range(BYTES) if code not in _BYTES}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+class Parts(NamedTuple):
+    """What makes a tokenizer; hipgpt.data.tokenizer.tokenizer.Tokenizer describes the fields."""
+
+    merges: tuple[Pair, ...]
+    pattern: str
+    ids: tuple[int, ...]
+    specials: tuple[tuple[str, int], ...]
+    whole: tuple[tuple[bytes, int], ...]
+    ignore_merges: bool
+
+
+def spell(token: bytes) -> str:
+    """Return the token in GPT-2's byte characters."""
+    return token.decode("latin-1").translate(BYTE_CHARACTERS)
+
+
+def spell_all(tokens: list[bytes]) -> list[str]:
+    """Return spell(token) of each token."""
+    return _cut(spell(b"".join(tokens)), tokens)
+
+
+def unspell_all(names: list[str]) -> list[bytes | None]:
+    """Return the bytes that names in GPT-2's characters spell, None for one with a character that is none of these."""
+    try:
+        return _cut("".join(names).translate(_BYTES).encode("latin-1"), names)
+    except UnicodeEncodeError:
+        return [unspell_all([name])[0] for name in names] if len(names) > 1 else [None]
+
+
+def _cut(joined: str | bytes, names: list) -> list:
+    """Return the joined names as a list: a character is a byte."""
+    ends = [*accumulate(map(len, names))]
+    return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def write_json(parts: Parts) -> str:
+    """Return the text of tokenizer.json: equal parts give equal text."""
+    return json.dumps(tokenizer_document(parts), indent=2, ensure_ascii=False) + "\n"
+
+
+def tokenizer_document(parts: Parts) -> dict:
+    """Return what tokenizer.json says about a tokenizer."""
+    names = spell_all(spell_merges(parts.merges))
+    vocab = {**dict(zip(names, parts.ids, strict=True)), **{spell(token): index for token, index in parts.whole}}
+    vocab |= {content: index for content, index in parts.specials if content == END_OF_TEXT}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": index, "content": content, **flags} for content, index in parts.specials],
+        "normalizer": None,
+        "pre_tokenizer": _pre_tokenizer(parts.pattern),
+        "post_processor": None,
+        "decoder": {**BYTE_LEVEL, "add_prefix_space": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": parts.ignore_merges,
+            "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
+            "merges": [[names[left], names[right]] for left, right in parts.merges],
+        },
+    }
+
+
+def _pre_tokenizer(pattern: str) -> dict:
+    if pattern == "gpt2":
+        return BYTE_LEVEL
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, {**BYTE_LEVEL, "use_regex": False}]}
+
+
+def write_ranks(parts: Parts) -> str:
+    """Return tiktoken's ranks: a line "<token in base64> <id>" for each token but the special ones."""
+    tokens = dict(zip(spell_merges(parts.merges), parts.ids, strict=True)) | dict(parts.whole)
+    rows = sorted(tokens.items(), key=lambda item: item[1])
+    return "".join(f"{base64.b64encode(token).decode()} {index}\n" for token, index in rows)
+
+
+def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dict:
+    """Return the content of tokenizer_config.json, which transformers reads beside tokenizer.json."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": end_of_text,
+        "eos_token": end_of_text,
+        "model_max_length": context_tokens,
+        "clean_up_tokenization_spaces": False,
+    }

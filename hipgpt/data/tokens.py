@@ -1,0 +1,101 @@
+"""Token shards, read: the format of llm.c, memory-mapped."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
+
+MAGIC = 20240520
+TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
+HEADER = np.dtype("<i4")
+HEADER_BYTES = 256 * HEADER.itemsize
+REMEDY = "run the tokenize stage again"
+SHARD_NAME = re.compile(r"\w+\.bin")  # beside its manifest
+
+
+class Tokens:
+    """The tokens of a split as one sequence over its memory-mapped shards."""
+
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+        """shards: arrays (N,) of tokens, unsigned."""
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length], across shards too."""
+        places = starts[:, None] + np.arange(length)
+        if len(self._shards) == 1:
+            return self._shards[0][places].astype(np.int32)
+        found = np.empty(places.shape, np.int32)
+        owner = np.searchsorted(self._ends, places, side="right")
+        for index in np.unique(owner):
+            shard = self._shards[index]
+            found[owner == index] = shard[places[owner == index] - (self._ends[index] - len(shard))]
+        return found
+
+
+def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) -> Tokens:
+    """Return the tokens of "train" or "validation", memory-mapped, after reading every byte once to check it.
+
+    tokenizer_sha256: hash of the tokenizer in use, None if any will do. Raises UserError, naming the file, what was
+    got and what was expected, for another tokenizer and for a shard that is missing, truncated, altered or of another
+    format.
+    """
+    try:
+        record = json.loads(manifest.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{manifest}: is missing; {REMEDY}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
+    if not isinstance(record, dict) or not {"tokenizer_sha256", "splits", "version"} <= record.keys():
+        raise UserError(f"{manifest}: is no manifest of token shards; delete it and {REMEDY}")
+    if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
+        raise UserError(
+            f"{manifest}: the shards are of the tokenizer with sha256 {record['tokenizer_sha256']}, but the one in use "
+            f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
+        )
+    splits = record["splits"] if isinstance(record["splits"], dict) else {}
+    entries = splits.get(split)
+    known = isinstance(record["version"], int) and record["version"] in TOKEN_TYPES
+    if not known or not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
+        raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
+    return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
+
+
+def _is_entry(entry: object) -> bool:
+    """Return whether an entry names a file beside the manifest, how many tokens it has and its hash."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and SHARD_NAME.fullmatch(entry["file"]) is not None
+        and isinstance(entry.get("tokens"), int)
+        and isinstance(entry.get("sha256"), str)
+    )
+
+
+def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
+    """Return the tokens (N,) of one shard, memory-mapped."""
+    if not path.is_file():
+        raise UserError(f"{path}: this shard is missing; {REMEDY}")
+    with open(path, "rb") as file:
+        header = np.frombuffer(file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0"), HEADER)
+    checks = (
+        ("size in bytes", path.stat().st_size, HEADER_BYTES + entry["tokens"] * TOKEN_TYPES[version].itemsize),
+        ("magic number", int(header[0]), MAGIC),
+        ("version", int(header[1]), version),
+        ("number of tokens", int(header[2]), entry["tokens"]),
+        ("sha256", sha256_of(path), entry["sha256"]),
+    )
+    for what, got, expected in checks:
+        if got != expected:
+            how = "truncated" if what == "size in bytes" and got < expected else "altered"
+            raise UserError(f"{path}: {how}: the shard's {what} is {got}, expected {expected}; delete it and {REMEDY}")
+    return np.memmap(path, TOKEN_TYPES[version], mode="r", offset=HEADER_BYTES).view(np.ndarray)

@@ -1,1 +1,0 @@
-"""A finished run in the file formats of other projects."""

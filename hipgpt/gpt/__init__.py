@@ -1,0 +1,4 @@
+"""The model as lists of ops, and its weights.
+
+Read model, parameters, activations, blocking, precision, checkpoint, decoder, scoring.
+"""

@@ -1,0 +1,117 @@
+"""Weights files: whole or absent, and refused when they are damaged or of another tokenizer."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
+from hipgpt.compute.device import Device
+from hipgpt.compute.tensor import Arena
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.parameters import Weights, parameters
+
+
+def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
+    """Return an arena's fields by name."""
+    return {prefix + field.name: device.read(arena[field.name]) for field in arena.fields}
+
+
+def write_arena(device: Device, arena: Arena, arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:
+    """Set an arena's fields from arrays by name."""
+    for field in arena.fields:
+        device.write(arena[field.name], arrays[prefix + field.name])
+
+
+def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as file:
+        file.write(save(contiguous, dict(metadata)))
+
+
+def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file whose metadata holds ours with the hash of all content, as one JSON text.
+
+    One, because safetensors writes several entries in any order, and equal checkpoints shall be equal files.
+    """
+    document = {"sha256": _content_sha256(arrays, metadata), "content": dict(metadata)}
+    save_tensors(path, arrays, {"hipgpt": json.dumps(document)})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return arrays and metadata that `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            document = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run the train stage") from error
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
+        ) from error
+    if not isinstance(document, dict) or not isinstance(document.get("content"), dict):
+        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+    if document.get("sha256") != _content_sha256(arrays, document["content"]):
+        raise UserError(f"{path}: changed since it was written; delete it and run the train stage again")
+    return arrays, document["content"]
+
+
+def _content_sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """Return the model and the weights by name of a checkpoint that training wrote.
+
+    Raises UserError if the file is no such checkpoint, or was trained with another tokenizer.
+    """
+    arrays, metadata = load_checkpoint(path)
+    if "model" not in metadata:
+        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+    if metadata.get("tokenizer_sha256") != tokenizer_sha256:
+        raise UserError(
+            f"{path}: trained with the tokenizer of sha256 {metadata.get('tokenizer_sha256')}, got the one of "
+            f"{tokenizer_sha256}; run the train stage again"
+        )
+    model = _model_of(path, metadata["model"], len(arrays))
+    for field in parameters(model):
+        got = arrays.get(field.name)
+        if got is None or got.shape != field.shape or got.dtype != field.dtype.numpy:
+            found = "nothing" if got is None else f"{got.dtype} {got.shape}"
+            raise UserError(f"{path}: {field.name}: got {found}, expected {field.dtype.numpy} {field.shape}")
+    return model, arrays
+
+
+def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
+    """Return the model of a checkpoint's metadata, once it is sure that its table of parameters is no longer than the
+    file's."""
+    kinds = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    whole = isinstance(stated, dict) and stated.keys() == kinds.keys()
+    if not whole or any(type(stated[key]) is not kind for key, kind in kinds.items()):
+        raise UserError(f"{path}: its metadata describe no model; delete it and run the train stage again")
+    sizes = [value for value in stated.values() if type(value) is int]
+    if min(sizes) < 1 or stated["num_layers"] > tensors:
+        raise UserError(f"{path}: its metadata describe a model of other sizes than its {tensors} tensors; delete it")
+    return ModelConfig(**stated)
+
+
+def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, Weights]:
+    """Return the model and its weights on the device. Raises UserError as `load_model` does."""
+    model, arrays = load_model(path, tokenizer_sha256)
+    arena = Arena(device, "weights", parameters(model))
+    write_arena(device, arena, arrays)
+    return model, Weights(arena, model)

@@ -1,0 +1,73 @@
+"""One sequence, continued token by token with cached keys and values."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hipgpt.compute.catalogue import LIKELIEST_TOKEN
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.activations import activations, kv_cache
+from hipgpt.gpt.model import Network
+from hipgpt.gpt.parameters import Weights
+
+
+class Decoder:
+    """A sequence under continuation.
+
+    The model has no position beyond its context length T. When the cache is full, decoding starts again from the last
+    T // 2 tokens: each prediction then sees between T // 2 and T tokens, and a token costs two passes on average.
+    Activations, cache and logits have the dtype of the weights.
+    """
+
+    def __init__(self, device: Device, model: ModelConfig, weights: Weights):
+        self.device, self.model, act = device, model, weights.arena.flat.dtype
+        self.window: list[int] = []
+        # one field, so that a token costs one write
+        inputs = Arena(device, "inputs", [Field("token_and_position", (2,), DType.I32)])
+        cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
+        saved = Arena(device, "activations", activations(model, 1, 1, act))
+        self._token_and_position, self._logits = inputs["token_and_position"], saved["logits"]
+        token, position = self._token_and_position.rows(0, 1).view(1, 1), self._token_and_position.rows(1, 2)
+        given = [weights.arena.flat, inputs.flat, cache.flat]
+        self._plan = Plan(device, "decode", given, act)
+        self._greedy_plan = Plan(device, "decode the likeliest", [*given, self._logits], act)
+        self._greedy_plan(LIKELIEST_TOKEN, token.view(1), position, self._logits)
+        network = Network(model, weights, saved, token, position, cache=cache)
+        for plan in (self._plan, self._greedy_plan):
+            network.forward(plan)
+            network.logits(plan)
+
+    def restart(self, tokens: Sequence[int]) -> None:
+        """Forget the sequence and read the last T of `tokens`."""
+        self.window = []
+        for token in tokens[-self.model.context_length :]:
+            self.append(token)
+
+    def append(self, token: int) -> None:
+        """Read one more token."""
+        if len(self.window) == self.model.context_length:
+            kept = self.model.context_length // 2
+            self.restart([*self.window, token][-kept:])
+            return
+        self.device.write(self._token_and_position, np.array([token, len(self.window)], np.int32))
+        self._plan.run()
+        self.window.append(token)
+
+    def append_likeliest(self) -> int:
+        """Read the likeliest token next, of equally likely ones the lowest id, and return it.
+
+        The device chooses it: the host waits for one number instead of reading the logits.
+        """
+        if len(self.window) == self.model.context_length:
+            self.append(int(self.logits().argmax()))
+        else:
+            self._greedy_plan.run()
+            self.window.append(int(self.device.read(self._token_and_position)[0]))
+        return self.window[-1]
+
+    def logits(self) -> np.ndarray:
+        """Return (V,) f32: the logits of the token after those read so far."""
+        return self.device.read(self._logits)[0].astype(np.float32, copy=False)

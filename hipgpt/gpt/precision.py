@@ -1,0 +1,45 @@
+"""Mixed precision: what `training.precision` means on a device, and copies of weights in another dtype."""
+
+import dataclasses
+
+from hipgpt.compute.catalogue import ROUND_WEIGHTS
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.gpt.parameters import Weights
+
+PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
+
+
+def act_of(precision: str, device: Device) -> DType:
+    """Return the dtype of activations that a precision of the config stands for on a device."""
+    return device.act_dtypes[0] if precision == "auto" else PRECISIONS[precision]
+
+
+def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
+    """Return the settings with a precision of `auto` replaced by what the device is fastest with."""
+    act = act_of(training.precision, device)
+    return dataclasses.replace(training, precision=next(name for name, dtype in PRECISIONS.items() if dtype is act))
+
+
+class RoundedCopy:
+    """`arena`: a copy of weights in the dtype `act`, as they were at the last renew()."""
+
+    def __init__(self, device: Device, weights: Arena, act: DType):
+        fields = [dataclasses.replace(field, dtype=act) for field in weights.fields]
+        self.arena = Arena(device, "copy", fields)
+        self._plan = Plan(device, "copy", [weights.flat], act)
+        self._plan(ROUND_WEIGHTS, self.arena.flat, weights.flat)
+
+    def renew(self) -> None:
+        self._plan.run()
+
+
+def weights_in(precision: str, device: Device, model: ModelConfig, weights: Weights) -> Weights:
+    """Return weights in the dtype of a precision: these, or a copy that is made once."""
+    if (act := act_of(precision, device)) is weights.arena.flat.dtype:
+        return weights
+    copy = RoundedCopy(device, weights.arena, act)
+    copy.renew()
+    return Weights(copy.arena, model)

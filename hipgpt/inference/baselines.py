@@ -1,0 +1,75 @@
+"""Predictors without a network, on the same tokens or bytes, that give a model's loss a meaning."""
+
+import lzma
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from hipgpt.data.tokens import Tokens
+
+MOST_TOKENS = 50_000_000  # of the training split, its end: counts of more would not fit beside everything else
+LZMA_DICTIONARY_BYTES = 8 << 20
+BLOCK = 1 << 20
+
+
+def read_tokens(tokens: Tokens, most: int) -> np.ndarray:
+    """Return the last `most` tokens of a split, (N,) int64."""
+    first = max(0, len(tokens) - most)
+    starts = range(first, len(tokens), BLOCK)
+    return np.concatenate([tokens.windows(np.array([s]), min(BLOCK, len(tokens) - s))[0] for s in starts]).astype(
+        np.int64
+    )
+
+
+def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+    """Return the loss in nats, (N - 1,), of each token of `text` but the first, by a back-off n-gram model of `train`.
+
+    Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h),
+    with d = n1 / (n1 + 2 n2) of the n-grams seen once and twice, or 1/2 if none was seen once: d = 0 would leave
+    nothing for what is new. Unseen histories take the shorter one's p; the unigram is (n(w) + 1) / (N + V).
+    The text's first tokens have shorter histories. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences
+    in stochastic language modelling".
+    """
+    counts = np.bincount(train, minlength=vocab_size)
+    probability = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
+    for length in range(2, order + 1):
+        seen, seen_counts = np.unique(_keys(train, length, vocab_size), return_counts=True)
+        histories, begins, types = np.unique(seen // vocab_size, return_index=True, return_counts=True)
+        totals = np.add.reduceat(seen_counts, begins)
+        once, twice = (int((seen_counts == n).sum()) for n in (1, 2))
+        discount = once / (once + 2 * twice) if once else 0.5
+        wanted = _keys(text, length, vocab_size)
+        n_word, n_history = _look_up(seen, seen_counts, wanted), _look_up(histories, totals, wanted // vocab_size)
+        n_types = _look_up(histories, types, wanted // vocab_size)
+        shorter = probability[length - 2 :]
+        known = n_history > 0
+        longer = (np.maximum(n_word - discount, 0) + discount * n_types * shorter)[known] / n_history[known]
+        probability[length - 2 :][known] = longer
+    return -np.log(probability)
+
+
+def _keys(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
+    """Return each run of `length` tokens as one number in base vocab_size, (N - length + 1,) int64."""
+    keys = tokens[: len(tokens) - length + 1].copy()
+    for offset in range(1, length):
+        keys = keys * vocab_size + tokens[offset : len(tokens) - length + 1 + offset]
+    return keys
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the value of each wanted key, 0 where it is not among the sorted keys."""
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[places] == wanted, values[places], 0)
+
+
+def lzma_bits(train: bytes, text: bytes) -> int:
+    """Return how many bits `text` adds to the LZMA stream of `train`, cut to its last LZMA_DICTIONARY_BYTES."""
+    known = train[-LZMA_DICTIONARY_BYTES:]
+    with ThreadPoolExecutor(2) as threads:  # at once where there are two cores
+        both, alone = threads.map(_compress, (known + text, known))
+    return 8 * (len(both) - len(alone))
+
+
+def _compress(data: bytes) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2 * LZMA_DICTIONARY_BYTES}]
+    return lzma.compress(data, format=lzma.FORMAT_RAW, filters=filters)

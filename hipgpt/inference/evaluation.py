@@ -1,0 +1,100 @@
+"""The last word on a finished model: figures on the whole validation split, beside predictors without a network."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.base.csv_file import CsvFile
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import ModelConfig
+from hipgpt.data.batches import windows
+from hipgpt.data.tokens import Tokens
+from hipgpt.gpt.activations import activations
+from hipgpt.gpt.blocking import rows_of_logits
+from hipgpt.gpt.model import Network
+from hipgpt.gpt.parameters import Weights
+from hipgpt.gpt.scoring import bits_per_byte
+from hipgpt.inference.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngram_losses, read_tokens
+
+ROWS_AT_ONCE = 2048
+COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy",
+           "tokens", "bytes")  # fmt: skip
+NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """nats, ranks (N,): loss and rank of each target token (rank 0: the model's first choice); targets (N,)."""
+
+    nats: np.ndarray
+    ranks: np.ndarray
+    targets: np.ndarray
+
+
+def predict(device: Device, model: ModelConfig, weights: Weights, tokens: Tokens, stride: int) -> Predictions:
+    """Run the model over a split, each target token predicted once, in windows that begin every `stride` tokens."""
+    S = model.context_length
+    B = max(1, ROWS_AT_ONCE // S)
+    fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
+    inputs = Arena(device, "inputs", [Field(field.name, field.shape, DType.I32) for field in fields])
+    saved = Arena(device, "activations", activations(model, B, S, logit_rows=rows_of_logits(model, B * S, device)))
+    plan = Plan(device, "evaluation", [weights.arena.flat, *(inputs[name] for name in ("tokens", "targets", "starts"))])
+    network = Network(model, weights, saved, inputs["tokens"], inputs["starts"])
+    network.forward(plan)
+    network.losses(plan, inputs["targets"], inputs["ranks"])
+
+    nats, ranks, targets = [], [], []
+    remaining = windows(tokens, S, stride)
+    while batch := list(islice(remaining, B)):
+        starts, first_counted = (np.array(column) for column in zip(*batch, strict=True))
+        padded = np.concatenate([starts, np.repeat(starts[-1:], B - len(starts))])
+        rows = tokens.windows(padded, S + 1)
+        device.write(inputs["tokens"], np.ascontiguousarray(rows[:, :-1]))
+        device.write(inputs["targets"], rows[:, 1:].ravel())
+        plan.run()
+        counted = np.arange(S) >= first_counted[:, None]
+        for found, values in ((nats, saved["losses"]), (ranks, inputs["ranks"]), (targets, inputs["targets"])):
+            found.append(device.read(values).reshape(B, S)[: len(starts)][counted])
+    return Predictions(*(np.concatenate(found) for found in (nats, ranks, targets)))
+
+
+def write_evaluation(
+    path: Path, predictions: Predictions, train: Tokens, validation: Tokens, texts: list[Path], byte_counts: np.ndarray
+) -> None:
+    """Write evaluation.csv: the model's row, then the baselines' on the same tokens and bytes.
+
+    texts: train.txt and validation.txt; byte_counts: (V,) bytes of each token.
+    """
+    table = CsvFile(path, COLUMNS)
+    table.begin()
+    counts = byte_counts[predictions.targets]
+    extent = len(predictions.targets), int(counts.sum())
+    accuracy = float((predictions.ranks == 0).mean()), float((predictions.ranks < 5).mean())
+    table.append("model", *_loss_columns(predictions.nats, counts), *accuracy, *extent)
+    for name, nats in _ngram_rows(train, validation, len(byte_counts)):
+        table.append(name, *_loss_columns(nats, counts), "", "", *extent)
+    known, text = _end_of(texts[0], LZMA_DICTIONARY_BYTES), texts[1].read_bytes()
+    table.append("lzma", "", "", lzma_bits(known, text) / len(text), "", "", "", len(text))
+
+
+def _end_of(path: Path, size: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read()
+
+
+def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
+    for name, order in NGRAMS.items():
+        yield name, ngram_losses(known, text, vocab_size, order)
+
+
+def _loss_columns(nats: np.ndarray, byte_counts: np.ndarray) -> tuple[float, float, float]:
+    mean = float(nats.mean(dtype=np.float64))
+    return mean, math.exp(mean), bits_per_byte(nats, byte_counts)

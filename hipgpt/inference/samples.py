@@ -1,0 +1,62 @@
+"""Files of samples: those of a finished run and those written while it trains."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.files import replacing
+from hipgpt.compute.device import Device
+from hipgpt.config.settings import ModelConfig, SamplingConfig, TrainingConfig
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.parameters import Weights
+from hipgpt.inference.sampling import generate
+
+TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
+
+
+class TrainingSampler:
+    """Continues training.sample_prompt with the weights of a model in training."""
+
+    def __init__(self, device: Device, model: ModelConfig, training: TrainingConfig, tokenizer: Tokenizer):
+        self._device, self._model, self._tokenizer = device, model, tokenizer
+        self._prompt = tokenizer.encode(training.sample_prompt).tolist()
+        self._settings = SamplingConfig(
+            training.sample_tokens, TRAINING_TEMPERATURE, TRAINING_TOP_K, seed=training.seed
+        )
+        self._decoder: Decoder | None = None
+
+    def __call__(self, weights: Weights) -> str:
+        """Return the prompt and its continuation; every call takes the same weights on the device."""
+        if self._decoder is None:
+            self._decoder = Decoder(self._device, self._model, weights)
+        continuation = generate(self._decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
+        return _text(self._tokenizer, [*self._prompt, *continuation])
+
+
+def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, table: Path) -> None:
+    """Continue each prompt of the config's sampling section; write a text to read, and a CSV with the settings.
+
+    Prompt number i draws from stream i, so adding a prompt leaves the others' texts as they were.
+    """
+    sampling = SamplingConfig(**{key: value for key, value in settings.items() if key != "prompts"})
+    rows, blocks = [], []
+    for number, prompt in enumerate(settings["prompts"]):
+        ids = tokenizer.encode(prompt).tolist()
+        continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream=number))
+        rows.append([number, prompt, _text(tokenizer, continuation), len(continuation), *vars(sampling).values()])
+        blocks.append(f"--- prompt {number}\n{_text(tokenizer, ids + continuation)}\n")
+    with replacing(text) as file:
+        file.write("\n".join(blocks).encode())
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["number", "prompt", "continuation", "tokens", *vars(sampling)])
+    writer.writerows(rows)
+    with replacing(table) as file:
+        file.write(lines.getvalue().encode())
+
+
+def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    return tokenizer.decode(tokens).decode("utf-8", "replace")

@@ -1,0 +1,110 @@
+"""The finished model as a Hugging Face directory: weights, config.json, the tokenizer's files and a model card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
+from hipgpt.config.huggingface import CONFIG, TOKENIZER, WEIGHTS
+from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.data.tokenizer.write_formats import tokenizer_config
+from hipgpt.gpt.checkpoint import load_model, save_tensors
+from hipgpt.gpt.parameters import INITIAL_STD
+from hipgpt.interchange.pretrained import HEAD, places
+
+ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # "gelu" is the form by erf there
+
+
+def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str) -> list[Path]:
+    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load; return its files.
+
+    run: the folder of a trained run; card: the text of its model card. Raises UserError if its best checkpoint is
+    damaged, of another tokenizer, or its output bias cannot be folded.
+    """
+    model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
+    weights = huggingface_arrays(model, arrays)
+    save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    _write_json(folder / CONFIG, huggingface_config(model, tokenizer.end_of_text, HEAD not in weights))
+    _write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
+    tokenizer.save(folder / TOKENIZER)
+    with replacing(folder / "README.md") as file:
+        file.write(card.encode())
+    return [folder / name for name in (WEIGHTS, CONFIG, "tokenizer_config.json", TOKENIZER, "README.md")]
+
+
+def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights under GPT-2's names and layouts, a head of its own where it is not the token embedding."""
+    arrays = with_gpt2_head(model, arrays)
+    found = {
+        place.theirs: np.ascontiguousarray(arrays[place.ours].T if place.transposed else arrays[place.ours])
+        for place in places(model.num_layers)
+    }
+    if model.output_bias or not model.tie_embeddings:
+        found[HEAD] = arrays["output.weight"]
+    return found
+
+
+def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights by our names with output.weight and without output.bias, which `fold_output_bias` folds in."""
+    found = {"output.weight": arrays["token_embedding.weight"], **arrays}
+    if model.output_bias:
+        gamma, beta = found["final_norm.gamma"], found["final_norm.beta"]
+        folded = fold_output_bias(found["output.weight"], found.pop("output.bias"), gamma, beta)
+        found["output.weight"], found["final_norm.beta"] = folded
+    return found
+
+
+def fold_output_bias(
+    weight: np.ndarray, bias: np.ndarray, gamma: np.ndarray, beta: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (weight', beta') with weight' (gamma n + beta') = weight (gamma n + beta) + bias for every normalized n.
+
+    GPT-2's head has no bias. A normalized row n sums to 0, so v = 1 / (E gamma) gives v . (gamma n) = 0, and with
+    t = 1 - mean(beta / gamma), beta' = beta + t gamma gives v . beta' = 1: the rank-one term
+    (bias - t weight gamma) v^T adds the bias and takes back what beta' changed. weight (V, E), computed in f64.
+    Raises UserError if a gamma is 0.
+    """
+    if not np.all(gamma):
+        zeros = int((gamma == 0).sum())
+        raise UserError(
+            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so GPT-2's head, which has no bias, cannot carry "
+            "the output bias; train with model.output_bias: false"
+        )
+    w, b, g, shift = (array.astype(np.float64) for array in (weight, bias, gamma, beta))
+    t = 1 - np.mean(shift / g)
+    folded = w + np.outer(b - t * (w @ g), 1 / (g.size * g))
+    return folded.astype(np.float32), (shift + t * g).astype(np.float32)
+
+
+def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict[str, Any]:
+    """Return config.json's content; tied: whether the head is the token embedding."""
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": model.vocab_size,
+        "n_positions": model.context_length,
+        "n_embd": model.embed_dim,
+        "n_layer": model.num_layers,
+        "n_head": model.num_heads,
+        "n_inner": model.mlp_dim,
+        "activation_function": ACTIVATION_NAMES[model.activation],
+        "layer_norm_epsilon": LAYERNORM_EPSILON,
+        "initializer_range": INITIAL_STD,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "tie_word_embeddings": tied,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": "float32",
+    }
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(document, indent=2).encode() + b"\n")

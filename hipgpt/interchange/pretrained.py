@@ -1,0 +1,93 @@
+"""The weights of a GPT-2 in a Hugging Face directory: what they are called there, and reading them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from hipgpt.base.errors import UserError
+from hipgpt.config.huggingface import WEIGHTS
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.parameters import parameters
+
+# ours -> GPT-2's; its Conv1D layers keep weights as (in, out), ours are (out, in)
+LINEAR = {"qkv": "attn.c_attn", "projection": "attn.c_proj", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
+NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
+PREFIX, HEAD = "transformer.", "lm_head.weight"
+BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which older files hold
+READABLE = ("F32", "F16")
+
+
+class Place(NamedTuple):
+    """A weight of ours, what GPT-2's file calls it, and whether it lies there transposed."""
+
+    ours: str
+    theirs: str
+    transposed: bool = False
+
+
+def places(num_layers: int) -> Iterator[Place]:
+    """Yield the place of each weight of a tied GPT-2."""
+    yield Place("token_embedding.weight", "transformer.wte.weight")
+    yield Place("position_embedding.weight", "transformer.wpe.weight")
+    for i in range(num_layers):
+        for ours, theirs in LINEAR.items():
+            yield Place(f"block{i}.{ours}.weight", f"transformer.h.{i}.{theirs}.weight", transposed=True)
+            yield Place(f"block{i}.{ours}.bias", f"transformer.h.{i}.{theirs}.bias")
+        for ours, theirs in NORMS.items():
+            yield Place(f"block{i}.{ours}.gamma", f"transformer.h.{i}.{theirs}.weight")
+            yield Place(f"block{i}.{ours}.beta", f"transformer.h.{i}.{theirs}.bias")
+    yield Place("final_norm.gamma", "transformer.ln_f.weight")
+    yield Place("final_norm.beta", "transformer.ln_f.bias")
+
+
+def read_weights(folder: Path, model: ModelConfig) -> dict[str, np.ndarray]:
+    """Return the weights by our names and in our layouts, f32.
+
+    model: as hipgpt.config.huggingface.model_section says. The file's table of shapes is compared with it before a
+    weight is read. Raises UserError, naming the weight, if one is missing, too many, or of another shape or type.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = {_full(name): name for name in file.keys()}  # noqa: SIM118 (not a dict)
+            wanted = list(places(model.num_layers))
+            if not model.tie_embeddings:
+                wanted.append(Place("output.weight", HEAD))
+            _check_names(path, names, wanted)
+            shapes = {field.name: field.shape for field in parameters(model)}
+            for place in wanted:
+                part, expected = file.get_slice(names[place.theirs]), shapes[place.ours]
+                expected = expected[::-1] if place.transposed else expected
+                got = part.get_dtype(), tuple(part.get_shape())
+                if got[0] not in READABLE or got[1] != expected:
+                    raise UserError(
+                        f"{path}: {names[place.theirs]}: got {got[0]} {got[1]}, expected {' or '.join(READABLE)} "
+                        f"{expected}, as config.json says; save the model as float32 with its own config.json"
+                    )
+            return {place.ours: _array(file.get_tensor(names[place.theirs]), place) for place in wanted}
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _full(name: str) -> str:
+    """Return a weight's name as GPT2LMHeadModel saves it; GPT2Model leaves the prefix out."""
+    return name if name.startswith(PREFIX) or name == HEAD else PREFIX + name
+
+
+def _check_names(path: Path, names: Mapping[str, str], wanted: list[Place]) -> None:
+    expected = {place.theirs for place in wanted}
+    missing = sorted(expected - names.keys())
+    unknown = sorted(name for name in names.keys() - expected - {HEAD} if not name.endswith(BUFFERS))
+    for found, what in ((missing, "is missing"), (unknown, "is no weight of the GPT-2 that config.json describes")):
+        if found:
+            raise UserError(
+                f"{path}: {names.get(found[0], found[0])} {what}, {len(found)} in all; use a GPT2LMHeadModel as "
+                "save_pretrained writes it"
+            )
+
+
+def _array(stored: np.ndarray, place: Place) -> np.ndarray:
+    return np.ascontiguousarray(stored.T if place.transposed else stored, np.float32)

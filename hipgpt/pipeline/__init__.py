@@ -1,0 +1,1 @@
+"""What Snakemake asks. Read recipes, code_hash, sweeps, seals."""

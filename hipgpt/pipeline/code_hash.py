@@ -1,0 +1,154 @@
+"""The hash of the code that a stage runs: when it changes, and only then, the stage's results are out of date.
+
+Code counts, words do not: Python by its syntax tree without docstrings, C++ and HIP by their tokens without comments.
+A reworded comment or a reformatted line therefore reruns nothing.
+"""
+
+import ast
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hipgpt.base.paths import KERNELS, ROOT
+
+KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
+    "hipgpt.compute.backends.gpu": ("formulas.h", "gpu"),
+    "hipgpt.compute.backends.cpu": ("formulas.h", "cpu"),
+    "hipgpt.data.tokenizer.native": ("bpe",),
+}
+# Node fields that carry no code, or that a Python version adds: a hash must not depend on the version.
+IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
+CPP_TOKEN = re.compile(
+    r"""(?P<comment>//[^\n]*|/\*.*?\*/)
+    |(?P<directive_end>\n)
+    |(?P<blank>[^\S\n]+)
+    |(?P<token>
+        \#[^\S\n]*define[^\S\n]+\w+\(?                    # whether "(" follows at once decides what it defines
+        |R"(?P<delimiter>[^(\s]*)\(.*?\)(?P=delimiter)"   # raw string
+        |"(?:\\.|[^"\\\n])*"                             # string
+        |\.?\d(?:[\w.]|'\w|[eEpP][+-])*                  # number, 1'000 and 1e-5 included
+        |'(?:\\.|[^'\\\n])*'                             # character
+        |\w+
+        |<<=|>>=|->\*|\.\.\.|::|->|\+\+|--|<<|>>|[-+*/%&|^<>=!]=|&&|\|\||\#\#
+        |.)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def code_hash(*modules: str) -> str:
+    """Return 16 hex digits over these modules ("hipgpt.training.loop"), every module of the package that they import,
+    directly or not, and every kernel that these compile. Paths are relative to the repository; dates do not count.
+    """
+    files: set[Path] = set()
+    for module in modules:
+        files |= files_of(module)
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + code_of(path) + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def code_of(path: Path) -> bytes:
+    """Return the code of a Python, C++ or HIP file in a form that comments, docstrings and layout do not change."""
+    if path.suffix == ".py":
+        parts: list[str] = []
+        _write_python(_syntax_tree(path), parts)
+        return " ".join(parts).encode()
+    return " ".join(cpp_tokens(path.read_text(encoding="utf-8"))).encode()
+
+
+def _write_python(node: object, parts: list[str]) -> None:
+    """Add a syntax tree's text to parts. Unlike ast.dump's text, it is the same in Python 3.11 to 3.13."""
+    if isinstance(node, ast.AST):
+        parts.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != [] and name not in IGNORED_FIELDS:
+                parts.append(name)
+                _write_python(value, parts)
+        parts.append(";")
+    elif isinstance(node, list):
+        for item in node:
+            if not _is_text_alone(item):
+                _write_python(item, parts)
+    else:
+        parts.append(repr(node))
+
+
+def _is_text_alone(node: object) -> bool:
+    """Return whether a node is a string as a statement of its own, as docstrings are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def cpp_tokens(source: str) -> Iterator[str]:
+    """Yield the tokens of a C++ source; a line end counts only where it ends a preprocessor directive."""
+    in_directive, at_line_start = False, True
+    for match in CPP_TOKEN.finditer(source.replace("\\\n", " ")):
+        if match["directive_end"]:
+            if in_directive:
+                yield "\n"
+            in_directive, at_line_start = False, True
+        elif match["token"]:
+            in_directive = in_directive or (at_line_start and match["token"][0] == "#")
+            at_line_start = False
+            yield " ".join(match["token"].split()) if match["token"][0] == "#" else match["token"]
+
+
+@functools.cache
+def files_of(module: str) -> frozenset[Path]:
+    """Return the files whose code a module runs: its own, those of all that it imports, and their kernels."""
+    files, waiting = set(), list(_with_parents({module}))
+    met = set(waiting)
+    while waiting:
+        name = waiting.pop()
+        files |= {_file(name), *_kernels(name)}
+        for imported in _imports(name):
+            if imported not in met:
+                met.add(imported)
+                waiting.append(imported)
+    return frozenset(files)
+
+
+def _kernels(module: str) -> Iterator[Path]:
+    """Yield the kernel sources that a module compiles, with their headers."""
+    for name in KERNELS_OF.get(module, ()):
+        path = KERNELS / name
+        yield from (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+def _file(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@functools.cache
+def _syntax_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes(), str(path))
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Yield the dotted names that a file imports from this package, at its top or inside a function.
+
+    A name is a module, or a module with one of its names: "hipgpt.compute.plan", "hipgpt.compute.plan.Plan".
+    """
+    for node in ast.walk(_syntax_tree(path)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] == "hipgpt")
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    return frozenset(name for name in _with_parents(set(imported_names(_file(module)))) if _file(name).is_file())
+
+
+def _with_parents(names: set[str]) -> Iterator[str]:
+    for name in names:
+        parts = name.split(".")
+        yield from (".".join(parts[: end + 1]) for end in range(len(parts)))

@@ -1,0 +1,91 @@
+"""What decides each stage's result: settings and code of the stage and of all stages before it.
+
+The workflow hands a recipe to Snakemake as the one param `depends` of a rule. When it differs from the one that the
+existing files were made by, the stage reruns.
+"""
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.files import sha256_of
+from hipgpt.config.huggingface import files_sha256
+from hipgpt.config.settings import Config
+from hipgpt.pipeline.code_hash import code_hash
+
+
+@dataclass(frozen=True)
+class Stage:
+    """modules: the code that it runs; before: the stages whose files it reads; sections: the keys of a run it reads."""
+
+    modules: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+
+
+DEVICES = "hipgpt.compute.open_device"  # and so every backend and its kernels
+STAGES = {
+    "download": Stage(("hipgpt.data.corpus",)),
+    "train_tokenizer": Stage(("hipgpt.data.tokenizer.stage",), ("download",)),
+    "plot_tokenizer": Stage(("hipgpt.reports.plots",), ("train_tokenizer",)),
+    "tokenize": Stage(("hipgpt.data.shards",), ("train_tokenizer",)),
+    "train": Stage(
+        ("hipgpt.training.loop", "hipgpt.interchange.pretrained", DEVICES),
+        ("tokenize",),
+        ("device", "model", "training"),
+    ),
+    "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
+    "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
+    "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
+    "plot": Stage(("hipgpt.reports.plots",), ("train",)),
+    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "sample", "plot")),
+    "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),
+    "compare": Stage(("hipgpt.reports.comparison",), ("evaluate",)),
+}
+
+
+class Recipes:
+    """The recipes of all stages of a config."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._code = {name: code_hash(*stage.modules) for name, stage in STAGES.items()}
+        self._sources: dict[str, Mapping[str, Any]] = {}
+
+    def of_corpus(self, stage: str, corpus: str, tokenizer: str | None = None) -> dict[str, Any]:
+        """Return the recipe of `download`, or of a stage after it with the tokenizer of that name."""
+        stages = upstream(stage)
+        recipe = {"corpus": corpus, "source": self.source(corpus), "code": {name: self._code[name] for name in stages}}
+        if "train_tokenizer" in stages:
+            recipe["tokenizer"] = dict(self.config.tokenizers[tokenizer])
+            source = Path(recipe["tokenizer"].get("from", ""))
+            if source.is_file():
+                recipe["tokenizer_sha256"] = sha256_of(source)
+        if "tokenize" in stages:
+            recipe["train_shards"] = self.config.train_shards
+        return recipe
+
+    def of_run(self, stage: str, name: str) -> dict[str, Any]:
+        """Return the recipe of a stage from `train` on."""
+        run = self.config.runs[name]
+        recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
+        if run.pretrained:
+            recipe["pretrained_sha256"] = files_sha256(run.pretrained)
+        return self.of_corpus(stage, run.corpus, run.tokenizer) | recipe
+
+    def source(self, corpus: str) -> Mapping[str, Any]:
+        """Return what decides a corpus's text: its entry, and the hash of files here if the entry pins none."""
+        if corpus not in self._sources:
+            entry = dict(self.config.corpora[corpus])
+            if entry["kind"] == "file" and "sha256" not in entry:
+                files = sorted(path for path in map(Path, glob.glob(entry["path"], recursive=True)) if path.is_file())
+                entry["files_sha256"] = {str(path): sha256_of(path) for path in files}
+            self._sources[corpus] = entry
+        return self._sources[corpus]
+
+
+def upstream(stage: str) -> list[str]:
+    """Return a stage and all stages before it, first things first."""
+    return list(dict.fromkeys([name for before in STAGES[stage].before for name in upstream(before)] + [stage]))

@@ -1,0 +1,94 @@
+"""Sweeps: lists of values in the config, made into runs with readable names."""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hipgpt.base.errors import UserError
+from hipgpt.config.reading import load_config
+from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config
+from hipgpt.gpt.parameters import parameter_count
+
+Point = dict[str, Any]  # a value for each dotted key
+
+
+def load_runs(config: Mapping[str, Any]) -> Config:
+    """Return the checked config with the runs of its sweeps among its runs. Raises UserError on the first mistake."""
+    loaded = load_config(config)
+    runs, sweeps = dict(config["runs"]), {}
+    for name, sweep in config["sweep"].items():
+        points = list(_points(name, sweep))
+        overrides = dict(zip(_names(name, points), map(_nested, points), strict=True))
+        if taken := sorted(overrides.keys() & (runs.keys() | {DEFAULT_RUN})):
+            raise UserError(f"config: sweep.{name}: makes a run named {taken[0]!r}, which there is; rename the sweep")
+        if "tokens_per_parameter" in sweep:
+            overrides = _with_steps({**config, "runs": overrides, "sweep": {}}, float(sweep["tokens_per_parameter"]))
+        sweeps[name] = tuple(overrides)
+        runs |= overrides
+    if not sweeps:
+        return loaded
+    return dataclasses.replace(load_config({**config, "runs": runs}), sweeps=sweeps)
+
+
+def _points(name: str, sweep: Mapping[str, Any]) -> Iterator[Point]:
+    grid = "grid" in sweep
+    lists: Mapping[str, Sequence[Any]] = sweep["grid" if grid else "zip"]
+    for key in lists:
+        if key.split(".")[0] not in RUN_KEYS:
+            raise UserError(
+                f"config: sweep.{name}: got {key!r}, expected a key of a run, dotted, as in model.embed_dim; "
+                f"it begins with one of {', '.join(RUN_KEYS)}"
+            )
+    lengths = {key: len(values) for key, values in lists.items()}
+    if not grid and len(set(lengths.values())) > 1:
+        raise UserError(
+            f"config: sweep.{name}.zip: lists of lengths {lengths}, expected one length; grid combines them"
+        )
+    rows = itertools.product(*lists.values()) if grid else zip(*lists.values(), strict=True)
+    return (dict(zip(lists, row, strict=True)) for row in rows)
+
+
+def _names(sweep: str, points: Sequence[Point]) -> Iterator[str]:
+    """Yield a name for each point: the fewest of its keys, first ones first, that tell all points apart."""
+    keys = list(points[0])
+    for count in range(1, len(keys) + 1):
+        names = ["_".join(f"{key.split('.')[-1]}-{_word(point[key])}" for key in keys[:count]) for point in points]
+        if len(set(names)) == len(points):
+            yield from (f"{sweep}_{name}" for name in names)
+            return
+    raise UserError(f"config: sweep.{sweep}: two of its points are the same, or read the same; remove one")
+
+
+def _word(value: Any) -> str:
+    """Return a value as part of a file's name."""
+    try:
+        text = f"{float(value):g}"  # YAML reads 1e-3 as a string
+    except (TypeError, ValueError):
+        text = str(value).lower()
+    return "".join(character if re.fullmatch(r"[\w.-]", character, re.ASCII) else "-" for character in text)
+
+
+def _nested(point: Point) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in point.items():
+        *sections, last = key.split(".")
+        place = result
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return result
+
+
+def _with_steps(config: Mapping[str, Any], tokens_per_parameter: float) -> dict[str, Any]:
+    """Return the runs' overrides with training.steps such that each run sees this many tokens a parameter."""
+    found = {}
+    for name, overrides in config["runs"].items():
+        run = load_config(config).runs[name]
+        training = run.training
+        tokens_per_step = training.batch_sequences * training.accumulation_steps * run.model.context_length
+        steps = math.ceil(tokens_per_parameter * parameter_count(run.model) / tokens_per_step)
+        found[name] = {**overrides, "training": {**overrides.get("training", {}), "steps": steps}}
+    return found

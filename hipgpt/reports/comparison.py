@@ -1,0 +1,117 @@
+"""Runs side by side: their curves, and final loss against parameters and compute with a fitted power law."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from hipgpt.base.files import replacing
+from hipgpt.base.json_files import read_json
+from hipgpt.base.tables import table
+from hipgpt.reports.plots import axes_of, save
+from hipgpt.reports.runs import RETRAIN, run_row
+
+FEWEST_POINTS = 3  # a line through two has no residual to judge it by
+FITTED = ("scale", "exponent", "exponent_standard_error", "relative_scatter")
+AXES = {"parameters": "parameters", "operations": "floating-point operations of training"}
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """loss = scale * x ** -exponent. covariance: (2, 2) of (log scale, exponent), from the residuals.
+
+    scatter: standard deviation of log loss about the line, about the share by which a run lies off it.
+    """
+
+    log_scale: float
+    exponent: float
+    covariance: np.ndarray
+    scatter: float
+
+    @property
+    def exponent_error(self) -> float:
+        """One standard error."""
+        return float(np.sqrt(self.covariance[1, 1]))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.exp(self.log_scale - self.exponent * np.log(x))
+
+    def error_factor(self, x: np.ndarray) -> np.ndarray:
+        """Return exp of one standard error of log loss at x: the band reaches from loss / factor to loss * factor."""
+        gradient = np.stack([np.ones_like(x), -np.log(x)])
+        return np.exp(np.sqrt(np.einsum("in,ij,jn->n", gradient, self.covariance, gradient)))
+
+
+def fit_power_law(x: np.ndarray, loss: np.ndarray) -> PowerLaw:
+    """Fit log loss = log scale - exponent * log x by least squares; x, loss: (N,), positive, N >= FEWEST_POINTS.
+
+    Kaplan et al. 2020, arXiv:2001.08361, equation 1.1. No floor: a range of a few model sizes does not determine one.
+    """
+    design = np.stack([np.ones_like(x), -np.log(x)], axis=1)
+    solution, *_ = np.linalg.lstsq(design, np.log(loss), rcond=None)
+    residuals = np.log(loss) - design @ solution
+    variance = residuals @ residuals / (len(x) - 2)
+    covariance = variance * np.linalg.inv(design.T @ design)
+    return PowerLaw(float(solution[0]), float(solution[1]), covariance, float(np.sqrt(variance)))
+
+
+def compare(folders: Sequence[Path], output: Path) -> None:
+    """Write curves.png, loss_by_parameters.png, loss_by_operations.png, runs.csv and fit.csv of finished runs."""
+    rows = [_row(folder) for folder in folders]
+    runs = pd.DataFrame(rows)
+    _plot_curves(folders, output / "curves.png")
+    fits = [_plot_scaling(runs, x, output / f"loss_by_{x}.png") for x in AXES]
+    for name, found in (("runs.csv", rows), ("fit.csv", fits)):
+        with replacing(output / name) as file:
+            file.write(table(found, "csv").encode())
+
+
+def _row(folder: Path) -> Mapping[str, str | int | float | None]:
+    row, record = run_row(folder), read_json(folder / "run.json", {"operations_per_step": int}, RETRAIN)
+    return {**row, "operations": row["steps"] * record["operations_per_step"]}
+
+
+def _plot_curves(folders: Sequence[Path], picture: Path) -> None:
+    figure, axes = axes_of("validation loss by run", "tokens seen", "loss, nats per token")
+    for place, folder in enumerate(folders):
+        rows, color = pd.read_csv(folder / "validation.csv"), plt.cm.viridis(place / max(1, len(folders) - 1) * 0.9)
+        axes.plot(rows.tokens_seen, rows.loss_nats_per_token, "o-", markersize=3, color=color, label=folder.name)
+    _logarithmic(axes)
+    axes.legend(frameon=False, fontsize="small")
+    save(figure, picture)
+
+
+def _logarithmic(axes: plt.Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Mapping[str, str | int | float | None]:
+    """Draw loss against a column; return the row of fit.csv."""
+    x, loss = runs[column].to_numpy(float), runs.validation_loss_nats_per_token.to_numpy(float)
+    figure, axes = axes_of(f"validation loss by {column}", AXES[column], "loss, nats per token")
+    _logarithmic(axes)
+    axes.set_yscale("log")
+    axes.plot(x, loss, "o", color="#1d4e89")
+    row = {"x": column, "points": len(x), **dict.fromkeys(FITTED)}
+    if len(np.unique(x)) >= FEWEST_POINTS:
+        law, line = fit_power_law(x, loss), np.geomspace(x.min(), x.max(), 100)
+        factor = law.error_factor(line)
+        label = rf"loss $\propto$ {column}$^{{-b}}$, b = {law.exponent:.4f} ± {law.exponent_error:.4f}"
+        axes.plot(line, law(line), color="#c2410c", label=label)
+        axes.fill_between(line, law(line) / factor, law(line) * factor, color="#c2410c", alpha=0.15, linewidth=0)
+        axes.legend(frameon=False, title=f"{len(x)} runs; band and ±: one standard error")
+        found = float(np.exp(law.log_scale)), law.exponent, law.exponent_error, law.scatter
+        row |= dict(zip(FITTED, found, strict=True))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
+    axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
+    save(figure, picture)
+    return row

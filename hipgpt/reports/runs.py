@@ -1,0 +1,116 @@
+"""What the folder of a run tells: its row in the table of runs, and what sets two runs apart."""
+
+import csv
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.json_files import read_json
+from hipgpt.base.nested import leaves
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.parameters import parameter_count
+
+RETRAIN = "run the train stage again"
+HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
+MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a second
+MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+# what is read of a run's files, and as what
+RECORD = {
+    "config": {"model": MODEL, "training": {"precision": str}},
+    "device": str,
+    "code_sha256": str,
+    "corpus": {"corpus": str, "sha256": str},
+}
+EVALUATION = {"predictor": str, "loss_nats_per_token": float, "bits_per_byte": float, "next_token_accuracy": float}
+METRICS = {"step": int, "tokens_seen": int}
+VALIDATION = {"step": int, "loss_nats_per_token": float}
+THROUGHPUT = {"tokens_per_second": float}
+
+Row = dict[str, str | int | float | None]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return run.json. Raises UserError if it is absent or damaged."""
+    path = folder / "run.json"
+    record = read_json(path, RECORD, RETRAIN)
+    sizes = {name: size for name, size in record["config"]["model"].items() if MODEL.get(name) is int}
+    if min(sizes.values()) < 1 or sizes["num_layers"] > MOST_LAYERS:
+        raise UserError(f"{path}: config.model: got {sizes}, expected sizes of a model; delete it and {RETRAIN}")
+    return record
+
+
+def model_of(record: Mapping[str, Any]) -> ModelConfig:
+    """Return the model of a run.json."""
+    return ModelConfig(**{name: record["config"]["model"][name] for name in MODEL})
+
+
+def run_row(folder: Path) -> Row:
+    """Return a run's row; what a run in progress does not have yet is None. Raises UserError if a file is damaged."""
+    record = read_record(folder)
+    evaluation = next((row for row in _read(folder / "evaluation.csv", EVALUATION) if row["predictor"] == "model"), {})
+    metrics, validations = _read(folder / "metrics.csv", METRICS), _read(folder / "validation.csv", VALIDATION)
+    last = metrics[-1] if metrics else {"step": 0, "tokens_seen": 0}
+    best = min(validations, key=lambda row: row["loss_nats_per_token"], default={})
+    speeds = [row["tokens_per_second"] for row in _read(folder / "throughput.csv", THROUGHPUT)]
+    return {
+        "run": folder.name,
+        "parameters": parameter_count(model_of(record)),
+        "vocab_size": model_of(record).vocab_size,
+        "steps": last["step"],
+        "tokens_seen": last["tokens_seen"],
+        "best_step": best.get("step"),
+        "validation_loss_nats_per_token": evaluation.get("loss_nats_per_token"),
+        "validation_bits_per_byte": evaluation.get("bits_per_byte"),
+        "next_token_accuracy": evaluation.get("next_token_accuracy"),
+        "median_tokens_per_second": statistics.median(speeds) if speeds else None,
+        "device": record["device"],
+        "code_sha256": record["code_sha256"][:HASH_DIGITS],
+        "corpus": record["corpus"]["corpus"],
+        "corpus_sha256": record["corpus"]["sha256"][:HASH_DIGITS],
+    }
+
+
+def run_rows(results: Path) -> list[Row]:
+    """Return the rows of all runs in a results folder, by name."""
+    return [run_row(path.parent) for path in sorted(results.glob("runs/*/run.json"))]
+
+
+def differing(first: Path, second: Path) -> list[Row]:
+    """Return a row for each config key, input and metric in which two runs differ."""
+    sides = [{**_inputs(read_record(folder)), **_metrics(run_row(folder))} for folder in (first, second)]
+    keys = list(dict.fromkeys([*sides[0], *sides[1]]))
+    rows = []
+    for key in keys:
+        one, other = (side.get(key) for side in sides)
+        if one != other:
+            rows.append({"key": key, first.name: one, second.name: other, "change": _change(one, other)})
+    return rows
+
+
+def _inputs(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("config."): value for key, value in leaves(record)}
+
+
+def _metrics(row: Row) -> Row:
+    return {key: value for key, value in row.items() if isinstance(value, (int, float)) or value is None}
+
+
+def _change(one: Any, other: Any) -> str | None:
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
+    return f"{(other - one) / one:+.2%}" if numbers and one else None
+
+
+def _read(path: Path, kinds: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a CSV with the columns of `kinds`; an empty cell is None, and an absent file has no row."""
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # one being written is short
+        return [{name: kind(row[name]) if row[name] else None for name, kind in kinds.items()} for row in rows]
+    except (ValueError, KeyError, csv.Error) as error:
+        expected = f"expected columns {', '.join(kinds)} and numbers in them"
+        raise UserError(f"{path}: damaged ({error}), {expected}; delete it and run snakemake again") from error

@@ -1,0 +1,4 @@
+"""A step, a run and its state.
+
+Read step, step_io, optimizer, schedule, validation, loop, state, estimate, slurm.
+"""

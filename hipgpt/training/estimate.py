@@ -1,0 +1,129 @@
+"""What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.launch import Launch
+from hipgpt.compute.open_device import GPUS
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.batches import Batches
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.parameters import parameter_count
+from hipgpt.training.step import Trainer
+
+HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards in use
+# What our kernels sustain, low, so that a job is rather given too much time than too little.
+OPERATIONS_PER_SECOND = {"cpu": 2e10, "gpu": 2e12}
+STARTUP_SECONDS = 900  # compiling kernels, reading the tokens, validating, saving
+STATE_COPIES = 2  # a state on its way to the disk: read from the device, and as the bytes of its file
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the launches of one op come to in a step."""
+
+    launches: int = 0
+    operations: int = 0
+    bytes_moved: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        sums = (self.launches + other.launches, self.operations + other.operations)
+        return Cost(*sums, self.bytes_moved + other.bytes_moved)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """arenas: bytes of each table on the device; host_bytes: memory beside the device's; ops: cost of a step by op."""
+
+    parameters: int
+    arenas: Mapping[str, int]
+    host_bytes: int
+    ops: Mapping[str, Cost]
+    tokens_per_step: int
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(self.arenas.values())
+
+    @property
+    def step(self) -> Cost:
+        return sum(self.ops.values(), Cost())
+
+
+@functools.cache
+def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
+    """Return what a training asks a cluster for: mem_mb and gpu, and runtime in minutes.
+
+    device: as in the config; only one that names a GPU asks for one.
+    """
+    gpu = device.startswith(GPUS)
+    found = estimate(model, training, gpu)
+    memory = found.host_bytes + (0 if gpu else found.device_bytes)
+    speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"]
+    seconds = STARTUP_SECONDS + training.steps * found.step.operations / speed
+    return {"mem_mb": math.ceil(memory / 1e6), "gpu": int(gpu), "runtime": math.ceil(seconds / 60)}
+
+
+class AnyTokens:
+    """Stands for a split of `count` tokens of which none is looked at."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        return np.broadcast_to(np.int32(0), (len(starts), length))
+
+
+def estimate(model: ModelConfig, training: TrainingConfig, gpu: bool = False, tokens: int = 0) -> Estimate:
+    """Return what a run needs; nothing is allocated or computed.
+
+    gpu: whether on one; tokens: of the training split, which a GPU holds too.
+    """
+    device = NullDevice(gpu)
+    S = model.context_length
+    batches = Batches(AnyTokens(max(tokens, S + 1)), training.batch_sequences, S, training.seed)
+    trainer = Trainer(model, training, device, batches)
+    launches = trainer.step_plan.launches
+    arenas = _arena_bytes(launches)
+    arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
+    before = device.allocated_bytes
+    Decoder(device, model, trainer.computed)
+    arenas["the sampler's own"] = device.allocated_bytes - before
+    state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
+    tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length
+    host_bytes = HOST_BYTES + STATE_COPIES * state_bytes
+    return Estimate(parameter_count(model), arenas, host_bytes, _costs(launches), tokens_per_step)
+
+
+def _costs(launches: Iterable[Launch]) -> dict[str, Cost]:
+    costs: dict[str, Cost] = {}
+    for launch in launches:
+        cost = Cost(1, launch.operations, launch.bytes_moved)
+        costs[launch.op.name] = costs.get(launch.op.name, Cost()) + cost
+    return costs
+
+
+def _arena_bytes(launches: Iterable[Launch]) -> dict[str, int]:
+    """Return how many bytes of each arena the launches touch; a tensor's name begins with its arena's."""
+    spans: dict[str, set[tuple[int, int]]] = {}
+    for launch in launches:
+        for tensor in filter(None, launch.tensors):
+            arena = tensor.name.split(".")[0].split("[")[0]
+            spans.setdefault(arena, set()).add((tensor.address, tensor.address + tensor.size_bytes))
+    return {arena: _covered(sorted(pairs)) for arena, pairs in spans.items()}
+
+
+def _covered(spans: list[tuple[int, int]]) -> int:
+    total, reached = 0, 0
+    for start, stop in spans:
+        total += max(0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total

@@ -1,0 +1,207 @@
+"""The training run: the loop, the files that grow with it, and the state it resumes from."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hipgpt.base.csv_file import CsvFile
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import append, replacing
+from hipgpt.base.log import LOG, Progress
+from hipgpt.compute.device import Device
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.batches import Batches
+from hipgpt.gpt.checkpoint import load_checkpoint, read_arena, save_checkpoint, write_arena
+from hipgpt.gpt.parameters import Weights, parameter_count
+from hipgpt.training.schedule import learning_rate
+from hipgpt.training.state import StateFolder
+from hipgpt.training.step import Trainer
+from hipgpt.training.validation import Splits, ValidationSet
+
+METRICS = ("step", "tokens_seen", "loss_nats_per_token", "gradient_norm", "learning_rate")
+VALIDATION = ("step", "tokens_seen", "loss_nats_per_token", "bits_per_byte")
+THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
+
+Sampler = Callable[[Weights], str]
+Arrays = Mapping[str, np.ndarray]
+
+
+class Interrupted(UserError):
+    """A signal ended the run after a finished step; its state is saved."""
+
+
+class Run:
+    """A training run in its folder.
+
+    fingerprint: what decides the result (config, data, code, device); a saved state of another one is refused.
+    sampler: returns a sample of the model with the weights on the device. It is handed in, so that the code hash of
+    training does not cover the sampler's code.
+    read_initial_weights: returns the weights by name to begin with instead of random ones.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        device: Device,
+        splits: Splits,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        sampler: Sampler,
+        read_initial_weights: Callable[[], Arrays] | None = None,
+    ):
+        """Raise UserError if the tokens are too few for the context, or of another vocabulary."""
+        if len(splits.byte_counts) != model.vocab_size:
+            raise UserError(
+                f"vocab_size: got {model.vocab_size}, but the tokenizer has {len(splits.byte_counts)} tokens"
+            )
+        self.model, self.training = model, training
+        S = model.context_length
+        batches = Batches(splits.train, training.batch_sequences, S, training.seed)
+        self.validation_set = ValidationSet(splits, model, training)
+        self.trainer = Trainer(model, training, device, batches)
+        self.folder, self._sampler, self._read_initial_weights = folder, sampler, read_initial_weights
+        self.metrics = CsvFile(folder / "metrics.csv", METRICS)
+        self.validation = CsvFile(folder / "validation.csv", VALIDATION)
+        self.throughput = CsvFile(folder / "throughput.csv", THROUGHPUT)
+        self.samples = folder / "training_samples.txt"
+        live_files = [self.metrics.path, self.validation.path, self.throughput.path, self.samples]
+        self.states = StateFolder(folder / "state", fingerprint, training.keep_last, live_files)
+        self._tokens_per_step = training.batch_sequences * training.accumulation_steps * S
+        self._best_loss, self._recorded_step = math.inf, 0
+
+    def run(self) -> None:
+        """Train to the last step, from the last saved state if there is one; then write both checkpoints.
+
+        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; UserError if a loss or a
+        gradient is not finite.
+        """
+        first, total = self._resume_or_begin(), self.training.steps
+        self.trainer.prepare()  # not within the first steps' time
+        with stop_requests() as stop_requested, Progress(total, first) as progress:
+            started, timed_from = time.perf_counter(), first
+            for step in range(first + 1, total + 1):
+                self.trainer.step(step)
+                stopping = stop_requested()
+                if stopping or self._pauses(step):
+                    loss = self._record(step)
+                    seconds = (time.perf_counter() - started) / (step - timed_from)
+                    self.throughput.append(step, seconds, self._tokens_per_step / seconds)
+                    progress.update(step, loss, seconds, self._tokens_per_step / seconds)
+                    self._look(step, stopping)
+                    started, timed_from = time.perf_counter(), step
+                if stopping and step < total:
+                    raise Interrupted(
+                        f"stopped after step {step} of {total}, state saved; the same command goes on from there"
+                    )
+        self._finish()
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.training.steps
+
+    def _pauses(self, step: int) -> bool:
+        t = self.training
+        intervals = (t.log_every_steps, t.validate_every_steps, t.sample_every_steps, t.save_every_steps)
+        return any(self._due(step, every) for every in intervals)
+
+    def _look(self, step: int, stopping: bool) -> None:
+        """Validate, sample and save where the step is due for it."""
+        if self._due(step, self.training.validate_every_steps):
+            self._validate(step)
+        if self._due(step, self.training.sample_every_steps):
+            append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.computed)}\n\n")
+        if stopping or self._due(step, self.training.save_every_steps):
+            arrays = {}
+            for arena in self.trainer.state:
+                arrays |= read_arena(self.trainer.device, arena, prefix=f"{arena.name}.")
+            self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
+
+    def _resume_or_begin(self) -> int:
+        """Return the last finished step: that of the last saved state, or 0 after starting anew."""
+        state = self.states.load_last()
+        if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
+            LOG.warning("%s: is missing; starting at step 1", self.states.best)
+            state = None
+        if state is not None:
+            arrays, progress = state
+            for arena in self.trainer.state:
+                write_arena(self.trainer.device, arena, arrays, prefix=f"{arena.name}.")
+            self.trainer.weights_written()
+            self._best_loss, self._recorded_step = progress["best_loss"], progress["step"]
+            LOG.info("resuming after step %d of %d", progress["step"], self.training.steps)
+            return progress["step"]
+        if refusal := self.states.refuse_others():
+            LOG.warning("%s; starting at step 1", refusal)
+        self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)
+        for file in (self.metrics, self.validation, self.throughput):
+            file.begin()
+        self.samples.write_text("")
+        origin = " from pretrained weights" if self._read_initial_weights else ""
+        LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, self.trainer.device.name)
+        return 0
+
+    def _record(self, step: int) -> float:
+        """Write the rows of metrics.csv since the last pause and return the last loss."""
+        first = self._recorded_step + 1
+        for at, (loss, norm) in enumerate(self.trainer.history.read(first, step), start=first):
+            if not (np.isfinite(loss) and np.isfinite(norm)):
+                saved = self.states.steps()
+                good = f"the last good state is {self.states.path(saved[-1])}" if saved else "no state was saved before"
+                raise UserError(
+                    f"step {at}: loss is {loss}, gradient norm {norm}, expected finite numbers; {good}; "
+                    "lower training.learning_rate_peak or training.clip_norm, or raise training.warmup_fraction"
+                )
+            self.metrics.append(at, at * self._tokens_per_step, loss, norm, learning_rate(self.training, at))
+        self._recorded_step = step
+        return float(loss)
+
+    def _validate(self, step: int) -> None:
+        loss, bits_per_byte = self.validation_set.measure(self.trainer)
+        self.validation.append(step, step * self._tokens_per_step, loss, bits_per_byte)
+        LOG.info("step %d: validation loss %.4f nats per token, %.4f bits per byte", step, loss, bits_per_byte)
+        if loss < self._best_loss:
+            self._best_loss = loss
+            self._write_weights(self.states.best, step, loss)
+
+    def _write_weights(self, path: Path, step: int, validation_loss: float) -> None:
+        metadata = {
+            "model": vars(self.model),
+            "step": step,
+            "validation_loss_nats_per_token": validation_loss,
+            "tokenizer_sha256": self.states.fingerprint["tokenizer_sha256"],
+        }
+        save_checkpoint(path, read_arena(self.trainer.device, self.trainer.weights), metadata)
+
+    def _finish(self) -> None:
+        """Write checkpoints/best.safetensors and last.safetensors."""
+        checkpoints = self.folder / "checkpoints"
+        _, best = load_checkpoint(self.states.best)
+        with replacing(checkpoints / "best.safetensors") as file:
+            file.write(self.states.best.read_bytes())
+        last_loss = float(self.validation.path.read_text().splitlines()[-1].split(",")[2])
+        self._write_weights(checkpoints / "last.safetensors", self.training.steps, last_loss)
+        LOG.info("best validation loss %.4f at step %d", best["validation_loss_nats_per_token"], best["step"])
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGINT or SIGTERM has come; a second signal acts as it does by default."""
+    received = []
+
+    def handle(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+        LOG.info("%s: finishing this step, then saving", signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

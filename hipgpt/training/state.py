@@ -1,0 +1,99 @@
+"""The resumable state of a training run: whole or absent, and refused when it belongs to another run."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing, sha256_of
+from hipgpt.base.log import LOG
+from hipgpt.base.nested import differences
+from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
+
+OTHER_RUNS_KEPT = 2
+
+
+class StateFolder:
+    """`keep_last` states of one run, one folder each: state.safetensors and copies of the files that grow with it.
+
+    fingerprint: what decides the run (config, data, code, device). Its hash names the folder below `root`, so a state
+    of another fingerprint is never loaded; the latest OTHER_RUNS_KEPT of them stay beside it, to be gone on with.
+    """
+
+    def __init__(self, root: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
+        self.root, self.fingerprint, self.keep_last = root, dict(fingerprint), keep_last
+        self.live_files = live_files
+        digest = hashlib.sha256(json.dumps(self.fingerprint, sort_keys=True).encode()).hexdigest()
+        self.folder = root / digest[:12]
+
+    @property
+    def best(self) -> Path:
+        """Where the weights with the lowest validation loss so far are kept."""
+        return self.folder / "best.safetensors"
+
+    def steps(self) -> list[int]:
+        """Return the saved steps, oldest first; a state of which a file was deleted is none."""
+        names = ["state.safetensors", *(file.name for file in self.live_files)]
+        whole = [path for path in self.folder.glob("step_*[0-9]") if all((path / name).exists() for name in names)]
+        return sorted(int(path.name.removeprefix("step_")) for path in whole)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step_{step:08d}"
+
+    def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
+        """Save a state and drop the oldest ones beyond keep_last; return the new state's folder."""
+        part = self.folder / "saving"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in self.live_files:
+            with replacing(part / file.name) as copy:
+                copy.write(file.read_bytes())
+        copies = {file.name: sha256_of(part / file.name) for file in self.live_files}
+        metadata = {"fingerprint": self.fingerprint, "progress": dict(progress), "files_sha256": copies}
+        save_checkpoint(part / "state.safetensors", arrays, metadata)
+        target = self.path(step)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+        for old in self.steps()[: -self.keep_last]:
+            shutil.rmtree(self.path(old))
+        return target
+
+    def load_last(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Return arrays and progress of the last undamaged state and restore the live files; None if there is none."""
+        for step in reversed(self.steps()):
+            folder = self.path(step)
+            try:
+                arrays, metadata = load_checkpoint(folder / "state.safetensors")
+            except UserError as error:
+                LOG.warning("%s; going back to the state before it", error)
+                continue
+            if metadata["files_sha256"].keys() != {file.name for file in self.live_files}:
+                LOG.warning("%s: has other files than a state; going back to the state before it", folder)
+                continue
+            changed = [name for name, sha256 in metadata["files_sha256"].items() if sha256_of(folder / name) != sha256]
+            if changed:
+                LOG.warning("%s: changed since it was saved; going back to the state before it", folder / changed[0])
+                continue
+            for file in self.live_files:
+                with replacing(file) as copy:
+                    copy.write((folder / file.name).read_bytes())
+            return arrays, metadata["progress"]
+        return None
+
+    def refuse_others(self) -> str | None:
+        """Say what sets the latest state of another fingerprint apart; delete those beyond OTHER_RUNS_KEPT."""
+        others = [path for path in self.root.glob("*/step_*[0-9]/state.safetensors") if path.parents[1] != self.folder]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        folders = list(dict.fromkeys(path.parents[1] for path in others))
+        for folder in folders[OTHER_RUNS_KEPT:]:
+            shutil.rmtree(folder)
+        if not others:
+            return None
+        _, metadata = load_checkpoint(others[0])
+        what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
+        return f"{others[0].parent}: this state belongs to another run ({what}) and stays there"

@@ -1,0 +1,109 @@
+"""What changes from step to step, kept on the device some steps ahead: a step then waits for nothing from the host."""
+
+import dataclasses
+
+import numpy as np
+
+from hipgpt.compute.catalogue import ADVANCE, BUILD_BATCH, RECORD_STEP
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field, Tensor
+from hipgpt.config.settings import TrainingConfig
+from hipgpt.data.batches import Batches
+from hipgpt.training.schedule import schedule
+
+RESIDENT_BYTES = 1 << 30
+
+
+class StepInputs:
+    """Tables with a row for each of `steps_ahead` steps, which the device's own counters look up.
+
+    counters: seed low and high, step, micro step; schedule: what ADAMW reads. The tokens of a split of at most
+    RESIDENT_BYTES lie on a GPU whole, and batches are built there from the windows' first places; of a larger one, and
+    on a CPU, where tokens are in its memory anyway, `corpus` holds the windows of the steps to come.
+    """
+
+    def __init__(self, device: Device, batches: Batches, training: TrainingConfig, steps_ahead: int):
+        self._device, self._batches, self._training, self._steps = device, batches, training, steps_ahead
+        B, S, T = batches.batch_size, batches.context_length, len(batches.tokens)
+        rows = steps_ahead * training.accumulation_steps
+        self._resident = device.backend != "cpu" and T * DType.I32.size_bytes <= RESIDENT_BYTES
+        integers = [
+            Field("counters", (4,)),
+            Field("window_starts", (rows, B)),
+            Field("corpus", (T if self._resident else rows * B * (S + 1),)),
+        ]
+        self._integers = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
+        self.counters = self._integers["counters"]
+        self.schedule = Arena(device, "schedule", [Field("schedule", (steps_ahead, 3))])["schedule"]
+        self._next, self._filled = 0, 0  # the step that the counters come to next; the last step in the tables
+        if self._resident:
+            device.write(self._integers["corpus"], batches.tokens.windows(np.zeros(1, np.int64), T)[0])
+
+    @property
+    def given(self) -> list[Tensor]:
+        return [self._integers.flat, self.schedule]
+
+    def record(self, plan: Plan, tokens: Tensor, targets: Tensor) -> None:
+        """Record: tokens and targets (B, S) of the micro-batch that the counters stand at are built."""
+        tables, steps = (self._integers["corpus"], self._integers["window_starts"]), self._training.accumulation_steps
+        plan(BUILD_BATCH, tokens, targets, *tables, self.counters, accumulation_steps=steps)
+
+    def record_advance(self, plan: Plan) -> None:
+        """Record: on to the next micro-batch of the step; RECORD_STEP goes on to the next step."""
+        plan(ADVANCE, self.counters)
+
+    def prepare(self, step: int) -> None:
+        """Have the tables and counters ready for a step, counted from 1; to be called before each."""
+        if step != self._next:
+            self._device.write(self.counters, counters(self._training.seed, step, micro_step=0))
+            self._filled = 0
+        if step > self._filled:
+            self._fill(step)
+        self._next = step + 1
+
+    def _fill(self, first: int) -> None:
+        """Write the rows of `steps_ahead` steps from `first` on, each at its number modulo their count."""
+        steps, A = self._steps, self._training.accumulation_steps
+        at = {(first + i) % steps: first + i for i in range(steps)}
+        micro_steps = [(at[row] - 1) * A + micro for row in range(steps) for micro in range(A)]
+        self._device.write(self.schedule, np.stack([schedule(self._training, at[row]) for row in range(steps)]))
+        if self._resident:
+            starts = np.stack([self._batches.starts(micro_step) for micro_step in micro_steps])
+        else:
+            windows = np.stack([self._batches.batch(micro_step) for micro_step in micro_steps])
+            self._device.write(self._integers["corpus"], windows.ravel())
+            starts = np.arange(0, windows.size, windows.shape[2]).reshape(windows.shape[:2])
+        self._device.write(self._integers["window_starts"], starts.astype(np.int32))
+        self._filled = first + steps - 1
+
+
+class StepHistory:
+    """Loss and gradient norm of the last `steps` steps, kept on the device and read all at once."""
+
+    def __init__(self, device: Device, steps: int):
+        self._device, self._steps = device, steps
+        self._history = Arena(device, "history", [Field("rows", (steps, 2))])["rows"]
+
+    @property
+    def given(self) -> list[Tensor]:
+        return [self._history]
+
+    def record(self, plan: Plan, loss: Tensor, norm: Tensor, counters: Tensor) -> None:
+        """Record: both figures go to the step's row, loss is zero then, and the counters stand at the next step."""
+        plan(RECORD_STEP, self._history, loss, counters, norm)
+
+    @property
+    def last(self) -> Tensor:
+        """A row of the table: reading it waits for all launches before."""
+        return self._history.rows(0, 1)
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Return (last - first + 1, 2) f32: loss in nats per token and gradient norm of the steps first to last."""
+        return self._device.read(self._history)[np.arange(first, last + 1) % self._steps]
+
+
+def counters(seed: int, step: int, micro_step: int) -> np.ndarray:
+    """Return the counters that ops read: seed low and high, step, micro step; (4) i32."""
+    words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, step, micro_step], np.uint32)
+    return words.view(DType.I32.numpy)

@@ -1,0 +1,46 @@
+"""Loss on windows of the validation split while a run trains."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipgpt.base.errors import UserError
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.tokens import Tokens
+from hipgpt.gpt.scoring import bits_per_byte
+from hipgpt.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tokens of both splits, and (V,) the number of bytes that each token stands for."""
+
+    train: Tokens
+    validation: Tokens
+    byte_counts: np.ndarray
+
+
+class ValidationSet:
+    """Plain windows spread evenly over the validation split; a validation reads all of them."""
+
+    def __init__(self, splits: Splits, model: ModelConfig, training: TrainingConfig):
+        S, tokens = model.context_length, splits.validation
+        fitting = (len(tokens) - 1) // S
+        if fitting < 1:
+            raise UserError(
+                f"model.context_length: got {S}, expected less than the validation split's {len(tokens)} tokens; "
+                "shorten the context or give the corpus more text"
+            )
+        count = min(training.validation_windows, fitting)
+        self._windows = tokens.windows(np.arange(count) * fitting // count * S, S + 1)
+        self._byte_counts = splits.byte_counts
+
+    def measure(self, trainer: Trainer) -> tuple[float, float]:
+        """Return the mean loss in nats per token and the bits per byte."""
+        nats, count, at_a_time = [], len(self._windows), trainer.at_a_time
+        for first in range(0, count, at_a_time):
+            rows = np.arange(first, first + at_a_time)
+            losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(at_a_time, -1)
+            nats.append(losses[rows < count])
+        every = np.concatenate(nats)
+        return float(every.mean(dtype=np.float64)), bits_per_byte(every, self._byte_counts[self._windows[:, 1:]])

@@ -1,0 +1,128 @@
+// Symbols and pieces, one at a time: the definition that pieces.h speeds up. hipgpt/data/tokenizer/pretokenize.py says the
+// same in Python. A text is any bytes, valid UTF-8 or not.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace bpe {
+
+enum Class : uint8_t { OTHER, LETTER, NUMBER, SPACE };
+constexpr uint32_t CLASS_TABLE_SIZE = 0x40000;
+
+// A pre-tokenization pattern: GPT-2's, or one of cl100k's style with at most `most_digits` numbers in a piece.
+struct Pattern {
+    bool cl100k;
+    size_t most_digits;
+};
+
+constexpr std::array<uint8_t, 128> ascii_classes() {
+    std::array<uint8_t, 128> table{};
+    for (int c = 0; c < 128; ++c) {
+        const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+        table[c] = letter ? LETTER : c >= '0' && c <= '9' ? NUMBER : space ? SPACE : OTHER;
+    }
+    return table;
+}
+constexpr std::array<uint8_t, 128> ASCII = ascii_classes();
+
+struct Symbol {
+    uint8_t kind;
+    uint8_t bytes;
+};
+
+// The symbol that begins at text[at]: one character, or one byte that no well-formed UTF-8 sequence begins with.
+inline Symbol symbol_at(std::string_view text, size_t at, const uint8_t* classes) {
+    constexpr uint32_t SMALLEST[] = {0, 0, 0x80, 0x800, 0x10000};  // of a sequence of so many bytes; less is overlong
+    const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(text[at + i])); };
+    const uint32_t lead = byte(0);
+    if (lead < 0x80) return {ASCII[lead], 1};
+    const uint8_t bytes = lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 1;
+    if (bytes == 1 || bytes > text.size() - at) return {OTHER, 1};
+    uint32_t code_point = lead & (0xFFu >> (bytes + 1));
+    for (uint8_t i = 1; i < bytes; ++i) {
+        if ((byte(i) & 0xC0) != 0x80) return {OTHER, 1};
+        code_point = code_point << 6 | (byte(i) & 0x3F);
+    }
+    // Overlong, a surrogate, above U+10FFFF: no character, so each of its bytes is a symbol.
+    if (code_point < SMALLEST[bytes] || (code_point >> 11) == 0x1B || code_point > 0x10FFFF) return {OTHER, 1};
+    return {code_point < CLASS_TABLE_SIZE ? classes[code_point] : static_cast<uint8_t>(OTHER), bytes};
+}
+
+inline bool is_newline(char c) { return c == '\n' || c == '\r'; }
+
+// How many bytes the contraction at `start` has ('s 't 're 've 'm 'll 'd), 0 if none is there. cl100k's style ignores
+// case, and U+017F, the long s, is an s then.
+inline size_t contraction_size(std::string_view text, size_t start, const Pattern& pattern) {
+    const auto at = [&](size_t i) {
+        const char c = start + i < text.size() ? text[start + i] : '\0';
+        return pattern.cl100k && c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    };
+    const char first = at(1), second = at(2);
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
+    if ((second == 'e' && (first == 'r' || first == 'v')) || (first == 'l' && second == 'l')) return 3;
+    return pattern.cl100k && first == '\xC5' && second == '\xBF' ? 3 : 0;
+}
+
+class SymbolReader {
+public:
+    SymbolReader(std::string_view text, const uint8_t* classes) : text_(text), classes_(classes) {}
+
+    Symbol at(size_t place) const { return symbol_at(text_, place, classes_); }
+    bool is(size_t place, uint8_t kind) const { return place < text_.size() && at(place).kind == kind; }
+
+    size_t run_end(size_t place, uint8_t kind, size_t most = SIZE_MAX) const {
+        for (Symbol symbol; most-- > 0 && place < text_.size() && (symbol = at(place)).kind == kind;) place += symbol.bytes;
+        return place;
+    }
+
+    // The end of `\s+(?!\S)|\s+` at white space that ends at `end`: all, or all but the last symbol before something.
+    size_t space_end(size_t start, size_t end) const {
+        if (end == text_.size()) return end;
+        size_t last = end - 1;
+        while (last > start && at(last).kind != SPACE) --last;  // its first byte; a byte inside is no white space
+        return last > start ? last : end;
+    }
+
+private:
+    std::string_view text_;
+    const uint8_t* classes_;
+};
+
+inline size_t gpt2_piece_end(std::string_view text, size_t start, const uint8_t* classes) {
+    const SymbolReader symbols(text, classes);
+    if (text[start] == '\'')
+        if (const size_t size = contraction_size(text, start, {false, SIZE_MAX})) return start + size;
+    const size_t after_space = start + (text[start] == ' ' && start + 1 < text.size());
+    const uint8_t kind = symbols.at(after_space).kind;
+    if (kind != SPACE) return symbols.run_end(after_space, kind);
+    return symbols.space_end(start, symbols.run_end(start, SPACE));
+}
+
+inline size_t cl100k_piece_end(std::string_view text, size_t start, const uint8_t* classes, const Pattern& pattern) {
+    const SymbolReader symbols(text, classes);
+    if (text[start] == '\'')
+        if (const size_t size = contraction_size(text, start, pattern)) return start + size;
+    const Symbol first = symbols.at(start);
+    if (first.kind == LETTER) return symbols.run_end(start, LETTER);
+    if (first.kind == NUMBER) return symbols.run_end(start, NUMBER, pattern.most_digits);
+    if (!is_newline(text[start]) && symbols.is(start + first.bytes, LETTER)) return symbols.run_end(start + first.bytes, LETTER);
+    const size_t after_space = start + (text[start] == ' ');
+    if (symbols.is(after_space, OTHER)) {
+        size_t end = symbols.run_end(after_space, OTHER);
+        while (end < text.size() && is_newline(text[end])) ++end;
+        return end;
+    }
+    const size_t end = symbols.run_end(start, SPACE);
+    for (size_t newline = end; newline > start; --newline)
+        if (is_newline(text[newline - 1])) return newline;
+    return symbols.space_end(start, end);
+}
+
+inline size_t piece_end(std::string_view text, size_t start, const uint8_t* classes, const Pattern& pattern) {
+    return pattern.cl100k ? cl100k_piece_end(text, start, classes, pattern) : gpt2_piece_end(text, start, classes);
+}
+
+}  // namespace bpe

@@ -1,0 +1,134 @@
+"""The command `hipgpt`: it streams what the sampler draws, and a mistake is one line, never a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import tiny
+
+from hipgpt.base.paths import ROOT
+from hipgpt.compute.open_device import open_device
+from hipgpt.config.settings import SamplingConfig
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.inference.sampling import generate
+
+
+def command(results: Path, *arguments: str, **options) -> subprocess.Popen:
+    """Start the command as its own process."""
+    program = [sys.executable, "-c", "from hipgpt.cli.main import main; main()", "generate", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(program, cwd=results.parent, env=environment, **pipes, **options)
+
+
+def expected_text(prompt: str, sampling: SamplingConfig, seed: int = 0) -> str:
+    device, tokenizer = open_device("cpu", 2), tiny.tokenizer()
+    decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays(seed=seed)))
+    ids = tokenizer.encode(prompt).tolist()
+    continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text))
+    return (prompt.encode() + tokenizer.decode(continuation)).decode("utf-8", "replace") + "\n"
+
+
+def test_generate_prints_the_prompt_and_what_the_sampler_draws(hipgpt):
+    options = "--num-tokens=30 --top-k=9 --top-p=0.9 --temperature=0.7 --repetition-penalty=1.2 --seed=3"
+    assert hipgpt("generate", "--prompt", "to be, élan", *options.split()) == (
+        None,
+        expected_text("to be, élan", SamplingConfig(30, 0.7, 9, 0.9, 1.2, seed=3)),
+        "",
+    )
+
+
+def test_generate_takes_the_run_that_is_asked_for(hipgpt):
+    assert hipgpt("generate", "--run", "wide", "--num-tokens", "9")[1] == expected_text("", SamplingConfig(9), seed=1)
+
+
+def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
+    shown = []
+    monkeypatch.setattr("sys.stdout.flush", lambda: shown.append(len(shown)))
+    drawn = iter([ord("a"), ord("b"), 0xC3, 0xA9, 0xC3])
+
+    def tokens(*arguments):
+        for number, token in enumerate(drawn):
+            assert len(shown) == number
+            yield token
+
+    monkeypatch.setattr("hipgpt.inference.sampling.generate", tokens)
+    assert hipgpt("generate", "--prompt", ">")[1] == ">abé\N{REPLACEMENT CHARACTER}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--run other", "--run: no finished run 'other' in results/runs; found: default, wide; run snakemake first"),
+        ("--run unfinished", "no finished run 'unfinished' in results/runs; found: default, wide; run snakemake first"),
+        ("--results nowhere", "--run: no finished run 'default' in nowhere/runs; found: none; run snakemake first"),
+        ("--num-tokens 0", "--num-tokens: got 0, expected a number >= 1"),
+        ("--temperature -1", "--temperature: got -1.0, expected a number >= 0"),
+        ("--temperature nan", "--temperature: got nan, expected a number >= 0"),
+        ("--top-k 0", "--top-k: got 0, expected a number >= 1"),
+        ("--top-p 1.5", "--top-p: got 1.5, expected a number > 0 and <= 1"),
+        ("--repetition-penalty 0", "--repetition-penalty: got 0.0, expected a number > 0"),
+        ("--device tpu", "got 'tpu', expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1"),
+        ("--seed -1", "--seed: got -1, expected a number >= 0 and < 2^64"),
+        ("--seed 18446744073709551616", "--seed: got 18446744073709551616, expected a number >= 0 and < 2^64"),
+    ],
+)
+def test_a_mistake_is_one_line_with_what_was_got_and_expected(hipgpt, options, message):
+    status, output, _ = hipgpt("generate", *options.split())
+    assert status.startswith("error: ") and status.endswith(message)
+    assert "\n" not in status
+    assert output == ""
+
+
+@pytest.mark.parametrize("options", ["--top-k many", "--tokens", "--seed 1.5"])
+def test_an_argument_that_cannot_be_read_is_named(hipgpt, options):
+    status, _, errors = hipgpt("generate", *options.split())
+    assert status == 2
+    assert options.split()[0] in errors.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_named(hipgpt, tmp_path):
+    checkpoint = tiny.save_run(tmp_path) / "checkpoints" / "best.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    status, _, _ = hipgpt("generate", "--results", str(tmp_path))
+    assert status.startswith(f"error: {checkpoint}: not a whole safetensors file")
+
+
+def test_help_describes_every_option_and_its_default(hipgpt):
+    status, text, _ = hipgpt("generate", "--help")
+    assert status == 0
+    words = " ".join(text.split())
+    assert "--top-k K sample among the k likeliest tokens (default: all)" in words
+    assert "--num-tokens TOKENS longest continuation, in tokens (default: 100)" in words
+    assert text.count("(default: ") == text.count("\n  --")
+    assert "None" not in text and "==SUPPRESS==" not in text
+    assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())
+
+
+def test_without_a_command_the_commands_are_named(hipgpt):
+    status, _, errors = hipgpt()
+    assert status == 2 and "COMMAND" in errors
+
+
+def test_a_process_leaves_with_one_line_and_status_1(results):
+    process = command(results, "--run", "other")
+    output, errors = process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    assert errors.startswith(b"error: --run: ") and errors.count(b"\n") == 1
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(results):
+    process = command(results, "--num-tokens", "1000000")
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(timeout=300) == 141
+    assert process.stderr.read() == b""
+
+
+def test_a_prompt_may_be_any_bytes(results):
+    process = command(results, "--num-tokens", "1", "--prompt", b"a\xffb")
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.decode().startswith("a\N{REPLACEMENT CHARACTER}b")

@@ -1,0 +1,125 @@
+"""`hipgpt info`: the null device's figures are those of a real run."""
+
+import dataclasses
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from support.workflow_copy import ROOT, TINY, Project
+
+from hipgpt.compute.open_device import open_device
+from hipgpt.config.reading import read_config
+from hipgpt.data.batches import Batches
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.parameters import parameter_count
+from hipgpt.pipeline.sweeps import load_runs
+from hipgpt.training.estimate import HOST_BYTES, AnyTokens, estimate
+from hipgpt.training.step import Trainer
+
+RUN = load_runs(read_config(ROOT / "config.yaml")).runs["default"]
+
+
+class Counting:
+    """A device that counts what it hands on."""
+
+    def __init__(self, device):
+        self.device, self.allocated_bytes = device, 0
+
+    def allocate(self, size_bytes: int):
+        self.allocated_bytes += size_bytes
+        return self.device.allocate(size_bytes)
+
+    def __getattr__(self, name: str):
+        return getattr(self.device, name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"drop_probability": 0.1}, {"accumulation_steps": 3}, {"batch_sequences": 5}])
+def test_memory_is_what_a_trainer_allocates(changes):
+    training, device = dataclasses.replace(RUN.training, **changes), Counting(open_device("cpu", 1))
+    batches = Batches(AnyTokens(10_000), training.batch_sequences, RUN.model.context_length, training.seed)
+    trainer = Trainer(RUN.model, training, device, batches)
+    Decoder(device, RUN.model, trainer.computed)
+    found = estimate(RUN.model, training)
+    allocations = 40  # each aligned to 64 bytes on the null device
+    assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations
+    assert found.arenas["weights"] >= 4 * parameter_count(RUN.model)
+    assert found.arenas["weights"] == found.arenas["gradients"] == found.arenas["first_moment"]
+
+
+def test_operations_are_those_of_the_plans_and_near_six_a_parameter_and_token():
+    found = estimate(RUN.model, RUN.training)
+    twice = estimate(RUN.model, dataclasses.replace(RUN.training, accumulation_steps=2))
+    assert twice.ops["matmul_forward"].operations == 2 * found.ops["matmul_forward"].operations
+    assert twice.ops["adamw"] == found.ops["adamw"]
+    in_products = found.parameters - 5000 * 128 - 32 * 128  # the embeddings are looked up
+    assert 6 * in_products * found.tokens_per_step <= found.step.operations < 7 * in_products * found.tokens_per_step
+
+
+def test_a_real_training_stays_within_the_estimate(tmp_path):
+    project = Project(tmp_path)
+    model = {"embed_dim": 256, "num_layers": 4, "num_heads": 4, "mlp_dim": 1024, "context_length": 64}
+    training = {**TINY["training"], "steps": 2, "batch_sequences": 32}
+    project.write_config({**TINY, "model": model, "training": training})
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    project.snakemake("results/runs/default/metrics.csv")
+    peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    if peak // 1024 == before:
+        pytest.skip("an earlier child of this process was larger, so that this one cannot be measured")
+    run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
+    found = estimate(run.model, run.training)
+    assert found.device_bytes > HOST_BYTES / 4
+    assert found.device_bytes / 2 < peak < found.device_bytes + found.host_bytes
+
+
+def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
+    status, output, _ = hipgpt("info")
+    assert status is None
+    lines = output.splitlines()
+    assert lines[0] == "run default: 1,554,312 parameters"
+    assert any(line.split() == ["weights", "6,217,728"] for line in lines)
+    assert any(line.startswith("matmul_forward ") for line in lines) and any(
+        line.startswith("a step ") for line in lines
+    )
+    assert lines[-2].startswith("1,500 steps of 2,048 tokens: 3,072,000 tokens, 1.69e+13 operations")
+    assert lines[-1].startswith("fits: ")
+    assert hipgpt("info", "--memory-gib", "0.01")[1].splitlines()[-1].startswith("does not fit: ")
+
+
+def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
+    scaling = str(ROOT / "configs" / "scaling.yaml")
+    output = hipgpt("info", "--run", "ladder_embed_dim-64", "--configfile", scaling)[1]
+    assert output.startswith("run ladder_embed_dim-64: ")
+    status, _, _ = hipgpt("info", "--run", "ladder", "--configfile", scaling)
+    assert status.startswith("error: --run: no run 'ladder' in the config; it has default, ladder_embed_dim-16, ")
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "message"),
+    [
+        ("--memory-gib nan", "", "--memory-gib: got nan, expected a number > 0"),
+        ("--memory-gib -3", "", "--memory-gib: got -3.0, expected a number > 0"),
+        ("--configfile {}.absent", "", "{}.absent: cannot be read as a config: No such file or directory"),
+        ("--configfile {}", "[1, 2]", "{}: got a list, expected keys and values, as in config.yaml"),
+        ("--configfile {}", "root:x:0:0", "{}: got a str, expected keys and values, as in config.yaml"),
+        ("--configfile {}", "a: : b", "{}: no YAML (mapping values are not allowed here"),
+        ("--configfile {}", b"\xff\x00", "{}: no YAML ('utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):
+    file = tmp_path / "a.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    status, output, _ = hipgpt("info", *(option.format(file) for option in options.split()))
+    assert status.startswith("error: " + message.format(file)) and "\n" not in status and output == ""
+
+
+def test_gpt2_s_size_is_told_without_allocating_it(tmp_path):
+    config = "{model: {embed_dim: 768, num_layers: 12, num_heads: 12, mlp_dim: 3072, context_length: 1024, "
+    config += "tie_embeddings: true, output_bias: false}, tokenizer: {vocab_size: 50257}}"
+    (tmp_path / "gpt2.yaml").write_text(config)
+    program = "from hipgpt.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "info", "--configfile", str(tmp_path / "gpt2.yaml"), "--memory-gib", "80"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("run default: 124,439,808 parameters")

@@ -1,0 +1,77 @@
+"""The backend `hip` without an AMD GPU: real hip-python, with tests/support/fakehip as its HIP.
+
+A process loads one HIP library and keeps it, so the tests run in processes of their own, two at a time. Everything runs
+on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources but for the products
+and the attention in bf16, which its matrix units or, without any, plain arithmetic compute: only these run there.
+gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more. So is gfx900: what it
+runs is gfx90a's code in f32 and gfx1030's in bf16.
+
+Tests of evaluation, sampling and export are left out: a minute more for kernels that the ops' own tests reach. So is
+test_nothing_outside_the_tensors_is_written: in test_inputs_stay_unchanged the tensors fill their memory, and the
+stand-in refuses every access outside of it.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from support.calls import cases
+from support.fakehip import several
+from support.fakehip.build import COMPILER, build, environment
+
+from hipgpt.base.paths import ROOT
+from hipgpt.compute.catalogue import ON_GPUS
+from hipgpt.compute.tensor import DType
+
+PROCESSES = 2  # at a time
+ENGINE = ("fakehip/checks", "fakehip/training", "test_ops", "test_gradients", "test_causality", "test_dropout",
+          "test_optimizer", "test_step_inputs")  # fmt: skip
+MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
+MATRICES = f"bf16 and ({' or '.join(MATRIX_OPS)})"
+BOTH_PASSES = 2  # tests of each case of an op that run here: its result, and its inputs
+EVERY_CASE = BOTH_PASSES * sum(case.op.name in ON_GPUS for act in (DType.F32, DType.BF16) for case in cases(act))
+OF_MATRICES = BOTH_PASSES * sum(case.op.name.startswith(MATRIX_OPS) for case in cases(DType.BF16))
+# chips: test files, an expression that selects their tests, and how many these are at least
+RUNS = {
+    "gfx1100": (ENGINE, "hip", EVERY_CASE),
+    "gfx90a:sramecc+:xnack-": (ENGINE, "hip", EVERY_CASE),
+    "gfx1201": (("test_ops",), MATRICES, OF_MATRICES),
+    "gfx1030": (("test_ops",), MATRICES, OF_MATRICES),
+    ",".join(several.CHIPS): (("fakehip/several",), "hip", 10),
+}
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which(COMPILER), reason=f"no {COMPILER}, which the stand-in compiles kernels with"),
+    pytest.mark.skipif(not importlib.util.find_spec("hip"), reason="no hip-python for this system"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Iterator[dict[str, Future]]:
+    """Yield, by chips, the finished pytest and the path of its report, to come."""
+    rocm = tmp_path_factory.mktemp("rocm")
+    build(rocm)
+
+    def run(chips: str) -> tuple[subprocess.CompletedProcess, Path]:
+        files, selected, _ = RUNS[chips]
+        report = rocm / f"{chips}.xml"
+        options = ["-q", "-m", "gpu", "-k", f"hip and {selected} and not nothing_outside", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *options, *(f"tests/{name}.py" for name in files)]
+        return subprocess.run(command, cwd=ROOT, env=environment(rocm, chips), capture_output=True, text=True), report
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        yield {chips: pool.submit(run, chips) for chips in RUNS}
+
+
+@pytest.mark.parametrize("chips", RUNS)
+def test_engine_passes_on_the_stand_in(runs, chips):
+    done, report = runs[chips].result()
+    assert done.returncode == 0, done.stdout[-10_000:]
+    suite = ElementTree.parse(report).getroot()[0]
+    assert int(suite.get("tests")) - int(suite.get("skipped")) >= RUNS[chips][2]

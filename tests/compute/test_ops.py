@@ -1,0 +1,94 @@
+"""Every op of the catalogue, on every device, at awkward sizes, against float64 formulas with derived bounds."""
+
+import functools
+
+import numpy as np
+import pytest
+from conftest import DEVICES
+from support import reference
+from support.calls import GARBAGE, SCALARS, Case, Memory, cases, draw
+from support.rounding import Rounded
+
+from hipgpt.compute.backends.cpu import CpuDevice
+from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
+from hipgpt.compute.contract import op
+from hipgpt.compute.tensor import DType
+
+CASES = {act: list(cases(act)) for act in (DType.F32, DType.BF16)}
+EVERY = [case for listed in CASES.values() for case in listed]
+every_case = pytest.mark.parametrize("case", EVERY, ids=str)
+every_case_of_every_device = pytest.mark.parametrize(
+    ("device", "case"),
+    [
+        pytest.param(name, case, marks=marks, id=f"{name}-{case}")
+        for name, (acts, marks) in DEVICES.items()
+        for act in acts
+        for case in CASES[act]
+        if name == "cpu" or case.op.name in ON_GPUS
+    ],
+    indirect=["device"],
+)
+
+
+@functools.cache
+def expected(case: Case) -> dict[str, Rounded | np.ndarray]:
+    return reference.evaluate(case.op, draw(case), case.sizes, SCALARS, case.act)
+
+
+@every_case_of_every_device
+def test_result_lies_within_its_derived_bound(device, case):
+    got = Memory(device, case, draw(case)).run()
+    for name, wanted in expected(case).items():
+        if isinstance(wanted, Rounded):
+            error = np.abs(got[name].astype(np.float64) - wanted.value)
+            assert (error <= wanted.error).all(), f"{name}: error {error.max():.3g}, bound {wanted.error.max():.3g}"
+        else:
+            np.testing.assert_array_equal(got[name], wanted)
+
+
+@every_case
+def test_bound_is_a_small_part_of_the_result(case):
+    for name, wanted in expected(case).items():
+        if isinstance(wanted, Rounded):
+            part = 1e-2 if case.act is DType.F32 else 2**4 * case.act.unit_roundoff
+            assert wanted.error.max() < part * max(1.0, np.abs(wanted.value).max()), name
+
+
+@every_case
+def test_reference_defines_every_output(case):
+    written = {a.name for a in case.op.arguments if a.leaves_values and a.name not in case.absent}
+    assert set(expected(case)) == written
+
+
+@every_case_of_every_device
+def test_inputs_stay_unchanged(device, case):
+    values = draw(case)
+    after = Memory(device, case, values, guard=0).run()
+    for argument in case.op.arguments:
+        if not argument.writes and argument.name not in case.absent:
+            assert after[argument.name].tobytes() == values[argument.name].tobytes(), argument.name
+
+
+@every_case_of_every_device
+def test_nothing_outside_the_tensors_is_written(device, case):
+    memory = Memory(device, case, draw(case))
+    memory.run()
+    assert set(memory.surroundings()) == set(np.array([GARBAGE]).view(np.uint16))
+
+
+@every_case
+def test_results_do_not_depend_on_the_number_of_threads(case):
+    values = draw(case)
+    one, *others = (Memory(CpuDevice(threads), case, values).run() for threads in (1, 2, 3))
+    for name, wanted in one.items():
+        assert all(other[name].tobytes() == wanted.tobytes() for other in others), name
+
+
+def test_every_op_of_the_catalogue_has_cases():
+    assert {case.op.name for case in EVERY} == set(CATALOGUE)
+
+
+def test_an_op_without_a_reference_fails():
+    unknown = op("softsign", "activation", "out y f32 (N)\nin x f32 (N)")
+    with pytest.raises(KeyError, match="softsign: tests/support/reference.py has no definition"):
+        reference.evaluate(unknown, {}, {"N": 1}, {})

@@ -1,0 +1,57 @@
+"""Which kernels serve which chip: matrix units where there are some, plain arithmetic for every other GPU."""
+
+import itertools
+
+import pytest
+
+from hipgpt.base.errors import UserError
+from hipgpt.compute.backends.variants import CHANNELS, find_variant, has_matrix_units
+from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
+from hipgpt.compute.tensor import DType
+
+WITH_UNITS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
+WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx9999")
+ATTENTION = [op for op in CATALOGUE.values() if op.family == "attention"]
+
+
+def served_by(name: str, arch: str, act: DType = DType.BF16, size: int = 48, **sizes: int) -> str:
+    op = CATALOGUE[name]
+    return find_variant(op, arch, act, dict.fromkeys(op.dimensions, size) | sizes).source_of(op)
+
+
+@pytest.mark.parametrize("arch", WITHOUT)
+def test_plain_arithmetic_serves_every_op_of_a_gpu_without_known_matrix_units(arch):
+    assert not has_matrix_units(arch)
+    for op, act in itertools.product(ON_GPUS.values(), (DType.F32, DType.BF16)):
+        assert served_by(op.name, arch, act) == f"gpu/{op.family}.hip"
+
+
+@pytest.mark.parametrize("arch", WITH_UNITS)
+def test_matrix_units_serve_products_and_attention_in_bf16(arch):
+    assert has_matrix_units(arch)
+    for name in ("matmul_forward", "matmul_gelu_backward_input", "attention_forward", "attention_backward"):
+        assert served_by(name, arch).endswith("_units.hip")
+        assert not served_by(name, arch, DType.F32).endswith("_units.hip")
+
+
+@pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])
+def test_what_only_the_cpu_has_is_not_served_on_a_gpu(arch):
+    for name in set(CATALOGUE) - set(ON_GPUS):
+        assert served_by(name, "cpu", DType.F32) == f"cpu/{CATALOGUE[name].family}.cpp"
+        with pytest.raises(LookupError, match=f"{name}: no variant for architecture {arch}"):
+            served_by(name, arch)
+
+
+@pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])
+def test_heads_of_up_to_128_channels_are_served_at_any_length(arch):
+    for op, channels, length in itertools.product(ATTENTION, range(8, 129, 8), (1, 33, 1000)):
+        assert served_by(op.name, arch, D=channels, S=length)
+
+
+@pytest.mark.parametrize("op", ATTENTION, ids=lambda op: op.name)
+def test_a_wider_head_is_refused_on_a_gpu_and_served_by_the_cpu(op):
+    wider = CHANNELS[-1] + 8
+    for arch, act in itertools.product(("gfx1100", "gfx900"), (DType.F32, DType.BF16)):
+        with pytest.raises(UserError, match=f"{op.name}: heads of 136 channels.*up to 128: raise model.num_heads"):
+            served_by(op.name, arch, act, D=wider)
+    assert served_by(op.name, "cpu", DType.F32, D=wider) == "cpu/attention.cpp"

@@ -1,0 +1,205 @@
+"""Config: what is written is what runs, however it was typed; every mistake is one line that names its key."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.paths import ROOT
+from hipgpt.config.reading import SCHEMA, load_config
+from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
+
+SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
+OVERLAYS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """Return base with changes laid over it, map by map, as Snakemake merges its config files and --config."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return copy.deepcopy(changes)
+    return base | {key: merged(base.get(key), value) for key, value in changes.items()}
+
+
+def load(text: str = "{}") -> Config:
+    """Load the shipped config with a YAML text laid over it."""
+    return load_config(merged(SHIPPED, yaml.safe_load(text)))
+
+
+def mistake(text: str) -> str:
+    """Return the message that the shipped config with a YAML text laid over it is refused with."""
+    with pytest.raises(UserError) as refused:
+        load(text)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def schema_keys(schema: dict, path: str = "") -> Iterator[tuple[str, dict]]:
+    for key, one in schema.get("properties", {}).items():
+        yield f"{path}{key}", one
+        yield from schema_keys(one, f"{path}{key}.")
+    if isinstance(other := schema.get("additionalProperties"), dict):
+        yield from schema_keys(other, f"{path}*.")
+
+
+KEYS = dict(schema_keys(yaml.safe_load(SCHEMA.read_text())))
+
+
+def test_the_shipped_config_loads_with_one_run():
+    config = load()
+    assert list(config.runs) == ["default"]
+    assert config.runs["default"].model.head_dim == 32
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_every_overlay_loads_over_the_shipped_config(overlay):
+    config = load(overlay.read_text())
+    for run in config.runs.values():
+        assert run.model and run.training and run.corpus in config.corpora
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_of_the_schema_is_described(key):
+    assert len(KEYS[key].get("description", "")) >= 10
+
+
+@pytest.mark.parametrize(
+    ("section", "dataclass", "others"),
+    [("model", ModelConfig, {"vocab_size"}), ("training", TrainingConfig, set()), ("sampling", SamplingConfig, set())],
+)
+def test_the_dataclasses_have_the_schema_s_keys(section, dataclass, others):
+    keys = set(KEYS[section]["properties"])
+    assert {field.name for field in dataclasses.fields(dataclass)} - others == keys - {"prompts", "from"}
+    assert set(KEYS[section]["required"]) == keys - {"from"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("training: {learning_rate_peak: 3e-4}", "learning_rate_peak", 3e-4),  # YAML reads a string
+        ("training: {learning_rate_peak: ' 3E-4 '}", "learning_rate_peak", 3e-4),
+        ("training: {learning_rate_peak: '.5'}", "learning_rate_peak", 0.5),
+        ("training: {weight_decay: 0}", "weight_decay", 0.0),
+        ("training: {steps: '1000'}", "steps", 1000),
+        ("training: {steps: 1e3}", "steps", 1000),
+        ("training: {steps: 2000.0}", "steps", 2000),
+        ("training: {seed: 18446744073709551615}", "seed", 2**64 - 1),
+    ],
+)
+def test_a_number_may_be_written_in_any_way(text, key, value):
+    found = getattr(load(text).runs["default"].training, key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("'True'", True), ("'false'", False)])
+def test_a_boolean_may_be_a_string(text, value):
+    assert load(f"model: {{tie_embeddings: {text}}}").runs["default"].model.tie_embeddings is value
+
+
+@pytest.mark.parametrize(("text", "value"), [("null", None), ("'null'", None), ("'none'", None), ("'40'", 40)])
+def test_what_may_be_absent_may_be_null_as_a_string(text, value):
+    assert load(f"sampling: {{top_k: {text}}}").runs["default"].sections["sampling"]["top_k"] == value
+
+
+def test_what_is_a_text_stays_one():
+    config = load("{training: {sample_prompt: '1e3'}, sampling: {prompts: ['true', '12']}}").runs["default"]
+    assert config.training.sample_prompt == "1e3"
+    assert config.sections["sampling"]["prompts"] == ["true", "12"]
+
+
+def test_a_run_overrides_nested_keys_and_shares_the_rest():
+    runs = load("runs: {wide: {model: {embed_dim: '256'}}, other: {corpus: tiny_shakespeare}}").runs
+    assert list(runs) == ["default", "wide", "other"]
+    assert runs["wide"].model == dataclasses.replace(runs["default"].model, embed_dim=256)
+    assert runs["wide"].training == runs["other"].training == runs["default"].training
+    assert runs["other"].corpus == "tiny_shakespeare"
+
+
+def test_a_run_overrides_what_is_changed_beside_it():
+    runs = load("{training: {steps: 10}, runs: {long: {training: {steps: 20}}, same: {}}}").runs
+    assert {name: run.training.steps for name, run in runs.items()} == {"default": 10, "long": 20, "same": 10}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainin: {}", "config: trainin: unknown key, did you mean 'training'?; accepted here: device, corpus"),
+        ("model: {embed_dims: 8}", "config: model.embed_dims: unknown key, did you mean 'embed_dim'?; accepted here: "),
+        ("model: {xyz: 8}", "config: model.xyz: unknown key; accepted here: embed_dim, num_layers"),
+        ("model: {7: 8}", "config: model.7: unknown key; accepted here: "),
+        ("runs: {a: {modle: {}}}", "config: runs.a.modle: unknown key, did you mean 'model'?; accepted here: "),
+        ("runs: {a: {model: {num_head: 4}}}", "config: runs.a.model.num_head: unknown key, did you mean 'num_heads'?"),
+        ("runs: {default: {training: {step: 4}}}", "runs.default.training.step: unknown key, did you mean 'steps'?"),
+        ("corpora: {shakespeare: {sha: a}}", "corpora.shakespeare.sha: unknown key, did you mean 'sha256'?"),
+        ("corpora: {mine: {kind: file, path: x}}", "config: corpora.mine.cleaning: missing; Steps applied to"),
+        ("corpora: {mine: {kind: url, cleaning: [], validation_fraction: 0.1}}", "config: corpora.mine.url: missing"),
+        ("training: {steps: many}", "config: training.steps: got 'many', expected integer >= 1 (Optimizer steps)"),
+        ("training: {steps: 1.5}", "config: training.steps: got 1.5, expected integer >= 1 (Optimizer steps)"),
+        ("training: {steps: '1.5'}", "config: training.steps: got '1.5', expected integer >= 1 (Optimizer steps)"),
+        ("training: {steps: 0}", "config: training.steps: got 0, expected integer >= 1 (Optimizer steps)"),
+        ("training: {steps: true}", "config: training.steps: got True, expected integer >= 1 (Optimizer steps)"),
+        ("training: {steps: null}", "config: training.steps: got None, expected integer >= 1 (Optimizer steps)"),
+        ("training: {learning_rate_peak: 0}", "config: training.learning_rate_peak: got 0.0, expected number > 0 ("),
+        ("training: {drop_probability: 1}", "drop_probability: got 1.0, expected number >= 0 and < 1 (Dropout"),
+        ("training: {seed: 18446744073709551616}", "training.seed: got 18446744073709551616, expected integer >= 0"),
+        ("training: 5", "config: training: got 5, expected object (AdamW"),
+        ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu ("),
+        ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
+        ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
+        ("sampling: {top_k: 0}", "config: sampling.top_k: got 0, expected integer or null >= 1 (Sample among"),
+        ("tokenizer: {vocab_size: 256}", "config: tokenizer.vocab_size: got 256, expected integer >= 257 and <= 1677"),
+        ("model: {num_heads: 3}", "config: model.num_heads: got 3, expected a divisor of model.embed_dim = 128"),
+        ("runs: {a: {model: {embed_dim: 126}}}", "config: runs.a.model.num_heads: got 4, expected a divisor of "),
+        ("evaluation: {stride_tokens: 33}", "got 33, expected at most model.context_length = 32"),
+        ("corpus: shakespear", "config: corpus: got 'shakespear', expected an entry of corpora: shakespeare, tiny"),
+        ("corpus: shakespear", ", did you mean 'shakespeare'?"),
+        ("runs: {a: {corpus: books}}", "config: runs.a.corpus: got 'books', expected an entry of corpora: "),
+        ("runs: {a: {training: {steps: many}}}", "config: runs.a.training.steps: got 'many', expected integer >= 1"),
+        ("runs: {a: {training: 5}}", "config: runs.a.training: got 5, expected object"),
+        ("runs: {a: null}", "config: runs.a: got None, expected object (Overrides of"),
+        ("runs: {a/b: {}}", "config: runs: got 'a/b', expected string matching ^[A-Za-z0-9]"),
+        ("runs: {2024: {}}", "config: runs: got 2024, expected string matching ^[A-Za-z0-9]"),
+        ("training: {learning_rate_peak: .nan}", "config: training.learning_rate_peak: got 'nan', expected number"),
+        ("training: {clip_norm: 1e400}", "config: training.clip_norm: got '1e400', expected number"),
+        ("device: gpu", "config: device: got 'gpu', expected string matching"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(text, message):
+    assert message in mistake(text)
+
+
+def test_a_missing_key_is_named():
+    config = copy.deepcopy(SHIPPED)
+    del config["training"]["steps"]
+    with pytest.raises(UserError, match="^config: training.steps: missing; Optimizer steps.$"):
+        load_config(config)
+
+
+def test_a_long_integer_in_a_string_loses_no_digit():
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
+    shipped["training"]["seed"] = "9007199254740993"
+    assert load_config(shipped).runs["default"].training.seed == 9007199254740993
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {embed_dim: 1000000000}", "model.embed_dim: got 1000000000, expected integer >= 1 and <= 65536"),
+        ("model: {context_length: 1e9}", "model.context_length: got 1000000000, expected integer >= 2 and <= 1048576"),
+        ("training: {accumulation_steps: 1e9}", "training.accumulation_steps: got 1000000000, expected integer >= 1"),
+        (
+            "training: {batch_sequences: 1e6}",
+            "training.batch_sequences: got 1000000, expected at most 131072, as a batch of sequences of 32 holds at "
+            "most 4,194,304 tokens; use training.accumulation_steps for larger steps",
+        ),
+    ],
+)
+def test_sizes_that_would_take_minutes_only_to_plan_are_refused(text, message):
+    with pytest.raises(UserError, match=re.escape(f"config: {message}")):
+        load(text)

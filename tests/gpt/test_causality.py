@@ -1,0 +1,47 @@
+"""No position sees a later one."""
+
+import numpy as np
+import pytest
+from conftest import every_device_in_every_dtype
+from support.recorded_model import MODEL, RecordedModel, draw_batch
+
+POSITIONS = range(MODEL.context_length)
+
+
+@pytest.fixture
+def logits_before_and_after(device, act):
+    """Return, for a position, the logits (B, S, V) of a batch and those with another token there."""
+    recorded = RecordedModel(device, MODEL, act=act)
+    tokens, _ = draw_batch(MODEL, 3)
+
+    def change(position):
+        changed = tokens.copy()
+        changed[:, position] = (changed[:, position] + 1) % MODEL.vocab_size
+        return recorded.logits(tokens), recorded.logits(changed)
+
+    return change
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@every_device_in_every_dtype
+def test_changing_a_token_leaves_earlier_logits_bitwise_equal(logits_before_and_after, position):
+    before, after = logits_before_and_after(position)
+    assert before[:, :position].tobytes() == after[:, :position].tobytes()
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@every_device_in_every_dtype
+def test_changing_a_token_changes_its_own_and_all_later_logits(logits_before_and_after, position):
+    before, after = logits_before_and_after(position)
+    assert (before[:, position:] != after[:, position:]).any(axis=2).all()
+
+
+@every_device_in_every_dtype
+def test_changing_a_sequence_leaves_the_others_bitwise_equal(device, act):
+    recorded = RecordedModel(device, MODEL, act=act)
+    tokens, _ = draw_batch(MODEL, 3)
+    changed = tokens.copy()
+    changed[1] = (changed[1] + 1) % MODEL.vocab_size
+    before, after = recorded.logits(tokens), recorded.logits(changed)
+    np.testing.assert_array_equal(before[[0, 2]], after[[0, 2]])
+    assert (before[1] != after[1]).any(axis=1).all()

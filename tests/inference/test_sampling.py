@@ -1,0 +1,213 @@
+"""Sampling: the cache changes nothing, a seed fixes the text, and each setting does what it says and no more."""
+
+import csv
+import io
+from dataclasses import astuple, fields, replace
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import tiny
+
+from hipgpt.compute.open_device import open_device
+from hipgpt.config.settings import SamplingConfig
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.inference.samples import write_samples
+from hipgpt.inference.sampling import generate, probabilities
+
+T, END = tiny.MODEL.context_length, tiny.MODEL.vocab_size - 1
+PLAIN = SamplingConfig(num_tokens=20, stop_at_end_of_text=False)
+LOGITS = st.lists(st.sampled_from([-3.5, -1.0, 0.0, 0.25, 2.0, 7.0]), min_size=1, max_size=12).map(np.float32)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    device = open_device("cpu", threads=2)
+    return Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
+
+
+def continued(decoder: Decoder, prompt: list[int], sampling: SamplingConfig = PLAIN, stream: int = 0) -> list[int]:
+    return list(generate(decoder, prompt, sampling, END, stream))
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True, "output_bias": False, "activation": "relu"}])
+def test_cached_decoding_equals_the_pass_over_the_whole_window(device, changes):
+    model = replace(tiny.MODEL, **changes)
+    arrays = tiny.draw_arrays(model)
+    weights = tiny.place(device, model, arrays)
+    decoder, lengths = Decoder(device, model, weights), []
+    for token in np.random.default_rng(0).integers(model.vocab_size, size=2 * T + 2).tolist():
+        decoder.append(token)
+        lengths.append(len(decoder.window))
+        assert decoder.window[-1] == token
+        whole = tiny.network_logits(device, model, weights, decoder.window)[-1]
+        expected = tiny.logits(model, arrays, decoder.window)[-1]
+        assert expected.error.max() < 1e-3 * np.ptp(expected.value)
+        assert (np.abs(whole - expected.value) <= expected.error).all()
+        assert (np.abs(decoder.logits() - whole) <= 2 * expected.error).all()
+    half = T // 2
+    assert lengths == [*range(1, T + 1), *range(half, T + 1), *range(half, T + 1)]
+
+
+def test_the_device_takes_the_likeliest_token_as_the_host_would(device):
+    decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
+    decoder.restart([END])
+    for _ in range(2 * T):
+        likeliest = int(decoder.logits().argmax())
+        assert decoder.append_likeliest() == decoder.window[-1] == likeliest
+
+
+def test_a_prompt_longer_than_the_context_counts_by_its_last_tokens(decoder):
+    long = list(range(3, 3 + 3 * T))
+    assert continued(decoder, long) == continued(decoder, long[-T:])
+
+
+def test_an_empty_prompt_begins_a_document(decoder):
+    assert continued(decoder, []) == continued(decoder, [END])
+
+
+def test_the_seed_and_the_stream_decide_the_text(decoder):
+    base = continued(decoder, [1, 2])
+    assert len(base) == 20
+    assert continued(decoder, [1, 2]) == base
+    assert continued(decoder, [1, 2], replace(PLAIN, seed=2)) != base
+    assert continued(decoder, [1, 2], stream=1) != base
+
+
+def test_a_shorter_continuation_is_the_beginning_of_a_longer_one(decoder):
+    assert continued(decoder, [1, 2], replace(PLAIN, num_tokens=5)) == continued(decoder, [1, 2])[:5]
+
+
+def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(decoder):
+    greedy = [continued(decoder, [5], replace(PLAIN, temperature=0, seed=seed)) for seed in (1, 2)]
+    decoder.restart([5])
+    for token in greedy[0]:
+        assert token == decoder.logits().argmax()
+        decoder.append(token)
+    assert greedy[0] == greedy[1]
+
+
+def test_draws_follow_the_distribution(decoder):
+    one = replace(PLAIN, num_tokens=1, top_k=5)
+    decoder.restart([7])
+    expected = probabilities(decoder.logits(), [7], one)
+    draws = [next(generate(decoder, [7], one, END, stream)) for stream in range(4000)]
+    counts = np.bincount(draws, minlength=len(expected))
+    # Hoeffding: a token's share is further off with probability 2 exp(-2 n off^2), for all five together 1e-9
+    off = np.sqrt(np.log(2 * 5 / 1e-9) / (2 * len(draws)))
+    assert (counts > 0).sum() == (expected > 0).sum() == 5
+    assert np.abs(counts / len(draws) - expected).max() < off
+
+
+@pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (0.4, 1), (0.6, 2), (1 - 2**-53, 2)])
+def test_the_ends_of_the_uniform_draw_give_no_token_of_probability_zero(monkeypatch, uniform, drawn):
+    monkeypatch.setattr("numpy.random.Generator", lambda bits: SimpleNamespace(random=lambda: uniform))
+    equal = SimpleNamespace(window=[], restart=lambda tokens: None, append=lambda token: None)
+    equal.logits = lambda: np.array([0, 9, 9, 0], np.float32)
+    assert list(generate(equal, [0], SamplingConfig(1, top_k=2), end_of_text=3)) == [drawn]
+
+
+def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
+    ending = SimpleNamespace(window=[], restart=lambda tokens: None)
+    ending.append = ending.window.append
+    ending.logits = lambda: np.where(np.arange(4) == min(3, len(ending.window)), 99, 0).astype(np.float32)
+
+    def append_likeliest() -> int:
+        ending.append(int(ending.logits().argmax()))
+        return ending.window[-1]
+
+    ending.append_likeliest = append_likeliest
+    for temperature in (0, 1):
+        sampling = SamplingConfig(num_tokens=6, temperature=temperature)
+        ending.window.clear()
+        assert list(generate(ending, [0], sampling, end_of_text=3)) == [0, 1, 2]
+        ending.window.clear()
+        assert list(generate(ending, [0], replace(sampling, stop_at_end_of_text=False), 3)) == [0, 1, 2, 3, 3, 3]
+
+
+def test_tokens_come_as_they_are_drawn(decoder):
+    endless = generate(decoder, [1], replace(PLAIN, num_tokens=10**9), END)
+    assert list(islice(endless, 3)) == continued(decoder, [1])[:3]
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(0, 5), st.none() | st.integers(1, 14), st.floats(0.01, 1), st.floats(0.1, 5), st.data())
+def test_probabilities_sum_to_one_over_no_more_than_top_k_tokens(logits, temperature, top_k, top_p, penalty, data):
+    context = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
+    found = probabilities(logits, context, SamplingConfig(1, temperature, top_k, top_p, penalty))
+    assert found.shape == logits.shape and (found >= 0).all()
+    assert found.sum() == pytest.approx(1, rel=len(logits) * 2**-52)
+    assert np.count_nonzero(found) <= (top_k or len(logits))
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(0.05, 5), st.none() | st.integers(1, 14), st.floats(0.01, 1))
+def test_a_likelier_token_is_never_left_out_before_a_less_likely_one(logits, temperature, top_k, top_p):
+    found = probabilities(logits, [], SamplingConfig(1, temperature, top_k, top_p))
+    by_logit_then_id = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
+    assert (np.diff(found[by_logit_then_id]) <= 0).all()
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(0.05, 5), st.integers(1, 12))
+def test_top_k_keeps_k_tokens_and_their_proportions(logits, temperature, top_k):
+    everything = probabilities(logits, [], SamplingConfig(1, temperature))
+    found = probabilities(logits, [], SamplingConfig(1, temperature, top_k))
+    kept = sorted(range(len(logits)), key=lambda token: (-logits[token], token))[:top_k]
+    assert set(np.flatnonzero(found)) <= set(kept)
+    assert found[kept] == pytest.approx(everything[kept] / everything[kept].sum(), rel=1e-12)
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(0.5, 5), st.floats(0.01, 0.99))
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(logits, temperature, top_p):
+    everything = probabilities(logits, [], SamplingConfig(1, temperature))
+    kept = np.flatnonzero(probabilities(logits, [], SamplingConfig(1, temperature, top_p=top_p)))
+    rounding = len(logits) * 2**-52
+    assert everything[kept].sum() >= top_p - rounding
+    assert everything[kept].sum() - everything[kept].min() < top_p + rounding
+
+
+@settings(deadline=None)
+@given(LOGITS, st.floats(1, 5), st.data())
+def test_a_repetition_penalty_lowers_the_tokens_of_the_context_alone(logits, penalty, data):
+    context = data.draw(st.lists(st.integers(0, len(logits) - 1), max_size=5))
+    found = probabilities(logits, context, SamplingConfig(1, repetition_penalty=penalty))
+    scores = np.array(
+        [x if i not in context else x / penalty if x > 0 else x * penalty for i, x in enumerate(logits.tolist())]
+    )
+    assert found == pytest.approx(np.exp(scores) / np.exp(scores).sum(), rel=1e-12)
+
+
+def test_equal_logits_are_ordered_by_id():
+    logits = np.array([0, 1, 1, 0, 1, 1], np.float32)
+    for options, kept in (({"top_k": 3}, [1, 2, 4]), ({"top_k": 5}, [0, 1, 2, 4, 5]), ({"temperature": 0}, [1])):
+        assert np.flatnonzero(probabilities(logits, [], SamplingConfig(1, **options))).tolist() == kept
+    nearly_flat = SamplingConfig(1, temperature=1e9, top_p=0.6)
+    assert np.flatnonzero(probabilities(logits, [], nearly_flat)).tolist() == [1, 2, 4, 5]
+
+
+PROMPTS = ["Enter", "to be, or", "élan 語", 'a "quoted", one']
+SECTION = {"prompts": PROMPTS, **{field.name: getattr(PLAIN, field.name) for field in fields(PLAIN)}}
+
+
+def test_samples_csv_gives_back_prompts_continuations_and_settings(decoder, tmp_path):
+    write_samples(decoder, tiny.tokenizer(), SECTION, tmp_path / "samples.txt", tmp_path / "samples.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "samples.csv").read_text(encoding="utf-8"), newline="")))
+    for number, (row, prompt) in enumerate(zip(rows, PROMPTS, strict=True)):
+        tokens = continued(decoder, tiny.tokenizer().encode(prompt).tolist(), stream=number)
+        expected = [number, prompt, tiny.tokenizer().decode(tokens).decode("utf-8", "replace"), 20, *astuple(PLAIN)]
+        assert list(row.values()) == ["" if value is None else str(value) for value in expected]
+        assert f"--- prompt {number}\n{prompt}" in (tmp_path / "samples.txt").read_text(encoding="utf-8")
+
+
+def test_a_prompt_s_text_stays_when_prompts_are_added(decoder, tmp_path):
+    found = []
+    for count in (2, 4):
+        section = {**SECTION, "prompts": PROMPTS[:count]}
+        write_samples(decoder, tiny.tokenizer(), section, tmp_path / "samples.txt", tmp_path / "samples.csv")
+        found.append((tmp_path / "samples.txt").read_text(encoding="utf-8"))
+    assert found[1].startswith(found[0])

@@ -1,0 +1,189 @@
+"""The workflow as a user meets it: one command makes everything, and only what changed reruns."""
+
+import copy
+import csv
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.workflow_copy import TINY, Project
+
+AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "describe", "summarize"}
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A project whose `all` has run."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    assert project.would_run() == ALL
+    project.snakemake("all")
+    return project
+
+
+@pytest.fixture
+def changed(finished, tmp_path) -> Project:
+    """A copy of the finished project, dates and metadata included, to change at will."""
+    twin = copy.copy(finished)
+    twin.folder = tmp_path / "project"
+    shutil.copytree(finished.folder, twin.folder, symlinks=True)
+    return twin
+
+
+def override(project: Project, **sections: dict) -> None:
+    project.write_config({**TINY, **{key: {**TINY.get(key, {}), **value} for key, value in sections.items()}})
+
+
+def append(path: str, text: str) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        with open(project.folder / path, "a") as file:
+            file.write(text)
+
+    return change
+
+
+def touch_every_file(project: Project) -> None:
+    for path in project.folder.rglob("*"):
+        if ".snakemake" not in path.parts:
+            os.utime(path)
+
+
+def clone_and_copy_results_with_their_dates(project: Project) -> None:
+    old = project.folder.rename(project.folder.with_name("old"))
+    Project(project.folder)
+    shutil.copytree(old / "results", project.folder / "results")
+
+
+def clone_and_copy_results_and_records_without_dates(project: Project) -> None:
+    old = project.folder.rename(project.folder.with_name("old"))
+    Project(project.folder)
+    for part in ("results", ".snakemake"):
+        shutil.copytree(old / part, project.folder / part, copy_function=shutil.copyfile)
+
+
+def delete(path: str) -> Callable[[Project], None]:
+    return lambda project: (project.folder / "results" / path).unlink()
+
+
+CHANGES = {
+    "nothing": (lambda project: None, set()),
+    "touch of every file": (touch_every_file, set()),
+    "fresh clone with copied results": (clone_and_copy_results_with_their_dates, set()),
+    "fresh clone with results and records copied at another time": (
+        clone_and_copy_results_and_records_without_dates,
+        set(),
+    ),
+    "a comment in README": (append("README.md", "\nanother line\n"), set()),
+    "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
+    "layers and heads swapped": (
+        lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),
+        {"train"} | AFTER_TRAIN,
+    ),
+    "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
+    "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), OF_SHARDS),
+    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "describe"}),
+    "evaluation stride": (
+        lambda p: override(p, evaluation={"stride_tokens": 2}),
+        {"evaluate", "export", "describe", "summarize"},
+    ),
+    "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
+    "an edit in sampling.py": (append("hipgpt/inference/sampling.py", "# edited\n"), {"sample", "describe"}),
+    "an edit in plots.py": (append("hipgpt/reports/plots.py", "# edited\n"), {"plot", "plot_tokenizer", "describe"}),
+    "an edit in a CPU kernel": (append("kernels/cpu/layernorm.cpp", "// edited\n"), {"train"} | AFTER_TRAIN),
+    "an edit in a header of kernels": (append("kernels/formulas.h", "// edited\n"), {"train"} | AFTER_TRAIN),
+    "an edit in bpe.cpp": (append("kernels/bpe/api.cpp", "// edited\n"), ALL - {"download"}),
+    "a deleted checkpoint": (delete("runs/default/checkpoints/best.safetensors"), {"train"} | AFTER_TRAIN),
+    "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), OF_SHARDS),
+    "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe"}),
+    "an edit in pages.py": (append("hipgpt/reports/pages.py", "# edited\n"), {"describe", "summarize"}),
+    "an edit in comparison.py, without a sweep": (append("hipgpt/reports/comparison.py", "# edited\n"), set()),
+    "a second run": (
+        lambda p: p.write_config({**TINY, "runs": {"relu": {"model": {"activation": "relu"}}}}),
+        {"train"} | AFTER_TRAIN,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_exactly_what_depends_on_a_change_reruns(changed, change):
+    make_change, expected = CHANGES[change]
+    make_change(changed)
+    assert changed.would_run() == expected
+
+
+def test_layers_and_heads_swapped_from_a_state_where_both_differ_reruns_training(changed):
+    override(changed, model={"num_layers": 1, "num_heads": 2})
+    assert changed.would_run() == set()
+    override(changed, model={"num_layers": 2, "num_heads": 1})
+    assert "train" in changed.would_run()
+
+
+def test_a_second_run_shares_corpus_and_tokenizer_and_leaves_the_first_alone(changed):
+    before = (changed.folder / "results/runs/default/checkpoints/best.safetensors").stat().st_mtime_ns
+    changed.write_config({**TINY, "runs": {"relu": {"model": {"activation": "relu"}}}})
+    changed.snakemake("all")
+    assert (changed.folder / "results/runs/default/checkpoints/best.safetensors").stat().st_mtime_ns == before
+    with open(changed.folder / "results/summary.csv") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["default", "relu"]
+    assert changed.would_run() == set()
+
+
+def test_a_deleted_shard_is_remade_with_the_same_bytes_and_training_resumes_at_its_end(changed):
+    shard = changed.folder / "results/corpora/tiny/bpe-290/train_00001.bin"
+    metrics = changed.folder / "results/runs/default/metrics.csv"
+    bytes_before, metrics_before = shard.read_bytes(), metrics.read_bytes()
+    shard.unlink()
+    output = changed.snakemake("all")
+    assert shard.read_bytes() == bytes_before and metrics.read_bytes() == metrics_before
+    assert "resuming after step 12 of 12" in output
+    assert changed.would_run() == set()
+
+
+def test_values_on_the_command_line_arrive_as_their_types(changed):
+    rules = changed.would_run("--config", "training={steps: 6, learning_rate_peak: 1e-3}")
+    assert rules == {"train"} | AFTER_TRAIN
+    assert changed.would_run("--config", "training={steps: 12}", "model={embed_dim: 16}") == set()
+
+
+def test_a_mistake_in_the_config_is_one_line_without_traceback(changed):
+    output = changed.snakemake("all", "--config", "model={num_head: 3}", expect=1)
+    assert "config: model.num_head: unknown key, did you mean 'num_heads'?" in output
+    assert "Traceback" not in output
+
+
+def test_the_corpus_is_larger_than_what_snakemake_compares_by_itself(finished):
+    assert (finished.folder / "results/corpora/tiny/train.txt").stat().st_size > 1_000_000
+
+
+def test_every_artifact_is_readable_and_has_content(finished):
+    results = finished.folder / "results"
+    run = results / "runs" / "default"
+    with open(run / "metrics.csv") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 13))
+    with open(run / "validation.csv") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [4, 8, 12]
+    with open(run / "evaluation.csv") as file:
+        assert [row["predictor"] for row in csv.DictReader(file)] == ["model", "unigram", "bigram", "trigram", "lzma"]
+    assert "the king" in (run / "samples.txt").read_text()
+    assert "--- step 6\nthe" in (run / "training_samples.txt").read_text()
+    for picture in ("loss", "learning_rate", "throughput"):
+        assert (run / "plots" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+    assert "step 12 of 12" in (run / "train.log").read_text()
+
+
+def test_each_stage_runs_alone_by_its_file(tmp_path):
+    project = Project(tmp_path / "project")
+    project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
+    assert {path.name for path in project.folder.glob("results/corpora/tiny/*")} == {
+        "train.txt", "validation.txt", "provenance.json", "download.sha256", "bpe-290",
+    }  # fmt: skip
+    assert not Path(project.folder / "results/runs").exists()
+
+
+def test_the_report_is_written_offline_with_captions(finished):
+    finished.snakemake("--report", "results/report.html")
+    report = (finished.folder / "results/report.html").read_text()
+    assert "on the whole validation split" in report and "loss.png" in report

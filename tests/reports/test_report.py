@@ -1,0 +1,123 @@
+"""The report as its reader meets it: opened in headless Chromium, without an error, and without asking the network."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import tiny
+from support.workflow_copy import TINY, Project
+
+from hipgpt.reports.pages import write_run_page, write_runs_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
+TAILWIND = "cdn.tailwindcss.com should not be used in production"  # a note of the style sheet inside Snakemake's page
+# Opens every result of Snakemake's report, as clicks would.
+VISIT = """<script>
+const opened = [];
+const paths = Object.keys(results);
+paths.forEach((path, at) => setTimeout(() => {
+  const uri = results[path].data_uri, kind = uri.slice(5, uri.indexOf(";"));
+  const content = kind === "text/html" ? "html" : kind.startsWith("image/") ? "img" : null;
+  if (content) { app.setView({content: content, contentPath: uri, resultPath: path}); opened.push(path); }
+}, 300 + 100 * at));
+setTimeout(() => document.title = "opened " + opened.length, 600 + 100 * paths.length);
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    sweep = {"ladder": {"zip": {"model.embed_dim": [4, 8, 16]}}}
+    project.write_config({**TINY, "sweep": sweep})
+    project.snakemake("all")
+    project.snakemake("--report", "results/report.html")
+    return project
+
+
+def browse(page: Path, work: Path) -> tuple[list[str], list[str], str]:
+    """Return what a page says on the console, the addresses it asked for beyond this disk, and its last title."""
+    log = work / "net.json"
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", f"--user-data-dir={work / 'profile'}", f"--log-net-log={log}",
+        "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    messages = re.findall(r":CONSOLE[^\]]*\] (.*)", done.stderr)  # an error's level is not told apart
+    errors = [message for message in messages if TAILWIND not in message]
+    events = json.loads(log.read_text())["events"]
+    starts = [event["params"] for event in events if {"url", "initiator"} <= event.get("params", {}).keys()]
+    # what Chromium asks on its own behalf has no origin
+    asked = [start["url"] for start in starts if start["initiator"] != "not an origin"]
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    return errors, [url for url in asked if not url.startswith(("file:", "data:"))], title[1] if title else ""
+
+
+@needs_chromium
+def test_an_error_and_a_request_would_be_seen(tmp_path):
+    page = tmp_path / "bad.html"
+    page.write_text("<title>bad</title><script>console.error('oh')</script><img src='http://127.0.0.1:9/pixel.png'>")
+    errors, asked, title = browse(page, tmp_path)
+    assert title == "bad" and any("oh" in error for error in errors) and asked == ["http://127.0.0.1:9/pixel.png"]
+
+
+@needs_chromium
+def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(project, tmp_path):
+    report = (project.folder / "results/report.html").read_text()
+    visited = tmp_path / "visited.html"
+    before, end, after = report.rpartition("</body>")
+    visited.write_text(f"{before}{VISIT}{end}{after}")
+    errors, asked, title = browse(visited, tmp_path)
+    assert errors == [] and asked == []
+    pages, pictures = 1 + 4, 4 * 3 + 3 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
+    assert title == f"opened {pages + pictures}"
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["summary.html", "runs/default/report.html"])
+def test_a_page_opens_by_itself(project, tmp_path, name):
+    errors, asked, title = browse(project.folder / "results" / name, tmp_path)
+    assert errors == [] and asked == []
+    assert title in ("All runs", "Run default")
+
+
+def test_the_report_holds_what_one_asks_of_a_run(project):
+    page = (project.folder / "results/runs/default/report.html").read_text()
+    record = json.loads((project.folder / "results/runs/default/run.json").read_text())
+    for text in (record["code_sha256"], record["tokenizer_sha256"], record["corpus"]["sha256"], record["device"],
+                 record["versions"]["numpy"],
+                 record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
+        assert text in page
+    assert page.count("data:image/png;base64,") == 3
+    runs = (project.folder / "results/summary.html").read_text()
+    assert all(name in runs for name in ("default", "ladder_embed_dim-4", "ladder_embed_dim-16"))
+    report = (project.folder / "results/report.html").read_text()
+    for caption in ("on the whole validation split", "fewer than three have no line", "From raw text to trained models",
+                    "what it was made from", "One row a run"):  # fmt: skip
+        assert caption in report
+
+
+def test_a_run_s_name_is_text_too(tmp_path):
+    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;b&gt;x" in page and "<b>" not in page
+    assert '<th class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
+
+
+def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    for name in ("samples.txt", "training_samples.txt"):
+        (folder / name).write_text("<script>alert(1)</script>\n")
+    (folder / "plots").mkdir()
+    for name in ("loss", "learning_rate", "throughput"):
+        (folder / "plots" / f"{name}.png").write_bytes(b"\x89PNG")
+    pages = [tmp_path / "a.html", tmp_path / "b.html"]
+    for page in pages:
+        write_run_page(folder, page)
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    page = pages[0].read_text()
+    assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 2

@@ -1,0 +1,178 @@
+"""`hipgpt runs` and `hipgpt diff`: tables of what the runs' folders hold, in every form."""
+
+import csv
+import io
+import json
+
+import pytest
+from support import tiny
+
+from hipgpt.base.tables import table
+from hipgpt.gpt.parameters import parameter_count
+from hipgpt.reports.runs import run_row
+
+
+def test_a_row_is_read_from_the_run_s_files(results):
+    assert run_row(results / "runs" / "wide") == {
+        "run": "wide",
+        "parameters": parameter_count(tiny.MODEL),
+        "vocab_size": 300,
+        "steps": 7,
+        "tokens_seen": 56,
+        "best_step": 7,
+        "validation_loss_nats_per_token": 4.25,
+        "validation_bits_per_byte": 2,
+        "next_token_accuracy": 0.125,
+        "median_tokens_per_second": 80,
+        "device": "cpu x86_64 (1 thread)",
+        "code_sha256": "0123456789ab",
+        "corpus": "plays",
+        "corpus_sha256": "abababababab",
+    }
+
+
+def test_a_run_in_progress_has_gaps(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    for name in ("evaluation.csv", "throughput.csv", "validation.csv"):
+        (folder / name).unlink()
+    row = run_row(folder)
+    assert row["steps"] == 7 and row["parameters"] > 0
+    assert row["validation_bits_per_byte"] is row["median_tokens_per_second"] is row["best_step"] is None
+
+
+def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
+    status, output, _ = hipgpt("runs")
+    assert status is None
+    assert output.splitlines() == [
+        "run      parameters  tokens  bits/byte  tokens/s",
+        "default       9,988      56          3        80",
+        "wide          9,988      56          2        80",
+        "",
+        "in all runs",
+        "device         cpu x86_64 (1 thread)",
+        "code           0123456789ab",
+        "corpus         plays",
+        "corpus sha256  abababababab",
+    ]
+    assert hipgpt("runs", "--filter", "run=x")[1] == "no run meets every --filter\n"
+
+
+def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path):
+    for name, device in (("one", "cpu x86_64 (1 thread)"), ("two", "cpu x86_64 (2 threads)")):
+        record = tiny.save_run(tmp_path, name) / "run.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "device": device}))
+    lines = hipgpt("runs", "--results", str(tmp_path))[1].splitlines()
+    assert lines[0].split() == ["run", "parameters", "tokens", "bits/byte", "tokens/s", "device"]
+    assert lines[2].endswith("  cpu x86_64 (2 threads)")
+    assert [line.split()[0] for line in lines[4:]] == ["in", "code", "corpus", "corpus"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ("", ["default", "wide"]),
+        ("--sort validation_bits_per_byte", ["wide", "default"]),
+        ("--sort run --descending", ["wide", "default"]),
+        ("--filter run=w*", ["wide"]),
+        ("--filter run!=w*", ["default"]),
+        ("--filter validation_bits_per_byte<=2", ["wide"]),
+        ("--filter validation_bits_per_byte>2 --filter steps=7", ["default"]),
+        ("--filter steps>7", []),
+    ],
+)
+def test_sort_and_filter(hipgpt, options, names):
+    status, output, _ = hipgpt("runs", "--json", *options.split())
+    assert status is None and [row["run"] for row in json.loads(output)] == names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--sort size", "--sort: no column 'size'; columns are run, parameters, "),
+        ("--filter size>1", "--filter: no column 'size'; columns are run, parameters, "),
+        ("--filter steps", "--filter: got 'steps', expected COLUMN, one of <= >= != = < >, and a value"),
+        ("--filter steps>many", "--filter: steps: got 'many', expected a number"),
+        ("--filter run>a", "--filter: run is text, which > does not compare; use = or !=, * for any text"),
+        ("--results nowhere", "--results: no runs in nowhere/runs; run snakemake first"),
+    ],
+)
+def test_a_mistake_is_named(hipgpt, options, message):
+    status, output, _ = hipgpt("runs", *options.split())
+    assert status.startswith(f"error: {message}") and output == ""
+
+
+def test_csv_and_json_and_markdown_hold_the_same(hipgpt):
+    rows = json.loads(hipgpt("runs", "--json")[1])
+    read = list(csv.DictReader(io.StringIO(hipgpt("runs", "--csv")[1])))
+    assert [row["run"] for row in read] == ["default", "wide"]
+    assert [list(row) for row in read] == [list(row) for row in rows]
+    assert float(read[1]["validation_loss_nats_per_token"]) == rows[1]["validation_loss_nats_per_token"]
+    lines = hipgpt("runs", "--md")[1].splitlines()
+    assert len(lines) == 4 and lines[0].startswith("| run | parameters |") and lines[1].startswith("| --- | ---: |")
+
+
+def test_a_cell_cannot_break_out_of_a_table():
+    assert table([{"a": "x|y"}], "md").splitlines()[-1] == "| x\\|y |"
+    assert table([{"a": 'x,"y"'}], "csv") == 'a\n"x,""y"""\n'
+    assert table([], "text") == table([], "md") == table([], "csv") == ""
+
+
+def test_diff_shows_what_differs_and_nothing_else(hipgpt):
+    status, output, _ = hipgpt("diff", "default", "wide")
+    assert status is None
+    assert [line.split() for line in output.splitlines()] == [
+        ["key", "default", "wide", "change"],
+        ["training.seed", "0", "1"],
+        ["validation_loss_nats_per_token", "5.25", "4.25", "-19.05%"],
+        ["validation_bits_per_byte", "3", "2", "-33.33%"],
+    ]
+    assert hipgpt("diff", "wide", "wide")[1] == "wide and wide do not differ\n"
+
+
+def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
+    for name, digit in (("one", "1"), ("two", "2")):
+        path = tiny.save_run(tmp_path, name) / "run.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "git_commit": digit * 40, "tokens_sha256": digit * 64})
+        )
+    lines = [line.split() for line in hipgpt("diff", "one", "two", "--results", str(tmp_path))[1].splitlines()]
+    assert ["git_commit", "1" * 12, "2" * 12] in lines and ["tokens_sha256", "1" * 12, "2" * 12] in lines
+
+
+@pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
+def test_diff_of_a_run_that_is_not_there(hipgpt, name):
+    status, _, _ = hipgpt("diff", "default", name)
+    assert status.startswith(f"error: --run: no finished run '{name}' in results/runs; found: default, wide; run ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "all of it: got 'None', expected dict"),
+        (b'{"config": {"model": {"vocab_size": "5"}}}', "config.model.vocab_size: got '5', expected int"),
+    ],
+)
+def test_a_damaged_record_is_named(hipgpt, tmp_path, text, message):
+    path = tiny.save_run(tmp_path) / "run.json"
+    path.write_bytes(text)
+    status, _, _ = hipgpt("runs", "--results", str(tmp_path))
+    assert status.startswith(f"error: {path}: {message}") and status.endswith("delete it and run the train stage again")
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "validation.csv", "throughput.csv", "evaluation.csv"])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"a,b\n1,2\n", b"step\n" + b"9" * 200_000])
+def test_a_damaged_table_is_named(hipgpt, tmp_path, name, text):
+    path = tiny.save_run(tmp_path) / name
+    path.write_bytes(text)
+    status, _, _ = hipgpt("runs", "--results", str(tmp_path))
+    assert status.startswith(f"error: {path}: damaged (") and status.endswith("delete it and run snakemake again")
+
+
+def test_a_row_that_is_just_being_written_is_left_out(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("8,6")
+    assert run_row(folder)["steps"] == 7

@@ -1,0 +1,125 @@
+"""Kernels for aarch64 made by a cross compiler and run by qemu's user mode: a device whose plans start a program."""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.base import compiler as build
+from hipgpt.compute.backends import cpu
+from hipgpt.compute.backends.variants import CPU_PLAIN
+from hipgpt.compute.contract import Op
+from hipgpt.compute.launch import Launch
+from hipgpt.compute.tensor import DType, Tensor
+
+COMPILER, EMULATOR, LIBRARIES = "aarch64-linux-gnu-g++", "qemu-aarch64", "/usr/aarch64-linux-gnu"
+C_TYPES = {"f32": "float", "i32": "int32_t"}
+PROGRAM = """#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+extern "C" void {name}({parameters});
+
+template <class T>
+T taken() {{
+    T value;
+    if (fread(&value, sizeof value, 1, stdin) != 1) exit(1);
+    return value;
+}}
+
+// each tensor: its bytes, at least 0, and its contents; then dimensions and scalars; the tensors go out again
+int main() {{
+    char* tensors[{tensors}];
+    int64_t sizes[{tensors}];
+    for (int i = 0; i < {tensors}; ++i) {{
+        sizes[i] = taken<int64_t>();
+        tensors[i] = sizes[i] ? static_cast<char*>(malloc(sizes[i])) : nullptr;
+        if (fread(tensors[i], 1, sizes[i], stdin) != static_cast<size_t>(sizes[i])) return 1;
+    }}
+{values}
+    {name}({arguments});
+    for (int i = 0; i < {tensors}; ++i) fwrite(tensors[i], 1, sizes[i], stdout);
+}}
+"""
+
+
+def program_of(op: Op) -> str:
+    """Return a C++ program that reads a call's arguments, calls the op's kernel, and writes its tensors."""
+    others = [*(("int64_t", name) for name in op.dimensions), *((C_TYPES[kind], name) for name, kind in op.scalars)]
+    tensors = len(op.arguments)
+    return PROGRAM.format(
+        name=op.name,
+        tensors=tensors,
+        parameters=", ".join(["void*"] * tensors + [kind for kind, _ in others]),
+        values="\n".join(f"    const auto {name} = taken<{kind}>();" for kind, name in others),
+        arguments=", ".join([f"tensors[{i}]" for i in range(tensors)] + [name for _, name in others]),
+    )
+
+
+class EmulatedDevice:
+    """One core of an emulated aarch64; memory is the host's, and goes to and fro with each launch."""
+
+    backend, name, act_dtypes = "cpu", "aarch64", (DType.F32, DType.BF16)
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
+        memory = np.zeros(size_bytes + 64, np.uint8)
+        return memory.ctypes.data + -memory.ctypes.data % 64, memory
+
+    write, read = cpu.CpuDevice.write, cpu.CpuDevice.read
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        programs = [compiled(launch.op, launch.act, self._folder) for launch in launches]
+
+        def replay() -> None:
+            for launch, program in zip(launches, programs, strict=True):
+                self._launch(launch, program)
+
+        return replay
+
+    def _launch(self, launch: Launch, program: Path) -> None:
+        contents = [tensor.in_host_memory.tobytes() if tensor else b"" for tensor in launch.tensors]
+        given = [np.int64(len(content)).tobytes() + content for content in contents]
+        given += [np.int64(launch.sizes[name]).tobytes() for name in launch.op.dimensions]
+        kinds = {"f32": np.float32, "i32": np.int32}
+        given += [kinds[kind](launch.scalars[name]).tobytes() for name, kind in launch.op.scalars]
+        command = [EMULATOR, "-L", LIBRARIES, str(program)]
+        done = subprocess.run(command, input=b"".join(given), capture_output=True)
+        assert done.returncode == 0, f"{launch.op.name}: exit status {done.returncode} {done.stderr.decode()}"
+        at = 0
+        for tensor in filter(None, launch.tensors):
+            tensor.in_host_memory[...] = _values(tensor, done.stdout[at : at + tensor.size_bytes])
+            at += tensor.size_bytes
+
+
+def _values(tensor: Tensor, content: bytes) -> np.ndarray:
+    return np.frombuffer(content, tensor.dtype.numpy).reshape(tensor.shape)
+
+
+def compile_for(
+    command: Sequence[str], source: Path, headers: Mapping[str, str], act: DType, folder: Path, target: Path
+) -> str:
+    """Compile a source of kernels/cpu quickly; return what the compiler says, warnings too."""
+    for name, path in (dict(headers) | {"act.h": f"act/{act.label}.h"}).items():
+        (folder / name).write_text(f'#include "{cpu.CPU / path}"\n')
+    options = [option for option in build.OPTIONS if option not in ("-O3", "-shared")]
+    done = subprocess.run(
+        [*command, *options, "-O1", "-I", str(folder), str(source), "-o", str(target)], capture_output=True, text=True
+    )
+    return done.stderr if done.returncode == 0 else f"failed: {done.stderr}"
+
+
+def compiled(op: Op, act: DType, folder: Path) -> Path:
+    """Return the program of an op, made unless `folder` has it."""
+    target = folder / f"{op.name}-{act.label}"
+    if not target.exists():
+        main = folder / f"{op.name}.cpp"
+        main.write_text(program_of(op))
+        kernels = folder / f"{op.family}-{act.label}.o"
+        if not kernels.exists():
+            said = compile_for([COMPILER, "-c"], cpu.CPU / f"{op.family}.cpp", CPU_PLAIN, act, folder, kernels)
+            assert said == "", said
+        subprocess.run([COMPILER, str(main), str(kernels), "-o", str(target)], check=True)
+    return target

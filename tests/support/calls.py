@@ -1,0 +1,202 @@
+"""Calls of single ops for tests: which sizes, which values, and memory that shows what a kernel did to it."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.contract import Argument, Op
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType, Tensor
+from hipgpt.gpt.activations import EXPONENTIALS, STRIP, strips
+from support import reference
+
+AWKWARD = (17, 31, 33, 3, 5)
+# matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
+MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
+MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
+MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # terms summed in turns, whole tiles of them, rows of A as they lie
+# attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
+ATTENTION = [
+    {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
+    {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
+]  # fmt: skip
+# sizes that several threads share, or that cross a block of some kernel
+LARGE = {
+    "attention_forward": ATTENTION,
+    "attention_backward": ATTENTION,
+    "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
+    "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
+    "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
+    "cross_entropy_forward": [{"N": 21, "V": 5003}],
+    "cross_entropy_training": [{"N": 21, "V": 5003}],
+    # several strips, chunks and blocks; logits far above those before them
+    "output_layer_training": [{"N": 70, "C": 40, "V": 1003}, {"N": 1100, "C": 520, "V": 230}],
+    "likeliest_token": [{"B": 3, "V": 5003}],
+    "layernorm_forward": [{"N": 67, "C": 768}],
+    "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "add_partials": [{"C": 768, "K": 130}],
+    "sum_of_squares": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
+    "gradient_norm": [{"K": 1}, {"K": 256}],
+}
+LARGE |= {
+    name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
+}
+# products of more than one tile, ragged: in f32 tiles of 64 and of 128 a side; in bf16 pieces of these sides, and sums
+# cut into parts
+TILES = {
+    DType.F32: {
+        "matmul_forward": [{"N": 1030, "C": 24, "O": 1032}, {"N": 2050, "C": 40, "O": 2056}],
+        "matmul_backward_input": [{"N": 1030, "C": 1032, "O": 24}, {"N": 2050, "C": 2056, "O": 40}],
+        "matmul_backward_weight": [{"N": 24, "C": 1030, "O": 1032}, {"N": 40, "C": 2056, "O": 2050}],
+    },
+    DType.BF16: {
+        "matmul_forward": [{"N": 520, "C": 72, "O": 520}, {"N": 2050, "C": 40, "O": 2056}],
+        "matmul_backward_input": [{"N": 520, "C": 520, "O": 72}, {"N": 2050, "C": 2056, "O": 40}],
+        "matmul_backward_weight": [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}],
+    },
+}
+SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
+           "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
+           "accumulation_steps": 3}  # fmt: skip
+DTYPES = {dtype.label: dtype for dtype in DType}
+GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16
+
+
+@dataclass(frozen=True, eq=False)  # hashable, by identity
+class Case:
+    """An op at given sizes; absent: the optional arguments that are None; act: the dtype of activations."""
+
+    op: Op
+    sizes: dict[str, int]
+    absent: tuple[str, ...] = ()
+    act: DType = DType.F32
+
+    def __str__(self) -> str:
+        sizes = ",".join(f"{name}{size}" for name, size in self.sizes.items())
+        return "-".join([self.op.name, self.act.label, sizes, *(f"no_{name}" for name in self.absent)])
+
+
+def cases(act: DType = DType.F32) -> Iterator[Case]:
+    """Yield every op of the catalogue at sizes of one, awkward and large, with and without what is optional.
+
+    In another dtype than f32 only those that have to do with activations.
+    """
+    for op in CATALOGUE.values():
+        if act is not DType.F32 and all(argument.dtype != "act" for argument in op.arguments):
+            continue
+        rotations = [AWKWARD[i:] + AWKWARD[:i] for i in range(3)]
+        sizes = [dict(zip(op.dimensions, rotation, strict=False)) for rotation in rotations]
+        sizes += LARGE.get(op.name, [{op.dimensions[0]: 12_293}] if len(op.dimensions) == 1 else [])
+        sizes += TILES[act].get(op.name, [])
+        optional = tuple(argument.name for argument in op.arguments if argument.optional)
+        for case in [dict.fromkeys(op.dimensions, 1), *sizes]:
+            if {"S", "T"} <= set(case):
+                case["T"] = max(case["T"], case["S"])  # a sequence fits the context
+            if op.name == "build_batch":
+                case["T"] = max(case["T"], case["S"] + 1)  # and the target after the last token
+            if op.name == "output_layer_training":
+                case = case | {"K": strips(case["N"]), "R": strips(case["V"]) * STRIP, "W": EXPONENTIALS[act]}
+            if op.name == "layernorm_backward":
+                case["K"] = min(case["K"], case["N"])
+            yield Case(op, case, act=act)
+            if optional:
+                yield Case(op, case, optional, act)
+
+
+def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
+    """Return a value for each tensor before the call, `out` ones garbage; the same for the same case and seed."""
+    random = np.random.default_rng([seed, *case.sizes.values()])
+    values = {a.name: _draw(a, case, random) for a in case.op.arguments}
+    if case.op.name == "attention_backward":  # probabilities, so that they stay below 1
+        forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {}, case.act)
+        values["logsumexp"] = forward["logsumexp"].value.astype(np.float32)
+    if case.op.name == "output_layer_training":  # every other target is the likeliest token, some a certain one
+        x, weight = (values[name].astype(np.float32) for name in ("x", "weight"))
+        values["targets"][::2] = (x @ weight.T).argmax(1)[::2]
+    return values
+
+
+def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.ndarray | None:
+    sizes, name = case.sizes, argument.name
+    shape = tuple(int(size) if size.isdigit() else sizes[size] for size in argument.shape)
+    if name in case.absent:
+        return None
+    dtype = (case.act if argument.dtype == "act" else DType(DTYPES[argument.dtype])).numpy
+    if argument.access in ("out", "scratch"):
+        return garbage(math.prod(shape), dtype).reshape(shape)
+    if argument.dtype == "i32":
+        limits = {"tokens": "V", "targets": "V", "positions": "T", "corpus": "T"}
+        if name == "counters":
+            return np.array([-7, 11, 1234, 2], np.int32)
+        if name in ("starts", "window_starts"):
+            limit = sizes["T"] - sizes["S"] + (name == "starts")
+        else:
+            limit = sizes.get(limits[name], 100)
+        return random.integers(limit, size=shape, dtype=np.int32)
+    values = random.normal(size=shape)
+    if name in ("rstd", "norm", "second_moment", "schedule", "partials"):
+        values = np.abs(values) + 0.25
+    elif name == "logits":  # quarters: some are equal; one far above the rest: exp_f32 clamps for the others of its row
+        values = np.round(values * 12) / 4
+        values[0, -1] = 300
+    elif name == "weight":  # so that products stay where an activation bends
+        values /= math.sqrt(sizes["C"])
+        if case.op.name == "output_layer_training" and sizes["C"] <= 40:  # more terms would not bound so large a logit
+            values[100::97] *= 60
+    elif name == "hidden":
+        values *= 4
+        values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
+    return values.astype(dtype)
+
+
+def garbage(elements: int, dtype: np.dtype) -> np.ndarray:
+    """Return (elements,) of GARBAGE's bytes."""
+    return np.full(elements, GARBAGE).view(dtype)[:elements]
+
+
+class Memory:
+    """The tensors of a call, each between two stretches of garbage that nothing may read or write.
+
+    guard: elements of each stretch. With 0 a tensor fills its memory, so that tools that check accesses to memory
+    (tests/support/fakehip, compute-sanitizer) see the first byte beyond it.
+    """
+
+    def __init__(
+        self, device: Device, case: Case, values: dict[str, np.ndarray | None], guard: int = ALIGNMENT_ELEMENTS
+    ):
+        self.device, self.case, self.tensors, self._whole, self._guard = device, case, [], {}, guard
+        for argument in case.op.arguments:
+            self.tensors.append(self._place(argument.name, values[argument.name]))
+
+    def _place(self, name: str, values: np.ndarray | None) -> Tensor | None:
+        if values is None:
+            return None
+        dtype = next(dtype for dtype in DType if dtype.numpy == values.dtype)
+        elements, guard = values.size, self._guard
+        address, owner = self.device.allocate((elements + 2 * guard) * dtype.size_bytes)
+        whole = Tensor(name, (elements + 2 * guard,), dtype, address, owner)
+        contents = garbage(elements + 2 * guard, dtype.numpy)
+        contents[guard : guard + elements] = values.ravel()
+        self.device.write(whole, contents)
+        self._whole[name] = whole
+        return whole.rows(guard, guard + elements).view(*values.shape)
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Run the op once; return every tensor afterwards."""
+        plan = Plan(self.device, "test", [tensor for tensor in self.tensors if tensor], self.case.act)
+        plan(self.case.op, *self.tensors, **{name: SCALARS[name] for name, _ in self.case.op.scalars})
+        plan.run()
+        names = [argument.name for argument in self.case.op.arguments]
+        return {n: self.device.read(t) for n, t in zip(names, self.tensors, strict=True) if t}
+
+    def surroundings(self) -> np.ndarray:
+        """Return the 16-bit words around all tensors, each half of GARBAGE unless a kernel wrote there."""
+        guard = self._guard
+        contents = [self.device.read(whole) for whole in self._whole.values()]
+        sides = [np.ascontiguousarray(side) for whole in contents for side in (whole[:guard], whole[-guard:])]
+        return np.concatenate([side.view(np.uint16) for side in sides])

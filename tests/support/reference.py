@@ -1,0 +1,330 @@
+"""Every op of the catalogue once more, as a formula over float64 that carries its own error bound (rounding.py).
+
+A function takes, by their names in the contract, the op's tensors as they are before the call (floating-point ones as
+`Rounded`, i32 as arrays, an absent optional one as None), its dimensions and its scalars; it returns what the op
+writes: `Rounded`, to be rounded once more to the dtype it is stored in, or arrays where the result is exact.
+"""
+
+import inspect
+from collections.abc import Mapping
+
+import numpy as np
+
+from hipgpt.compute.contract import Op
+from hipgpt.compute.tensor import DType
+from support.rounding import F32_ROUNDOFF, F64_ROUNDOFF, TRUNCATING, Rounded, constant, matmul, stack
+
+Result = dict[str, Rounded | np.ndarray]
+
+
+def evaluate(
+    op: Op,
+    tensors: Mapping[str, np.ndarray | None],
+    sizes: Mapping[str, int],
+    scalars: Mapping[str, float],
+    act: DType = DType.F32,
+) -> Result:
+    """Return what `op` writes, by argument name, as it is stored. Raises KeyError if this file does not define it."""
+    function = globals().get(op.name)
+    if not inspect.isfunction(function):
+        raise KeyError(f"{op.name}: tests/support/reference.py has no definition of it")
+    known = {name: _operand(values) for name, values in tensors.items()} | sizes | {"act": act}
+    known |= {
+        name: Rounded(np.float32(value)) if isinstance(value, float) else value for name, value in scalars.items()
+    }
+    result = function(**{name: known[name] for name in inspect.signature(function).parameters})
+    stored_as_act = {argument.name for argument in op.arguments if argument.dtype == "act"}
+    return {name: _stored(value, act) if name in stored_as_act else value for name, value in result.items()}
+
+
+def _operand(values: np.ndarray | None) -> Rounded | np.ndarray | None:
+    return values if values is None or values.dtype == np.int32 else Rounded(values)
+
+
+def _stored(computed: Rounded, act: DType) -> Rounded:
+    """Return a value computed in f32 as it is once written in `act`."""
+    return computed if act is DType.F32 else computed.stored(act.unit_roundoff)
+
+
+def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float = 0.0) -> Rounded:
+    return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING)
+
+
+def advance(counters) -> Result:
+    return {"counters": counters + np.array([0, 0, 0, 1], np.int32)}
+
+
+def build_batch(corpus, window_starts, counters, S, K, accumulation_steps) -> Result:
+    starts = window_starts[(counters[2] * accumulation_steps + counters[3]) % K]
+    places = starts[:, None] + np.arange(S)
+    return {"tokens": corpus[places], "targets": corpus[places + 1]}
+
+
+def embedding_forward(tokens, starts, token_table, position_table, S) -> Result:
+    return {"x": token_table[tokens] + position_table[starts[:, None] + np.arange(S)]}
+
+
+def embedding_backward(dtoken_table, dposition_table, dx, tokens, V, T, B, S, C) -> Result:
+    rows = Rounded(dx.value.reshape(B * S, C))
+    by_token = Rounded(np.arange(V)[:, None] == tokens.ravel())
+    by_position = Rounded(np.arange(T)[:, None] == np.tile(np.arange(S), B))
+    return {
+        "dtoken_table": matmul(by_token, rows, dtoken_table),
+        "dposition_table": matmul(by_position, rows, dposition_table),
+    }
+
+
+def layernorm_forward(x, branch, gamma, beta, epsilon, act=DType.F32) -> Result:
+    total = x
+    if branch is not None:  # one addition in f32, rounded to what is stored: every device gets the same
+        total = Rounded((x.value.astype(np.float32) + branch.value.astype(np.float32)).astype(act.numpy))
+    mean = total.mean(1)
+    centred = total - mean[:, None]
+    rstd = 1.0 / ((centred * centred).mean(1) + epsilon).sqrt()
+    result = {"y": centred * rstd[:, None] * gamma + beta, "mean": mean, "rstd": rstd}
+    return result if branch is None else result | {"sum": total}
+
+
+def layernorm_backward(dx, dy, x, mean, rstd, gamma, N, C, K) -> Result:
+    normalised, g = (x - mean[:, None]) * rstd[:, None], dy * gamma
+    projection = normalised * (g * normalised).mean(1, keepdims=True)
+    size = -(-N // K)
+    parts = [slice(k * size, (k + 1) * size) for k in range(K)]
+    sums = [stack([(dy * normalised)[part].sum(0), dy[part].sum(0)], axis=0) for part in parts]
+    return {
+        "dx": dx + rstd[:, None] * (g - g.mean(1, keepdims=True) - projection),
+        "partials": stack(sums, axis=0),
+    }
+
+
+def add_partials(dgamma, dbeta, partials) -> Result:
+    return {"dgamma": partials[:, 0].sum(0, start=dgamma), "dbeta": partials[:, 1].sum(0, start=dbeta)}
+
+
+def matmul_forward(x, weight, bias, act=DType.F32) -> Result:
+    return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
+
+
+def _gelu_tanh(x: Rounded, act: DType) -> Rounded:
+    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh(quick=act is not DType.F32)
+
+
+def matmul_gelu_forward(x, weight, bias, act=DType.F32) -> Result:
+    hidden = matmul_forward(x, weight, bias, act)["y"]
+    return {"y": hidden * 0.5 * (_gelu_tanh(hidden, act) + 1.0), "hidden": hidden}
+
+
+def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
+    hidden = matmul_forward(x, weight, bias, act)["y"]
+    return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "hidden": hidden}
+
+
+def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
+    return {"dx": _product(dy, weight, act)}
+
+
+def matmul_gelu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
+    t = _gelu_tanh(hidden, act)
+    inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * hidden * hidden + 1.0)
+    return {"dhidden": _product(dy, weight, act) * ((t + 1.0) * 0.5 + hidden * 0.5 * (1.0 - t * t) * inner)}
+
+
+def matmul_relu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
+    return {"dhidden": _product(dy, weight, act).where(hidden.value > 0)}
+
+
+def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32) -> Result:
+    ones = Rounded(np.ones((dy.value.shape[0], 1)))  # sums of rows may be made by a matrix unit too
+    result = {"dweight": _product(dy.transpose(1, 0), x, act, dweight)}
+    return (
+        result if dbias is None else result | {"dbias": _product(dy.transpose(1, 0), ones, act, dbias[:, None])[:, 0]}
+    )
+
+
+def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
+    """Return queries, keys, values (B, H, S, D) of qkv (B, S, 3, H, D)."""
+    query, key, value = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
+    return query, key, value
+
+
+def _scores(query: Rounded, key: Rounded, act: DType) -> tuple[Rounded, Rounded]:
+    """Return the scaled scores (B, H, S, S) and the scale."""
+    scale = 1.0 / Rounded(query.value.shape[-1]).sqrt()
+    return _product(query, key.transpose(0, 1, 3, 2), act) * scale, scale
+
+
+def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Rounded]:
+    """Return the softmax over the last axis where `seen`, and the logsumexp."""
+    maximum = Rounded(np.where(seen, scores.value, -np.inf), scores.error).maximum_of_rows()
+    exponentials = (scores - maximum).where(seen).exp(quick=act is not DType.F32).where(seen)
+    total = exponentials.sum(-1, keepdims=True)
+    return exponentials / total, (maximum + total.log())[..., 0]
+
+
+def attention_forward(qkv, S, act=DType.F32) -> Result:
+    query, key, value = _heads(qkv)
+    scores = _scores(query, key, act)[0]
+    p, logsumexp = _softmax(scores, np.tri(S, dtype=bool), act)
+    return {"y": _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), "logsumexp": logsumexp}
+
+
+def attention_delta(dy, y) -> Result:
+    return {"delta": matmul(dy[..., None, :], y[..., :, None])[..., 0, 0].transpose(0, 2, 1)}
+
+
+def attention_backward(dy, delta, logsumexp, qkv, S, act=DType.F32) -> Result:
+    query, key, value = _heads(qkv)
+    scores, scale = _scores(query, key, act)
+    seen = np.tri(S, dtype=bool)
+    p = (scores - logsumexp[..., None]).where(seen).exp(quick=act is not DType.F32).where(seen)
+    dout = dy.transpose(0, 2, 1, 3)
+    dp = _product(dout, value.transpose(0, 1, 3, 2), act)
+    ds = _stored(p * (dp - delta[..., None]) * scale, act)
+    p = _stored(p, act)
+    reverse = (0, 1, 3, 2)
+    pairs = (ds, key), (ds.transpose(*reverse), query), (p.transpose(*reverse), dout)
+    parts = [_product(left, right, act) for left, right in pairs]
+    return {"dqkv": stack([part.transpose(0, 2, 1, 3) for part in parts], axis=2)}
+
+
+def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32) -> Result:
+    query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
+    cached_keys, cached_values = keys.value.copy(), values.value.copy()
+    for b in range(B):
+        cached_keys[b, :, positions[b]], cached_values[b, :, positions[b]] = new_key.value[b], new_value.value[b]
+    seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
+    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen, act)
+    return {
+        "y": _product(p, Rounded(cached_values), act)[:, :, 0],
+        "keys": Rounded(cached_keys),
+        "values": Rounded(cached_values),
+    }
+
+
+def zero(N) -> Result:
+    return {"x": Rounded(np.zeros(N))}
+
+
+def philox(counters: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return philox4x32-10 of counters (4, ...) under keys (2, ...): (4, ...), all uint64 holding 32 bits.
+
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.
+    """
+    low = np.uint64(0xFFFFFFFF)
+    c, k = counters.astype(np.uint64), keys.astype(np.uint64)
+    for _ in range(10):
+        first, second = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = np.stack([second >> 32 ^ c[1] ^ k[0], second & low, first >> 32 ^ c[3] ^ k[1], first & low])
+        k = (k + np.array([0x9E3779B9, 0xBB67AE85], np.uint64).reshape(2, *[1] * (k.ndim - 1))) & low
+    return c
+
+
+def dropout_mask(counters: np.ndarray, stream: int, drop_probability: float, N: int, first_quad: int = 0) -> np.ndarray:
+    """Return (N,) bool: which elements dropout keeps."""
+    seed_low, seed_high, step, micro_step = counters.view(np.uint32)
+    quads = first_quad + np.arange(-(-N // 4))
+    rest = (np.full(quads.shape, word) for word in (stream, step, micro_step))
+    words = philox(np.stack([quads, *rest]), np.array([[seed_low], [seed_high]]))
+    return words.T.ravel()[:N] >= int(float(np.float32(drop_probability)) * 2**32)
+
+
+def dropout(x, counters, drop_probability, stream, first_quad, N) -> Result:
+    kept = dropout_mask(counters, stream, float(drop_probability.value), N, first_quad)
+    return {"y": (x * (1.0 / (1.0 - drop_probability))).where(kept)}
+
+
+def cross_entropy_forward(logits, targets, N, V, act=DType.F32) -> Result:
+    wanted = logits.value[np.arange(N), targets][:, None]
+    before = (logits.value > wanted) | ((logits.value == wanted) & (np.arange(V) < targets[:, None]))
+    return {"losses": _losses(logits, targets, act)[0], "ranks": before.sum(1)}
+
+
+def _losses(logits: Rounded, targets: np.ndarray, act: DType) -> tuple[Rounded, Rounded]:
+    """Return the losses (N,) and the softmax (N, V)."""
+    maximum = logits.maximum_of_rows()
+    exponentials = (logits - maximum).exp(quick=act is not DType.F32)
+    total = exponentials.sum(1, keepdims=True)
+    wanted = logits[np.arange(len(targets)), targets]
+    return total.log()[:, 0] + (maximum[:, 0] - wanted), exponentials / total
+
+
+def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
+    losses, p = _losses(logits, targets, act)
+    one_hot = targets[:, None] == np.arange(V)
+    scaled = p * scale
+    at_target = scaled - scale
+    gradient = Rounded(
+        np.where(one_hot, at_target.value, scaled.value), np.where(one_hot, at_target.error, scaled.error)
+    )
+    return {"losses": losses, "logits": gradient}
+
+
+def likeliest_token(positions, logits) -> Result:
+    return {"tokens": logits.value.argmax(1).astype(np.int32), "positions": positions + np.int32(1)}
+
+
+def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
+    def kept(exponentials: Rounded) -> Rounded:  # rounded, and maybe once more for a higher reference
+        return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)
+
+    logits = matmul_forward(x, weight, bias, act)["y"]
+    maximum, wanted = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
+    exponentials = (logits - maximum).exp()
+    total = exponentials.sum(1, keepdims=True)
+    one_hot, factor = targets[:, None] == np.arange(V), scale / total
+    at_target = exponentials - total
+    value = np.where(one_hot, at_target.value, exponentials.value)
+    gradient = kept(Rounded(value, np.where(one_hot, at_target.error, exponentials.error)))
+    others = kept(exponentials.where(~one_hot))
+    of_target = at_target[np.arange(len(targets)), targets][:, None]
+    result = {
+        "losses": (total.log() + (maximum - wanted))[:, 0],
+        "dx": (_product(others, weight, act) + of_target * weight[targets]) * factor,
+        "dweight": _product(gradient.transpose(1, 0), _stored(x * factor, act), act, dweight),
+    }
+    if dbias is None:
+        return result
+    return result | {"dbias": matmul(gradient.transpose(1, 0), factor, dbias[:, None])[:, 0]}
+
+
+def add_sum(total, values, scale) -> Result:
+    return {"total": total + values.sum(0, keepdims=True, roundoff=F64_ROUNDOFF) * scale}
+
+
+def sum_of_squares(gradients, K, P) -> Result:
+    size = -(-P // K)
+    squares = np.zeros(K * size)
+    squares[:P] = gradients.value**2  # the square of an f32 is exact in f64
+    partials = Rounded(squares.reshape(K, size)).sum(1, roundoff=F64_ROUNDOFF).stored()
+    return {"partials": partials}
+
+
+def gradient_norm(partials) -> Result:
+    return {"norm": partials.sum(0, keepdims=True, roundoff=F64_ROUNDOFF).sqrt()}
+
+
+def adamw(
+    weights, first_moment, second_moment, gradients, copy, norm, schedule, counters, K,
+    beta1, beta2, epsilon, weight_decay, clip_norm, decayed,
+) -> Result:  # fmt: skip
+    gradient = gradients * (clip_norm / norm).minimum(1.0)
+    first = beta1 * first_moment + (1.0 - beta1) * gradient
+    second = beta2 * second_moment + (1.0 - beta2) * gradient * gradient
+    learning_rate, first_correction, second_correction = (schedule[counters[2] % K, i] for i in range(3))
+    direction = first * first_correction / ((second * second_correction).sqrt() + epsilon)
+    decays = (weight_decay * weights).where(np.arange(weights.value.size) < decayed)
+    updated = weights - learning_rate * (direction + decays)
+    result = {"weights": updated, "first_moment": first, "second_moment": second}
+    result |= {"gradients": Rounded(np.zeros(gradient.value.shape))}
+    return result if copy is None else result | {"copy": updated}
+
+
+def round_weights(weights) -> Result:
+    return {"copy": weights}
+
+
+def record_step(history, loss, norm, counters, K) -> Result:
+    rows = history.value.copy()
+    rows[counters[2] % K] = loss.value[0], norm.value[0]
+    after = np.array([*counters[:2], counters[2] + 1, 0], np.int32)
+    return {"history": Rounded(rows), "loss": Rounded(np.zeros(1)), "counters": after}

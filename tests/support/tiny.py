@@ -1,0 +1,144 @@
+"""A model small enough to compute a second way: shape, weights whose predictions differ, tokenizer, logits."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
+from hipgpt.gpt.activations import activations
+from hipgpt.gpt.checkpoint import save_checkpoint, write_arena
+from hipgpt.gpt.model import Network
+from hipgpt.gpt.parameters import Weights, parameters
+from support import reference
+from support.rounding import Rounded
+
+WITHOUT_INTEROP = "needs pip install -e '.[interop]'"
+TEXT = "".join(f"Enter Falstaff, number {n}: to be, or not to be? élan 語!\n" for n in range(200)).encode()
+MODEL = ModelConfig(
+    vocab_size=300,
+    embed_dim=12,
+    num_layers=2,
+    num_heads=3,
+    mlp_dim=20,
+    context_length=8,
+    activation="gelu",
+    tie_embeddings=False,
+    output_bias=True,
+)
+
+
+@functools.cache
+def tokenizer() -> Tokenizer:
+    return train([TEXT], MODEL.vocab_size)
+
+
+def draw_arrays(model: ModelConfig = MODEL, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return weights by name, every one of them away from its initial value, so that none can be forgotten.
+
+    Large embeddings keep each LayerNorm from magnifying rounding errors: the bounds of `logits` stay far below them.
+    """
+    random = np.random.default_rng(seed)
+    std = {field.name: 4.0 if "embedding" in field.name else 0.1 for field in parameters(model)}
+    return {f.name: random.normal(f.mean, std[f.name], f.shape).astype(np.float32) for f in parameters(model)}
+
+
+def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> Weights:
+    """Return the weights on the device."""
+    arena = Arena(device, "weights", parameters(model))
+    write_arena(device, arena, arrays)
+    return Weights(arena, model)
+
+
+def save_run(
+    results: Path, name: str = "default", model: ModelConfig = MODEL, seed: int = 0, other: Tokenizer | None = None
+) -> Path:
+    """Write what the stages before export leave of a run, of another tokenizer if given; return its folder."""
+    folder, used = results / "runs" / name, other or tokenizer()
+    metadata = {"model": asdict(model), "step": 7, "tokenizer_sha256": used.sha256}
+    save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)
+    (folder / "model").mkdir()
+    used.save(folder / "model" / "tokenizer.json")
+    _save_tables(folder, model, seed)
+    return folder
+
+
+def _save_tables(folder: Path, model: ModelConfig, seed: int) -> None:
+    corpus = {"corpus": "plays", "source": "plays/*.txt", "sha256": "ab" * 32}
+    record = {
+        "config": {
+            "device": "cpu",
+            "model": asdict(model),
+            "training": {"steps": 7, "seed": seed, "precision": "float32"},
+        },
+        "device": "cpu x86_64 (1 thread)",
+        "code_sha256": "0123456789abcdef",
+        "corpus": corpus,
+        "tokenizer_sha256": tokenizer().sha256,
+        "tokens_sha256": "cd" * 32,
+        "pretrained_sha256": None,
+        "git_commit": None,
+        "versions": {"python": "3.11.7"},
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    tables = {
+        "metrics.csv": "step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n7,56,5.5,1.0,0.001\n",
+        "validation.csv": f"step,tokens_seen,loss_nats_per_token,bits_per_byte\n3,24,5.6,3.2\n7,56,{5.5 - seed},3.1\n",
+        "throughput.csv": "step,step_seconds,tokens_per_second\n3,0.1,80\n5,0.1,70\n7,0.1,90\n",
+        "evaluation.csv": "predictor,loss_nats_per_token,perplexity,bits_per_byte,next_token_accuracy,top5_accuracy,"
+        f"tokens,bytes\nmodel,{5.25 - seed},190,{3 - seed},0.125,0.5,90,200\nlzma,,,2.5,,,,200\n",
+    }
+    for name, text in tables.items():
+        (folder / name).write_text(text)
+
+
+def network_logits(device: Device, model: ModelConfig, weights: Weights, tokens: Sequence[int]) -> np.ndarray:
+    """Return the logits (S, V) f32 of one forward pass over all tokens at once."""
+    S = len(tokens)
+    inputs = Arena(device, "inputs", [Field("tokens", (1, S), DType.I32), Field("starts", (1,), DType.I32)])
+    saved = Arena(device, "activations", activations(model, 1, S))
+    plan = Plan(device, "whole", [weights.arena.flat, inputs.flat])
+    network = Network(model, weights, saved, inputs["tokens"], inputs["starts"])
+    network.forward(plan)
+    network.logits(plan)
+    device.write(inputs["tokens"], np.array([tokens], np.int32))
+    plan.run()
+    return device.read(saved["logits"])
+
+
+def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequence[int]) -> Rounded:
+    """Return the logits (S, V) in float64 with the bound that any f32 evaluation of the formulas keeps."""
+    w = {name: Rounded(array) for name, array in arrays.items()}
+    S, E, H = len(tokens), model.embed_dim, model.num_heads
+
+    def linear(x: Rounded, name: str) -> Rounded:
+        return reference.matmul_forward(x, w[f"{name}.weight"], w.get(f"{name}.bias"))["y"]
+
+    def norm(x: Rounded, name: str) -> Rounded:
+        gamma, beta, epsilon = w[f"{name}.gamma"], w[f"{name}.beta"], Rounded(np.float32(LAYERNORM_EPSILON))
+        return reference.layernorm_forward(x, None, gamma, beta, epsilon)["y"]
+
+    def attention(qkv: Rounded) -> Rounded:
+        shape = 1, S, 3, H, E // H
+        heads = Rounded(qkv.value.reshape(shape), qkv.error.reshape(shape))
+        y = reference.attention_forward(heads, S)["y"]
+        return Rounded(y.value.reshape(S, E), y.error.reshape(S, E))
+
+    mlp_in = {"gelu": reference.matmul_gelu_forward, "relu": reference.matmul_relu_forward}[model.activation]
+    x = w["token_embedding.weight"][list(tokens)] + w["position_embedding.weight"][:S]
+    for i in range(model.num_layers):
+        block = f"block{i}"
+        x = x + linear(attention(linear(norm(x, f"{block}.attention_norm"), f"{block}.qkv")), f"{block}.projection")
+        into = w[f"{block}.mlp_in.weight"], w[f"{block}.mlp_in.bias"]
+        hidden = mlp_in(norm(x, f"{block}.mlp_norm"), *into)["y"]
+        x = x + linear(hidden, f"{block}.mlp_out")
+    if model.tie_embeddings:
+        w["output.weight"] = w["token_embedding.weight"]
+    return linear(norm(x, "final_norm"), "output")

@@ -1,0 +1,82 @@
+"""A copy of the project in which a tiny run takes seconds, and the workflow's command line in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from hipgpt.base.paths import ROOT
+
+PARTS = ("Snakefile", "config.yaml", "README.md", "hipgpt", "kernels", "profiles", "workflow")
+WORDS = ["the", "king", "shall", "speak", "of", "love", "and", "war", "before", "the", "night", "is", "gone", "my lord"]
+LINES = 14_000  # in each of two texts: over the 1 MB up to which Snakemake compares content by itself
+TINY = {
+    "corpus": "tiny",
+    "corpora": {"tiny": {"kind": "file", "path": "texts/*.txt", "cleaning": [], "validation_fraction": 0.1}},
+    "train_shards": 2,
+    "tokenizer": {"vocab_size": 290},
+    "model": {"embed_dim": 16, "num_layers": 1, "num_heads": 2, "mlp_dim": 16, "context_length": 8},
+    "training": {
+        "steps": 12,
+        "batch_sequences": 4,
+        "log_every_steps": 2,
+        "validate_every_steps": 4,
+        "save_every_steps": 5,
+        "sample_every_steps": 6,
+        "sample_prompt": "the",
+        "sample_tokens": 8,
+    },
+    "evaluation": {"stride_tokens": 4},
+    "sampling": {"prompts": ["the king"], "num_tokens": 12},
+}
+
+
+class Project:
+    """A copy of the project's sources in `folder`, with a tiny corpus and config."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, folder / part, ignore=ignored)
+            else:
+                shutil.copy(source, folder / part)
+        (folder / "texts").mkdir()
+        for number in range(2):
+            lines = (" ".join(WORDS[(i * 7 + j * (i + number)) % len(WORDS)] for j in range(9)) for i in range(LINES))
+            (folder / "texts" / f"{number}.txt").write_text("\n".join(lines))
+        self.write_config(TINY)
+
+    def write_config(self, overrides: dict) -> None:
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(overrides))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "tiny.yaml"]
+
+    def snakemake(self, *arguments: str, expect: int = 0) -> str:
+        """Run snakemake here and return what it prints; fails the test on another exit status."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == expect, done.stdout
+        return done.stdout
+
+    def environment(self) -> dict[str, str]:
+        """Return an environment in which the copy's package is the one that is imported."""
+        return {**os.environ, "PYTHONPATH": str(self.folder)}
+
+    def would_run(self, *arguments: str) -> set[str]:
+        """Return the rules that a dry run of `all` would run."""
+        output = self.snakemake("--dry-run", "all", *arguments)
+        if "Nothing to be done" in output:
+            return set()
+        table = output.split("Job stats:")[1].split("total")[0]
+        return {name for name, _ in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.MULTILINE)} - {"all"}

@@ -1,0 +1,60 @@
+"""The batches that a device builds are those of Batches, step by step, and so are schedule and counters."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import TrainingConfig
+from hipgpt.data.batches import Batches
+from hipgpt.data.tokens import Tokens
+from hipgpt.training import step_io
+from hipgpt.training.schedule import schedule
+from hipgpt.training.step_io import StepHistory, StepInputs, counters
+
+B, S, A, SEED = 3, 5, 2, 11
+SETTINGS = {"seed": SEED, "steps": 40, "accumulation_steps": A, "learning_rate_peak": 1e-2, "warmup_fraction": 0.1,
+            "learning_rate_floor_fraction": 0.1, "beta1": 0.9, "beta2": 0.95}  # fmt: skip
+TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
+
+
+@pytest.fixture(params=["resident", "gathered"])
+def inputs(request, device, monkeypatch):
+    """Return the inputs with the split whole on the device (on a GPU), or only the windows of the steps to come."""
+    if request.param == "gathered":
+        monkeypatch.setattr(step_io, "RESIDENT_BYTES", 0)
+    tokens = Tokens([np.arange(200, dtype=np.uint16), np.arange(200, 317, dtype=np.uint16)])
+    return StepInputs(device, Batches(tokens, B, S, SEED), TRAINING, steps_ahead=4)
+
+
+def end_of_step(device, inputs) -> Plan:
+    figures = Arena(device, "figures", [Field("loss", (1,)), Field("norm", (1,))])
+    history = StepHistory(device, steps=1)
+    plan = Plan(device, "end", [*inputs.given, *history.given, figures.flat])
+    history.record(plan, figures["loss"], figures["norm"], inputs.counters)
+    return plan
+
+
+@pytest.mark.parametrize("steps", [range(1, 12), [1, 2, 7, 8, 9, 3], [6]], ids=["in order", "with jumps", "resumed"])
+def test_every_micro_batch_is_that_of_its_step(device, inputs, steps):
+    fields = [Field("tokens", (B, S), DType.I32), Field("targets", (B, S), DType.I32)]
+    batch = Arena(device, "batch", fields)
+    plan = Plan(device, "micro_batch", inputs.given)
+    inputs.record(plan, batch["tokens"], batch["targets"])
+    advance = Plan(device, "next_micro_batch", inputs.given)
+    inputs.record_advance(advance)
+    inputs.record(advance, batch["tokens"], batch["targets"])
+    end = end_of_step(device, inputs)
+    batches = Batches(Tokens([np.arange(317, dtype=np.uint16)]), B, S, SEED)
+    for step in steps:
+        inputs.prepare(step)
+        for micro_step in range(A):
+            (advance if micro_step else plan).run()
+            windows = batches.batch((step - 1) * A + micro_step)
+            np.testing.assert_array_equal(device.read(batch["tokens"]), windows[:, :-1])
+            np.testing.assert_array_equal(device.read(batch["targets"]), windows[:, 1:])
+            np.testing.assert_array_equal(device.read(inputs.counters), counters(SEED, step, micro_step))
+        np.testing.assert_array_equal(device.read(inputs.schedule)[step % 4], schedule(TRAINING, step))
+        end.run()
