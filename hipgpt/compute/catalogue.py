@@ -166,7 +166,7 @@ OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
     out      dx            act (N, C)
     add      dweight       f32 (V, C)
     add?     dbias         f32 (V)
-    scratch  exponentials  act (K, R, W)
+    scratch  exponentials  act (W)
     scratch  scaled        act (N, C)
     in       x             act (N, C)
     in       weight        act (V, C)

@@ -1,37 +1,62 @@
 """The Device protocol: memory, transfers and launches. All that the rest of HipGPT knows of a backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from hipgpt.base.errors import UserError
+from hipgpt.compute.contract import Op
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
+Workspace = Callable[[Mapping[str, int], DType], int]  # elements for a call's sizes and its activations' dtype
+
+
+@dataclass(frozen=True)
+class Traits:
+    """How a device computes, as far as those who record plans must know.
+
+    act_dtypes: dtypes of activations that it has kernels for, the fastest first.
+    cache_bytes: as much of a pass's activations as its caches hold; None if larger batches are never slower.
+    shares_host_memory: its tensors lie in the host's memory, so that a transfer is a copy.
+    workspaces: ops of the catalogue that only some devices have, with the elements of their scratch argument (W).
+    """
+
+    act_dtypes: tuple[DType, ...]
+    cache_bytes: int | None
+    shares_host_memory: bool
+    workspaces: Mapping[Op, Workspace]
+
 
 class Device(Protocol):
-    """One processor with its memory. `backend` names the code that computes; `name` and `compiler` are for people.
-
-    act_dtypes: what it has kernels for as the dtype of activations, the fastest first.
-    """
+    """One processor with its memory. `backend` names the code that computes; `name` and `compiler` are for people."""
 
     backend: str
     name: str
     compiler: str
-    act_dtypes: tuple[DType, ...]
+    traits: Traits
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
         """Return (address, owner) of zeroed memory, aligned to at least 64 bytes; freed with its owner."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return about how much memory can still be allocated."""
+        ...
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
         """Copy host values to a tensor. Raises ValueError if shape or dtype differ."""
+        ...
 
     def read(self, tensor: Tensor) -> np.ndarray:
         """Return a host copy of a tensor, after all launches before it."""
+        ...
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind launches; return the function that replays them in order."""
+        ...
 
 
 def check_transfer(tensor: Tensor, values: np.ndarray) -> None:

@@ -1,19 +1,15 @@
 """Devices by their names."""
 
 import os
-from typing import TYPE_CHECKING
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.device import Device, DeviceAbsent
-
-if TYPE_CHECKING:
-    pass
 
 GPUS = ("hip", "cuda")
 
 
 def open_device(name: str, threads: int | None = None) -> Device:
-    """Open a device by its name: `cpu`, `hip`, `cuda`, `cuda:1`, `null` (computes nothing), or `auto`.
+    """Open a device by its name: `cpu`, `hip`, `cuda`, `cuda:1`, or `auto`.
 
     auto: the first GPU that answers a call, else the CPU. threads: how many the CPU uses; by default as many as this
     process may run on. Raises UserError on another name, DeviceAbsent if there is no such device here.
@@ -25,10 +21,6 @@ def open_device(name: str, threads: int | None = None) -> Device:
         from hipgpt.compute.backends.cpu import CpuDevice
 
         return CpuDevice(threads or available_cores())
-    if name == "null":
-        from hipgpt.compute.backends.null import NullDevice
-
-        return NullDevice()
     if backend in GPUS and (index.isdecimal() or name == backend):
         return _open_gpu(backend, int(index or 0))
     raise UserError(f"device: got {name!r}, expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1")

@@ -1,8 +1,8 @@
 // output_layer_training: the output layer, the cross-entropy of its logits, and the backward passes of both. With
 //   logits = x weight^T + bias,  p = softmax(logits),  dlogits[n,v] = scale * (p[n,v] - (v == targets[n])):
 //   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;  dweight += dlogits^T x;  dbias += sum over n of dlogits.
-// x, dx (N, C), weight (V, C), dweight (V, C) f32, targets (N) i32, bias, dbias (V) or null. To work in: exponentials (K, R, W),
-// at least N / 32 strips of V rows, filled up to 32, with room for 32 numbers, and scaled (N, C). Operations: 6*N*C*V. Minimum
+// x, dx (N, C), weight (V, C), dweight (V, C) f32, targets (N) i32, bias, dbias (V) or null. To work in: exponentials (W), for each 32
+// tokens a strip of V rows, filled up to 32, with room for 32 numbers, in f32 for 48; and scaled (N, C). Operations: 6*N*C*V. Minimum
 // traffic: x, dx and the weight once, dweight and what there is to work in twice.
 //
 // No logits are stored. Rows n are columns here: a thread takes a block of them and goes over the vocabulary by chunks, whose
@@ -215,9 +215,9 @@ void OutputLayer::finish(const Strip& strip) const {
 
 extern "C" void output_layer_training(float* losses, act* dx, float* dweight, float* dbias, act* exponentials, act* scaled,
                                       const act* x, const act* weight, const act* bias, const int32_t* targets, int64_t N,
-                                      int64_t C, int64_t V, int64_t /*K*/, int64_t R, int64_t /*W*/, float scale) {
+                                      int64_t C, int64_t V, int64_t /*W*/, float scale) {
     std::vector<float> factors(padded(N, PANEL));
-    const Kept kept(exponentials, R);
+    const Kept kept(exponentials, padded(V, 32));
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, kept};
     parallel_ranges(N, PANEL, PANEL, [&](int64_t begin, int64_t end) {
         begin_tiles();

@@ -12,7 +12,7 @@ from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.launch_shapes import WIDTH
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.contract import Op
-from hipgpt.compute.device import check_transfer
+from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
@@ -34,6 +34,11 @@ Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes o
 
 
 WHOLE, PARTS, ADDING = range(3)  # Phase in kernels/gpu/product/pieces.h
+
+
+def traits(act_dtypes: tuple[DType, ...]) -> Traits:
+    """Return how a GPU computes that is fastest with the first of these dtypes."""
+    return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces={})
 
 
 class OutOfMemory(Exception):
@@ -81,7 +86,7 @@ class GpuDevice:
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
-        self.act_dtypes = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
+        self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
         self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:

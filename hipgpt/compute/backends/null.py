@@ -4,27 +4,30 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hipgpt.compute.backends.cpu import act_dtypes
-from hipgpt.compute.device import check_transfer
+from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
-from hipgpt.compute.tensor import DType, Tensor
+from hipgpt.compute.tensor import Tensor
 
 
 class NullDevice:
-    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros. gpu: stands for one, not for this
-    machine's CPU."""
+    """Counts `allocated_bytes`; transfers are checked and dropped, reads are zeros.
 
-    name = "null"
+    traits: those of the device that plans are recorded for.
+    """
 
-    def __init__(self, gpu: bool = False) -> None:
-        self.backend = "gpu" if gpu else "cpu"
-        self.act_dtypes = (DType.BF16, DType.F32) if gpu else act_dtypes()
-        self.allocated_bytes = 0
+    backend = name = "null"
+    compiler = "none"
+
+    def __init__(self, traits: Traits) -> None:
+        self.traits, self.allocated_bytes = traits, 0
 
     def allocate(self, size_bytes: int) -> tuple[int, None]:
         address = 64 + -(-self.allocated_bytes // 64) * 64
         self.allocated_bytes = address + size_bytes
         return address, None
+
+    def free_bytes(self) -> int:
+        return 1 << 62
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
         check_transfer(tensor, values)
