@@ -35,7 +35,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     from hipgpt.compute.tensor import Arena
     from hipgpt.config.settings import ModelConfig
     from hipgpt.gpt.decoder import Decoder
-    from hipgpt.gpt.parameters import Weights, initial_values, parameters
+    from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
     from hipgpt.gpt.precision import weights_in
 
     E, L, H, F, V, S, _ = SIZES[size]
@@ -43,7 +43,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     arena = Arena(device, "weights", parameters(model))
     for field in arena.fields:
         device.write(arena[field.name], initial_values(field, seed=1))
-    decoder = Decoder(device, model, weights_in(precision, device, model, Weights(arena, model)))
+    decoder = Decoder(device, model, weights_in(precision, device, model, ParameterTensors(arena, model)))
 
     def decode():
         decoder.restart([1])

@@ -1,4 +1,4 @@
-"""JSON files that one stage leaves for another: read with their shape checked, so that a damaged one is named."""
+"""JSON files that one stage leaves for another: written whole, read with their shape checked."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,13 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
 
+MOST_BYTES = 1 << 30
 Shape = type | Mapping[str, Any] | list[Any]  # a type; the shape of each key that is read; [the shape of each item]
 
 
-def read_json(path: Path, shape: Shape, remedy: str) -> Any:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+
+def read_json(path: Path, shape: Shape, remedy: str, most_bytes: int = MOST_BYTES) -> Any:
     """Return the content of a JSON file. Raises UserError, with the remedy, if it is absent, or not of this shape."""
     try:
+        if (size := path.stat().st_size) > most_bytes:
+            raise UserError(f"{path}: got {size:,} bytes, expected at most {most_bytes:,}; delete it and {remedy}")
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {remedy}") from error

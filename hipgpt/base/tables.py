@@ -1,10 +1,10 @@
 """Rows as text: aligned for a terminal, or as CSV, Markdown or JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from hipgpt.base.csv_file import csv_text
 
 Row = Mapping[str, Any]
 FORMATS = ("text", "csv", "md", "json")
@@ -43,12 +43,7 @@ def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
-    writer.writerows([f"{v:.7g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
-    return stream.getvalue()
+    return csv_text(list(rows[0]), (list(row.values()) for row in rows)) if rows else ""
 
 
 def _markdown(rows: Sequence[Row]) -> str:

@@ -8,9 +8,11 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT
 from hipgpt.base.tables import table
 from hipgpt.cli.arguments import Commands, add_command
-from hipgpt.compute.backends.cpu import physical_bytes
-from hipgpt.compute.device import DeviceAbsent
+from hipgpt.compute.backends.cpu import traits as cpu_traits
+from hipgpt.compute.backends.gpu import traits as gpu_traits
+from hipgpt.compute.device import DeviceAbsent, Traits
 from hipgpt.compute.open_device import GPUS, open_device
+from hipgpt.compute.tensor import DType
 from hipgpt.config.reading import read_config
 from hipgpt.config.settings import DEFAULT_RUN, Config, RunConfig
 from hipgpt.data.tokens import open_split
@@ -42,9 +44,9 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.run not in config.runs:
         raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
     run = config.runs[arguments.run]
-    gpu, available = _device(run.sections["device"], arguments.memory_gib)
-    found = estimate(run.model, run.training, gpu, _tokens(run))
-    step, total = found.step, found.device_bytes + (0 if gpu else found.host_bytes)
+    traits, available = _device(run.sections["device"], arguments.memory_gib)
+    found = estimate(run.model, run.training, traits, _tokens(run))
+    step, total = found.step, found.device_bytes + (found.host_bytes if traits.shares_host_memory else 0)
     arenas = [{"memory": name, "bytes": size} for name, size in found.arenas.items()]
     arenas += [{"memory": "all on the device", "bytes": found.device_bytes}]
     arenas += [{"memory": "the process beside it", "bytes": found.host_bytes}]
@@ -64,18 +66,16 @@ def info(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{verdict}: {total / GIB:.2f} GiB of {available / GIB:.2f} GiB\n")
 
 
-def _device(name: str, memory_gib: float | None) -> tuple[bool, float]:
-    """Return whether a run's device is a GPU, and how many bytes a run may take there."""
+def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:
+    """Return the traits of a run's device, and how many bytes a run may take there."""
     if memory_gib is not None and name != "auto":
-        return name.startswith(GPUS), memory_gib * GIB
+        traits = gpu_traits if name.startswith(GPUS) else cpu_traits
+        return traits((DType.F32, DType.BF16)), memory_gib * GIB
     try:
         device = open_device(name)
     except DeviceAbsent as error:
         raise UserError(f"{error}; or say how much memory it has: --memory-gib") from error
-    gpu = device.backend in GPUS
-    if memory_gib is not None:
-        return gpu, memory_gib * GIB
-    return gpu, device.free_bytes() if gpu else physical_bytes()
+    return device.traits, device.free_bytes() if memory_gib is None else memory_gib * GIB
 
 
 def _tokens(run: RunConfig) -> int:

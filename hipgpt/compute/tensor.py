@@ -1,8 +1,7 @@
 """Typed, shaped pieces of device memory, and the arena that holds a table of them in one allocation."""
 
-import ctypes
+import dataclasses
 import enum
-import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,13 +48,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A row-major view of device memory: `address` is in bytes, `owner` keeps the allocation alive."""
+    """A row-major view of device memory.
+
+    address: in bytes; owner: keeps the allocation alive; arena: name of the table that it is part of.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: DType
     address: int
     owner: Any
+    arena: str = ""
 
     @property
     def elements(self) -> int:
@@ -65,25 +68,19 @@ class Tensor:
     def size_bytes(self) -> int:
         return self.elements * self.dtype.size_bytes
 
-    @functools.cached_property
-    def in_host_memory(self) -> np.ndarray:
-        """The elements as an array, not copied: for a device whose memory is the host's."""
-        memory = (ctypes.c_uint8 * self.size_bytes).from_address(self.address)
-        return np.frombuffer(memory, self.dtype.numpy).reshape(self.shape)
-
     def view(self, *shape: int) -> "Tensor":
         """Return the same elements under another shape; raises ValueError if their number differs."""
         if math.prod(shape) != self.elements:
             raise ValueError(f"{self.name}: cannot view shape {self.shape} as {shape}")
-        return Tensor(self.name, shape, self.dtype, self.address, self.owner)
+        return dataclasses.replace(self, shape=shape)
 
     def rows(self, start: int, stop: int) -> "Tensor":
         """Return rows start <= i < stop of the first dimension, without a copy."""
         if not 0 <= start < stop <= self.shape[0]:
             raise ValueError(f"{self.name}: rows {start}:{stop} of {self.shape[0]}")
-        row_bytes = self.size_bytes // self.shape[0]
-        name = f"{self.name}[{start}:{stop}]"
-        return Tensor(name, (stop - start, *self.shape[1:]), self.dtype, self.address + start * row_bytes, self.owner)
+        address = self.address + start * (self.size_bytes // self.shape[0])
+        shape = (stop - start, *self.shape[1:])
+        return dataclasses.replace(self, name=f"{self.name}[{start}:{stop}]", shape=shape, address=address)
 
 
 class Allocator(Protocol):
@@ -121,11 +118,12 @@ class Arena:
         if len(dtypes) > 1:
             raise ValueError(f"{self.name}: has fields of {sorted(dtype.label for dtype in dtypes)}, so no flat tensor")
         (dtype,) = dtypes
-        return Tensor(self.name, (self.size_bytes // dtype.size_bytes,), dtype, self._address, self._owner)
+        elements = self.size_bytes // dtype.size_bytes
+        return Tensor(self.name, (elements,), dtype, self._address, self._owner, self.name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
     def __getitem__(self, name: str) -> Tensor:
         field, address = self._by_name[name], self._address + self.offsets[name]
-        return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self._owner)
+        return Tensor(f"{self.name}.{name}", field.shape, field.dtype, address, self._owner, self.name)

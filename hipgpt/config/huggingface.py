@@ -1,12 +1,12 @@
 """What config.json says about a GPT-2 in a Hugging Face directory, as this project's `model` section."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
+from hipgpt.base.json_files import read_json
 from hipgpt.config.settings import LAYERNORM_EPSILON
 
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # theirs -> ours
@@ -31,7 +31,12 @@ def model_section(folder: Path) -> dict[str, Any]:
     sizes are more than the weights' file can hold: nothing is allocated for them before.
     """
     path = folder / CONFIG
-    document = _read(path)
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; model.from must be a directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
+            "save_pretrained of Hugging Face's transformers writes it"
+        )
+    document = read_json(path, {}, "download it again", MOST_CONFIG_BYTES)
     for field, expected in FIXED.items():
         got = document.get(field, expected if field != "model_type" else None)
         if got != expected:
@@ -60,23 +65,6 @@ def model_section(folder: Path) -> dict[str, Any]:
 def files_sha256(folder: Path) -> dict[str, str]:
     """Return the hashes of the files that the weights are read from."""
     return {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MOST_CONFIG_BYTES:
-            raise UserError(f"{path}: got {path.stat().st_size} bytes, expected a few thousand; it is no config.json")
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: {error.strerror}; model.from must be a directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
-            "save_pretrained of Hugging Face's transformers writes it"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON ({error}); download it again") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: got a {type(document).__name__}, expected an object; download it again")
-    return document
 
 
 def _size(path: Path, document: Mapping[str, Any], field: str) -> int:

@@ -7,7 +7,6 @@ corpus may be larger than memory. The folder that build_corpus writes needs spac
 import glob
 import hashlib
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import BLOCK, replacing, sha256_of
+from hipgpt.base.json_files import write_json
 from hipgpt.data.archives import documents
 from hipgpt.data.download import fetch, fetch_sdist, without_password
 
@@ -123,8 +123,7 @@ def build_corpus(name: str, settings: dict, output: Path, downloads: Path) -> No
                 for document, blocks in documents(path, settings.get("members"), scratch=output)
             ]
             _check_split(train.tell(), validation.tell(), settings["validation_fraction"])
-        with replacing(output / "provenance.json") as file:
-            file.write(json.dumps(record, indent=1).encode() + b"\n")
+        write_json(output / "provenance.json", record)
     except UserError as error:
         raise UserError(f"corpus {name}: {error}") from error
 

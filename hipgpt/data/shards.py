@@ -1,6 +1,5 @@
 """Token shards, written: corpus and tokenizer to the files that training reads."""
 
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -11,7 +10,7 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing, sha256_of
-from hipgpt.base.json_files import read_json
+from hipgpt.base.json_files import read_json, write_json
 from hipgpt.base.ordered_map import ordered_map
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, next_cut
 from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES
@@ -48,8 +47,7 @@ def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards:
             for split in shards
         },
     }
-    with replacing(output / "manifest.json") as file:
-        file.write(json.dumps(manifest, indent=1).encode() + b"\n")
+    write_json(output / "manifest.json", manifest)
 
 
 def _documents(corpus: Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """Token shards, read: the format of llm.c, memory-mapped."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +8,15 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
+from hipgpt.base.json_files import read_json
 
 MAGIC = 20240520
 TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
 HEADER = np.dtype("<i4")
 HEADER_BYTES = 256 * HEADER.itemsize
 REMEDY = "run the tokenize stage again"
+SHARD = {"file": str, "tokens": int, "sha256": str}
+MANIFEST = {"version": int, "tokenizer_sha256": str, "splits": {"train": [SHARD], "validation": [SHARD]}}
 SHARD_NAME = re.compile(r"\w+\.bin")  # beside its manifest
 
 
@@ -49,36 +51,16 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
     got and what was expected, for another tokenizer and for a shard that is missing, truncated, altered or of another
     format.
     """
-    try:
-        record = json.loads(manifest.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{manifest}: is missing; {REMEDY}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{manifest}: is no JSON ({error}); {REMEDY}") from error
-    if not isinstance(record, dict) or not {"tokenizer_sha256", "splits", "version"} <= record.keys():
-        raise UserError(f"{manifest}: is no manifest of token shards; delete it and {REMEDY}")
+    record = read_json(manifest, MANIFEST, REMEDY)
     if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
         raise UserError(
             f"{manifest}: the shards are of the tokenizer with sha256 {record['tokenizer_sha256']}, but the one in use "
             f"has {tokenizer_sha256}; use that tokenizer, or delete the shards and {REMEDY}"
         )
-    splits = record["splits"] if isinstance(record["splits"], dict) else {}
-    entries = splits.get(split)
-    known = isinstance(record["version"], int) and record["version"] in TOKEN_TYPES
-    if not known or not isinstance(entries, list) or not entries or not all(map(_is_entry, entries)):
+    entries, version = record["splits"][split], record["version"]
+    if version not in TOKEN_TYPES or not entries or not all(SHARD_NAME.fullmatch(entry["file"]) for entry in entries):
         raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
-    return Tokens([_open_shard(manifest.parent / entry["file"], entry, record["version"]) for entry in entries])
-
-
-def _is_entry(entry: object) -> bool:
-    """Return whether an entry names a file beside the manifest, how many tokens it has and its hash."""
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("file"), str)
-        and SHARD_NAME.fullmatch(entry["file"]) is not None
-        and isinstance(entry.get("tokens"), int)
-        and isinstance(entry.get("sha256"), str)
-    )
+    return Tokens([_open_shard(manifest.parent / entry["file"], entry, version) for entry in entries])
 
 
 def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:

@@ -3,14 +3,8 @@
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.config.settings import ModelConfig
 
-NORM_ROWS, NORM_PARTS = 16, 512  # rows of a partial sum in LayerNorm's backward pass, at least; how many sums, at most
-STRIP = 32  # rows of a strip of exponentials, and what of the vocabulary is filled up to
-EXPONENTIALS = {DType.F32: STRIP + STRIP // 2, DType.BF16: STRIP}  # what a strip takes: an f32 may be three bf16
-
-
-def strips(rows: int) -> int:
-    """Return how many strips of exponentials `rows` rows begin."""
-    return -(-rows // STRIP)
+# LayerNorm's backward pass: rows of a partial sum, at least; partial sums, at most
+NORM_ROWS, NORM_PARTIALS = 16, 512
 
 
 def activations(
@@ -18,7 +12,7 @@ def activations(
 ) -> list[Field]:
     """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again.
 
-    logit_rows: of how many tokens the logits are kept at a time; default: of all.
+    logit_rows: of how many tokens the logits are stored at once; default: of all.
     """
     N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
 
@@ -41,20 +35,25 @@ def activations(
 
 
 def activation_gradients(
-    model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, exponential_rows: int | None = None
+    model: ModelConfig,
+    sequences: int,
+    length: int,
+    act: DType = DType.F32,
+    logit_rows: int | None = None,
+    output_layer_workspace: int | None = None,
 ) -> list[Field]:
     """Return the table of gradients with respect to activations: one block's worth, reused by every block.
 
-    exponential_rows: of how many tokens OUTPUT_LAYER_TRAINING keeps exponentials at a time; None: it is not used.
+    logit_rows, output_layer_workspace: see Blocking; without a workspace, the output layer is not one op.
     """
     N, E, F = sequences * length, model.embed_dim, model.mlp_dim
     widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}
     fields = [Field(name, (N, width), act) for name, width in widths.items()]
-    parts = min(NORM_PARTS, -(-N // NORM_ROWS))
-    if exponential_rows:
-        whole = strips(model.vocab_size) * STRIP
-        fields.append(Field("exponentials", (strips(exponential_rows), whole, EXPONENTIALS[act]), act))
-    return [*fields, Field("norm_partials", (parts, 2, E)), Field("delta", (sequences, model.num_heads, length))]
+    if output_layer_workspace:
+        fields.append(Field("output_layer.exponentials", (output_layer_workspace,), act))
+        fields.append(Field("output_layer.scaled", (logit_rows or N, E), act))
+    partials = min(NORM_PARTIALS, -(-N // NORM_ROWS))
+    return [*fields, Field("norm_partials", (partials, 2, E)), Field("delta", (sequences, model.num_heads, length))]
 
 
 def kv_cache(model: ModelConfig, sequences: int, act: DType = DType.F32) -> list[Field]:

@@ -11,7 +11,9 @@ from hipgpt.gpt.activations import activations
 
 @dataclass(frozen=True)
 class Blocking:
-    """sequences: how many the passes take at once, a divisor of the batch; logit_rows: of how many tokens the logits, or
+    """How a device takes a batch.
+
+    sequences: how many the passes take at once, a divisor of the batch; logit_rows: of how many tokens the logits, or
     their exponentials, are stored at once; output_layer_workspace: elements that OUTPUT_LAYER_TRAINING works in for so
     many tokens, or None where the device has no such op.
     """
@@ -32,7 +34,7 @@ def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device
 def logit_rows(model: ModelConfig, rows: int, cache_bytes: int | None) -> int:
     """Return for how many of a pass's rows to make logits at once: all of them without caches to fit, otherwise 4E.
 
-    A block of R rows stays in the caches, but reads and writes the output layer's gradient, V*E, once more than a single
+    A block of R rows stays in the caches, but reads and writes the output layer's gradient, V*E, once more than one
     block of all rows does. At R = 4E the R*V logits are many times that.
     """
     return rows if cache_bytes is None else min(rows, 4 * model.embed_dim)

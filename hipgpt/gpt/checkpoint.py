@@ -16,7 +16,7 @@ from hipgpt.base.files import replacing
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena
 from hipgpt.config.settings import ModelConfig
-from hipgpt.gpt.parameters import Weights, parameters
+from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 
 def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
@@ -109,9 +109,9 @@ def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
     return ModelConfig(**stated)
 
 
-def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, Weights]:
+def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, ParameterTensors]:
     """Return the model and its weights on the device. Raises UserError as `load_model` does."""
     model, arrays = load_model(path, tokenizer_sha256)
     arena = Arena(device, "weights", parameters(model))
     write_arena(device, arena, arrays)
-    return model, Weights(arena, model)
+    return model, ParameterTensors(arena, model)

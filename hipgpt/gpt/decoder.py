@@ -11,7 +11,7 @@ from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activations, kv_cache
 from hipgpt.gpt.model import Network
-from hipgpt.gpt.parameters import Weights
+from hipgpt.gpt.parameters import ParameterTensors
 
 
 class Decoder:
@@ -22,7 +22,7 @@ class Decoder:
     Activations, cache and logits have the dtype of the weights.
     """
 
-    def __init__(self, device: Device, model: ModelConfig, weights: Weights):
+    def __init__(self, device: Device, model: ModelConfig, weights: ParameterTensors):
         self.device, self.model, act = device, model, weights.arena.flat.dtype
         self.window: list[int] = []
         # one field, so that a token costs one write

@@ -65,20 +65,22 @@ def initial_values(field: Field, seed: int) -> np.ndarray:
     return generator.normal(field.mean, field.std, field.shape).astype(np.float32)
 
 
-class Weights:
-    """The tensors of a parameter table (weights or their gradients) by name, with the output layer's two forms."""
+class ParameterTensors:
+    """The tensors of a parameter table by name: the weights, or their gradients."""
 
     def __init__(self, arena: Arena, model: ModelConfig):
         self.arena = arena
         self._tensors = {field.name: arena[field.name] for field in arena.fields}
-        self.output = self._tensors["token_embedding.weight" if model.tie_embeddings else "output.weight"]
-        self.output_bias = self._tensors.get("output.bias")
+        output = "token_embedding.weight" if model.tie_embeddings else "output.weight"
+        self.output_layer = self._tensors[output], self._tensors.get("output.bias")  # weight (V, E), bias (V) or None
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
     def linear(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return weight (out, in) and bias (out) of a linear layer."""
         return self[f"{name}.weight"], self[f"{name}.bias"]
 
     def norm(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return gamma and beta, (E) each, of a LayerNorm."""
         return self[f"{name}.gamma"], self[f"{name}.beta"]

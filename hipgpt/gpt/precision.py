@@ -7,14 +7,14 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType
 from hipgpt.config.settings import ModelConfig, TrainingConfig
-from hipgpt.gpt.parameters import Weights
+from hipgpt.gpt.parameters import ParameterTensors
 
 PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
 
 
 def act_of(precision: str, device: Device) -> DType:
     """Return the dtype of activations that a precision of the config stands for on a device."""
-    return device.act_dtypes[0] if precision == "auto" else PRECISIONS[precision]
+    return device.traits.act_dtypes[0] if precision == "auto" else PRECISIONS[precision]
 
 
 def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
@@ -36,10 +36,10 @@ class RoundedCopy:
         self._plan.run()
 
 
-def weights_in(precision: str, device: Device, model: ModelConfig, weights: Weights) -> Weights:
+def weights_in(precision: str, device: Device, model: ModelConfig, weights: ParameterTensors) -> ParameterTensors:
     """Return weights in the dtype of a precision: these, or a copy that is made once."""
     if (act := act_of(precision, device)) is weights.arena.flat.dtype:
         return weights
     copy = RoundedCopy(device, weights.arena, act)
     copy.renew()
-    return Weights(copy.arena, model)
+    return ParameterTensors(copy.arena, model)

@@ -10,16 +10,11 @@ import numpy as np
 
 from hipgpt.base.csv_file import CsvFile
 from hipgpt.compute.device import Device
-from hipgpt.compute.plan import Plan
-from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.data.batches import windows
 from hipgpt.data.tokens import Tokens
-from hipgpt.gpt.activations import activations
-from hipgpt.gpt.blocking import rows_of_logits
-from hipgpt.gpt.model import Network
-from hipgpt.gpt.parameters import Weights
-from hipgpt.gpt.scoring import bits_per_byte
+from hipgpt.gpt.parameters import ParameterTensors
+from hipgpt.gpt.scoring import Scorer, bits_per_byte
 from hipgpt.inference.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngram_losses, read_tokens
 
 ROWS_AT_ONCE = 2048
@@ -37,30 +32,19 @@ class Predictions:
     targets: np.ndarray
 
 
-def predict(device: Device, model: ModelConfig, weights: Weights, tokens: Tokens, stride: int) -> Predictions:
+def predict(device: Device, model: ModelConfig, weights: ParameterTensors, tokens: Tokens, stride: int) -> Predictions:
     """Run the model over a split, each target token predicted once, in windows that begin every `stride` tokens."""
     S = model.context_length
-    B = max(1, ROWS_AT_ONCE // S)
-    fields = [Field("tokens", (B, S)), Field("targets", (B * S,)), Field("starts", (B,)), Field("ranks", (B * S,))]
-    inputs = Arena(device, "inputs", [Field(field.name, field.shape, DType.I32) for field in fields])
-    saved = Arena(device, "activations", activations(model, B, S, logit_rows=rows_of_logits(model, B * S, device)))
-    plan = Plan(device, "evaluation", [weights.arena.flat, *(inputs[name] for name in ("tokens", "targets", "starts"))])
-    network = Network(model, weights, saved, inputs["tokens"], inputs["starts"])
-    network.forward(plan)
-    network.losses(plan, inputs["targets"], inputs["ranks"])
-
+    scorer = Scorer(device, model, weights, max(1, ROWS_AT_ONCE // S))
     nats, ranks, targets = [], [], []
     remaining = windows(tokens, S, stride)
-    while batch := list(islice(remaining, B)):
+    while batch := list(islice(remaining, scorer.sequences)):
         starts, first_counted = (np.array(column) for column in zip(*batch, strict=True))
-        padded = np.concatenate([starts, np.repeat(starts[-1:], B - len(starts))])
-        rows = tokens.windows(padded, S + 1)
-        device.write(inputs["tokens"], np.ascontiguousarray(rows[:, :-1]))
-        device.write(inputs["targets"], rows[:, 1:].ravel())
-        plan.run()
-        counted = np.arange(S) >= first_counted[:, None]
-        for found, values in ((nats, saved["losses"]), (ranks, inputs["ranks"]), (targets, inputs["targets"])):
-            found.append(device.read(values).reshape(B, S)[: len(starts)][counted])
+        rows = tokens.windows(starts, S + 1)
+        scores, counted = scorer(rows), np.arange(S) >= first_counted[:, None]
+        nats.append(scores.nats[counted])
+        ranks.append(scores.ranks[counted])
+        targets.append(rows[:, 1:][counted])
     return Predictions(*(np.concatenate(found) for found in (nats, ranks, targets)))
 
 

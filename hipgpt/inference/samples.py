@@ -1,17 +1,16 @@
 """Files of samples: those of a finished run and those written while it trains."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hipgpt.base.csv_file import write_csv
 from hipgpt.base.files import replacing
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.gpt.parameters import Weights
+from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.inference.sampling import generate
 
 TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
@@ -28,7 +27,7 @@ class TrainingSampler:
         )
         self._decoder: Decoder | None = None
 
-    def __call__(self, weights: Weights) -> str:
+    def __call__(self, weights: ParameterTensors) -> str:
         """Return the prompt and its continuation; every call takes the same weights on the device."""
         if self._decoder is None:
             self._decoder = Decoder(self._device, self._model, weights)
@@ -42,20 +41,16 @@ def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str,
     Prompt number i draws from stream i, so adding a prompt leaves the others' texts as they were.
     """
     sampling = SamplingConfig(**{key: value for key, value in settings.items() if key != "prompts"})
+    exact = [repr(value) if isinstance(value, float) else value for value in vars(sampling).values()]
     rows, blocks = [], []
     for number, prompt in enumerate(settings["prompts"]):
         ids = tokenizer.encode(prompt).tolist()
         continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream=number))
-        rows.append([number, prompt, _text(tokenizer, continuation), len(continuation), *vars(sampling).values()])
+        rows.append([number, prompt, _text(tokenizer, continuation), len(continuation), *exact])
         blocks.append(f"--- prompt {number}\n{_text(tokenizer, ids + continuation)}\n")
     with replacing(text) as file:
         file.write("\n".join(blocks).encode())
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["number", "prompt", "continuation", "tokens", *vars(sampling)])
-    writer.writerows(rows)
-    with replacing(table) as file:
-        file.write(lines.getvalue().encode())
+    write_csv(table, ["number", "prompt", "continuation", "tokens", *vars(sampling)], rows)
 
 
 def _text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:

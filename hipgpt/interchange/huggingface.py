@@ -1,6 +1,5 @@
 """The finished model as a Hugging Face directory: weights, config.json, the tokenizer's files and a model card."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
+from hipgpt.base.json_files import write_json
 from hipgpt.config.huggingface import CONFIG, TOKENIZER, WEIGHTS
 from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
@@ -29,8 +29,8 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str)
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     weights = huggingface_arrays(model, arrays)
     save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
-    _write_json(folder / CONFIG, huggingface_config(model, tokenizer.end_of_text, HEAD not in weights))
-    _write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
+    write_json(folder / CONFIG, huggingface_config(model, tokenizer.end_of_text, HEAD not in weights))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
     tokenizer.save(folder / TOKENIZER)
     with replacing(folder / "README.md") as file:
         file.write(card.encode())
@@ -103,8 +103,3 @@ def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict
         "eos_token_id": end_of_text,
         "torch_dtype": "float32",
     }
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(document, indent=2).encode() + b"\n")

@@ -1,14 +1,14 @@
 """The model card: README.md of the Hugging Face directory, filled from what the run's folder tells."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from hipgpt.base.csv_file import read_csv
 from hipgpt.base.nested import leaves
 from hipgpt.base.tables import table
-from hipgpt.reports.runs import model_of, read_record, run_row
+from hipgpt.reports.runs import EVALUATION, RERUN, model_of, read_record, run_row
 
 CARD = Template("""\
 ---
@@ -68,8 +68,10 @@ def model_card(run: Path) -> str:
     record, row = read_record(run), run_row(run)
     model = model_of(record)
     pretrained = record.get("pretrained_sha256")  # an older record has none
-    with open(run / "evaluation.csv", newline="", encoding="utf-8") as file:
-        evaluation = [{name: line[name] for name in EVALUATED} for line in csv.DictReader(file)]
+    evaluation = [
+        {name: _rounded(line[name]) for name in EVALUATED}
+        for line in read_csv(run / "evaluation.csv", EVALUATION, RERUN)
+    ]
     data = {**record["corpus"], "tokenizer": f"byte-level BPE, {model.vocab_size:,} tokens"}
     provenance = {key: value for key, value in leaves(record) if key.split(".")[0] not in ("config", "corpus")}
     return CARD.substitute(
@@ -85,7 +87,7 @@ def model_card(run: Path) -> str:
         best_step=row["best_step"],
         tokens_seen=f"{row['tokens_seen']:,}",
         training=_pairs(record["config"]["training"]),
-        evaluation=table(_rounded(evaluation), "md"),
+        evaluation=table(evaluation, "md"),
         provenance=_pairs({key: value for key, value in provenance.items() if value is not None}),
     )
 
@@ -94,13 +96,6 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return table([{"": key, "value": str(value)} for key, value in values.items()], "md")
 
 
-def _rounded(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return the rows with at most four decimals."""
-
-    def short(text: str) -> str:
-        try:
-            return f"{float(text):.4g}"
-        except ValueError:  # a name, or an empty cell
-            return text
-
-    return [{name: short(value) for name, value in row.items()} for row in rows]
+def _rounded(value: Any) -> str:
+    """Return a table's cell: numbers with four digits, nothing for None."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,18 +1,17 @@
 """Runs as HTML pages that stand alone: pictures are inside, nothing is fetched, no script runs."""
 
 import base64
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from hipgpt.base.csv_file import read_csv
 from hipgpt.base.files import replacing
 from hipgpt.base.nested import leaves
 from hipgpt.base.tables import cell
-from hipgpt.reports.runs import Row, read_record, run_row
+from hipgpt.reports.runs import EVALUATION, RERUN, Row, read_record, run_row
 
 PICTURES = {
     "loss": "Loss of each training batch with its moving average, and of the validation windows. Where the two part, "
@@ -21,15 +20,15 @@ PICTURES = {
     "or has spikes, asks for a lower rate.",
     "throughput": "Tokens per second between two rows of metrics.csv; a dip is another job on the same processor.",
 }
-EVALUATION = (
+EVALUATION_CAPTION = (
     "The best checkpoint on the whole validation split, each token predicted once from a sliding context, beside "
     "predictors without a network on the same text. Bits per byte compare across tokenizers; lower is better."
 )
-PROVENANCE = (
+PROVENANCE_CAPTION = (
     "What this run was made from. The same hashes on the same kind of processor give the same bytes; a commit that "
     "ends with + had changed files, which the code hash covers."
 )
-RUNS = (
+RUNS_CAPTION = (
     "One row a run: its size, what it has seen, what its best checkpoint reaches on the whole validation split, its "
     "median speed, and the hashes of the code and corpus it is from."
 )
@@ -77,8 +76,7 @@ RUNS_PAGE = """{% extends "page" %}{% from "macros" import table %}{% block body
 def write_run_page(folder: Path, page: Path) -> None:
     """Write a run's page from its folder's files."""
     record, row = read_record(folder), run_row(folder)
-    with open(folder / "evaluation.csv", newline="", encoding="utf-8") as file:
-        evaluation = [{key: _read(value) for key, value in line.items()} for line in csv.DictReader(file)]
+    evaluation = read_csv(folder / "evaluation.csv", EVALUATION, RERUN)
     provenance = {key: value for key, value in leaves(record) if not key.startswith("config.")}
     settings = {key.removeprefix("config."): value for key, value in leaves(record) if key.startswith("config.")}
     _write(
@@ -88,18 +86,18 @@ def write_run_page(folder: Path, page: Path) -> None:
         result=_pairs(row),
         pictures=[_picture(folder / "plots" / f"{name}.png", caption) for name, caption in PICTURES.items()],
         evaluation=evaluation,
-        evaluation_caption=EVALUATION,
+        evaluation_caption=EVALUATION_CAPTION,
         samples=(folder / "samples.txt").read_text("utf-8"),
         training_samples=(folder / "training_samples.txt").read_text("utf-8"),
         provenance=_pairs(provenance),
-        provenance_caption=PROVENANCE,
+        provenance_caption=PROVENANCE_CAPTION,
         settings=_pairs(settings),
     )
 
 
 def write_runs_page(rows: Sequence[Row], page: Path) -> None:
     """Write the table of all runs as a page."""
-    _write(page, RUNS_PAGE, title="All runs", rows=rows, caption=RUNS)
+    _write(page, RUNS_PAGE, title="All runs", rows=rows, caption=RUNS_CAPTION)
 
 
 def _write(page: Path, template: str, **values: Any) -> None:
@@ -117,10 +115,3 @@ def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _picture(path: Path, caption: str) -> dict[str, str]:
     data = base64.b64encode(path.read_bytes()).decode()
     return {"name": path.stem, "caption": caption, "data": data}
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text) if text else None
-    except ValueError:  # a name
-        return text

@@ -1,6 +1,5 @@
 """run.json: what a run was made from, written when its training starts."""
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -8,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hipgpt.base.files import replacing
-from hipgpt.base.json_files import read_json
+from hipgpt.base.json_files import read_json, write_json
 from hipgpt.base.paths import ROOT
 from hipgpt.compute.device import Device
 
@@ -47,8 +45,7 @@ def write_record(
             "compiler": device.compiler,
         },
     }
-    with replacing(path) as file:
-        file.write(json.dumps(record, indent=1).encode() + b"\n")
+    write_json(path, record)
 
 
 def git_commit() -> str | None:

@@ -1,19 +1,19 @@
 """What the folder of a run tells: its row in the table of runs, and what sets two runs apart."""
 
-import csv
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import parameter_count
 
-RETRAIN = "run the train stage again"
+RETRAIN, RERUN = "run the train stage again", "run snakemake again"
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
 MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a second
 MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
@@ -24,7 +24,16 @@ RECORD = {
     "code_sha256": str,
     "corpus": {"corpus": str, "sha256": str},
 }
-EVALUATION = {"predictor": str, "loss_nats_per_token": float, "bits_per_byte": float, "next_token_accuracy": float}
+EVALUATION = {
+    "predictor": str,
+    "loss_nats_per_token": float,
+    "perplexity": float,
+    "bits_per_byte": float,
+    "next_token_accuracy": float,
+    "top5_accuracy": float,
+    "tokens": int,
+    "bytes": int,
+}
 METRICS = {"step": int, "tokens_seen": int}
 VALIDATION = {"step": int, "loss_nats_per_token": float}
 THROUGHPUT = {"tokens_per_second": float}
@@ -50,11 +59,16 @@ def model_of(record: Mapping[str, Any]) -> ModelConfig:
 def run_row(folder: Path) -> Row:
     """Return a run's row; what a run in progress does not have yet is None. Raises UserError if a file is damaged."""
     record = read_record(folder)
-    evaluation = next((row for row in _read(folder / "evaluation.csv", EVALUATION) if row["predictor"] == "model"), {})
-    metrics, validations = _read(folder / "metrics.csv", METRICS), _read(folder / "validation.csv", VALIDATION)
+    evaluation = next(
+        (row for row in read_csv(folder / "evaluation.csv", EVALUATION, RERUN) if row["predictor"] == "model"), {}
+    )
+    metrics, validations = (
+        read_csv(folder / "metrics.csv", METRICS, RERUN),
+        read_csv(folder / "validation.csv", VALIDATION, RERUN),
+    )
     last = metrics[-1] if metrics else {"step": 0, "tokens_seen": 0}
     best = min(validations, key=lambda row: row["loss_nats_per_token"], default={})
-    speeds = [row["tokens_per_second"] for row in _read(folder / "throughput.csv", THROUGHPUT)]
+    speeds = [row["tokens_per_second"] for row in read_csv(folder / "throughput.csv", THROUGHPUT, RERUN)]
     return {
         "run": folder.name,
         "parameters": parameter_count(model_of(record)),
@@ -101,16 +115,3 @@ def _metrics(row: Row) -> Row:
 def _change(one: Any, other: Any) -> str | None:
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
     return f"{(other - one) / one:+.2%}" if numbers and one else None
-
-
-def _read(path: Path, kinds: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
-    """Return the rows of a CSV with the columns of `kinds`; an empty cell is None, and an absent file has no row."""
-    if not path.exists():
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # one being written is short
-        return [{name: kind(row[name]) if row[name] else None for name, kind in kinds.items()} for row in rows]
-    except (ValueError, KeyError, csv.Error) as error:
-        expected = f"expected columns {', '.join(kinds)} and numbers in them"
-        raise UserError(f"{path}: damaged ({error}), {expected}; delete it and run snakemake again") from error

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hipgpt.compute.backends.cpu import traits as cpu_traits
+from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.device import Traits
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.open_device import GPUS
+from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.decoder import Decoder
@@ -20,6 +24,7 @@ HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards i
 # What our kernels sustain, low, so that a job is rather given too much time than too little.
 OPERATIONS_PER_SECOND = {"cpu": 2e10, "gpu": 2e12}
 STARTUP_SECONDS = 900  # compiling kernels, reading the tokens, validating, saving
+DTYPES = (DType.F32, DType.BF16)  # of a device that is not here: with f32 first, it needs no more memory than this
 STATE_COPIES = 2  # a state on its way to the disk: read from the device, and as the bytes of its file
 
 
@@ -62,7 +67,7 @@ def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> 
     device: as in the config; only one that names a GPU asks for one.
     """
     gpu = device.startswith(GPUS)
-    found = estimate(model, training, gpu)
+    found = estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES))
     memory = found.host_bytes + (0 if gpu else found.device_bytes)
     speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"]
     seconds = STARTUP_SECONDS + training.steps * found.step.operations / speed
@@ -82,12 +87,12 @@ class AnyTokens:
         return np.broadcast_to(np.int32(0), (len(starts), length))
 
 
-def estimate(model: ModelConfig, training: TrainingConfig, gpu: bool = False, tokens: int = 0) -> Estimate:
+def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, tokens: int = 0) -> Estimate:
     """Return what a run needs; nothing is allocated or computed.
 
-    gpu: whether on one; tokens: of the training split, which a GPU holds too.
+    traits: of the device that it will run on; tokens: of the training split, which a GPU holds too.
     """
-    device = NullDevice(gpu)
+    device = NullDevice(traits)
     S = model.context_length
     batches = Batches(AnyTokens(max(tokens, S + 1)), training.batch_sequences, S, training.seed)
     trainer = Trainer(model, training, device, batches)
@@ -112,12 +117,11 @@ def _costs(launches: Iterable[Launch]) -> dict[str, Cost]:
 
 
 def _arena_bytes(launches: Iterable[Launch]) -> dict[str, int]:
-    """Return how many bytes of each arena the launches touch; a tensor's name begins with its arena's."""
+    """Return how many bytes of each arena the launches touch."""
     spans: dict[str, set[tuple[int, int]]] = {}
     for launch in launches:
         for tensor in filter(None, launch.tensors):
-            arena = tensor.name.split(".")[0].split("[")[0]
-            spans.setdefault(arena, set()).add((tensor.address, tensor.address + tensor.size_bytes))
+            spans.setdefault(tensor.arena, set()).add((tensor.address, tensor.address + tensor.size_bytes))
     return {arena: _covered(sorted(pairs)) for arena, pairs in spans.items()}
 
 

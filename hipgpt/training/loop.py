@@ -18,7 +18,7 @@ from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.checkpoint import load_checkpoint, read_arena, save_checkpoint, write_arena
-from hipgpt.gpt.parameters import Weights, parameter_count
+from hipgpt.gpt.parameters import ParameterTensors, parameter_count
 from hipgpt.training.schedule import learning_rate
 from hipgpt.training.state import StateFolder
 from hipgpt.training.step import Trainer
@@ -28,7 +28,7 @@ METRICS = ("step", "tokens_seen", "loss_nats_per_token", "gradient_norm", "learn
 VALIDATION = ("step", "tokens_seen", "loss_nats_per_token", "bits_per_byte")
 THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
 
-Sampler = Callable[[Weights], str]
+Sampler = Callable[[ParameterTensors], str]
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -162,7 +162,7 @@ class Run:
         return float(loss)
 
     def _validate(self, step: int) -> None:
-        loss, bits_per_byte = self.validation_set.measure(self.trainer)
+        loss, bits_per_byte = self.validation_set.measure(self.trainer.scorer)
         self.validation.append(step, step * self._tokens_per_step, loss, bits_per_byte)
         LOG.info("step %d: validation loss %.4f nats per token, %.4f bits per byte", step, loss, bits_per_byte)
         if loss < self._best_loss:

@@ -27,7 +27,7 @@ class StepInputs:
         self._device, self._batches, self._training, self._steps = device, batches, training, steps_ahead
         B, S, T = batches.batch_size, batches.context_length, len(batches.tokens)
         rows = steps_ahead * training.accumulation_steps
-        self._resident = device.backend != "cpu" and T * DType.I32.size_bytes <= RESIDENT_BYTES
+        self._resident = not device.traits.shares_host_memory and T * DType.I32.size_bytes <= RESIDENT_BYTES
         integers = [
             Field("counters", (4,)),
             Field("window_starts", (rows, B)),

@@ -7,8 +7,7 @@ import numpy as np
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.tokens import Tokens
-from hipgpt.gpt.scoring import bits_per_byte
-from hipgpt.training.step import Trainer
+from hipgpt.gpt.scoring import Scorer, bits_per_byte
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,8 @@ class ValidationSet:
         self._windows = tokens.windows(np.arange(count) * fitting // count * S, S + 1)
         self._byte_counts = splits.byte_counts
 
-    def measure(self, trainer: Trainer) -> tuple[float, float]:
+    def measure(self, scorer: Scorer) -> tuple[float, float]:
         """Return the mean loss in nats per token and the bits per byte."""
-        nats, count, at_a_time = [], len(self._windows), trainer.at_a_time
-        for first in range(0, count, at_a_time):
-            rows = np.arange(first, first + at_a_time)
-            losses = trainer.losses(self._windows[np.minimum(rows, count - 1)]).reshape(at_a_time, -1)
-            nats.append(losses[rows < count])
-        every = np.concatenate(nats)
-        return float(every.mean(dtype=np.float64)), bits_per_byte(every, self._byte_counts[self._windows[:, 1:]])
+        batches = range(0, len(self._windows), scorer.sequences)
+        nats = np.concatenate([scorer(self._windows[first : first + scorer.sequences]).nats for first in batches])
+        return float(nats.mean(dtype=np.float64)), bits_per_byte(nats, self._byte_counts[self._windows[:, 1:]])

@@ -9,7 +9,9 @@ import sys
 import pytest
 from support.workflow_copy import ROOT, TINY, Project
 
+from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.open_device import open_device
+from hipgpt.compute.tensor import DType
 from hipgpt.config.reading import read_config
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.decoder import Decoder
@@ -19,6 +21,7 @@ from hipgpt.training.estimate import HOST_BYTES, AnyTokens, estimate
 from hipgpt.training.step import Trainer
 
 RUN = load_runs(read_config(ROOT / "config.yaml")).runs["default"]
+TRAITS = traits((DType.F32, DType.BF16))
 
 
 class Counting:
@@ -41,7 +44,7 @@ def test_memory_is_what_a_trainer_allocates(changes):
     batches = Batches(AnyTokens(10_000), training.batch_sequences, RUN.model.context_length, training.seed)
     trainer = Trainer(RUN.model, training, device, batches)
     Decoder(device, RUN.model, trainer.computed)
-    found = estimate(RUN.model, training)
+    found = estimate(RUN.model, training, device.traits)
     allocations = 40  # each aligned to 64 bytes on the null device
     assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations
     assert found.arenas["weights"] >= 4 * parameter_count(RUN.model)
@@ -49,8 +52,8 @@ def test_memory_is_what_a_trainer_allocates(changes):
 
 
 def test_operations_are_those_of_the_plans_and_near_six_a_parameter_and_token():
-    found = estimate(RUN.model, RUN.training)
-    twice = estimate(RUN.model, dataclasses.replace(RUN.training, accumulation_steps=2))
+    found = estimate(RUN.model, RUN.training, TRAITS)
+    twice = estimate(RUN.model, dataclasses.replace(RUN.training, accumulation_steps=2), TRAITS)
     assert twice.ops["matmul_forward"].operations == 2 * found.ops["matmul_forward"].operations
     assert twice.ops["adamw"] == found.ops["adamw"]
     in_products = found.parameters - 5000 * 128 - 32 * 128  # the embeddings are looked up
@@ -68,7 +71,7 @@ def test_a_real_training_stays_within_the_estimate(tmp_path):
     if peak // 1024 == before:
         pytest.skip("an earlier child of this process was larger, so that this one cannot be measured")
     run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
-    found = estimate(run.model, run.training)
+    found = estimate(run.model, run.training, TRAITS)
     assert found.device_bytes > HOST_BYTES / 4
     assert found.device_bytes / 2 < peak < found.device_bytes + found.host_bytes
 

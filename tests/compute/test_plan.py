@@ -3,6 +3,7 @@
 import pytest
 from support.recorded_model import MODEL, RecordedModel, draw_batch
 
+from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import DROPOUT, LAYERNORM_FORWARD, MATMUL_BACKWARD_WEIGHT, MATMUL_FORWARD
 from hipgpt.compute.contract import ContractError, op
@@ -10,13 +11,15 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 
+TRAITS = traits((DType.F32, DType.BF16))
+
 COPY = op("copy", "none", "out y f32 (N)\nin x f32 (N)")
 SCALE = op("scale", "none", "inout y f32 (N)\nin x f32 (N)")
 
 
 @pytest.fixture
 def null():
-    return NullDevice()
+    return NullDevice(TRAITS)
 
 
 def tensors(device, dtype=DType.F32, **shapes):
@@ -181,7 +184,7 @@ def test_null_device_records_the_plan_of_a_real_one():
         plan = RecordedModel(device, MODEL, drop_probability=0.1).training
         return [(launch.op.name, launch.sizes, launch.scalars, launch.bytes_moved) for launch in plan.launches]
 
-    assert launches(NullDevice()) == launches(open_device("cpu", threads=1))
+    assert launches(NullDevice(TRAITS)) == launches(open_device("cpu", threads=1))
 
 
 def test_null_device_counts_the_bytes_of_every_arena(null):

@@ -12,8 +12,8 @@ from support import tiny
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nested import differences
-from hipgpt.gpt import checkpoint
 from hipgpt.gpt.checkpoint import load_checkpoint, load_model, load_weights, read_arena, save_checkpoint
+from hipgpt.training import state
 from hipgpt.training.state import StateFolder
 
 FINGERPRINT = {"model": {"embed_dim": 8, "num_heads": 2}, "training": {"steps": 10}, "code": "aa", "device": "cpu"}
@@ -137,7 +137,7 @@ def test_an_exception_while_saving_leaves_the_states_before_it(states, monkeypat
         raise OSError("disk full")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
-        patched.setattr(checkpoint, failing, fail)
+        patched.setattr(state, failing, fail)
         states.save(4, arrays_of(4), {"step": 4})
     assert states.steps() == [2]
     assert contents(states.path(2)) == before

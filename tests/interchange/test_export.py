@@ -17,6 +17,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.interchange.huggingface import export_huggingface, fold_output_bias
+from hipgpt.reports.model_card import model_card
 
 TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 HEADS = [{"tie_embeddings": tied, "output_bias": bias} for tied, bias in product((True, False), repeat=2)]
@@ -27,7 +28,7 @@ def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
     """Save a checkpoint and export it; return its model and the directory."""
     model = replace(tiny.MODEL, **changes)
     run = tiny.save_run(tmp_path, model=model)
-    export_huggingface(run, tiny.tokenizer(), run / "model")
+    export_huggingface(run, tiny.tokenizer(), run / "model", model_card(run))
     return model, run / "model"
 
 

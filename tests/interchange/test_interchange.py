@@ -149,7 +149,9 @@ def test_transformers_reads_the_gguf_file_and_gives_the_checkpoint_s_logits(gguf
     model = replace(tiny.MODEL, **changes)
     run, arrays = tiny.save_run(tmp_path, model=model), tiny.draw_arrays(model)
     export_gguf(run, tiny.tokenizer(), tmp_path / "out")
-    export_huggingface(run, tiny.tokenizer(), tmp_path / "hf")  # the same arithmetic of the folded bias, for the bound
+    export_huggingface(
+        run, tiny.tokenizer(), tmp_path / "hf", "a card"
+    )  # the same arithmetic of the folded bias, for the bound
     # what transformers takes over from the file lacks context and MLP width
     config = transformers.GPT2Config(**huggingface_config(model, end_of_text=299, tied=model.tie_embeddings))
     read = {"pretrained_model_name_or_path": tmp_path / "out", "gguf_file": "model.gguf"}

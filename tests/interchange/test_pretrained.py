@@ -29,7 +29,7 @@ TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 def directory(folder: Path, model: ModelConfig = GPT2) -> Path:
     """Write a Hugging Face directory; test_export.py proves that it says what the checkpoint does."""
     run = tiny.save_run(folder, model=model)
-    export_huggingface(run, tiny.tokenizer(), folder / "gpt2")
+    export_huggingface(run, tiny.tokenizer(), folder / "gpt2", "a card")
     shutil.rmtree(folder / "runs")
     return folder / "gpt2"
 

@@ -100,7 +100,7 @@ def manifest(folder: Path, **changes) -> Path:
     (folder.parent / "outside.bin").write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     entry = {"file": "train_00000.bin", "tokens": 4, "sha256": digest, **changes}
-    record = {"version": 1, "tokenizer_sha256": "ab", "splits": {"train": [entry]}}
+    record = {"version": 1, "tokenizer_sha256": "ab", "splits": {"train": [entry], "validation": []}}
     (folder / "manifest.json").write_text(json.dumps(record))
     return folder / "manifest.json"
 
@@ -109,7 +109,12 @@ def test_a_manifest_names_files_beside_it_only(tmp_path):
     folder = tmp_path / "tokens"
     folder.mkdir()
     assert len(open_split(manifest(folder), "train")) == 4
-    for name in ("../outside.bin", str(tmp_path / "outside.bin"), "", None, 5):
+    for name in (None, 5):
+        with pytest.raises(
+            UserError, match=r"manifest.json: splits.train\[0\].file: got .*, expected str; delete it and"
+        ):
+            open_split(manifest(folder, file=name), "train")
+    for name in ("../outside.bin", str(tmp_path / "outside.bin"), ""):
         with pytest.raises(UserError, match="manifest.json: its train entries are not whole; delete it and"):
             open_split(manifest(folder, file=name), "train")
     with pytest.raises(UserError, match="its validation entries are not whole"):
@@ -188,7 +193,7 @@ def corpus_of(folder: Path) -> Path:
 
 
 def huggingface_of(folder: Path) -> Path:
-    export_huggingface(tiny.save_run(folder), tiny.tokenizer(), folder / "hf")
+    export_huggingface(tiny.save_run(folder), tiny.tokenizer(), folder / "hf", "a card")
     return folder / "hf" / "config.json"
 
 
@@ -202,7 +207,7 @@ DOCUMENTS = {
     "provenance.json": (corpus_of, lambda path: write_shards(path.parent, tiny.tokenizer(), path.parent / "out", 1, 1)),
     "provenance.json of a run": (
         corpus_of,
-        lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, DEVICE, path),
+        lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, DEVICE, path, 1),
     ),
     "run.json": (lambda folder: tiny.save_run(folder) / "run.json", lambda path: run_row(path.parent)),
     "tokenizer.json": (lambda folder: changed_tokenizer(folder, lambda _: None), Tokenizer.load),

@@ -37,6 +37,9 @@ def override(project: Project, **sections: dict) -> None:
     project.write_config({**TINY, **{key: {**TINY.get(key, {}), **value} for key, value in sections.items()}})
 
 
+EDIT, EDIT_CPP = "EDITED = 1\n", "constexpr int EDITED = 1;\n"
+
+
 def append(path: str, text: str) -> Callable[[Project], None]:
     def change(project: Project) -> None:
         with open(project.folder / path, "a") as file:
@@ -76,7 +79,9 @@ CHANGES = {
         clone_and_copy_results_and_records_without_dates,
         set(),
     ),
-    "a comment in README": (append("README.md", "\nanother line\n"), set()),
+    "a comment in a kernel": (append("kernels/gpu/attention.hip", "// more words\n"), set()),
+    "a comment in training": (append("hipgpt/training/loop.py", "# more words\n"), set()),
+    "a sentence in README": (append("README.md", "\nanother line\n"), set()),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),
@@ -90,16 +95,25 @@ CHANGES = {
         {"evaluate", "export", "describe", "summarize"},
     ),
     "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
-    "an edit in sampling.py": (append("hipgpt/inference/sampling.py", "# edited\n"), {"sample", "describe"}),
-    "an edit in plots.py": (append("hipgpt/reports/plots.py", "# edited\n"), {"plot", "plot_tokenizer", "describe"}),
-    "an edit in a CPU kernel": (append("kernels/cpu/layernorm.cpp", "// edited\n"), {"train"} | AFTER_TRAIN),
-    "an edit in a header of kernels": (append("kernels/formulas.h", "// edited\n"), {"train"} | AFTER_TRAIN),
-    "an edit in bpe.cpp": (append("kernels/bpe/api.cpp", "// edited\n"), ALL - {"download"}),
+    "an edit in sampling.py": (append("hipgpt/inference/sampling.py", EDIT), {"sample", "describe"}),
+    "an edit in plots.py": (append("hipgpt/reports/plots.py", EDIT), {"plot", "plot_tokenizer", "describe"}),
+    "an edit in a CPU kernel": (
+        append("kernels/cpu/layernorm.cpp", EDIT_CPP),
+        {"train"} | AFTER_TRAIN,
+    ),
+    "an edit in a header of kernels": (
+        append("kernels/formulas.h", EDIT_CPP),
+        {"train"} | AFTER_TRAIN,
+    ),
+    "an edit in the tokenizer's kernel": (
+        append("kernels/bpe/api.cpp", EDIT_CPP),
+        ALL - {"download"},
+    ),
     "a deleted checkpoint": (delete("runs/default/checkpoints/best.safetensors"), {"train"} | AFTER_TRAIN),
     "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), OF_SHARDS),
     "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe"}),
-    "an edit in pages.py": (append("hipgpt/reports/pages.py", "# edited\n"), {"describe", "summarize"}),
-    "an edit in comparison.py, without a sweep": (append("hipgpt/reports/comparison.py", "# edited\n"), set()),
+    "an edit in pages.py": (append("hipgpt/reports/pages.py", EDIT), {"describe", "summarize"}),
+    "an edit in comparison.py, without a sweep": (append("hipgpt/reports/comparison.py", EDIT), set()),
     "a second run": (
         lambda p: p.write_config({**TINY, "runs": {"relu": {"model": {"activation": "relu"}}}}),
         {"train"} | AFTER_TRAIN,

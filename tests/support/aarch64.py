@@ -59,7 +59,7 @@ def program_of(op: Op) -> str:
 class EmulatedDevice:
     """One core of an emulated aarch64; memory is the host's, and goes to and fro with each launch."""
 
-    backend, name, act_dtypes = "cpu", "aarch64", (DType.F32, DType.BF16)
+    backend, name, traits = "cpu", "aarch64", cpu.traits((DType.F32, DType.BF16))
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -80,7 +80,7 @@ class EmulatedDevice:
         return replay
 
     def _launch(self, launch: Launch, program: Path) -> None:
-        contents = [tensor.in_host_memory.tobytes() if tensor else b"" for tensor in launch.tensors]
+        contents = [self.read(tensor).tobytes() if tensor else b"" for tensor in launch.tensors]
         given = [np.int64(len(content)).tobytes() + content for content in contents]
         given += [np.int64(launch.sizes[name]).tobytes() for name in launch.op.dimensions]
         kinds = {"f32": np.float32, "i32": np.int32}
@@ -90,7 +90,7 @@ class EmulatedDevice:
         assert done.returncode == 0, f"{launch.op.name}: exit status {done.returncode} {done.stderr.decode()}"
         at = 0
         for tensor in filter(None, launch.tensors):
-            tensor.in_host_memory[...] = _values(tensor, done.stdout[at : at + tensor.size_bytes])
+            self.write(tensor, _values(tensor, done.stdout[at : at + tensor.size_bytes]))
             at += tensor.size_bytes
 
 

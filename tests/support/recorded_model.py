@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activation_gradients, activations
-from hipgpt.gpt.blocking import has_output_layer
 from hipgpt.gpt.model import Network
-from hipgpt.gpt.parameters import Weights, parameters
+from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 MODEL = ModelConfig(
     vocab_size=37,
@@ -43,7 +43,7 @@ def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.nd
 class RecordedModel:
     """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients.
 
-    output_layer: whether its passes are one op; default: where the device has it.
+    output_layer: False: as four ops, even where the device has one op for it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RecordedModel:
         sequences: int = 3,
         drop_probability: float = 0.0,
         act: DType = DType.F32,
-        output_layer: bool | None = None,
+        output_layer: bool = True,
     ):
         self.device, self.model = device, model
         B, S = sequences, model.context_length
@@ -64,22 +64,24 @@ class RecordedModel:
         self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
         self.loss = Arena(device, "loss", [Field("loss", (1,))])
         self.saved = Arena(device, "activations", activations(model, B, S, act))
-        kept = B * S if (has_output_layer(device) if output_layer is None else output_layer) else None
-        self.scratch = Arena(device, "activation_gradients", activation_gradients(model, B, S, act, kept))
+        workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING) if output_layer else None
+        elements = workspace({"N": B * S, "V": model.vocab_size}, act) if workspace else None
+        table = activation_gradients(model, B, S, act, output_layer_workspace=elements)
+        self.scratch = Arena(device, "activation_gradients", table)
         for name, values in draw_weights(model).items():
             device.write(self.weights[name], values.astype(act.numpy))
         device.write(self.inputs["counters"], COUNTERS)
 
         given = [self.weights.flat, self.inputs.flat, self.loss.flat, self.gradients.flat]
         network = Network(
-            model, Weights(self.weights, model), self.saved, self.inputs["tokens"], self.inputs["starts"],
+            model, ParameterTensors(self.weights, model), self.saved, self.inputs["tokens"], self.inputs["starts"],
             drop_probability=drop_probability, counters=self.inputs["counters"],
         )  # fmt: skip
         self.forward, self.training = (Plan(device, name, given, act) for name in ("forward", "training"))
         network.forward(self.forward)
         network.logits(self.forward)
         network.forward(self.training)
-        passed_back = Weights(self.gradients, model), self.scratch
+        passed_back = ParameterTensors(self.gradients, model), self.scratch
         network.training_loss(self.training, self.loss["loss"], self.inputs["targets"], 1 / (B * S), *passed_back)
         network.backward(self.training, *passed_back)
 

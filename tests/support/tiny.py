@@ -16,7 +16,7 @@ from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.activations import activations
 from hipgpt.gpt.checkpoint import save_checkpoint, write_arena
 from hipgpt.gpt.model import Network
-from hipgpt.gpt.parameters import Weights, parameters
+from hipgpt.gpt.parameters import ParameterTensors, parameters
 from support import reference
 from support.rounding import Rounded
 
@@ -50,11 +50,11 @@ def draw_arrays(model: ModelConfig = MODEL, seed: int = 0) -> dict[str, np.ndarr
     return {f.name: random.normal(f.mean, std[f.name], f.shape).astype(np.float32) for f in parameters(model)}
 
 
-def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> Weights:
+def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> ParameterTensors:
     """Return the weights on the device."""
     arena = Arena(device, "weights", parameters(model))
     write_arena(device, arena, arrays)
-    return Weights(arena, model)
+    return ParameterTensors(arena, model)
 
 
 def save_run(
@@ -99,7 +99,7 @@ def _save_tables(folder: Path, model: ModelConfig, seed: int) -> None:
         (folder / name).write_text(text)
 
 
-def network_logits(device: Device, model: ModelConfig, weights: Weights, tokens: Sequence[int]) -> np.ndarray:
+def network_logits(device: Device, model: ModelConfig, weights: ParameterTensors, tokens: Sequence[int]) -> np.ndarray:
     """Return the logits (S, V) f32 of one forward pass over all tokens at once."""
     S = len(tokens)
     inputs = Arena(device, "inputs", [Field("tokens", (1, S), DType.I32), Field("starts", (1,), DType.I32)])

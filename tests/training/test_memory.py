@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends import cpu
+from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.plan import WrittenMemory
 from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, Arena, DType, Field, Tensor
+
+TRAITS = traits((DType.F32, DType.BF16))
 
 
 class OneByte:
@@ -41,7 +44,7 @@ def test_written_memory_is_a_set_of_bytes(written, asked):
     )
 )
 def test_arena_places_fields_in_order_on_aligned_disjoint_offsets(fields):
-    device = NullDevice()
+    device = NullDevice(TRAITS)
     table = [Field(f"f{i}", tuple(shape), dtype) for i, (dtype, shape) in enumerate(fields)]
     arena, end = Arena(device, "arena", table), 0
     for field in table:
@@ -55,7 +58,7 @@ def test_arena_places_fields_in_order_on_aligned_disjoint_offsets(fields):
 
 @given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=8))
 def test_arenas_of_one_table_line_up_element_by_element(shapes):
-    device = NullDevice()
+    device = NullDevice(TRAITS)
     tables = [
         [Field(f"f{i}", tuple(shape), dtype) for i, shape in enumerate(shapes)] for dtype in (DType.F32, DType.BF16)
     ]
@@ -67,13 +70,13 @@ def test_arenas_of_one_table_line_up_element_by_element(shapes):
 
 
 def test_an_arena_of_several_dtypes_has_no_flat_tensor():
-    arena = Arena(NullDevice(), "arena", [Field("x", (2,)), Field("y", (3,), DType.BF16)])
+    arena = Arena(NullDevice(TRAITS), "arena", [Field("x", (2,)), Field("y", (3,), DType.BF16)])
     with pytest.raises(ValueError, match=r"arena: has fields of \['bf16', 'f32'\], so no flat tensor"):
         _ = arena.flat
 
 
 def test_arenas_of_a_device_do_not_overlap():
-    device = NullDevice()
+    device = NullDevice(TRAITS)
     arenas = [Arena(device, str(i), [Field("x", (i + 1,)), Field("y", (200,))]) for i in range(3)]
     spans = [(arena.flat.address, arena.flat.address + arena.flat.size_bytes) for arena in arenas]
     assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
@@ -81,18 +84,18 @@ def test_arenas_of_a_device_do_not_overlap():
 
 def test_a_table_that_lists_a_field_twice_is_refused():
     with pytest.raises(ValueError, match="arena: a field is listed twice: \\['x', 'x'\\]"):
-        Arena(NullDevice(), "arena", [Field("x", (2,)), Field("x", (3,))])
+        Arena(NullDevice(TRAITS), "arena", [Field("x", (2,)), Field("x", (3,))])
 
 
 def test_a_view_keeps_the_number_of_elements():
-    x = Arena(NullDevice(), "test", [Field("x", (4, 6))])["x"]
+    x = Arena(NullDevice(TRAITS), "test", [Field("x", (4, 6))])["x"]
     assert x.view(3, 8).address == x.address
     with pytest.raises(ValueError, match=r"test.x: cannot view shape \(4, 6\) as \(5, 5\)"):
         x.view(5, 5)
 
 
 def test_rows_are_a_part_of_the_same_memory():
-    x = Arena(NullDevice(), "test", [Field("x", (4, 6))])["x"]
+    x = Arena(NullDevice(TRAITS), "test", [Field("x", (4, 6))])["x"]
     part = x.rows(1, 3)
     assert (part.shape, part.address) == ((2, 6), x.address + 6 * 4)
     for start, stop in ((-1, 2), (2, 2), (3, 5)):

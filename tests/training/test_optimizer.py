@@ -8,6 +8,7 @@ import pytest
 from support import reference
 from support.rounding import Rounded, stack
 
+from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.plan import Plan
@@ -16,6 +17,8 @@ from hipgpt.config.settings import TrainingConfig
 from hipgpt.training.optimizer import AdamW
 from hipgpt.training.schedule import learning_rate, schedule
 from hipgpt.training.step_io import StepHistory, counters
+
+TRAITS = traits((DType.F32, DType.BF16))
 
 FIELDS = [
     Field("matrix", (17, 33), decay=True),
@@ -141,7 +144,7 @@ def test_an_update_leaves_the_gradients_zero(device):
 
 
 def test_an_update_is_three_launches():
-    training = Training(NullDevice())
+    training = Training(NullDevice(TRAITS))
     names = [launch.op.name for launch in training.plan.launches]
     assert names == ["sum_of_squares", "gradient_norm", "adamw"]
     undecayed = training.weights["bias"].address - training.weights.flat.address

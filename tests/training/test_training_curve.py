@@ -14,7 +14,7 @@ from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import Tokens
-from hipgpt.gpt.blocking import sequences_at_a_time
+from hipgpt.gpt.blocking import sequences_at_once
 from hipgpt.gpt.checkpoint import read_arena
 from hipgpt.gpt.precision import PRECISIONS, on_device
 from hipgpt.training.step import Trainer
@@ -90,41 +90,41 @@ def test_losses_in_bf16_on_the_cpu_stay_as_near_as_roundings_move_them(reference
             np.testing.assert_array_equal(weights_again[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("at_a_time", [1, 4])
-def test_groups_of_sequences_change_losses_no_more_than_roundings_do(monkeypatch, reference, at_a_time):
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_groups_of_sequences_change_losses_no_more_than_roundings_do(monkeypatch, reference, at_once):
     whole = trainer_on(CpuDevice(2), "float32")
-    monkeypatch.setattr("hipgpt.training.step.sequences_at_a_time", lambda *arguments: at_a_time)
+    monkeypatch.setattr("hipgpt.gpt.blocking.sequences_at_once", lambda *arguments: at_once)
     grouped = trainer_on(CpuDevice(2), "float32")
-    assert (whole.at_a_time, grouped.at_a_time) == (TRAINING.batch_sequences, at_a_time)
+    assert (whole.blocking.sequences, grouped.blocking.sequences) == (TRAINING.batch_sequences, at_once)
     check(curves.losses(grouped), reference, "float32")
 
 
 def test_groups_of_sequences_give_the_same_validation(monkeypatch):
     whole = trainer_on(CpuDevice(2), "float32")
-    monkeypatch.setattr("hipgpt.training.step.sequences_at_a_time", lambda *arguments: 4)
+    monkeypatch.setattr("hipgpt.gpt.blocking.sequences_at_once", lambda *arguments: 4)
     grouped = trainer_on(CpuDevice(2), "float32")
     splits = Splits(text(), text(), np.arange(MODEL.vocab_size) % 5 + 1)
     windows = ValidationSet(splits, MODEL, dataclasses.replace(TRAINING, validation_windows=27))  # 3 of 4 in the last
     for trainer in (whole, grouped):
         trainer.initialize()
-    np.testing.assert_allclose(windows.measure(grouped), windows.measure(whole), rtol=1e-6)
+    np.testing.assert_allclose(windows.measure(grouped.scorer), windows.measure(whole.scorer), rtol=1e-6)
 
 
-SHAPES = {  # embed, layers, mlp, vocabulary, context, sequences, device, dtype, how many sequences suit the caches
-    "S1 in f32": (128, 2, 256, 5000, 32, 64, "cpu", DType.F32, 16),
-    "S1 in bf16": (128, 2, 256, 5000, 32, 64, "cpu", DType.BF16, 32),
-    "a number without such divisors": (128, 2, 256, 5000, 32, 61, "cpu", DType.F32, 61),
-    "activations that leave the caches anyway": (256, 8, 1024, 5000, 256, 8, "cpu", DType.F32, 8),
-    "all fit": (32, 2, 64, 5000, 32, 64, "cpu", DType.F32, 64),
-    "a GPU": (128, 2, 256, 5000, 32, 64, "cuda", DType.F32, 64),
+SHAPES = {  # embed, layers, mlp, vocabulary, context, sequences, cache_bytes, dtype, how many sequences suit the caches
+    "S1 in f32": (128, 2, 256, 5000, 32, 64, 8 << 20, DType.F32, 16),
+    "S1 in bf16": (128, 2, 256, 5000, 32, 64, 8 << 20, DType.BF16, 32),
+    "a number without such divisors": (128, 2, 256, 5000, 32, 61, 8 << 20, DType.F32, 61),
+    "activations that leave the caches anyway": (256, 8, 1024, 5000, 256, 8, 8 << 20, DType.F32, 8),
+    "all fit": (32, 2, 64, 5000, 32, 64, 8 << 20, DType.F32, 64),
+    "a GPU": (128, 2, 256, 5000, 32, 64, None, DType.F32, 64),
 }
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_sequences_at_a_time_fit_the_caches(shape):
-    embed, layers, mlp, vocabulary, context, sequences, backend, act, expected = shape
+def test_sequences_at_once_fit_the_caches(shape):
+    embed, layers, mlp, vocabulary, context, sequences, cache_bytes, act, expected = shape
     model = ModelConfig(vocabulary, embed, layers, 4, mlp, context, "gelu", tie_embeddings=False, output_bias=False)
-    assert sequences_at_a_time(model, sequences, context, act, SimpleNamespace(backend=backend)) == expected
+    assert sequences_at_once(model, sequences, context, act, cache_bytes) == expected
 
 
 def check(losses: np.ndarray, reference: np.ndarray, precision: str) -> None:
@@ -134,7 +134,7 @@ def check(losses: np.ndarray, reference: np.ndarray, precision: str) -> None:
 
 @pytest.mark.parametrize("fastest", DTYPES)
 def test_auto_is_the_precision_that_the_device_is_fastest_with(fastest):
-    device = SimpleNamespace(act_dtypes=(fastest, *DTYPES))
+    device = SimpleNamespace(traits=SimpleNamespace(act_dtypes=(fastest, *DTYPES)))
     auto = dataclasses.replace(TRAINING, precision="auto")
     assert PRECISIONS[on_device(auto, device).precision] is fastest
     assert on_device(dataclasses.replace(auto, precision="float32"), device).precision == "float32"

@@ -59,7 +59,7 @@ def main() -> None:
     sampler = TrainingSampler(device, model, training, tokenizer)
     pretrained = arguments.pretrained
     read_initial_weights = functools.partial(read_weights, pretrained, model) if pretrained else None
-    operations = estimate(model, training).step.operations
+    operations = estimate(model, training, device.traits).step.operations
     config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)

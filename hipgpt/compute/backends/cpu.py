@@ -1,29 +1,24 @@
 """The CPU backend: kernels/cpu compiled by the host's C++ compiler, called through ctypes."""
 
 import ctypes
+import functools
 import os
+import platform
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hipgpt.base.errors import UserError
-from hipgpt.compute.tensor import DType, Tensor
-
-if TYPE_CHECKING:
-    from hipgpt.compute.launch import Launch
-
-import functools
-import platform
-import weakref
-from pathlib import Path
-
 from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
+from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.variants import find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
+from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
 CACHE_BYTES = 8 << 20  # of activations, to be read again before they leave the caches
@@ -106,10 +101,13 @@ class CpuDevice:
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
         check_transfer(tensor, values)
-        tensor.in_host_memory[...] = values
+        source = np.ascontiguousarray(values)
+        ctypes.memmove(tensor.address, source.ctypes.data, source.nbytes)
 
     def read(self, tensor: Tensor) -> np.ndarray:
-        return tensor.in_host_memory.copy()
+        values = np.empty(tensor.shape, tensor.dtype.numpy)
+        ctypes.memmove(values.ctypes.data, tensor.address, values.nbytes)
+        return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]

@@ -6,8 +6,6 @@ at 256, 512, ... tokens and at the whole vocabulary, all from the one training: 
 tokens fewer.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from hipgpt.base.csv_file import write_csv
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, file_chunks, train_merges
 
@@ -49,8 +47,8 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
         merges = train_merges(file_chunks(text, CHUNK_BYTES), vocab_size, pattern, threads, advance)
     tokenizer = Tokenizer(tuple(map(tuple, merges["pair"].tolist())), pattern)
     tokenizer.save(output / "tokenizer.json")
-    _write_table(output / "merges.csv", MERGES_HEADER, _merge_rows(merges))
-    _write_table(output / "compression.csv", COMPRESSION_HEADER, _compression_rows(merges, size))
+    write_csv(output / "merges.csv", MERGES_HEADER, _merge_rows(merges))
+    write_csv(output / "compression.csv", COMPRESSION_HEADER, _compression_rows(merges, size))
 
 
 def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
@@ -64,11 +62,11 @@ def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output
     tokenizer.save(output / "tokenizer.json")
     names = spell_merges(tokenizer.merges)
     rows = ((rank, names[a], names[b], names[BYTES + rank], "", "") for rank, (a, b) in enumerate(tokenizer.merges))
-    _write_table(output / "merges.csv", MERGES_HEADER, rows)
+    write_csv(output / "merges.csv", MERGES_HEADER, rows)
     size = text.stat().st_size
     chunks = file_chunks(text, CHUNK_BYTES, tokenizer.undivided)
     tokens = sum(map(len, tokenizer.encode_all(chunks, threads)))
-    _write_table(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
+    write_csv(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
 
 
 def _merge_rows(merges: np.ndarray) -> Iterable[tuple]:
@@ -84,12 +82,3 @@ def _compression_rows(merges: np.ndarray, size: int) -> Iterable[tuple]:
     places = [(vocab_size, vocab_size - BYTES) for vocab_size in doublings] + [(BYTES + len(merges) + 1, len(merges))]
     for vocab_size, used in places:
         yield vocab_size, int(tokens_left[used]), f"{size / max(tokens_left[used], 1):.4f}"
-
-
-def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())

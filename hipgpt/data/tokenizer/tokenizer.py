@@ -12,8 +12,7 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
-from hipgpt.data.tokenizer import native
-from hipgpt.data.tokenizer import read_huggingface as reading
+from hipgpt.data.tokenizer import native, read_huggingface, read_tiktoken
 from hipgpt.data.tokenizer import write_formats as formats
 from hipgpt.data.tokenizer.chunks import file_chunks, next_cut, text_chunks
 from hipgpt.data.tokenizer.native import MERGE, Text
@@ -65,8 +64,8 @@ class Tokenizer:
                 "which the rule train_tokenizer makes one"
             ) from error
         if str(path).endswith(".tiktoken"):
-            return cls(*reading.read_ranks(text, str(path), pattern or "cl100k"))
-        read = cls(*reading.read_json(text, str(path)))
+            return cls(*read_tiktoken.read_ranks(text, str(path), pattern or "cl100k"))
+        read = cls(*read_huggingface.read_json(text, str(path)))
         if pattern not in (None, read.pattern):
             raise UserError(
                 f"{path}: pre_tokenizer: got the pattern {read.pattern}, expected tokenizer.pattern, {pattern}; "
