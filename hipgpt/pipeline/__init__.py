@@ -1,1 +1,1 @@
-"""What Snakemake asks. Read recipes, code_hash, sweeps, seals."""
+"""What Snakemake asks. Read recipes, code_hash, sweeps, seals, planned_jobs."""

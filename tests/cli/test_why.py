@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.workflow_copy import TINY, Project
 
-from hipgpt.cli.why import explain
+from hipgpt.cli.why import Job, explain
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_word_that_parts_before_from_after_may_stand_in_a_value(why):
 def test_an_edit_of_the_code_names_its_stage(project, why):
     path = project.folder / "hipgpt/reports/plots.py"
     text = path.read_text()
-    path.write_text(text + "# edited\n")
+    path.write_text(text + "EDITED = 1\n")
     lines = why()
     path.write_text(text)
     assert lines == [
@@ -133,6 +133,6 @@ def test_a_mistake_in_the_config_is_one_line(why):
     assert lines[0].startswith("error: config: model.num_head: unknown key, did you mean 'num_heads'?; accepted here: ")
 
 
-def test_words_of_snakemake_that_are_not_known_are_passed_on():
-    output = "rule plot:\n    output: a.png\n    reason: Quite another reason: x\n    wildcards: run=wide\n\n"
-    assert list(explain(output)) == ["plot (run wide): Quite another reason: x"]
+def test_a_job_without_a_reason_is_listed_all_the_same():
+    job = Job("plot", {"run": "wide"}, ["a.png"], [], [], [], [], [], [], False, False, False)
+    assert list(explain([job])) == ["plot (run wide): Snakemake names no reason"]

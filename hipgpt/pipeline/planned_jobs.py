@@ -1,0 +1,51 @@
+"""The jobs that Snakemake would run, asked of its graph of jobs, with the reasons that it found for each.
+
+    python -m hipgpt.pipeline.planned_jobs JOBS.json [snakemake's arguments]
+
+Snakemake 9 has no public call for this, so its command line runs up to the point where it would execute the graph.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from snakemake.api import DAGApi
+from snakemake.cli import main as snakemake
+
+
+def write_planned_jobs(path: Path, arguments: list[str]) -> None:
+    """Write a JSON list with an object for each job that would run; exit with Snakemake's status."""
+
+    def write_instead_of_execution(dag_api: DAGApi, *_: Any, **__: Any) -> None:
+        workflow = dag_api.workflow_api._workflow
+        workflow._prepare_dag(forceall=dag_api.dag_settings.forceall, ignore_incomplete=True, lock_warn_only=True)
+        workflow._build_dag()
+        path.write_text(json.dumps(list(_jobs(workflow.dag))), encoding="utf-8")
+
+    DAGApi.execute_workflow = write_instead_of_execution
+    snakemake(["--dry-run", "--cores", "1", *arguments])
+
+
+def _jobs(dag: Any) -> Iterator[dict[str, Any]]:
+    for job in dag.needrun_jobs():
+        reason = dag.reason(job)
+        yield {
+            "rule": job.rule.name,
+            "wildcards": dict(job.wildcards_dict),
+            "outputs": list(map(str, job.output)),
+            "missing_outputs": sorted(map(str, reason.missing_output)),
+            "incomplete_outputs": sorted(map(str, reason.incomplete_output)),
+            "updated_inputs": sorted(map(str, reason.updated_input - reason.updated_input_run)),
+            "inputs_of_planned_jobs": sorted(map(str, reason.updated_input_run)),
+            "params_before": sorted(reason.params_changed.only_old),
+            "params_now": sorted(reason.params_changed.only_new),
+            "other_inputs": bool(reason.input_changed),
+            "other_command": bool(reason.code_changed),
+            "forced": bool(reason.forced),
+        }
+
+
+if __name__ == "__main__":
+    write_planned_jobs(Path(sys.argv[1]), sys.argv[2:])
