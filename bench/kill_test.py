@@ -22,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from pipeline.test_faults import contents  # noqa: E402
 from support.workflow_copy import Project  # noqa: E402
-from test_faults import contents  # noqa: E402
 
 STEPS = ("--config", "training={steps: 600, save_every_steps: 50}")
 STARTS_AFTER_THE_LAST_KILL = 20

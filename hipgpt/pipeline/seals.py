@@ -1,34 +1,29 @@
-"""Seals: the SHA-256 of a rule's outputs, in the format of sha256sum, written when the rule is done.
+"""results/SHA256SUMS: the hash of every finished file, so that a damaged one is named before anything is built on it.
 
-`cd results/runs/default && sha256sum --check *.sha256` checks all of them. A start of the workflow does so by itself
-(`check_seals`), because Snakemake would build on a damaged file, or leave it as it is.
+`cd results && sha256sum --check SHA256SUMS` checks them too. The workflow checks them when it starts, because Snakemake
+would build on a damaged file, or leave it as it is. When the workflow ends, it seals the files that are finished. While
+it runs there is a marker. A killed workflow leaves the marker behind, and files that are newer than the marker are
+trusted, because that workflow wrote them.
 """
 
+import contextlib
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hipgpt.base.errors import UserError, exit_on_user_error
+from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing, sha256_of
 
-ALWAYS_READ_BYTES = 64 << 20  # a larger file is read again only if its date says that it changed after its seal
+LEDGER, MARKER = "SHA256SUMS", ".SHA256SUMS.open"
+ALWAYS_READ_BYTES = 64 << 20  # a larger file is read again only if its date says that it changed after it was sealed
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
-PLACES = ("*.sha256", "corpora/*/*.sha256", "corpora/*/*/*.sha256", "runs/*/*.sha256", "sweeps/*/*.sha256")
-
-
-def write_seal(files: Sequence[Path], seal: Path) -> None:
-    """Write the hashes of files below the seal's folder."""
-    lines = [f"{sha256_of(file)}  {file.relative_to(seal.parent).as_posix()}\n" for file in files]
-    with replacing(seal) as stream:
-        stream.write("".join(lines).encode())
 
 
 def check_seals(results: Path) -> None:
     """Raise UserError, naming it, if a sealed file in results changed since; an absent one will be made again."""
-    damaged = [pair for place in PLACES for seal in sorted(results.glob(place)) for pair in _damage(seal)]
+    damaged = list(_damage(results))
     if damaged:
         file, what = damaged[0]
         linked = f" and {file.resolve()}, which it links to," if file.is_symlink() else ""  # a cache's
@@ -36,45 +31,64 @@ def check_seals(results: Path) -> None:
         raise UserError(f"{file}: {what}; delete it{linked} and run the same command again{more}")
 
 
-def _damage(seal: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each damaged file of a seal, and what is wrong with it."""
-    text = seal.read_bytes().decode("utf-8", "replace")
-    if not text.endswith("\n"):
-        yield seal, "this seal is damaged"
+def open_seals(results: Path) -> None:
+    """Mark that files of results may change from now on. The marker of a killed workflow stays as old as it is."""
+    results.mkdir(parents=True, exist_ok=True)
+    (results / MARKER).open("a").close()
+
+
+def seal(results: Path, finished: Iterable[Path]) -> None:
+    """Write the hashes of finished files below results, beside those of sealed files that are still there."""
+    ledger, sealed_at = results / LEDGER, _date(results / LEDGER)
+    known = dict(_entries(ledger) or []) if ledger.exists() else {}
+    hashes = {name: sha256 for name, sha256 in known.items() if (results / name).is_file()}
+    for file in finished:
+        name = file.relative_to(results).as_posix()
+        if name not in hashes or _date(file) >= sealed_at:
+            hashes[name] = sha256_of(file)
+    with replacing(ledger) as stream:
+        stream.write("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode())
+    (results / MARKER).unlink(missing_ok=True)
+
+
+def _damage(results: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each damaged file, and what is wrong with it."""
+    ledger, marker = results / LEDGER, results / MARKER
+    if not ledger.exists():
         return
-    for line in text.splitlines():
-        match = LINE.fullmatch(line)
-        if match is None or ".." in Path(match[2]).parts or Path(match[2]).is_absolute():
-            yield seal, "this seal is damaged"
-            return
-        file = seal.parent / match[2]
-        if not file.is_file() or _surely_unchanged(file, seal):
+    entries, opened = _entries(ledger), _date(marker) if marker.exists() else None
+    if entries is None:
+        yield ledger, "this list of hashes is damaged"
+        return
+    for name, sha256 in entries:
+        file = results / name
+        if not file.is_file() or (opened is not None and _date(file) >= opened):
+            continue
+        if file.stat().st_size > ALWAYS_READ_BYTES and _date(file) <= _date(ledger):
             continue
         got = sha256_of(file)
-        if got != match[1]:
-            yield file, f"changed since it was made (sha256 is {got}, its seal {seal.name} says {match[1]})"
+        if got != sha256:
+            yield file, f"changed since it was made (sha256 is {got}, {LEDGER} says {sha256})"
         else:
             _bring_back_from_the_future(file)
-    _bring_back_from_the_future(seal)
 
 
-def _surely_unchanged(file: Path, seal: Path) -> bool:
-    found = file.stat()
-    return found.st_size > ALWAYS_READ_BYTES and found.st_mtime_ns <= seal.stat().st_mtime_ns
+def _entries(ledger: Path) -> list[tuple[str, str]] | None:
+    """Return (name, sha256) of each line; None if a line is damaged or names a file outside of the ledger's folder."""
+    text = ledger.read_bytes().decode("utf-8", "replace")
+    matches = [LINE.fullmatch(line) for line in text.splitlines()]
+    entries = [(match[2], match[1]) for match in matches if match]
+    inside = all(".." not in Path(name).parts and not Path(name).is_absolute() for name, _ in entries)
+    return entries if inside and len(entries) == len(matches) and text.endswith("\n") else None
+
+
+def _date(file: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return file.stat().st_mtime_ns
+    return 0
 
 
 def _bring_back_from_the_future(file: Path) -> None:
     """Date a whole file today if the clock was ahead when it was made: Snakemake fails where an input is newer."""
     if file.stat().st_mtime > time.time():
         os.utime(file)
-
-
-@exit_on_user_error
-def main() -> None:
-    """Seal the files of the command line; the last one is the seal."""
-    *files, seal = map(Path, sys.argv[1:])
-    write_seal(files, seal)
-
-
-if __name__ == "__main__":
-    main()

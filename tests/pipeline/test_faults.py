@@ -16,11 +16,11 @@ from support.workflow_copy import Project
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import alone_in, append, replacing
-from hipgpt.pipeline.seals import check_seals, write_seal
+from hipgpt.pipeline.seals import LEDGER, check_seals, open_seals, seal
 
 # Timings, and what is drawn or averaged from them; the log has the time of day.
-NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html"}
-SEALS_OF_TIMINGS = {"train.sha256", "plot.sha256", "describe.sha256", "summary.sha256"}
+NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html",
+    "SHA256SUMS"}  # fmt: skip
 
 
 def contents(project: Project) -> dict[str, bytes]:
@@ -29,7 +29,7 @@ def contents(project: Project) -> dict[str, bytes]:
     return {
         path.relative_to(results).as_posix(): path.read_bytes()
         for path in sorted(results.rglob("*"))
-        if path.is_file() and "state" not in path.parts and path.name not in NOT_REPRODUCIBLE | SEALS_OF_TIMINGS
+        if path.is_file() and "state" not in path.parts and path.name not in NOT_REPRODUCIBLE
     }
 
 
@@ -70,7 +70,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("dated", ["now", "as before"])
 def test_damage_of_any_artifact_is_named_before_anything_is_built_on_it(project, damage, dated):
     results = project.folder / "results"
-    sealed = [path for path in results.rglob("*") if path.is_file() and path.suffix not in (".sha256", ".log")]
+    sealed = [path for path in results.rglob("*") if path.is_file() and path.name != LEDGER and path.suffix != ".log"]
     sealed = [path for path in sealed if "state" not in path.parts]
     assert {path.name for path in sealed} >= {"train.txt", "tokenizer.json", "manifest.json", "best.safetensors",
         "metrics.csv", "evaluation.csv", "samples.txt", "loss.png", "model.safetensors", "summary.csv"}  # fmt: skip
@@ -91,26 +91,44 @@ def test_damage_of_any_artifact_is_named_before_anything_is_built_on_it(project,
 @pytest.mark.parametrize(
     "damage", [lambda path: os.truncate(path, path.stat().st_size - 1), lambda path: path.write_bytes(b"")]
 )
-def test_a_damaged_seal_is_named(project, damage):
-    for seal in (project.folder / "results").rglob("*.sha256"):
-        whole = seal.read_bytes()
-        damage(seal)
-        with pytest.raises(UserError, match=f"{seal.name}: this seal is damaged; delete it"):
-            check_seals(project.folder / "results")
-        seal.write_bytes(whole)
+def test_a_damaged_list_of_hashes_is_named(project, damage):
+    damage(project.folder / "results" / LEDGER)
+    with pytest.raises(UserError, match=f"{LEDGER}: this list of hashes is damaged; delete it"):
+        check_seals(project.folder / "results")
 
 
 def test_a_seal_reads_no_file_outside_its_folder(tmp_path):
-    (tmp_path / "x.sha256").write_text(f"{'0' * 64}  ../../etc/passwd\n")
-    with pytest.raises(UserError, match="x.sha256: this seal is damaged"):
+    (tmp_path / LEDGER).write_text(f"{'0' * 64}  ../../etc/passwd\n")
+    with pytest.raises(UserError, match=f"{LEDGER}: this list of hashes is damaged"):
         check_seals(tmp_path)
 
 
-def test_sha256sum_reads_a_seal(tmp_path):
+def test_sha256sum_reads_the_seals(tmp_path):
     (tmp_path / "a b").write_bytes(b"text")
-    write_seal([tmp_path / "a b"], tmp_path / "x.sha256")
-    done = subprocess.run(["sha256sum", "--check", "x.sha256"], cwd=tmp_path, capture_output=True, text=True)
+    seal(tmp_path, [tmp_path / "a b"])
+    done = subprocess.run(["sha256sum", "--check", LEDGER], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "a b: OK\n" and done.returncode == 0
+
+
+def test_files_that_a_killed_workflow_wrote_are_trusted_and_older_ones_are_not(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for file in (old, new):
+        file.write_bytes(b"text")
+    seal(tmp_path, [old, new])
+    dates = old.stat().st_mtime_ns
+    open_seals(tmp_path)
+    for file in (old, new):
+        file.write_bytes(b"tixt")
+    os.utime(old, ns=(dates, dates))
+    with pytest.raises(UserError, match="old: changed since it was made"):
+        check_seals(tmp_path)
+    old.write_bytes(b"text")
+    open_seals(tmp_path)  # the start after the kill
+    check_seals(tmp_path)
+    seal(tmp_path, [new])
+    flip_a_bit(new)
+    with pytest.raises(UserError, match="new: changed since it was made"):
+        check_seals(tmp_path)
 
 
 DAMAGED = [
@@ -133,7 +151,7 @@ def test_a_damaged_file_stops_the_workflow_and_without_it_the_bytes_come_back(pr
 
 # What each stage writes, and a limit under the size of one of its files.
 STAGES = {
-    "download": (["corpora/tiny/train.txt", "corpora/tiny/download.sha256"], 900_000),
+    "download": (["corpora/tiny/train.txt"], 900_000),
     "train_tokenizer": (["corpora/tiny/bpe-290/tokenizer.json"], 4_000),
     "tokenize": (["corpora/tiny/bpe-290/manifest.json", "corpora/tiny/bpe-290/train_00000.bin"], 300_000),
     "train": (["runs/default/checkpoints/best.safetensors", "runs/default/state"], 100_000),
@@ -189,7 +207,7 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, expected):
     [
         (["samples.txt"], "Write-protected output files for rule"),  # Snakemake's words
         (
-            ["samples.txt", "samples.csv", "sample.sha256", "report.html", "describe.sha256"],
+            ["samples.txt", "samples.csv", "report.html"],
             "error: results: cannot be written to; mount it or set its mode so that it can",
         ),
     ],

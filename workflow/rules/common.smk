@@ -1,0 +1,128 @@
+# What the rules share: the checked config, the folders of results, and what a rule asks of a run's settings.
+
+import contextlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+sys.path.insert(0, str(workflow.basedir))
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import alone_in
+from hipgpt.pipeline.recipes import Recipes
+from hipgpt.pipeline.seals import check_seals, open_seals, seal
+from hipgpt.pipeline.sweeps import load_runs
+from hipgpt.training.estimate import job_resources
+
+try:
+    CONFIG = load_runs(config)
+    if workflow.is_main_process:
+        check_seals(Path("results"))
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+# Scripts run the code that the recipes hash, even where another checkout is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
+RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
+PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
+EVERY_CORE = 1024  # Snakemake gives a job at most --cores
+# Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
+# deletes the outputs of a job whose shell has ended.
+WAIT_FOR_THE_END = "trap : TERM; "
+
+CORPUS = "results/corpora/{corpus}"
+TOKENS = "results/corpora/{corpus}/{tokenizer}"
+RUN = "results/runs/{run}"
+SWEEP = "results/sweeps/{sweep}"
+CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json")]
+TOKENIZER_TABLES = [f"{TOKENS}/merges.csv", f"{TOKENS}/compression.csv"]
+SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
+SHARDS += [f"{TOKENS}/validation_00000.bin"]
+TOKEN_FILES = [
+    *TOKENIZER_TABLES,
+    *(f"{TOKENS}/{name}" for name in ("compression.png", "tokenizer.json", "manifest.json")),
+]
+TOKEN_FILES += SHARDS
+CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
+PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
+MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"]
+COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
+COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+
+
+def run_files(*patterns):
+    """Paths whose corpus and tokenizer are those of the run."""
+
+    def of_wildcards(wildcards):
+        run = CONFIG.runs[wildcards.run]
+        return expand(patterns, corpus=run.corpus, tokenizer=run.tokenizer)
+
+    return of_wildcards
+
+
+def of_corpus(stage):
+    """The recipe of a stage before training."""
+    return lambda wildcards: RECIPES.of_corpus(stage, wildcards.corpus, wildcards.get("tokenizer"))
+
+
+def of_run(stage):
+    """The recipe of a stage from training on."""
+    return lambda wildcards: RECIPES.of_run(stage, wildcards.run)
+
+
+def section(key):
+    """A section of the run's config, as JSON for a script."""
+    return lambda wildcards: json.dumps(CONFIG.runs[wildcards.run].sections[key])
+
+
+def setting(key, name):
+    """One value of a section of the run's config."""
+    return lambda wildcards: CONFIG.runs[wildcards.run].sections[key][name]
+
+
+def device(wildcards):
+    return CONFIG.runs[wildcards.run].sections["device"]
+
+
+def model(wildcards):
+    return json.dumps(vars(CONFIG.runs[wildcards.run].model))
+
+
+def pretrained_options(wildcards):
+    pretrained = CONFIG.runs[wildcards.run].pretrained
+    return ["--pretrained", str(pretrained)] if pretrained else []
+
+
+def needs(resource):
+    """What a run's training asks a cluster for; `gpu` also keeps runs here from sharing one (profiles/default)."""
+
+    def of_wildcards(wildcards):
+        run = CONFIG.runs[wildcards.run]
+        return job_resources(run.model, run.training, run.sections["device"])[resource]
+
+    return of_wildcards
+
+
+def begin_alone():
+    """Keep a second snakemake out of this folder for as long as this one lives, and open the seals of its results."""
+    results = Path("results")
+    if results.exists() and not os.access(results, os.W_OK):
+        raise SystemExit("error: results: cannot be written to; mount it or set its mode so that it can")
+    try:
+        LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
+    except UserError as error:
+        raise SystemExit(f"error: {error}")
+    open_seals(results)
+
+
+def seal_finished_files():
+    """Seal the outputs of all jobs that are done."""
+    dag = workflow.dag
+    jobs = [job for job in dag.jobs if dag.finished(job) or not dag.needrun(job)]
+    files = {Path(str(file)) for job in jobs for file in job.output}
+    seal(Path("results"), sorted(file for file in files if file.is_file()))
