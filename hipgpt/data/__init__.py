@@ -1,4 +1,4 @@
 """Text to tokens to batches; never sees a device.
 
-Read download, archives, corpus, tokenizer/, tokens, shards, batches.
+Read download, archives, plain_text, corpus, tokenizer/, tokens, shards, batches.
 """

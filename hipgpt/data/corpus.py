@@ -18,6 +18,7 @@ from hipgpt.base.files import BLOCK, replacing, sha256_of
 from hipgpt.base.json_files import write_json
 from hipgpt.data.archives import documents
 from hipgpt.data.download import fetch, fetch_sdist, without_password
+from hipgpt.data.plain_text import plain_text
 
 Blocks = Iterator[bytes]
 
@@ -118,7 +119,7 @@ def build_corpus(name: str, settings: dict, output: Path, downloads: Path) -> No
             )
         with replacing(output / "train.txt") as train, replacing(output / "validation.txt") as validation:
             record["documents"] = [
-                {"name": document, **_append(train, validation, blocks, settings)}
+                {"name": document, **_append(train, validation, plain_text(document, blocks), settings)}
                 for path in paths
                 for document, blocks in documents(path, settings.get("members"), scratch=output)
             ]

@@ -17,6 +17,7 @@ from hipgpt.gpt.checkpoint import load_model, save_tensors
 from hipgpt.gpt.parameters import INITIAL_STD
 from hipgpt.interchange.pretrained import HEAD, places
 
+FILES = (WEIGHTS, CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "README.md")
 ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # "gelu" is the form by erf there
 
 
@@ -31,10 +32,11 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str)
     save_tensors(folder / WEIGHTS, weights, {"format": "pt"})
     write_json(folder / CONFIG, huggingface_config(model, tokenizer.end_of_text, HEAD not in weights))
     write_json(folder / "tokenizer_config.json", tokenizer_config(model.context_length))
+    write_json(folder / "generation_config.json", generation_config(tokenizer.end_of_text))
     tokenizer.save(folder / TOKENIZER)
     with replacing(folder / "README.md") as file:
         file.write(card.encode())
-    return [folder / name for name in (WEIGHTS, CONFIG, "tokenizer_config.json", TOKENIZER, "README.md")]
+    return [folder / name for name in FILES]
 
 
 def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -103,3 +105,8 @@ def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict
         "eos_token_id": end_of_text,
         "torch_dtype": "float32",
     }
+
+
+def generation_config(end_of_text: int) -> dict[str, Any]:
+    """Return the content of generation_config.json: generation ends, and is padded, with the token that ends a text."""
+    return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}

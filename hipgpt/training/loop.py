@@ -1,16 +1,14 @@
 """The training run: the loop, the files that grow with it, and the state it resumes from."""
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hipgpt.base.csv_file import CsvFile
+from hipgpt.base.csv_file import CsvFile, read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import append, replacing
 from hipgpt.base.log import LOG, Progress
@@ -19,6 +17,7 @@ from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.checkpoint import load_checkpoint, read_arena, save_checkpoint, write_arena
 from hipgpt.gpt.parameters import ParameterTensors, parameter_count
+from hipgpt.training.interruption import Interrupted, stop_requests
 from hipgpt.training.schedule import learning_rate
 from hipgpt.training.state import StateFolder
 from hipgpt.training.step import Trainer
@@ -30,10 +29,6 @@ THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
 
 Sampler = Callable[[ParameterTensors], str]
 Arrays = Mapping[str, np.ndarray]
-
-
-class Interrupted(UserError):
-    """A signal ended the run after a finished step; its state is saved."""
 
 
 class Run:
@@ -83,35 +78,35 @@ class Run:
         gradient is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
-        self.trainer.prepare()  # not within the first steps' time
+        self.trainer.prepare()
         with stop_requests() as stop_requested, Progress(total, first) as progress:
             started, timed_from = time.perf_counter(), first
             for step in range(first + 1, total + 1):
                 self.trainer.step(step)
                 stopping = stop_requested()
-                if stopping or self._pauses(step):
+                if stopping or self._something_is_due(step):
                     loss = self._record(step)
                     seconds = (time.perf_counter() - started) / (step - timed_from)
                     self.throughput.append(step, seconds, self._tokens_per_step / seconds)
                     progress.update(step, loss, seconds, self._tokens_per_step / seconds)
-                    self._look(step, stopping)
+                    self._validate_sample_save(step, stopping)
                     started, timed_from = time.perf_counter(), step
                 if stopping and step < total:
                     raise Interrupted(
-                        f"stopped after step {step} of {total}, state saved; the same command goes on from there"
+                        f"stopped after step {step} of {total}, state saved; the same command continues from there"
                     )
         self._finish()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.training.steps
 
-    def _pauses(self, step: int) -> bool:
+    def _something_is_due(self, step: int) -> bool:
         t = self.training
         intervals = (t.log_every_steps, t.validate_every_steps, t.sample_every_steps, t.save_every_steps)
         return any(self._due(step, every) for every in intervals)
 
-    def _look(self, step: int, stopping: bool) -> None:
-        """Validate, sample and save where the step is due for it."""
+    def _validate_sample_save(self, step: int, stopping: bool) -> None:
+        """Do what the step is due for."""
         if self._due(step, self.training.validate_every_steps):
             self._validate(step)
         if self._due(step, self.training.sample_every_steps):
@@ -123,7 +118,7 @@ class Run:
             self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
 
     def _resume_or_begin(self) -> int:
-        """Return the last finished step: that of the last saved state, or 0 after starting anew."""
+        """Return the last finished step: that of the last saved state, or 0 after a fresh start."""
         state = self.states.load_last()
         if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
             LOG.warning("%s: is missing; starting at step 1", self.states.best)
@@ -147,7 +142,7 @@ class Run:
         return 0
 
     def _record(self, step: int) -> float:
-        """Write the rows of metrics.csv since the last pause and return the last loss."""
+        """Write the rows of metrics.csv that are not written yet, and return the last loss."""
         first = self._recorded_step + 1
         for at, (loss, norm) in enumerate(self.trainer.history.read(first, step), start=first):
             if not (np.isfinite(loss) and np.isfinite(norm)):
@@ -184,24 +179,6 @@ class Run:
         _, best = load_checkpoint(self.states.best)
         with replacing(checkpoints / "best.safetensors") as file:
             file.write(self.states.best.read_bytes())
-        last_loss = float(self.validation.path.read_text().splitlines()[-1].split(",")[2])
-        self._write_weights(checkpoints / "last.safetensors", self.training.steps, last_loss)
+        last = read_csv(self.validation.path, {"loss_nats_per_token": float}, "run the train stage again")[-1]
+        self._write_weights(checkpoints / "last.safetensors", self.training.steps, last["loss_nats_per_token"])
         LOG.info("best validation loss %.4f at step %d", best["validation_loss_nats_per_token"], best["step"])
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come; a second signal acts as it does by default."""
-    received = []
-
-    def handle(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-        LOG.info("%s: finishing this step, then saving", signal.Signals(number).name)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

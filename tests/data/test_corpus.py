@@ -131,7 +131,7 @@ def test_provenance_records_source_hash_bytes_and_cleaning(tmp_path):
 
 
 def test_without_cleaning_every_byte_arrives(tmp_path):
-    text = bytes(range(256)) * 8
+    text = "".join(map(chr, range(1, 0x2000))).encode()
     (tmp_path / "text.txt").write_bytes(text)
     train, validation, _ = build(tmp_path, tmp_path / "text.txt")
     assert train + validation == text

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,8 +16,11 @@ from support import tiny
 from support.rounding import F32_ROUNDOFF, Rounded, matmul
 
 from hipgpt.base.errors import UserError
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.compute.backends.cpu import CpuDevice
+from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig, SamplingConfig
 from hipgpt.gpt.checkpoint import load_model
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.inference.sampling import generate
 from hipgpt.interchange.huggingface import export_huggingface, fold_output_bias
 from hipgpt.reports.model_card import model_card
 
@@ -118,6 +123,26 @@ def test_transformers_tokenizes_as_we_do(tmp_path):
     assert theirs.decode(theirs(text)["input_ids"]) == text
     assert theirs.eos_token_id == theirs.bos_token_id == tiny.tokenizer().end_of_text
     assert theirs.model_max_length == tiny.MODEL.context_length
+
+
+def test_the_snippet_of_the_card_gives_the_model_s_own_continuation(tmp_path):
+    """The tokenizer's other outputs must not reach the model: token_type_ids add an embedding to every position."""
+    torch, transformers = (pytest.importorskip(name, reason=tiny.WITHOUT_INTEROP) for name in ("torch", "transformers"))
+    model, folder = exported(tmp_path, {})
+    snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    snippet = snippet.replace("path/to/this/directory", str(folder)).replace("max_new_tokens=20", "max_new_tokens=4")
+    program = snippet.replace("do_sample=True", "do_sample=False").replace('"Once"', '"the"')
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    prompt = tiny.tokenizer().encode("the").tolist()
+    decoder = Decoder(CpuDevice(1), model, tiny.place(CpuDevice(1), model, tiny.draw_arrays(model)))
+    tokens = generate(decoder, prompt, SamplingConfig(4, temperature=0), tiny.tokenizer().end_of_text)
+    assert done.stdout.rstrip("\n") == tiny.tokenizer().decode([*prompt, *tokens]).decode("utf-8", "replace").rstrip(
+        "\n"
+    )
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    inputs = transformers.AutoTokenizer.from_pretrained(folder)("the", return_tensors="pt")
+    with torch.no_grad():
+        assert (theirs(**inputs).logits == theirs(inputs["input_ids"]).logits).all()
 
 
 def test_config_json_says_the_same_model(tmp_path):

@@ -12,7 +12,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.parameters import parameters
 from hipgpt.interchange.gguf import export_gguf, tensor_names
-from hipgpt.interchange.huggingface import export_huggingface, huggingface_config, with_gpt2_head
+from hipgpt.interchange.huggingface import FILES, export_huggingface, huggingface_config, with_gpt2_head
 from hipgpt.interchange.llmc import export_llmc
 
 GPT2 = replace(tiny.MODEL, mlp_dim=48, tie_embeddings=True, output_bias=False)
@@ -192,10 +192,7 @@ def test_without_the_package_gguf_the_remedy_is_named(tmp_path, monkeypatch):
 def test_the_command_writes_into_the_run_and_names_the_files(hipgpt, results, tmp_path):
     status, output, _ = hipgpt("export", "--to", "hf", "--output", str(tmp_path / "out"))
     assert status is None
-    assert [line.split()[0] for line in output.splitlines()] == [
-        str(tmp_path / "out" / name)
-        for name in ("model.safetensors", "config.json", "tokenizer_config.json", "tokenizer.json", "README.md")
-    ]
+    assert [line.split()[0] for line in output.splitlines()] == [str(tmp_path / "out" / name) for name in FILES]
     (tmp_path / "file").touch()
     status, _, _ = hipgpt("export", "--to", "hf", "--output", str(tmp_path / "file"))
     assert status == f"error: {tmp_path / 'file'}: File exists"

@@ -175,7 +175,7 @@ def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_c
         time.sleep(0.02)
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
-    assert "state saved; the same command goes on from there" in output and "Traceback" not in output
+    assert "state saved; the same command continues from there" in output and "Traceback" not in output
     assert process.returncode != 0
     stopped = re.search(r"stopped after step (\d+) of", output)[1]
     assert f"resuming after step {stopped} of" in project.snakemake("all", *steps)

@@ -26,8 +26,6 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
-# Scripts run the code that the recipes hash, even where another checkout is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 EVERY_CORE = 1024  # Snakemake gives a job at most --cores
@@ -50,7 +48,8 @@ TOKEN_FILES = [
 TOKEN_FILES += SHARDS
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
 PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
-MODEL_FILES = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "README.md"]
+MODEL_FILES = ["model.safetensors", "config.json", "generation_config.json", "README.md"]
+MODEL_FILES += ["tokenizer.json", "tokenizer_config.json"]
 COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 

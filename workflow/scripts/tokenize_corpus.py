@@ -4,6 +4,8 @@
 import argparse
 from pathlib import Path
 
+import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.shards import write_shards
 from hipgpt.data.tokenizer.tokenizer import Tokenizer

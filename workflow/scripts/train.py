@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.base.files import alone_in, sha256_of
 from hipgpt.base.log import start_log
@@ -22,7 +24,8 @@ from hipgpt.pipeline.code_hash import code_hash
 from hipgpt.pipeline.recipes import STAGES
 from hipgpt.reports.provenance import write_record
 from hipgpt.training.estimate import estimate
-from hipgpt.training.loop import Interrupted, Run
+from hipgpt.training.interruption import Interrupted
+from hipgpt.training.loop import Run
 from hipgpt.training.slurm import requeue_at_the_time_limit
 from hipgpt.training.validation import Splits
 

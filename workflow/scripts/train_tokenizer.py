@@ -5,6 +5,8 @@ import argparse
 import json
 from pathlib import Path
 
+import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.tokenizer.stage import make_tokenizer
 
