@@ -12,11 +12,18 @@ Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_command(
-    commands: Commands, command: Callable[[argparse.Namespace], None], about: str, more: str | None = None
+    commands: Commands,
+    command: Callable[[argparse.Namespace], None],
+    about: str,
+    more: str | None = None,
+    name: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Return the parser of a new command, of its function's name; about: what it does; more: stands below --help."""
+    """Return the parser of a new command, by default of its function's name.
+
+    about: what it does; more: the end of its --help.
+    """
     description = f"{about[0].upper()}{about[1:]}."
-    parser = commands.add_parser(command.__name__, help=about, description=description, epilog=more)
+    parser = commands.add_parser(name or command.__name__, help=about, description=description, epilog=more)
     parser.set_defaults(command=command)
     return parser
 

@@ -3,14 +3,14 @@
 import argparse
 
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.cli import diff, export, generate, info, runs, tokenize, why
+from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, why
 
 
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Look at, compare and use what the workflow trains.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, tokenize, runs, diff, why, info, export):
+    for command in (generate, tokenize, runs, diff, why, info, export, restore):
         command.add(commands)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command is not why.why:

@@ -5,11 +5,13 @@ import fnmatch
 import operator
 import re
 import sys
+from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.tables import FORMATS, table
 from hipgpt.cli.arguments import Commands, add_command, add_results
-from hipgpt.reports.runs import Row, run_rows
+from hipgpt.pipeline.history import kept_runs
+from hipgpt.reports.runs import Row, run_row, run_rows
 
 COMPARISONS = {
     "<=": operator.le,
@@ -40,6 +42,7 @@ def add(commands: Commands) -> None:
         "--filter", action="append", default=[], metavar="CONDITION",
         help="keep runs that meet it: parameters>1e6, run=wide*, device!=cpu*; may be repeated (default: all runs)",
     )  # fmt: skip
+    parser.add_argument("--history", action="store_true", help="show finished runs that were replaced and are kept")
     forms = parser.add_mutually_exclusive_group()
     for form in FORMATS[1:]:
         forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=f"print as {form}")
@@ -48,7 +51,9 @@ def add(commands: Commands) -> None:
 
 def runs(arguments: argparse.Namespace) -> None:
     """Print the table of runs."""
-    rows = run_rows(arguments.results)
+    rows = _kept_rows(arguments.results) if arguments.history else run_rows(arguments.results)
+    if not rows and arguments.history:
+        raise UserError(f"--history: no replaced run is kept in {arguments.results}")
     if not rows:
         raise UserError(f"--results: no runs in {arguments.results / 'runs'}; run snakemake first")
     conditions = [_condition(text, rows[0]) for text in arguments.filter]
@@ -57,6 +62,11 @@ def runs(arguments: argparse.Namespace) -> None:
     known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
     rows = sorted(known, key=lambda row: row[column], reverse=arguments.descending) + unknown
     sys.stdout.write(_for_people(rows) if arguments.form == "text" else table(rows, arguments.form))
+
+
+def _kept_rows(results: Path) -> list[Row]:
+    kept = kept_runs(results)
+    return [{**run_row(one.folder / "files"), "run": f"{one.run} {one.id}"} for one in kept]
 
 
 def _for_people(rows: list[Row]) -> str:

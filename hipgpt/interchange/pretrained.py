@@ -1,8 +1,9 @@
 """The weights of a GPT-2 in a Hugging Face directory: what they are called there, and reading them."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -44,32 +45,49 @@ def places(num_layers: int) -> Iterator[Place]:
 
 
 def read_weights(folder: Path, model: ModelConfig) -> dict[str, np.ndarray]:
-    """Return the weights by our names and in our layouts, f32.
+    """Return the weights by our names and in our layouts, f32. Raises UserError as `check_weights` does."""
+    with _opened(folder / WEIGHTS) as file:
+        stored = _check_shapes(folder / WEIGHTS, file, model)
+        return {place.ours: _array(file.get_tensor(name), place) for place, name in stored.items()}
 
-    model: as hipgpt.config.huggingface.model_section says. The file's table of shapes is compared with it before a
-    weight is read. Raises UserError, naming the weight, if one is missing, too many, or of another shape or type.
+
+def check_weights(folder: Path, model: ModelConfig) -> None:
+    """Compare the file's table of shapes with the model; no weight is read.
+
+    model: as hipgpt.config.huggingface.model_section says. Raises UserError, naming the weight, if one is missing, too
+    many, or of another shape or type.
     """
-    path = folder / WEIGHTS
+    with _opened(folder / WEIGHTS) as file:
+        _check_shapes(folder / WEIGHTS, file, model)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
-            names = {_full(name): name for name in file.keys()}  # noqa: SIM118 (not a dict)
-            wanted = list(places(model.num_layers))
-            if not model.tie_embeddings:
-                wanted.append(Place("output.weight", HEAD))
-            _check_names(path, names, wanted)
-            shapes = {field.name: field.shape for field in parameters(model)}
-            for place in wanted:
-                part, expected = file.get_slice(names[place.theirs]), shapes[place.ours]
-                expected = expected[::-1] if place.transposed else expected
-                got = part.get_dtype(), tuple(part.get_shape())
-                if got[0] not in READABLE or got[1] != expected:
-                    raise UserError(
-                        f"{path}: {names[place.theirs]}: got {got[0]} {got[1]}, expected {' or '.join(READABLE)} "
-                        f"{expected}, as config.json says; save the model as float32 with its own config.json"
-                    )
-            return {place.ours: _array(file.get_tensor(names[place.theirs]), place) for place in wanted}
-    except SafetensorError as error:
+            yield file
+    except (SafetensorError, FileNotFoundError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _check_shapes(path: Path, file: Any, model: ModelConfig) -> dict[Place, str]:
+    """Return the names in the file of the weights that the model has."""
+    names = {_full(name): name for name in file.keys()}  # noqa: SIM118 (not a dict)
+    expected_places = list(places(model.num_layers))
+    if not model.tie_embeddings:
+        expected_places.append(Place("output.weight", HEAD))
+    _check_names(path, names, expected_places)
+    shapes = {field.name: field.shape for field in parameters(model)}
+    for place in expected_places:
+        part, expected = file.get_slice(names[place.theirs]), shapes[place.ours]
+        expected = expected[::-1] if place.transposed else expected
+        dtype, shape = part.get_dtype(), tuple(part.get_shape())
+        if dtype not in READABLE or shape != expected:
+            raise UserError(
+                f"{path}: {names[place.theirs]}: got {dtype} {shape}, expected {' or '.join(READABLE)} "
+                f"{expected}, as config.json says; save the model as float32 with its own config.json"
+            )
+    return {place: names[place.theirs] for place in expected_places}
 
 
 def _full(name: str) -> str:
@@ -77,8 +95,8 @@ def _full(name: str) -> str:
     return name if name.startswith(PREFIX) or name == HEAD else PREFIX + name
 
 
-def _check_names(path: Path, names: Mapping[str, str], wanted: list[Place]) -> None:
-    expected = {place.theirs for place in wanted}
+def _check_names(path: Path, names: Mapping[str, str], expected_places: list[Place]) -> None:
+    expected = {place.theirs for place in expected_places}
     missing = sorted(expected - names.keys())
     unknown = sorted(name for name in names.keys() - expected - {HEAD} if not name.endswith(BUFFERS))
     for found, what in ((missing, "is missing"), (unknown, "is no weight of the GPT-2 that config.json describes")):

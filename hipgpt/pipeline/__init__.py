@@ -1,1 +1,1 @@
-"""What Snakemake asks. Read recipes, code_hash, sweeps, seals, planned_jobs."""
+"""What Snakemake asks. Read recipes, code_hash, sweeps, seals, history, planned_jobs."""

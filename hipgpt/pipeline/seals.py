@@ -37,14 +37,17 @@ def open_seals(results: Path) -> None:
     (results / MARKER).open("a").close()
 
 
-def seal(results: Path, finished: Iterable[Path]) -> None:
-    """Write the hashes of finished files below results, beside those of sealed files that are still there."""
+def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:
+    """Write the hashes of finished files below results, together with those of sealed files that are still there.
+
+    changed: hash every finished file again; otherwise only those that are newer than the list, or not in it.
+    """
     ledger, sealed_at = results / LEDGER, _date(results / LEDGER)
     known = dict(_entries(ledger) or []) if ledger.exists() else {}
     hashes = {name: sha256 for name, sha256 in known.items() if (results / name).is_file()}
     for file in finished:
         name = file.relative_to(results).as_posix()
-        if name not in hashes or _date(file) >= sealed_at:
+        if changed or name not in hashes or _date(file) >= sealed_at:
             hashes[name] = sha256_of(file)
     with replacing(ledger) as stream:
         stream.write("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode())

@@ -69,6 +69,20 @@ class Project:
         assert done.returncode == expect, done.stdout
         return done.stdout
 
+    def hipgpt(self, *arguments: str) -> str:
+        """Run the command hipgpt here and return what it prints; fails the test on an exit status other than 0."""
+        command = [sys.executable, "-c", "from hipgpt.cli.main import main; main()", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
     def environment(self) -> dict[str, str]:
         """Return an environment in which the copy's package is the one that is imported."""
         return {**os.environ, "PYTHONPATH": str(self.folder)}

@@ -14,6 +14,8 @@ min_version("9.27")
 sys.path.insert(0, str(workflow.basedir))
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import alone_in
+from hipgpt.interchange.pretrained import check_weights
+from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
 from hipgpt.pipeline.sweeps import load_runs
@@ -108,7 +110,7 @@ def needs(resource):
 
 
 def begin_alone():
-    """Keep a second snakemake out of this folder for as long as this one lives, and open the seals of its results."""
+    """Keep a second snakemake out of this folder for as long as this one lives, and make results ready for changes."""
     results = Path("results")
     if results.exists() and not os.access(results, os.W_OK):
         raise SystemExit("error: results: cannot be written to; mount it or set its mode so that it can")
@@ -116,7 +118,35 @@ def begin_alone():
         LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
     except UserError as error:
         raise SystemExit(f"error: {error}")
+    check_pretrained_weights()
+    keep_finished_runs()
     open_seals(results)
+
+
+def runs_to_train():
+    return [job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+
+
+def check_pretrained_weights():
+    """Refuse weights that do not fit before Snakemake deletes anything of the run that is to begin with them."""
+    for name in runs_to_train():
+        run = CONFIG.runs[name]
+        try:
+            if run.pretrained:
+                check_weights(run.pretrained, run.model)
+        except UserError as error:
+            raise SystemExit(f"error: run {name}: {error}")
+
+
+def keep_finished_runs():
+    """Keep finished runs that are about to be replaced, and say how to go back."""
+    for name in runs_to_train():
+        if kept := keep(Path("results"), name):
+            print(
+                f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
+                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}",
+                file=sys.stderr,
+            )
 
 
 def seal_finished_files():

@@ -1,0 +1,36 @@
+"""`hipgpt restore` and `hipgpt prune`: finished runs that a changed recipe replaced, back or gone for good."""
+
+import argparse
+import sys
+
+from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.pipeline.history import keep, prune, restore
+from hipgpt.pipeline.seals import seal
+
+
+def add(commands: Commands) -> None:
+    about = "bring a finished run back that was replaced"
+    more = "The present run is kept in its place. Give the config its old values too, or the next snakemake retrains."
+    parser = add_command(commands, restore_run, about, more, name="restore")
+    parser.add_argument("run", help="its name")
+    parser.add_argument("id", nargs="?", help="which one, as `hipgpt runs --history` lists them (default: the latest)")
+    add_results(parser)
+    parser = add_command(commands, prune_runs, "delete finished runs that were replaced", name="prune")
+    parser.add_argument("run", nargs="?", help="its name (default: all runs)")
+    add_results(parser)
+
+
+def restore_run(arguments: argparse.Namespace) -> None:
+    """Put a kept run's files back."""
+    present = keep(arguments.results, arguments.run)
+    kept, files = restore(arguments.results, arguments.run, arguments.id)
+    seal(arguments.results, files, changed=True)
+    sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
+    if present and present.id != kept.id:
+        sys.stdout.write(f"the run in its place is kept as {present.id}\n")
+
+
+def prune_runs(arguments: argparse.Namespace) -> None:
+    """Delete kept runs and say which."""
+    gone = prune(arguments.results, arguments.run)
+    sys.stdout.write("".join(f"deleted {kept.folder}\n" for kept in gone) or "no run is kept\n")

@@ -1,0 +1,110 @@
+"""Finished runs that a changed recipe replaces: kept in results/history until they are pruned, and brought back.
+
+A kept run is results/history/<run>/<id>/: the run's files, and Snakemake's records of them, so that a restored run with
+its old settings needs no rerun. The id is the start of the hash of its run.json and its last checkpoint.
+"""
+
+import base64
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
+
+HISTORY, FILES, RECORDS = "history", "files", "records"
+NEVER_KEPT = {"state", "exports"}  # training keeps states by their fingerprint; exports can be written again
+ID_DIGITS = 8
+PROOF = ("run.json", "checkpoints/last.safetensors")  # a run that has these was trained to its end
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """run: its name; id: what `restore` takes; folder: where its files are."""
+
+    run: str
+    id: str
+    folder: Path
+
+
+def keep(results: Path, run: str) -> KeptRun | None:
+    """Keep a run's files if it is finished and not kept yet, and return it; None if it is not finished."""
+    source = results / "runs" / run
+    if not all((source / name).is_file() for name in PROOF):
+        return None
+    digest = hashlib.sha256("".join(sha256_of(source / name) for name in PROOF).encode()).hexdigest()
+    kept = KeptRun(run, digest[:ID_DIGITS], results / HISTORY / run / digest[:ID_DIGITS])
+    if not kept.folder.exists():
+        partial = kept.folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for file in run_files(source):
+            _copy(file, partial / FILES / file.relative_to(source))
+            if (record := _record_of(file)).is_file():
+                _copy(record, partial / RECORDS / record)
+        os.rename(partial, kept.folder)
+    return kept
+
+
+def kept_runs(results: Path) -> list[KeptRun]:
+    """Return all kept runs, by run, the latest first."""
+    folders = sorted((results / HISTORY).glob("*/*"), key=lambda path: (path.parent.name, -path.stat().st_mtime_ns))
+    return [KeptRun(path.parent.name, path.name, path) for path in folders if path.suffix != ".partial"]
+
+
+def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, list[Path]]:
+    """Put the files of a kept run, by default the latest, in the run's place; return it and its files there.
+
+    The caller keeps the present run first. Raises UserError if there is no such kept run.
+    """
+    known = [kept for kept in kept_runs(results) if kept.run == run]
+    found = next((kept for kept in known if id in (None, kept.id)), None)
+    if found is None:
+        names = ", ".join(f"{kept.run} {kept.id}" for kept in kept_runs(results)) or "none"
+        raise UserError(f"restore: no kept run {run}{f' {id}' if id else ''}; kept are: {names}")
+    target = results / "runs" / run
+    for file in run_files(target):
+        file.unlink()
+    restored = []
+    for file in _files(found.folder / FILES):
+        restored.append(target / file.relative_to(found.folder / FILES))
+        _copy(file, restored[-1])
+    for record in _files(found.folder / RECORDS):
+        _copy(record, record.relative_to(found.folder / RECORDS))
+    return found, restored
+
+
+def prune(results: Path, run: str | None = None) -> list[KeptRun]:
+    """Delete the kept runs, all or those of one run, and return them."""
+    gone = [kept for kept in kept_runs(results) if run in (None, kept.run)]
+    for kept in gone:
+        shutil.rmtree(kept.folder)
+    return gone
+
+
+def run_files(folder: Path) -> list[Path]:
+    """Return the files of a run's folder that are kept with it."""
+    return [file for file in _files(folder) if not NEVER_KEPT & set(file.relative_to(folder).parts)]
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _record_of(file: Path) -> Path:
+    """Return where Snakemake 9 records how an output was made."""
+    return Path(".snakemake", "metadata", base64.urlsafe_b64encode(str(file).encode()).decode())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file with its dates. A large one, which is only ever replaced, gets a second name instead."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if source.suffix == ".safetensors":
+        with contextlib.suppress(OSError):  # a file system without hard links
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
