@@ -14,6 +14,7 @@ MAGIC = 20240520
 TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
 HEADER = np.dtype("<i4")
 HEADER_BYTES = 256 * HEADER.itemsize
+BLOCK = 1 << 20  # tokens that are checked at once
 REMEDY = "run the tokenize stage again"
 SHARD = {"file": str, "tokens": int, "sha256": str}
 MANIFEST = {"version": int, "tokenizer_sha256": str, "splits": {"train": [SHARD], "validation": [SHARD]}}
@@ -44,12 +45,14 @@ class Tokens:
         return found
 
 
-def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) -> Tokens:
+def open_split(
+    manifest: Path, split: str, tokenizer_sha256: str | None = None, vocab_size: int | None = None
+) -> Tokens:
     """Return the tokens of "train" or "validation", memory-mapped, after reading every byte once to check it.
 
-    tokenizer_sha256: hash of the tokenizer in use, None if any will do. Raises UserError, naming the file, what was
-    got and what was expected, for another tokenizer and for a shard that is missing, truncated, altered or of another
-    format.
+    tokenizer_sha256, vocab_size: of the tokenizer in use; None if any will do. Raises UserError, naming the file, what
+    was got and what was expected, for another tokenizer, for a shard that is missing, truncated, altered or of another
+    format, and for a token id that the vocabulary lacks.
     """
     record = read_json(manifest, MANIFEST, REMEDY)
     if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
@@ -60,7 +63,23 @@ def open_split(manifest: Path, split: str, tokenizer_sha256: str | None = None) 
     entries, version = record["splits"][split], record["version"]
     if version not in TOKEN_TYPES or not entries or not all(SHARD_NAME.fullmatch(entry["file"]) for entry in entries):
         raise UserError(f"{manifest}: its {split} entries are not whole; delete it and {REMEDY}")
-    return Tokens([_open_shard(manifest.parent / entry["file"], entry, version) for entry in entries])
+    shards = {(path := manifest.parent / entry["file"]): _open_shard(path, entry, version) for entry in entries}
+    for path, tokens in shards.items():
+        if vocab_size is not None:
+            _check_ids(path, tokens, vocab_size)
+    return Tokens(list(shards.values()))
+
+
+def _check_ids(path: Path, tokens: np.ndarray, vocab_size: int) -> None:
+    """Raise UserError at the first id outside of the vocabulary: kernels read and write tables at these ids."""
+    for first in range(0, len(tokens), BLOCK):
+        block = tokens[first : first + BLOCK]
+        if block.max() >= vocab_size:
+            position = first + int((block >= vocab_size).argmax())
+            raise UserError(
+                f"{path}: token {position:,}: got the id {tokens[position]}, expected less than the vocabulary's "
+                f"{vocab_size}; delete it and {REMEDY}"
+            )
 
 
 def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:

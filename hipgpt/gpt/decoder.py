@@ -47,7 +47,9 @@ class Decoder:
             self.append(token)
 
     def append(self, token: int) -> None:
-        """Read one more token."""
+        """Read one more token. Raises ValueError if the vocabulary lacks it."""
+        if not 0 <= token < self.model.vocab_size:
+            raise ValueError(f"token: got the id {token}, expected 0 to {self.model.vocab_size - 1}")
         if len(self.window) == self.model.context_length:
             kept = self.model.context_length // 2
             self.restart([*self.window, token][-kept:])

@@ -38,7 +38,7 @@ class Scorer:
         saved: Arena | None = None,
     ):
         B, S, act = sequences, model.context_length, weights.arena.flat.dtype
-        self.sequences, self._device = sequences, device
+        self.sequences, self._device, self._vocab_size = sequences, device, model.vocab_size
         if saved is None:
             rows = logit_rows(model, B * S, device.traits.cache_bytes)
             saved = Arena(device, "activations", activations(model, B, S, act, rows))
@@ -56,7 +56,14 @@ class Scorer:
         self._plan.prepare()
 
     def __call__(self, windows: np.ndarray) -> Scores:
-        """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`."""
+        """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
+
+        Raises ValueError if a window holds an id that the vocabulary lacks.
+        """
+        if windows.min() < 0 or windows.max() >= self._vocab_size:
+            raise ValueError(
+                f"windows: got ids {windows.min()} to {windows.max()}, expected 0 to {self._vocab_size - 1}"
+            )
         count = len(windows)
         rows = windows[np.minimum(np.arange(self.sequences), count - 1)]
         self._device.write(self._inputs["tokens"], np.ascontiguousarray(rows[:, :-1]))

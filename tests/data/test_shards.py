@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
 from hipgpt.base.paths import ROOT
-from hipgpt.data import shards
+from hipgpt.data import shards, tokens
+from hipgpt.data.shards import write_shards
 from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.data.tokens import Tokens, open_split
@@ -56,7 +58,7 @@ def everything(tokens: Tokens) -> list[int]:
 @pytest.fixture
 def written(tmp_path, tokenizer) -> Path:
     """Write two shards of training tokens and one of validation tokens; return the manifest."""
-    shards.write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT[:1000])), tokenizer, tmp_path, 2)
+    write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT[:1000])), tokenizer, tmp_path, 2)
     return tmp_path / "manifest.json"
 
 
@@ -67,7 +69,7 @@ def test_shards_hold_each_document_after_end_of_text_however_they_are_cut(
 ):
     monkeypatch.setattr(shards, "BLOCK", block)
     documents = [(TEXT, TEXT[:50]), (b"", b""), (b"word" * 50, b"rest"), (b"", b"tail"), (TEXT[7:5000], b"")]
-    shards.write_shards(write_corpus(tmp_path / "corpus", *documents), tokenizer, tmp_path, count)
+    write_shards(write_corpus(tmp_path / "corpus", *documents), tokenizer, tmp_path, count)
     for split, parts in zip(("train", "validation"), zip(*documents, strict=True), strict=True):
         expected = [[tokenizer.end_of_text, *tokenizer.encode(part).tolist()] for part in parts if part]
         assert everything(open_split(tmp_path / "manifest.json", split)) == sum(expected, [])
@@ -76,7 +78,7 @@ def test_shards_hold_each_document_after_end_of_text_however_they_are_cut(
 def test_shards_are_of_about_equal_bytes(tmp_path, tokenizer):
     documents = [(TEXT[: 40 * number], b"validation") for number in range(1, 100)]
     corpus = write_corpus(tmp_path / "corpus", *documents)
-    shards.write_shards(corpus, tokenizer, tmp_path, 5)
+    write_shards(corpus, tokenizer, tmp_path, 5)
     entries = json.loads((tmp_path / "manifest.json").read_text())["splits"]["train"]
     sizes = [entry["bytes_of_text"] for entry in entries]
     assert sum(sizes) == (corpus / "train.txt").stat().st_size
@@ -89,7 +91,7 @@ def test_no_more_than_a_block_and_a_word_is_encoded_at_once(tmp_path, monkeypatc
     tokenizer = byte_tokenizer(257)
     encode = tokenizer.encode
     tokenizer.encode = lambda text: sizes.append(len(text)) or encode(text)
-    shards.write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT)), tokenizer, tmp_path, 1)
+    write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT)), tokenizer, tmp_path, 1)
     assert sum(sizes) == 2 * len(TEXT)
     assert max(sizes) < 120
 
@@ -97,7 +99,7 @@ def test_no_more_than_a_block_and_a_word_is_encoded_at_once(tmp_path, monkeypatc
 @pytest.mark.parametrize(("vocab_size", "version", "dtype"), [(65536, 1, "<u2"), (65537, 2, "<u4")])
 def test_a_shard_is_a_header_of_256_int32_and_then_the_tokens(tmp_path, vocab_size, version, dtype):
     corpus = write_corpus(tmp_path / "corpus", (b"ab", b"c"))
-    shards.write_shards(corpus, byte_tokenizer(vocab_size), tmp_path, 1)
+    write_shards(corpus, byte_tokenizer(vocab_size), tmp_path, 1)
     content = (tmp_path / "train_00000.bin").read_bytes()
     assert np.frombuffer(content[:1024], "<i4").tolist() == [20240520, version, 3, *[0] * 253]
     assert np.frombuffer(content[1024:], dtype).tolist() == [vocab_size - 1, ord("a"), ord("b")]
@@ -109,7 +111,7 @@ def test_the_manifest_counts_tokens_and_names_tokenizer_and_corpus(written, toke
     manifest = json.loads(written.read_text())
     assert manifest["tokenizer_sha256"] == tokenizer.sha256
     assert manifest["vocab_size"] == 320
-    assert manifest["corpus_sha256"] == shards.sha256_of(written.parent / "corpus" / "provenance.json")
+    assert manifest["corpus_sha256"] == sha256_of(written.parent / "corpus" / "provenance.json")
     assert [entry["file"] for entry in manifest["splits"]["train"]] == ["train_00000.bin", "train_00001.bin"]
     for split in ("train", "validation"):
         for entry in manifest["splits"][split]:
@@ -118,7 +120,7 @@ def test_the_manifest_counts_tokens_and_names_tokenizer_and_corpus(written, toke
 
 def test_writing_twice_gives_the_same_bytes(written, tokenizer):
     before = {path: path.read_bytes() for path in written.parent.glob("*.*")}
-    shards.write_shards(written.parent / "corpus", tokenizer, written.parent, 2)
+    write_shards(written.parent / "corpus", tokenizer, written.parent, 2)
     assert {path: path.read_bytes() for path in written.parent.glob("*.*")} == before
 
 
@@ -169,23 +171,23 @@ def test_a_text_that_provenance_does_not_describe_is_refused(tmp_path, tokenizer
     corpus = write_corpus(tmp_path / "corpus", (TEXT, TEXT))
     (corpus / "validation.txt").write_bytes(TEXT[1:])
     with pytest.raises(UserError, match=f"validation.txt: {len(TEXT) - 1} bytes, but provenance.json says {len(TEXT)}"):
-        shards.write_shards(corpus, tokenizer, tmp_path, 1)
+        write_shards(corpus, tokenizer, tmp_path, 1)
     (corpus / "provenance.json").unlink()
     with pytest.raises(UserError, match="provenance.json: no such file; run the download stage"):
-        shards.write_shards(corpus, tokenizer, tmp_path, 1)
+        write_shards(corpus, tokenizer, tmp_path, 1)
 
 
 def test_more_shards_than_the_text_can_be_cut_into_are_refused(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "corpus", (b"three short words", b"validation"))
     with pytest.raises(UserError, match="train.txt: 17 bytes cannot be cut into 4 shards; lower train_shards"):
-        shards.write_shards(corpus, tokenizer, tmp_path, 4)
+        write_shards(corpus, tokenizer, tmp_path, 4)
 
 
 def test_a_shard_that_its_header_cannot_count_is_refused(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(shards, "MOST_TOKENS", 100)
     corpus = write_corpus(tmp_path / "corpus", (TEXT, TEXT))
     with pytest.raises(UserError, match="train_00000.bin: more than 100 tokens.* raise train_shards"):
-        shards.write_shards(corpus, tokenizer, tmp_path, 1)
+        write_shards(corpus, tokenizer, tmp_path, 1)
     assert not (tmp_path / "train_00000.bin").exists()
 
 
@@ -231,8 +233,28 @@ def test_shards_are_the_same_bytes_for_any_number_of_threads_and_pattern(tmp_pat
     for threads in (1, 2, 3, 8):
         output = tmp_path / str(threads)
         output.mkdir()
-        shards.write_shards(corpus, tokenizer, output, 3, threads)
+        write_shards(corpus, tokenizer, output, 3, threads)
         written.append({path.name: path.read_bytes() for path in output.iterdir()})
     assert all(files == written[0] for files in written)
     found = everything(open_split(tmp_path / "1" / "manifest.json", "train"))
     assert found == [tokenizer.end_of_text, *tokenizer.encode(text).tolist()]
+
+
+@pytest.mark.parametrize(("position", "id"), [(0, 290), (1234, 1000), (-1, 65535)])
+def test_an_id_that_the_vocabulary_lacks_is_refused_by_file_and_position(tmp_path, monkeypatch, position, id):
+    monkeypatch.setattr(tokens, "BLOCK", 100)
+    tokenizer = byte_tokenizer(257)
+    write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT)), tokenizer, tmp_path, 1)
+    path, manifest = tmp_path / "train_00000.bin", tmp_path / "manifest.json"
+    stored = np.fromfile(path, "<u2")
+    position %= len(stored) - 512
+    stored[512 + position] = id
+    stored.tofile(path)
+    record = json.loads(manifest.read_text())
+    record["splits"]["train"][0]["sha256"] = sha256_of(path)
+    manifest.write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=f"train_00000.bin: token {position:,}: got the id {id}, expected less than .* 257"
+    ):
+        open_split(manifest, "train", tokenizer.sha256, tokenizer.vocab_size)
+    assert len(open_split(manifest, "validation", tokenizer.sha256, tokenizer.vocab_size))

@@ -52,6 +52,12 @@ def test_cached_decoding_equals_the_pass_over_the_whole_window(device, changes):
     assert lengths == [*range(1, T + 1), *range(half, T + 1), *range(half, T + 1)]
 
 
+@pytest.mark.parametrize("token", [-1, 300, 65535])
+def test_a_token_that_the_vocabulary_lacks_is_refused(decoder, token):
+    with pytest.raises(ValueError, match=f"token: got the id {token}, expected 0 to 299"):
+        decoder.append(token)
+
+
 def test_the_device_takes_the_likeliest_token_as_the_host_would(device):
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
     decoder.restart([END])

@@ -28,7 +28,8 @@ def main() -> None:
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
-    train, validation = (open_split(arguments.manifest, split, tokenizer.sha256) for split in ("train", "validation"))
+    known = tokenizer.sha256, tokenizer.vocab_size
+    train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
     predictions = predict(device, model, weights, validation, arguments.stride_tokens)
     write_evaluation(arguments.output, predictions, train, validation, arguments.texts, tokenizer.byte_counts)
 

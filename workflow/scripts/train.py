@@ -48,7 +48,8 @@ def main() -> None:
     start_log(arguments.log)
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, training = ModelConfig(**arguments.model), on_device(TrainingConfig(**arguments.training), device)
-    train, validation = (open_split(arguments.manifest, split, tokenizer.sha256) for split in ("train", "validation"))
+    known = tokenizer.sha256, tokenizer.vocab_size
+    train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
     fingerprint = {
         "model": asdict(model),
         "training": asdict(training),
