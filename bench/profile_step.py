@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{'op':50s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
     total = 0.0
     rows, known = defaultdict(lambda: [0, 0.0, 0, 0]), {}
-    for launch in trainer.step_plan.launches:
+    for launch in trainer.last_plan.launches:
         shape = launch.op.name, tuple(launch.sizes.values()), tuple(tensor is None for tensor in launch.tensors)
         if shape not in known:
             known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)

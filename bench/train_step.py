@@ -82,7 +82,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float
     trainer = make_trainer(SIZES[size], open_device("cpu", threads), precision)
     steps = iter(range(1, 10**6))
     taken = measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
-    launches = trainer.step_plan.launches
+    launches = trainer.last_plan.launches
     operations = sum(launch.operations for launch in launches if launch.op.family in ("matmul", "output_layer"))
     return taken, operations / (threads * tile_rate(trainer.act)) * 1e3
 

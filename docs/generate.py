@@ -95,7 +95,7 @@ def _accepted(schema: Mapping[str, Any]) -> str:
     found = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
     allowed = schema.get("enum") or schema.get("items", {}).get("enum", [])
     found += [", ".join(f"`{value}`" for value in allowed)] if allowed else []
-    found += [f"`{_cell(schema['pattern'])}`"] if "pattern" in schema else []
+    found += [f"`{_cell(schema['pattern'].replace(chr(92) + 'Z', '$'))}`"] if "pattern" in schema else []
     return ", ".join(found)
 
 

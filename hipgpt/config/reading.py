@@ -17,6 +17,7 @@ from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
 
+LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
 MOST_TOKENS = 1 << 22  # in a batch, whose plan is then recorded in seconds; the largest GPUs hold fewer
 
 
@@ -137,6 +138,8 @@ def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
 
 def _read_string(text: str, types: list[str]) -> Any:
     word = text.strip().lower()
+    if len(word) > LONGEST_NUMBER:
+        return text
     if "boolean" in types and word in ("true", "false"):
         return word == "true"
     if "null" in types and word in ("null", "none", "~"):
@@ -185,7 +188,7 @@ def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
         yield types if isinstance(types, str) else " or ".join(types)
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "matching",
               "minLength": "of length >=", "minItems": "of length >="}  # fmt: skip
-    limits = [f"{sign} {schema[key]}" for key, sign in bounds.items() if key in schema]
+    limits = [f"{sign} {schema[key]}".replace(r"\Z", "$") for key, sign in bounds.items() if key in schema]
     if limits:
         yield " and ".join(limits)
     if schema.get("description"):

@@ -37,7 +37,7 @@ def _points(name: str, sweep: Mapping[str, Any]) -> Iterator[Point]:
     grid = "grid" in sweep
     lists: Mapping[str, Sequence[Any]] = sweep["grid" if grid else "zip"]
     for key in lists:
-        if key.split(".")[0] not in RUN_KEYS:
+        if not isinstance(key, str) or key.split(".")[0] not in RUN_KEYS:
             raise UserError(
                 f"config: sweep.{name}: got {key!r}, expected a key of a run, dotted, as in model.embed_dim; "
                 f"it begins with one of {', '.join(RUN_KEYS)}"

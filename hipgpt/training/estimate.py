@@ -40,6 +40,9 @@ class Cost:
         sums = (self.launches + other.launches, self.operations + other.operations)
         return Cost(*sums, self.bytes_moved + other.bytes_moved)
 
+    def __mul__(self, times: int) -> "Cost":
+        return Cost(self.launches * times, self.operations * times, self.bytes_moved * times)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -96,7 +99,11 @@ def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, token
     S = model.context_length
     batches = Batches(AnyTokens(max(tokens, S + 1)), training.batch_sequences, S, training.seed)
     trainer = Trainer(model, training, device, batches)
-    launches = trainer.step_plan.launches
+    launches = trainer.last_plan.launches
+    costs = _costs(launches)
+    if trainer.micro_plan:
+        for name, cost in _costs(trainer.micro_plan.launches).items():
+            costs[name] = costs.get(name, Cost()) + cost * (training.accumulation_steps - 1)
     arenas = _arena_bytes(launches)
     arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
     before = device.allocated_bytes
@@ -105,7 +112,7 @@ def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, token
     state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
     tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length
     host_bytes = HOST_BYTES + STATE_COPIES * state_bytes
-    return Estimate(parameter_count(model), arenas, host_bytes, _costs(launches), tokens_per_step)
+    return Estimate(parameter_count(model), arenas, host_bytes, costs, tokens_per_step)
 
 
 def _costs(launches: Iterable[Launch]) -> dict[str, Cost]:

@@ -103,7 +103,8 @@ class Run:
     def _something_is_due(self, step: int) -> bool:
         t = self.training
         intervals = (t.log_every_steps, t.validate_every_steps, t.sample_every_steps, t.save_every_steps)
-        return any(self._due(step, every) for every in intervals)
+        history_is_full = step - self._recorded_step == self.trainer.steps_ahead
+        return history_is_full or any(self._due(step, every) for every in intervals)
 
     def _validate_sample_save(self, step: int, stopping: bool) -> None:
         """Do what the step is due for."""

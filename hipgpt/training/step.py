@@ -1,4 +1,4 @@
-"""One training step on a device: a plan that is recorded once and replayed."""
+"""One training step on a device: plans that are recorded once and replayed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,14 +17,14 @@ from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
 from hipgpt.gpt.precision import RoundedCopy, act_of
 from hipgpt.gpt.scoring import Scorer
 from hipgpt.training.optimizer import AdamW
-from hipgpt.training.step_io import StepHistory, StepInputs
+from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
 
 class Trainer:
-    """One model in training on one device: weights, moments, gradients, and the plan of a step over them.
+    """One model in training on one device: weights, moments, gradients, and the plans of a step over them.
 
     weights: the parameters, f32; computed: what the passes compute with, the same or a copy in bf16; scorer: scores
-    windows under the weights as they stand.
+    windows under the weights as they stand; steps_ahead: the history must be read at least so often.
     In mixed precision the passes compute with activations and a copy of the weights in bf16; weights, moments,
     gradients of weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740. The exponents of bf16
     need no scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
@@ -39,8 +39,9 @@ class Trainer:
         self.computed = ParameterTensors(self._copy.arena if self._copy else self.weights, model)
         self.gradients = Arena(device, "gradients", table)
         self.optimizer = AdamW(device, self.weights, training)
-        self.history = StepHistory(device, training.log_every_steps)
-        self.step_inputs = StepInputs(device, batches, training, training.log_every_steps)
+        self.steps_ahead = steps_ahead(training, S)
+        self.history = StepHistory(device, self.steps_ahead)
+        self.step_inputs = StepInputs(device, batches, training, self.steps_ahead)
         self.blocking = blocking(model, B, S, act, device)
         shapes = {"tokens": (B, S), "targets": (B * S,), "starts": (self.blocking.sequences,)}
         self._batch = Arena(device, "batch", [Field(name, shape, DType.I32) for name, shape in shapes.items()])
@@ -50,29 +51,32 @@ class Trainer:
         gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace)
         self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
         self.scorer = Scorer(device, model, self.computed, self.blocking.sequences, self._saved)
-        self.step_plan = self._record_step(act)
+        # replayed accumulation_steps - 1 times, and then once: planning does not grow with accumulation_steps
+        self.micro_plan = self._record(act, last=False) if training.accumulation_steps > 1 else None
+        self.last_plan = self._record(act, last=True)
 
-    def _record_step(self, act: DType) -> Plan:
-        """Record every micro-batch of a step, forward and backward by groups of sequences, and the update."""
+    def _record(self, act: DType, last: bool) -> Plan:
+        """Record a micro-batch, forward and backward by groups of sequences; after the last one, the update."""
         training, inputs, loss = self.training, self.step_inputs, self._loss
         tokens, targets = self._batch["tokens"], self._batch["targets"]
         given = [*self.optimizer.given, *self.history.given, *inputs.given, self.computed.arena.flat]
-        plan = Plan(self.device, "step", [*given, self.gradients.flat, loss, self._batch["starts"]], act)
+        name = "last micro-batch and update" if last else "micro-batch"
+        plan = Plan(self.device, name, [*given, self.gradients.flat, loss, self._batch["starts"]], act)
         gradients = ParameterTensors(self.gradients, self.model), self._activation_gradients
         dropout = {"drop_probability": training.drop_probability, "counters": inputs.counters}
-        groups = [self._network(group, **dropout) for group in range(tokens.shape[0] // self.blocking.sequences)]
         scale = 1 / (targets.elements * training.accumulation_steps)
-        for micro_step in range(training.accumulation_steps):
-            if micro_step:
-                inputs.record_advance(plan)
-            inputs.record(plan, tokens, targets.view(*tokens.shape))
-            for network, group_targets in groups:
-                network.forward(plan)
-                network.training_loss(plan, loss, group_targets, scale, *gradients)
-                network.backward(plan, *gradients)
-        copy = self._copy.arena if self._copy else None
-        self.optimizer.update(plan, self.gradients, inputs.schedule, inputs.counters, copy)
-        self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
+        inputs.record(plan, tokens, targets.view(*tokens.shape))
+        for group in range(tokens.shape[0] // self.blocking.sequences):
+            network, group_targets = self._network(group, **dropout)
+            network.forward(plan)
+            network.training_loss(plan, loss, group_targets, scale, *gradients)
+            network.backward(plan, *gradients)
+        if last:
+            copy = self._copy.arena if self._copy else None
+            self.optimizer.update(plan, self.gradients, inputs.schedule, inputs.counters, copy)
+            self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
+        else:
+            inputs.record_advance(plan)
         return plan
 
     def _network(self, group: int, **dropout: Any) -> tuple[Network, Tensor]:
@@ -95,14 +99,19 @@ class Trainer:
             self._copy.renew()
 
     def prepare(self) -> None:
-        """Compile and bind both plans now, so that the first step is not timed with compilation."""
-        self.step_plan.prepare()
+        """Compile and bind all plans now, so that the first step is not timed with compilation."""
+        if self.micro_plan:
+            self.micro_plan.prepare()
+        self.last_plan.prepare()
         self.scorer.prepare()
 
     def step(self, step: int) -> None:
         """Run one optimizer step, counted from 1; its loss and norm go to the history."""
         self.step_inputs.prepare(step)
-        self.step_plan.run()
+        if self.micro_plan:
+            for _ in range(self.training.accumulation_steps - 1):
+                self.micro_plan.run()
+        self.last_plan.run()
 
     @property
     def state(self) -> list[Arena]:

@@ -13,6 +13,14 @@ from hipgpt.data.batches import Batches
 from hipgpt.training.schedule import schedule
 
 RESIDENT_BYTES = 1 << 30
+AHEAD_BYTES = 64 << 20
+
+
+def steps_ahead(training: TrainingConfig, context_length: int) -> int:
+    """Return how many steps the tables hold: those between two rows of the log, if their windows fit AHEAD_BYTES."""
+    windows = training.accumulation_steps * training.batch_sequences
+    step_bytes = windows * (context_length + 1) * DType.I32.size_bytes
+    return max(1, min(training.log_every_steps, training.steps, AHEAD_BYTES // step_bytes))
 
 
 class StepInputs:

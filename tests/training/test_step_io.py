@@ -1,6 +1,7 @@
 """The batches that a device builds are those of Batches, step by step, and so are schedule and counters."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import Tokens
 from hipgpt.training import step_io
 from hipgpt.training.schedule import schedule
-from hipgpt.training.step_io import StepHistory, StepInputs, counters
+from hipgpt.training.step_io import StepHistory, StepInputs, counters, steps_ahead
 
 B, S, A, SEED = 3, 5, 2, 11
 SETTINGS = {"seed": SEED, "steps": 40, "accumulation_steps": A, "learning_rate_peak": 1e-2, "warmup_fraction": 0.1,
@@ -58,3 +59,17 @@ def test_every_micro_batch_is_that_of_its_step(device, inputs, steps):
             np.testing.assert_array_equal(device.read(inputs.counters), counters(SEED, step, micro_step))
         np.testing.assert_array_equal(device.read(inputs.schedule)[step % 4], schedule(TRAINING, step))
         end.run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"log_every_steps": 10}, 10),
+        ({"log_every_steps": 3_000_000, "steps": 20}, 20),
+        ({"log_every_steps": 3_000_000, "steps": 3_000_000, "batch_sequences": 1 << 10}, 496),
+        ({"log_every_steps": 10, "batch_sequences": 1 << 20, "accumulation_steps": 1 << 10}, 1),
+    ],
+)
+def test_tables_hold_the_steps_between_two_rows_of_the_log_if_they_fit(changes, expected):
+    settings = {"steps": 1000, "batch_sequences": 4, "accumulation_steps": 1, "log_every_steps": 1} | changes
+    assert steps_ahead(SimpleNamespace(**settings), context_length=32) == expected
