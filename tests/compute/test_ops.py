@@ -4,9 +4,9 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import DEVICES
 from support import reference
 from support.calls import GARBAGE, SCALARS, Case, Memory, cases, draw
+from support.devices import DEVICES
 from support.rounding import Rounded
 
 from hipgpt.compute.backends.cpu import CpuDevice
