@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hipgpt.base.errors import UserError
@@ -43,7 +44,7 @@ def places(num_layers: int) -> Iterator[Place]:
     yield Place("final_norm.beta", "transformer.ln_f.bias")
 
 
-def read_weights(folder: Path, model: ModelConfig) -> dict[str, np.ndarray]:
+def read_weights(folder: Path, model: ModelConfig) -> dict[str, NDArray[np.float32]]:
     """Return the weights by our names and in our layouts, f32.
 
     model: as hipgpt.config.huggingface.model_section says. The file's table of shapes is compared with it before a
@@ -89,5 +90,5 @@ def _check_names(path: Path, names: Mapping[str, str], wanted: list[Place]) -> N
             )
 
 
-def _array(stored: np.ndarray, place: Place) -> np.ndarray:
+def _array(stored: NDArray[Any], place: Place) -> NDArray[np.float32]:
     return np.ascontiguousarray(stored.T if place.transposed else stored, np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.csv_file import CsvFile
 from hipgpt.base.errors import UserError
@@ -29,7 +30,7 @@ VALIDATION = ("step", "tokens_seen", "loss_nats_per_token", "bits_per_byte")
 THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
 
 Sampler = Callable[[ParameterTensors], str]
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 class Interrupted(UserError):
@@ -117,7 +118,7 @@ class Run:
         if self._due(step, self.training.sample_every_steps):
             append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.computed)}\n\n")
         if stopping or self._due(step, self.training.save_every_steps):
-            arrays = {}
+            arrays: dict[str, NDArray[Any]] = {}
             for arena in self.trainer.state:
                 arrays |= read_arena(self.trainer.device, arena, prefix=f"{arena.name}.")
             self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
@@ -133,9 +134,9 @@ class Run:
             for arena in self.trainer.state:
                 write_arena(self.trainer.device, arena, arrays, prefix=f"{arena.name}.")
             self.trainer.weights_written()
-            self._best_loss, self._recorded_step = progress["best_loss"], progress["step"]
-            LOG.info("resuming after step %d of %d", progress["step"], self.training.steps)
-            return progress["step"]
+            self._best_loss, self._recorded_step = float(progress["best_loss"]), int(progress["step"])
+            LOG.info("resuming after step %d of %d", self._recorded_step, self.training.steps)
+            return self._recorded_step
         if refusal := self.states.refuse_others():
             LOG.warning("%s; starting at step 1", refusal)
         self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)
@@ -192,14 +193,14 @@ class Run:
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether SIGINT or SIGTERM has come; a second signal acts as it does by default."""
-    received = []
+    received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, previous[number])
         LOG.info("%s: finishing this step, then saving", signal.Signals(number).name)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {int(number): signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:
