@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 import yaml
 from support.workflow_copy import ROOT, TINY, Project
@@ -206,6 +207,10 @@ def test_the_table_of_wings_names_every_file():
         wing = package.relative_to(ROOT / "hipgpt").as_posix()
         listed = re.findall(r"\w+", re.sub(r"\([^)]*\)", "", rows[wing]))
         assert set(listed) == {path.stem for path in package.glob("[!_]*.py")}, wing
+
+
+def test_the_picture_of_the_house_shows_the_floors_as_they_are():
+    assert house.PICTURE.read_text() == house.house(), "run python docs/house.py"
 
 
 def test_the_picture_of_the_pipeline_names_rules_that_there_are_and_no_other():
