@@ -61,7 +61,8 @@ def median(times: list[dict]) -> dict:
 
 
 def train_ours(path: Path, vocab_size: int, threads: int) -> None:
-    from hipgpt.data.tokenizer.tokenizer import file_chunks, train_merges
+    from hipgpt.data.tokenizer.chunks import file_chunks
+    from hipgpt.data.tokenizer.tokenizer import train_merges
 
     train_merges(file_chunks(path, 1 << 20), vocab_size, "gpt2", threads)
 
@@ -195,7 +196,8 @@ def compare(arguments) -> None:
 
 def stream(arguments) -> None:
     """Print the memory of training's counting and of encoding, by gigabytes seen."""
-    from hipgpt.data.tokenizer.tokenizer import Tokenizer, text_chunks, train_merges
+    from hipgpt.data.tokenizer.chunks import text_chunks
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
     def chunks(name: str):
         seen, copy = 0, 0

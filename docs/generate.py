@@ -28,8 +28,9 @@ from hipgpt.config.reading import SCHEMA  # noqa: E402
 
 KERNELS = """# Kernels and their formulas
 
-Each op is computed in C++ for the CPU, in plain loops, and in HIP C++ for GPUs, in `kernels/gpu` under the same name.
-What a kernel computes stands above its CPU form, and here; the letters are those of [the catalogue](reference/ops.md).
+Each family of ops has a source in C++ for CPUs, in `kernels/cpu`, and one in HIP C++ for GPUs, in `kernels/gpu`. The
+header of the CPU's source says what its kernels compute. This page repeats these headers. The readable definition of
+each op, in float64, is in `tests/support/reference.py`. The letters are those of [the catalogue](reference/ops.md).
 """
 
 

@@ -1,4 +1,4 @@
-"""What every test of the engine runs on."""
+"""Fixtures that tests of several wings share."""
 
 import sys
 from pathlib import Path
@@ -6,21 +6,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 from support import tiny
+from support.devices import DEVICES
 
 from hipgpt.cli import main as cli
 from hipgpt.compute.device import DeviceAbsent
 from hipgpt.compute.open_device import open_device
-from hipgpt.compute.tensor import DType
 
 hypothesis.settings.register_profile("shared_machine", deadline=None)  # a test is not slow because others are
 hypothesis.settings.load_profile("shared_machine")
-
-# a backend joins the tests of ops, gradients and causality by its name here: the dtypes it has kernels for, and marks
-DEVICES = {
-    "cpu": ((DType.F32, DType.BF16), ()),
-    "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),
-    "cuda": ((DType.F32, DType.BF16), pytest.mark.gpu),
-}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=marks) for name, (_, marks) in DEVICES.items()])
@@ -29,17 +22,6 @@ def device(request):
         return open_device(request.param, threads=2)
     except DeviceAbsent as error:
         pytest.skip(str(error))
-
-
-every_device_in_every_dtype = pytest.mark.parametrize(
-    ("device", "act"),
-    [
-        pytest.param(name, act, marks=marks, id=f"{name}-{act.label}")
-        for name, (acts, marks) in DEVICES.items()
-        for act in acts
-    ],
-    indirect=["device"],
-)
 
 
 @pytest.fixture(scope="session")

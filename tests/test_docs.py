@@ -1,5 +1,6 @@
 """The docs say what is so: their commands run, their tables name the columns that there are, the site builds."""
 
+import ast
 import dataclasses
 import html
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 import yaml
 from support.workflow_copy import ROOT, TINY, Project
@@ -22,6 +24,7 @@ from hipgpt.reports.runs import run_row
 from hipgpt.training.loop import METRICS, THROUGHPUT, VALIDATION
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = [*sorted((ROOT / "docs/how-to").glob("add-*.md")), ROOT / "docs/design.md"]
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
     r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
@@ -150,6 +153,64 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)
     assert not loaded
+
+
+def named_in(page: Path) -> list[str]:
+    """Return the paths, and the names as path:symbol, that a page has in backticks; of design.md those in its tables.
+
+    A name with < or * stands for several.
+    """
+    text = page.read_text()
+    if page.name == "design.md":
+        text = "\n".join(re.findall(r"^\|.*", text, re.MULTILINE))
+    words = (word for quoted in re.findall(r"`([^`\n]+)`", text) for word in quoted.split())
+    return list(dict.fromkeys(word for word in words if "/" in word and not set("<*") & set(word)))
+
+
+def symbols(path: Path) -> set[str]:
+    """Return the names that a file has: of a Python file its top-level names and Class.name, of others every word."""
+    if path.suffix != ".py":
+        return set(re.findall(r"\w+", path.read_text()))
+    found: set[str] = set()
+    for statement in ast.parse(path.read_text()).body:
+        found |= defined(statement)
+        if isinstance(statement, ast.ClassDef):
+            found |= {f"{statement.name}.{name}" for inner in statement.body for name in defined(inner)}
+    return found
+
+
+def defined(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement defines."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Assign(targets=targets):
+            return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+    return set()
+
+
+NAMED = [(page, name) for page in GUIDES for name in named_in(page)]
+
+
+@pytest.mark.parametrize(("page", "name"), NAMED, ids=[f"{page.name}-{name}" for page, name in NAMED])
+def test_a_path_or_symbol_that_a_guide_names_exists(page, name):
+    path, _, symbol = name.partition(":")
+    assert (ROOT / path).exists(), f"{page.name} names {path}, which does not exist"
+    assert not symbol or symbol in symbols(ROOT / path), f"{page.name}: {path} does not define {symbol}"
+
+
+def test_the_table_of_wings_names_every_file():
+    rows = dict(re.findall(r"^\| ([a-z/]+) \| (.+) \|$", (ROOT / "docs/design.md").read_text(), re.MULTILINE))
+    for package in {path.parent for path in ROOT.glob("hipgpt/*/**/__init__.py")} - {ROOT / "hipgpt/cli"}:
+        wing = package.relative_to(ROOT / "hipgpt").as_posix()
+        listed = re.findall(r"\w+", re.sub(r"\([^)]*\)", "", rows[wing]))
+        assert set(listed) == {path.stem for path in package.glob("[!_]*.py")}, wing
+
+
+def test_the_picture_of_the_house_shows_the_floors_as_they_are():
+    assert house.PICTURE.read_text() == house.house(), "run python docs/house.py"
 
 
 def test_the_picture_of_the_pipeline_names_rules_that_there_are_and_no_other():

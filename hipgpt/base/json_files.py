@@ -37,9 +37,9 @@ def _wrong(content: Any, shape: Shape, key: str = "") -> Iterator[str]:
     kind = dict if isinstance(shape, Mapping) else list if isinstance(shape, list) else shape
     if type(content) is not kind:  # of a subclass is only True among numbers
         yield f"{key or 'all of it'}: got {str(content)[:40]!r}, expected {kind.__name__}"
-    elif kind is dict and isinstance(shape, Mapping):
+    elif isinstance(shape, Mapping) and isinstance(content, dict):
         for name, inner in shape.items():
             yield from _wrong(content.get(name), inner, f"{key}.{name}".lstrip("."))
-    elif isinstance(shape, list):
+    elif isinstance(shape, list) and isinstance(content, list):
         for number, item in enumerate(content):
             yield from _wrong(item, shape[0], f"{key}[{number}]")

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from types import TracebackType
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -34,8 +35,10 @@ class Progress:
         self._redirect.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._redirect.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._redirect.__exit__(kind, error, trace)
         self._bar.close()
 
     def update(self, step: int, loss: float, step_seconds: float, tokens_per_second: float) -> None:

@@ -4,11 +4,12 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import DEFAULT_RUN, NAME
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_command(

@@ -40,8 +40,9 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.compute.open_device import open_device
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
+    from hipgpt.gpt.decoder import Decoder
     from hipgpt.gpt.precision import weights_in
-    from hipgpt.inference import sampling
+    from hipgpt.inference.sampling import generate as continuation
     from hipgpt.reports.runs import read_record
 
     folder = finished_run(arguments)
@@ -52,11 +53,11 @@ def generate(arguments: argparse.Namespace) -> None:
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
-    decoder = sampling.Decoder(device, model, weights_in(precision, device, model, weights))
+    decoder = Decoder(device, model, weights_in(precision, device, model, weights))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
     sys.stdout.write(text.decode(prompt))
-    for token in sampling.generate(decoder, tokenizer.encode(prompt).tolist(), settings, tokenizer.end_of_text):
+    for token in continuation(decoder, tokenizer.encode(prompt).tolist(), settings, tokenizer.end_of_text):
         sys.stdout.write(text.decode(tokenizer.token_bytes(token)))
         sys.stdout.flush()
     sys.stdout.write(text.decode(b"", final=True) + "\n")

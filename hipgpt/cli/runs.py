@@ -5,7 +5,9 @@ import fnmatch
 import operator
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.tables import FORMATS, table
@@ -13,7 +15,7 @@ from hipgpt.cli.arguments import Commands, add_command, add_results
 from hipgpt.pipeline.history import kept_runs
 from hipgpt.reports.runs import Row, run_row, run_rows
 
-COMPARISONS = {
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
     "!=": operator.ne,
@@ -60,7 +62,11 @@ def runs(arguments: argparse.Namespace) -> None:
     rows = [row for row in rows if all(condition(row) for condition in conditions)]
     column = _known(arguments.sort, rows[0] if rows else None, "--sort")
     known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
-    rows = sorted(known, key=lambda row: row[column], reverse=arguments.descending) + unknown
+
+    def value(row: Row) -> Any:  # a text in all rows, or a number in all rows
+        return row[column]
+
+    rows = sorted(known, key=value, reverse=arguments.descending) + unknown
     sys.stdout.write(_for_people(rows) if arguments.form == "text" else table(rows, arguments.form))
 
 
@@ -85,7 +91,7 @@ def _known(column: str, row: Row | None, option: str) -> str:
     return column
 
 
-def _condition(text: str, row: Row):
+def _condition(text: str, row: Row) -> Callable[[Row], bool]:
     match = CONDITION.fullmatch(text)
     if match is None:
         raise UserError(f"--filter: got {text!r}, expected COLUMN, one of {' '.join(COMPARISONS)}, and a value")

@@ -3,6 +3,7 @@
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
@@ -10,7 +11,7 @@ BACKGROUNDS = (153, 223, 157, 217, 183)  # of the 256 colours: pale ones, neighb
 RESET = "\033[0m"
 
 
-def show_tokens(tokenizer: Tokenizer, ids: np.ndarray, stream: TextIO) -> None:
+def show_tokens(tokenizer: Tokenizer, ids: NDArray[np.uint32], stream: TextIO) -> None:
     """Write the tokens: on a terminal each on a background of its own, elsewhere one a line with its id.
 
     The end of a line shows as "⏎", and bytes that are no whole character as "\\xNN".

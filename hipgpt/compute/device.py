@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.contract import Op
@@ -46,11 +46,11 @@ class Device(Protocol):
         """Return about how much memory can still be allocated."""
         ...
 
-    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+    def write(self, tensor: Tensor, values: NDArray[Any]) -> None:
         """Copy host values to a tensor. Raises ValueError if shape or dtype differ."""
         ...
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor) -> NDArray[Any]:
         """Return a host copy of a tensor, after all launches before it."""
         ...
 
@@ -59,7 +59,7 @@ class Device(Protocol):
         ...
 
 
-def check_transfer(tensor: Tensor, values: np.ndarray) -> None:
+def check_transfer(tensor: Tensor, values: NDArray[Any]) -> None:
     """Raise ValueError unless values fit the tensor exactly."""
     if values.shape != tensor.shape or values.dtype != tensor.dtype.numpy:
         raise ValueError(

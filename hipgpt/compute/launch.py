@@ -1,14 +1,16 @@
 """A checked call of an op, and its arguments as a kernel takes them."""
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType, Tensor
 
-SCALARS = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
+CValue = ctypes.c_void_p | ctypes.c_int64 | ctypes.c_int32 | ctypes.c_float
+# Any, because c_float takes numbers and c_int32 integers only
+SCALARS: Mapping[str, Callable[[Any], CValue]] = {"f32": ctypes.c_float, "i32": ctypes.c_int32}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Launch:
     def bytes_moved(self) -> int:
         return self.op.bytes_moved(self.tensors)
 
-    def c_arguments(self) -> list[Any]:
+    def c_arguments(self) -> list[CValue]:
         """Return the kernel's arguments as ctypes values: tensors, then dimensions as int64, then scalars."""
         tensors = [ctypes.c_void_p(tensor.address if tensor else None) for tensor in self.tensors]
         sizes = [ctypes.c_int64(self.sizes[name]) for name in self.op.dimensions]

@@ -5,7 +5,7 @@ only runs the bound launches: what changes from step to step lies in tensors on 
 """
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hipgpt.compute.contract import ContractError, Op
 from hipgpt.compute.device import Device
@@ -43,7 +43,8 @@ class Plan:
     def __init__(self, device: Device, name: str, given: Iterable[Tensor], act: DType = DType.F32):
         self.name = name
         self.launches: list[Launch] = []
-        self._device, self._act, self._written, self._replay = device, act, WrittenMemory(), None
+        self._device, self._act, self._written = device, act, WrittenMemory()
+        self._replay: Callable[[], None] | None = None
         for tensor in given:
             self._written.add(tensor)
 
@@ -70,4 +71,5 @@ class Plan:
     def run(self) -> None:
         """Run the launches in the order recorded; prepare them first if nobody has."""
         self.prepare()
+        assert self._replay is not None
         self._replay()

@@ -81,11 +81,13 @@ class RunConfig:
 
     @property
     def corpus(self) -> str:
-        return self.sections["corpus"]
+        corpus: str = self.sections["corpus"]
+        return corpus
 
     @property
     def vocab_size(self) -> int:
-        return self.sections["tokenizer"]["vocab_size"]
+        size: int = self.sections["tokenizer"]["vocab_size"]
+        return size
 
     @property
     def tokenizer(self) -> str:

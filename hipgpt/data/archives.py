@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO
+from typing import IO, BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -46,7 +46,15 @@ DAMAGE = (
 LONGEST_READ = 64 << 20  # tarfile reads a long name at once, however long its header says it is
 
 Document = tuple[str, Iterator[bytes]]
-Entry = tuple[str, bool, Callable[[], BinaryIO]]  # name, whether it is a regular file, how to open it
+Entry = tuple[str, bool, Callable[[], IO[bytes]]]  # name, whether it is a regular file, how to open it
+
+
+class Source(Protocol):
+    """An open file, as far as it is used here."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def seek(self, place: int, whence: int = ..., /) -> int: ...
+    def tell(self) -> int: ...
 
 
 def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Document]:
@@ -64,14 +72,15 @@ def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Docume
         if name.endswith(".zip"):
             yield from _selected(path, _zip_entries(stack.enter_context(zipfile.ZipFile(path))), members)
             return
-        file = stack.enter_context(_decompressed(path))
+        file: Source = stack.enter_context(_decompressed(path))
         if name.endswith(COMPRESSED_TAR):
             unpacked = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
             unpacked.writelines(_metered(path, file, _Allowance(path)))
             unpacked.seek(0)
             file = unpacked
         if name.endswith((".tar", *COMPRESSED_TAR)):
-            archive = stack.enter_context(tarfile.open(fileobj=_Bounded(file), mode="r:"))
+            bounded = cast(IO[bytes], _Bounded(file))  # tarfile calls read, seek and tell, nothing else
+            archive = stack.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
             yield from _selected(path, _tar_entries(archive), members)
         elif name.endswith((".gz", ".zst")):
             yield path.stem, _metered(path, file, _Allowance(path))
@@ -98,7 +107,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
 class _Bounded:
     """A file as tarfile uses it, which would read and go wherever a header says."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Source) -> None:
         self._file, self.tell = file, file.tell
         self._size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -115,7 +124,7 @@ class _Bounded:
 
 
 @contextlib.contextmanager
-def _decompressed(path: Path) -> Iterator[BinaryIO]:
+def _decompressed(path: Path) -> Iterator[Source]:
     with open(path, "rb") as file:
         if path.name.lower().endswith((".gz", ".tgz")):
             yield gzip.GzipFile(fileobj=file)
@@ -171,7 +180,7 @@ class _Allowance:
             )
 
 
-def _metered(path: Path, file: BinaryIO, allowance: _Allowance) -> Iterator[bytes]:
+def _metered(path: Path, file: Source, allowance: _Allowance) -> Iterator[bytes]:
     with _damage_named(path):
         while block := file.read(BLOCK):
             allowance.take(len(block))
@@ -190,7 +199,13 @@ def _zip_entries(archive: zipfile.ZipFile) -> Iterator[Entry]:
 def _tar_entries(archive: tarfile.TarFile) -> Iterator[Entry]:
     for info in archive:
         if not info.isdir():
-            yield info.name, info.isreg(), functools.partial(archive.extractfile, info)
+            yield info.name, info.isreg(), functools.partial(_open_member, archive, info)
+
+
+def _open_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    assert file is not None  # because only regular files are opened
+    return file
 
 
 def _selected(path: Path, entries: Iterator[Entry], members: str | None) -> Iterator[Document]:

@@ -1,11 +1,19 @@
 """Which tokens a step sees: deterministic training batches, and windows that cover a split once for evaluation."""
 
 from collections.abc import Iterator, Sized
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
-from hipgpt.data.tokens import Tokens
+
+
+class TokenSequence(Protocol):
+    """As much of hipgpt.data.tokens.Tokens as batches need."""
+
+    def __len__(self) -> int: ...
+    def windows(self, starts: NDArray[np.int64], length: int, /) -> NDArray[np.int32]: ...
 
 
 class Batches:
@@ -16,7 +24,7 @@ class Batches:
     drawn too; both come from Philox with the key (seed, epoch).
     """
 
-    def __init__(self, tokens: Tokens, batch_size: int, context_length: int, seed: int) -> None:
+    def __init__(self, tokens: TokenSequence, batch_size: int, context_length: int, seed: int) -> None:
         """Raise UserError if tokens hold no window of context_length inputs and the target after the last one.
 
         batch_size: windows a step; context_length: tokens; 0 <= seed < 2**64.
@@ -28,7 +36,7 @@ class Batches:
         self._phases = len(tokens) - self.windows_per_epoch * context_length
         self._epoch, self._phase, self._order = -1, 0, np.empty(0, np.uint32)
 
-    def starts(self, step: int) -> np.ndarray:
+    def starts(self, step: int) -> NDArray[np.int64]:
         """Return the offsets (B,) int64 of the first token of each window of a step, which counts from 0."""
         epochs, places = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
         starts = np.empty(self.batch_size, np.int64)
@@ -39,7 +47,7 @@ class Batches:
             )
         return starts
 
-    def batch(self, step: int) -> np.ndarray:
+    def batch(self, step: int) -> NDArray[np.int32]:
         """Return the tokens (B, S+1) int32 of a step: columns 0 to S-1 are inputs, 1 to S their targets."""
         return self.tokens.windows(self.starts(step), self.context_length + 1)
 

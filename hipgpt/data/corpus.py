@@ -9,9 +9,9 @@ import hashlib
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import BLOCK, replacing, sha256_of
@@ -102,7 +102,7 @@ def split_position(file: BinaryIO, begin: int, size: int, validation_fraction: f
     return target
 
 
-def build_corpus(name: str, settings: dict, output: Path, downloads: Path) -> None:
+def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads: Path) -> None:
     """Write output/train.txt, validation.txt and provenance.json of the corpus that settings describe.
 
     settings: the corpus's entry in config.yaml, checked by the schema; downloads: folder where what was fetched stays.
@@ -129,7 +129,7 @@ def build_corpus(name: str, settings: dict, output: Path, downloads: Path) -> No
         raise UserError(f"corpus {name}: {error}") from error
 
 
-def _source(name: str, settings: dict, downloads: Path) -> tuple[str, list[Path]]:
+def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[str, list[Path]]:
     """Return where the corpus is from, in words, and its files on this machine."""
     sha256 = settings.get("sha256")
     if settings["kind"] == "file":
@@ -159,7 +159,7 @@ def _sha256_of_all(paths: list[Path]) -> str:
     return hashlib.sha256("".join(f"{sha256_of(path)}  {path}\n" for path in paths).encode()).hexdigest()
 
 
-def _append(train: BinaryIO, validation: BinaryIO, blocks: Blocks, settings: dict) -> dict:
+def _append(train: BinaryIO, validation: BinaryIO, blocks: Blocks, settings: Mapping[str, Any]) -> dict[str, str | int]:
     """Append the cleaned document's two parts to the two files; return its sha256, bytes and split_at."""
     for step in settings["cleaning"]:
         blocks = CLEANING[step](blocks)

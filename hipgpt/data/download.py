@@ -88,7 +88,7 @@ def _find_sdist(package: str, version: str) -> DistributionPackage:
             page = _retry(url, remedy, partial(client.get_project_page, package, timeout=TIMEOUT_SECONDS))
         except (NoSuchProjectError, UnsupportedContentTypeError) as error:
             raise UserError(f"{without_password(url)}: this index has no package {package!r}") from error
-    sdists = {found.version: found for found in page.packages if found.package_type == "sdist"}
+    sdists = {found.version: found for found in page.packages if found.package_type == "sdist" and found.version}
     if version not in sdists:
         raise UserError(
             f"{without_password(url)}: no source archive of {package} {version!r}; it has {', '.join(sdists) or 'none'}"
@@ -122,8 +122,8 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.HTTPError):
         return f"HTTP {error.response.status_code} {error.response.reason}"
     cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
     return getattr(cause, "strerror", None) or str(cause)
 
 

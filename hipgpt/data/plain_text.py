@@ -53,8 +53,8 @@ def plain_text(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
             raise _not_utf8(name, done - pending + error.start, error.object[error.start]) from None
         done += len(block)
         yield block
-    if pending := decoder.getstate()[0]:
-        raise _not_utf8(name, done - len(pending), pending[0])
+    if unfinished := decoder.getstate()[0]:
+        raise _not_utf8(name, done - len(unfinished), unfinished[0])
 
 
 def _refuse_other_formats(name: str, head: bytes) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,13 +13,21 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing, sha256_of
 from hipgpt.base.json_files import read_json, write_json
 from hipgpt.base.ordered_map import ordered_map
-from hipgpt.data.tokenizer.tokenizer import Tokenizer, next_cut
-from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES
+from hipgpt.data.tokenizer.chunks import next_cut
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
+from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES, ShardEntry, TokenArray
 
 MOST_TOKENS = 2**31 - 1  # the header counts in int32
 BLOCK = 1 << 20  # bytes of text that a thread encodes at once
 
 Part = tuple[int, int, bool]  # begin and end in the split's text, whether a document begins there
+
+
+class Document(TypedDict):
+    """A document in provenance.json. bytes: its size; split_at: how many of its bytes, the first ones, train."""
+
+    bytes: int
+    split_at: int
 
 
 def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int, threads: int = 1) -> None:
@@ -50,9 +59,10 @@ def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards:
     write_json(output / "manifest.json", manifest)
 
 
-def _documents(corpus: Path) -> list[dict]:
+def _documents(corpus: Path) -> list[Document]:
     path, remedy = corpus / "provenance.json", "run the download stage"
-    found = read_json(path, {"documents": [{"bytes": int, "split_at": int}]}, remedy)["documents"]
+    shape = {"documents": [{"bytes": int, "split_at": int}]}
+    found: list[Document] = read_json(path, shape, remedy)["documents"]
     if any(not 0 <= document["split_at"] <= document["bytes"] for document in found):
         raise UserError(f"{path}: a document is split outside of its bytes; delete it and {remedy}")
     return found
@@ -64,21 +74,22 @@ def _version(tokenizer: Tokenizer) -> int:
 
 def _write_split(
     path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int, threads: int
-) -> list[dict]:
+) -> list[ShardEntry]:
     """Write a split's shards; return their entries in the manifest. lengths: bytes of each document in this split."""
     size = path.stat().st_size if path.is_file() else 0
     if size == 0 or size != sum(lengths):
         raise UserError(
             f"{path}: {size} bytes, but provenance.json says {sum(lengths)}; delete both and run the download stage"
         )
-    entries = []
+    entries: list[ShardEntry] = []
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
         for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards, tokenizer.undivided)):
             shard = output / f"{path.stem}_{index:05}.bin"
             tokens = _write_shard(shard, text, parts, tokenizer, threads)
             text_bytes = sum(end - begin for begin, end, _ in parts)
-            entry = {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": text_bytes}
-            entries.append(entry)
+            entries.append(
+                {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": text_bytes}
+            )
     return entries
 
 
@@ -113,7 +124,7 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
                     f"{path}: more than {MOST_TOKENS:,} tokens, which its header cannot count; raise train_shards, "
                     "or lower validation_fraction if this is the validation split"
                 )
-            file.write(tokens)
+            file.write(tokens.data)
         header = np.zeros(HEADER_BYTES // HEADER.itemsize, HEADER)
         header[:3] = MAGIC, version, count
         file.seek(0)
@@ -121,11 +132,11 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
     return count
 
 
-def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> Iterator[np.ndarray]:
+def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> Iterator[TokenArray]:
     """Yield the tokens of the parts' blocks, in order, in the type that the shard holds."""
     dtype = TOKEN_TYPES[_version(tokenizer)]
 
-    def encode(block: Part) -> np.ndarray:
+    def encode(block: Part) -> TokenArray:
         begin, end, opens_document = block
         tokens = tokenizer.encode(text[begin:end]).astype(dtype)
         return np.concatenate([np.array([tokenizer.end_of_text], dtype), tokens]) if opens_document else tokens

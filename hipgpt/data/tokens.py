@@ -3,15 +3,18 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
 from hipgpt.base.json_files import read_json
 
 MAGIC = 20240520
-TOKEN_TYPES = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
+TokenArray = NDArray[np.unsignedinteger[Any]]
+TOKEN_TYPES: dict[int, np.dtype[np.unsignedinteger[Any]]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}  # by version
 HEADER = np.dtype("<i4")
 HEADER_BYTES = 256 * HEADER.itemsize
 BLOCK = 1 << 20  # tokens that are checked at once
@@ -21,10 +24,19 @@ MANIFEST = {"version": int, "tokenizer_sha256": str, "splits": {"train": [SHARD]
 SHARD_NAME = re.compile(r"\w+\.bin")  # beside its manifest
 
 
+class ShardEntry(TypedDict):
+    """A shard in the manifest. tokens: their number; bytes_of_text: that they stand for, which people may read."""
+
+    file: str
+    tokens: int
+    sha256: str
+    bytes_of_text: int
+
+
 class Tokens:
     """The tokens of a split as one sequence over its memory-mapped shards."""
 
-    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+    def __init__(self, shards: Sequence[TokenArray]) -> None:
         """shards: arrays (N,) of tokens, unsigned."""
         self._shards = shards
         self._ends = np.cumsum([len(shard) for shard in shards])
@@ -32,11 +44,12 @@ class Tokens:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
         """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length], across shards too."""
         places = starts[:, None] + np.arange(length)
         if len(self._shards) == 1:
-            return self._shards[0][places].astype(np.int32)
+            found: NDArray[np.int32] = self._shards[0][places].astype(np.int32)
+            return found
         found = np.empty(places.shape, np.int32)
         owner = np.searchsorted(self._ends, places, side="right")
         for index in np.unique(owner):
@@ -82,14 +95,15 @@ def _check_ids(path: Path, tokens: np.ndarray, vocab_size: int) -> None:
             )
 
 
-def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
+def _open_shard(path: Path, entry: ShardEntry, version: int) -> TokenArray:
     """Return the tokens (N,) of one shard, memory-mapped."""
     if not path.is_file():
         raise UserError(f"{path}: this shard is missing; {REMEDY}")
     with open(path, "rb") as file:
         header = np.frombuffer(file.read(HEADER_BYTES).ljust(HEADER_BYTES, b"\0"), HEADER)
+    size, whole_size = path.stat().st_size, HEADER_BYTES + entry["tokens"] * TOKEN_TYPES[version].itemsize
     checks = (
-        ("size in bytes", path.stat().st_size, HEADER_BYTES + entry["tokens"] * TOKEN_TYPES[version].itemsize),
+        ("size in bytes", size, whole_size),
         ("magic number", int(header[0]), MAGIC),
         ("version", int(header[1]), version),
         ("number of tokens", int(header[2]), entry["tokens"]),
@@ -97,6 +111,6 @@ def _open_shard(path: Path, entry: dict, version: int) -> np.ndarray:
     )
     for what, got, expected in checks:
         if got != expected:
-            how = "truncated" if what == "size in bytes" and got < expected else "altered"
+            how = "truncated" if size < whole_size else "altered"
             raise UserError(f"{path}: {how}: the shard's {what} is {got}, expected {expected}; delete it and {REMEDY}")
     return np.memmap(path, TOKEN_TYPES[version], mode="r", offset=HEADER_BYTES).view(np.ndarray)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -19,25 +20,25 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 
-def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, np.ndarray]:
+def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, NDArray[Any]]:
     """Return an arena's fields by name."""
     return {prefix + field.name: device.read(arena[field.name]) for field in arena.fields}
 
 
-def write_arena(device: Device, arena: Arena, arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:
+def write_arena(device: Device, arena: Arena, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> None:
     """Set an arena's fields from arrays by name."""
     for field in arena.fields:
         device.write(arena[field.name], arrays[prefix + field.name])
 
 
-def save_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(path) as file:
         file.write(save(contiguous, dict(metadata)))
 
 
-def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file whose metadata holds ours with the hash of all content, as one JSON text.
 
     One, because safetensors writes several entries in any order, and equal checkpoints shall be equal files.
@@ -46,7 +47,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapp
     save_tensors(path, arrays, {"hipgpt": json.dumps(document)})
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return arrays and metadata that `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
@@ -65,7 +66,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, document["content"]
 
 
-def _content_sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+def _content_sha256(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(metadata).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -74,7 +75,7 @@ def _content_sha256(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any
     return digest.hexdigest()
 
 
-def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, NDArray[np.float32]]]:
     """Return the model and the weights by name of a checkpoint that training wrote.
 
     Raises UserError if the file is no such checkpoint, or was trained with another tokenizer.

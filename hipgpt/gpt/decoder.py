@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.catalogue import LIKELIEST_TOKEN
 from hipgpt.compute.device import Device
@@ -70,6 +71,7 @@ class Decoder:
             self.window.append(int(self.device.read(self._token_and_position)[0]))
         return self.window[-1]
 
-    def logits(self) -> np.ndarray:
+    def logits(self) -> NDArray[np.float32]:
         """Return (V,) f32: the logits of the token after those read so far."""
-        return self.device.read(self._logits)[0].astype(np.float32, copy=False)
+        logits: NDArray[np.float32] = self.device.read(self._logits)[0].astype(np.float32, copy=False)
+        return logits

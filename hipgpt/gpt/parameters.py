@@ -6,6 +6,7 @@ Weights of linear layers are (out, in). Radford et al. 2019, "Language models ar
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.tensor import Arena, Field, Tensor
 from hipgpt.config.settings import ModelConfig
@@ -56,7 +57,7 @@ def parameter_count(model: ModelConfig) -> int:
     return sum(field.elements for field in parameters(model))
 
 
-def initial_values(field: Field, seed: int) -> np.ndarray:
+def initial_values(field: Field, seed: int) -> NDArray[np.float32]:
     """Return a field's initial values, f32: normal draws that depend on the seed and the field's name only."""
     if field.std == 0:
         return np.full(field.shape, field.mean, np.float32)

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
@@ -19,8 +21,8 @@ from hipgpt.gpt.parameters import ParameterTensors
 class Scores:
     """nats (n, S) f32: the loss of each target token; ranks (n, S) i32: its rank, 0 for the model's first choice."""
 
-    nats: np.ndarray
-    ranks: np.ndarray
+    nats: NDArray[np.float32]
+    ranks: NDArray[np.int32]
 
 
 class Scorer:
@@ -55,7 +57,7 @@ class Scorer:
         """Compile and bind now, so that the first call does not take that time."""
         self._plan.prepare()
 
-    def __call__(self, windows: np.ndarray) -> Scores:
+    def __call__(self, windows: NDArray[np.int32]) -> Scores:
         """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
 
         Raises ValueError if a window holds an id that the vocabulary lacks.
@@ -73,7 +75,7 @@ class Scorer:
         return Scores(nats.reshape(self.sequences, -1)[:count], ranks.reshape(self.sequences, -1)[:count])
 
 
-def bits_per_byte(nats: np.ndarray, byte_counts: np.ndarray) -> float:
+def bits_per_byte(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> float:
     """Return the corpus's bits per byte, comparable across tokenizers.
 
     nats: (...) loss of each target token; byte_counts: (...) the bytes it stands for, 0 leaves a token out.

@@ -4,6 +4,7 @@ import lzma
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.data.tokens import Tokens
 
@@ -12,7 +13,7 @@ LZMA_DICTIONARY_BYTES = 8 << 20
 BLOCK = 1 << 20
 
 
-def read_tokens(tokens: Tokens, most: int) -> np.ndarray:
+def read_tokens(tokens: Tokens, most: int) -> NDArray[np.int64]:
     """Return the last `most` tokens of a split, (N,) int64."""
     first = max(0, len(tokens) - most)
     starts = range(first, len(tokens), BLOCK)
@@ -21,7 +22,7 @@ def read_tokens(tokens: Tokens, most: int) -> np.ndarray:
     )
 
 
-def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: int) -> np.ndarray:
+def ngram_losses(train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: int, order: int) -> NDArray[np.float64]:
     """Return the loss in nats, (N - 1,), of each token of `text` but the first, by a back-off n-gram model of `train`.
 
     Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h),
@@ -31,7 +32,7 @@ def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: in
     in stochastic language modelling".
     """
     counts = np.bincount(train, minlength=vocab_size)
-    probability = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
+    probability: NDArray[np.float64] = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
     for length in range(2, order + 1):
         seen, seen_counts = np.unique(_keys(train, length, vocab_size), return_counts=True)
         histories, begins, types = np.unique(seen // vocab_size, return_index=True, return_counts=True)
@@ -48,7 +49,7 @@ def ngram_losses(train: np.ndarray, text: np.ndarray, vocab_size: int, order: in
     return -np.log(probability)
 
 
-def _keys(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
+def _keys(tokens: NDArray[np.int64], length: int, vocab_size: int) -> NDArray[np.int64]:
     """Return each run of `length` tokens as one number in base vocab_size, (N - length + 1,) int64."""
     keys = tokens[: len(tokens) - length + 1].copy()
     for offset in range(1, length):
@@ -56,7 +57,7 @@ def _keys(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
     return keys
 
 
-def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _look_up(keys: NDArray[np.int64], values: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the value of each wanted key, 0 where it is not among the sorted keys."""
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[places] == wanted, values[places], 0)

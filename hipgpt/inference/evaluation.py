@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.csv_file import CsvFile
 from hipgpt.compute.device import Device
@@ -27,9 +29,9 @@ NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
 class Predictions:
     """nats, ranks (N,): loss and rank of each target token (rank 0: the model's first choice); targets (N,)."""
 
-    nats: np.ndarray
-    ranks: np.ndarray
-    targets: np.ndarray
+    nats: NDArray[np.float32]
+    ranks: NDArray[np.int32]
+    targets: NDArray[np.int32]
 
 
 def predict(device: Device, model: ModelConfig, weights: ParameterTensors, tokens: Tokens, stride: int) -> Predictions:
@@ -45,11 +47,16 @@ def predict(device: Device, model: ModelConfig, weights: ParameterTensors, token
         nats.append(scores.nats[counted])
         ranks.append(scores.ranks[counted])
         targets.append(rows[:, 1:][counted])
-    return Predictions(*(np.concatenate(found) for found in (nats, ranks, targets)))
+    return Predictions(np.concatenate(nats), np.concatenate(ranks), np.concatenate(targets))
 
 
 def write_evaluation(
-    path: Path, predictions: Predictions, train: Tokens, validation: Tokens, texts: list[Path], byte_counts: np.ndarray
+    path: Path,
+    predictions: Predictions,
+    train: Tokens,
+    validation: Tokens,
+    texts: list[Path],
+    byte_counts: NDArray[np.int64],
 ) -> None:
     """Write evaluation.csv: the model's row, then the baselines' on the same tokens and bytes.
 
@@ -73,12 +80,12 @@ def _end_of(path: Path, size: int) -> bytes:
         return file.read()
 
 
-def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
     known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
     for name, order in NGRAMS.items():
         yield name, ngram_losses(known, text, vocab_size, order)
 
 
-def _loss_columns(nats: np.ndarray, byte_counts: np.ndarray) -> tuple[float, float, float]:
+def _loss_columns(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> tuple[float, float, float]:
     mean = float(nats.mean(dtype=np.float64))
     return mean, math.exp(mean), bits_per_byte(nats, byte_counts)

@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 
 
-def probabilities(logits: np.ndarray, context: Sequence[int], sampling: SamplingConfig) -> np.ndarray:
+def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling: SamplingConfig) -> NDArray[np.float64]:
     """Return the distribution (V,) f64 that a token is drawn from.
 
     In this order: repetition penalty (Keskar et al. 2019, arXiv:1909.05858), temperature, top-k, top-p (Holtzman et al.
@@ -21,7 +22,9 @@ def probabilities(logits: np.ndarray, context: Sequence[int], sampling: Sampling
     penalty = sampling.repetition_penalty
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
     if sampling.temperature == 0:
-        return (np.arange(len(scores)) == scores.argmax()).astype(np.float64)
+        likeliest = np.zeros(len(scores))
+        likeliest[scores.argmax()] = 1
+        return likeliest
     chosen = _chosen(scores, sampling)
     weights = _weights(scores[chosen], sampling.temperature)
     result = np.zeros(len(scores))
@@ -29,7 +32,7 @@ def probabilities(logits: np.ndarray, context: Sequence[int], sampling: Sampling
     return result
 
 
-def _chosen(scores: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
+def _chosen(scores: NDArray[np.float64], sampling: SamplingConfig) -> NDArray[np.intp]:
     """Return the ids that top-k and top-p leave."""
     ids = np.arange(len(scores))
     if sampling.top_k is not None and sampling.top_k < len(scores):
@@ -42,13 +45,14 @@ def _chosen(scores: np.ndarray, sampling: SamplingConfig) -> np.ndarray:
     return ids
 
 
-def _weights(scores: np.ndarray, temperature: float) -> np.ndarray:
+def _weights(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Return the scores' probabilities up to a factor, 1 for the largest."""
     with np.errstate(over="ignore"):  # near temperature 0 a quotient may be -inf, whose exp is 0 as it should be
-        return np.exp((scores - scores.max()) / temperature)
+        quotients: NDArray[np.float64] = (scores - scores.max()) / temperature
+        return np.exp(quotients)
 
 
-def _largest(values: np.ndarray, count: int, smallest: float) -> np.ndarray:
+def _largest(values: NDArray[np.float64], count: int, smallest: float) -> NDArray[np.intp]:
     """Return the indices of the `count` largest values, the last of which is `smallest`; of equal ones the first."""
     above = np.flatnonzero(values > smallest)
     return np.concatenate([above, np.flatnonzero(values == smallest)[: count - len(above)]])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
@@ -39,7 +40,7 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str)
     return [folder / name for name in FILES]
 
 
-def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Return the weights under GPT-2's names and layouts, a head of its own where it is not the token embedding."""
     arrays = with_gpt2_head(model, arrays)
     found = {
@@ -51,7 +52,7 @@ def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> 
     return found
 
 
-def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Return the weights by our names with output.weight and without output.bias, which `fold_output_bias` folds in."""
     found = {"output.weight": arrays["token_embedding.weight"], **arrays}
     if model.output_bias:
@@ -62,8 +63,8 @@ def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, np.ndarray]) -> dict
 
 
 def fold_output_bias(
-    weight: np.ndarray, bias: np.ndarray, gamma: np.ndarray, beta: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    weight: NDArray[np.float32], bias: NDArray[np.float32], gamma: NDArray[np.float32], beta: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return (weight', beta') with weight' (gamma n + beta') = weight (gamma n + beta) + bias for every normalized n.
 
     GPT-2's head has no bias. A normalized row n sums to 0, so v = 1 / (E gamma) gives v . (gamma n) = 0, and with

@@ -8,8 +8,10 @@ its bytes. Karpathy, https://github.com/karpathy/llm.c, train_gpt2.py.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
@@ -42,7 +44,7 @@ def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
         sizes = (model.context_length, model.vocab_size, model.num_layers, model.num_heads, model.embed_dim, padded)
         file.write(_header("<i4", MODEL_MAGIC, MODEL_VERSION, *sizes))
         for array in _weights(model, arrays, padded):
-            file.write(np.ascontiguousarray(array, "<f4"))
+            file.write(np.ascontiguousarray(array, "<f4").data)
     with replacing(folder / "tokenizer.bin") as file:
         file.write(_header("<u4", TOKENIZER_MAGIC, TOKENIZER_VERSION, len(tokens), tokenizer.end_of_text))
         file.write(b"".join(bytes([len(token)]) + token for token in tokens))
@@ -68,7 +70,9 @@ def _header(dtype: str, *words: int) -> bytes:
     return header.tobytes()
 
 
-def _weights(model: ModelConfig, arrays: Mapping[str, np.ndarray], padded: int) -> Iterator[np.ndarray]:
+def _weights(
+    model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]], padded: int
+) -> Iterator[NDArray[np.floating[Any]]]:
     yield arrays["token_embedding.weight"]
     yield np.zeros((padded - model.vocab_size, model.embed_dim))
     yield arrays["position_embedding.weight"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hipgpt.base.errors import UserError
@@ -44,7 +45,7 @@ def places(num_layers: int) -> Iterator[Place]:
     yield Place("final_norm.beta", "transformer.ln_f.bias")
 
 
-def read_weights(folder: Path, model: ModelConfig) -> dict[str, np.ndarray]:
+def read_weights(folder: Path, model: ModelConfig) -> dict[str, NDArray[np.float32]]:
     """Return the weights by our names and in our layouts, f32. Raises UserError as `check_weights` does."""
     with _opened(folder / WEIGHTS) as file:
         stored = _check_shapes(folder / WEIGHTS, file, model)
@@ -107,5 +108,5 @@ def _check_names(path: Path, names: Mapping[str, str], expected_places: list[Pla
             )
 
 
-def _array(stored: np.ndarray, place: Place) -> np.ndarray:
+def _array(stored: NDArray[Any], place: Place) -> NDArray[np.float32]:
     return np.ascontiguousarray(stored.T if place.transposed else stored, np.float32)

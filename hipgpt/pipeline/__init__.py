@@ -1,1 +1,4 @@
-"""What Snakemake asks. Read recipes, code_hash, sweeps, seals, history, planned_jobs."""
+"""The answers to Snakemake: recipes, code hashes, planned jobs.
+
+Read recipes, code_hash, sweeps, seals, history, planned_jobs.
+"""

@@ -57,8 +57,10 @@ class Recipes:
     def of_corpus(self, stage: str, corpus: str, tokenizer: str | None = None) -> dict[str, Any]:
         """Return the recipe of `download`, or of a stage after it with the tokenizer of that name."""
         stages = upstream(stage)
-        recipe = {"corpus": corpus, "source": self.source(corpus), "code": {name: self._code[name] for name in stages}}
+        code = {name: self._code[name] for name in stages}
+        recipe: dict[str, Any] = {"corpus": corpus, "source": self.source(corpus), "code": code}
         if "train_tokenizer" in stages:
+            assert tokenizer is not None, stage
             recipe["tokenizer"] = dict(self.config.tokenizers[tokenizer])
             source = Path(recipe["tokenizer"].get("from", ""))
             if source.is_file():

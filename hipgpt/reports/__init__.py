@@ -1,4 +1,4 @@
-"""What finished runs tell, as tables, plots and pages.
+"""Tables, plots and pages about finished runs.
 
 Read runs, provenance, plots, pages, summary, comparison, model_card.
 """

@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from hipgpt.base.files import replacing
 from hipgpt.base.json_files import read_json
@@ -31,7 +33,7 @@ class PowerLaw:
 
     log_scale: float
     exponent: float
-    covariance: np.ndarray
+    covariance: NDArray[np.float64]
     scatter: float
 
     @property
@@ -39,16 +41,17 @@ class PowerLaw:
         """One standard error."""
         return float(np.sqrt(self.covariance[1, 1]))
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.exp(self.log_scale - self.exponent * np.log(x))
 
-    def error_factor(self, x: np.ndarray) -> np.ndarray:
+    def error_factor(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return exp of one standard error of log loss at x: the band reaches from loss / factor to loss * factor."""
         gradient = np.stack([np.ones_like(x), -np.log(x)])
-        return np.exp(np.sqrt(np.einsum("in,ij,jn->n", gradient, self.covariance, gradient)))
+        variance: NDArray[np.float64] = np.einsum("in,ij,jn->n", gradient, self.covariance, gradient)
+        return np.exp(np.sqrt(variance))
 
 
-def fit_power_law(x: np.ndarray, loss: np.ndarray) -> PowerLaw:
+def fit_power_law(x: NDArray[np.float64], loss: NDArray[np.float64]) -> PowerLaw:
     """Fit log loss = log scale - exponent * log x by least squares; x, loss: (N,), positive, N >= FEWEST_POINTS.
 
     Kaplan et al. 2020, arXiv:2001.08361, equation 1.1. No floor: a range of a few model sizes does not determine one.
@@ -87,7 +90,7 @@ def _plot_curves(folders: Sequence[Path], picture: Path) -> None:
     save(figure, picture)
 
 
-def _logarithmic(axes: plt.Axes) -> None:
+def _logarithmic(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))

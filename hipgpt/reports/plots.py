@@ -7,6 +7,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hipgpt.base.files import replacing
 
@@ -23,8 +25,7 @@ def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> Non
     axes.plot(held_out.step, held_out.loss_nats_per_token, "o-", color=VALIDATION, markersize=4, label="validation")
     last = held_out.iloc[-1]
     label = f"{last.loss_nats_per_token:.3f} nats, {last.bits_per_byte:.3f} bits per byte"
-    place = {"xytext": (0, 18), "textcoords": "offset points", "ha": "right"}
-    axes.annotate(label, (last.step, last.loss_nats_per_token), color=VALIDATION, **place)
+    _annotate(axes, label, (last.step, last.loss_nats_per_token), (0, 18), VALIDATION)
     axes.legend(frameon=False)
     save(figure, picture)
 
@@ -58,7 +59,7 @@ def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
 def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
     """Draw bytes per token by vocabulary size and, where the merges were trained here, each pair's count by rank."""
     ranks, sizes = pd.read_csv(merges), pd.read_csv(compression)
-    trained = ranks.pair_count.notna().any()
+    trained = bool(ranks.pair_count.notna().any())
     figure, panels = plt.subplots(1, 1 + trained, figsize=(4 + 4 * trained, 4), layout="constrained", squeeze=False)
     left, right = panels[0, 0], panels[0, -1]
     left.plot(sizes.vocab_size, sizes.bytes_per_token, "o-", color="#1d4e89", markersize=4)
@@ -69,8 +70,7 @@ def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
     left.tick_params(axis="x", rotation=45)
     last = sizes.iloc[-1]
     label = f"{last.bytes_per_token:.2f} at {int(last.vocab_size):,}"
-    place = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
-    left.annotate(label, (last.vocab_size, last.bytes_per_token), color="#1d4e89", **place)
+    _annotate(left, label, (last.vocab_size, last.bytes_per_token), (-6, 6), "#1d4e89")
     if trained:
         right.plot(ranks["rank"] + 1, ranks.pair_count, color="#1d4e89")
         right.set(xscale="log", yscale="log", xlabel="merge", ylabel="occurrences of its pair", title="merges")
@@ -79,11 +79,16 @@ def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
     save(figure, picture)
 
 
+def _annotate(axes: Axes, label: str, point: tuple[float, float], offset: tuple[int, int], color: str) -> None:
+    """Write a label that ends at an offset, in points, from a point of the curve."""
+    axes.annotate(label, point, color=color, xytext=offset, textcoords="offset points", ha="right")
+
+
 def _smooth(values: pd.Series) -> pd.Series:
     return values.rolling(max(1, round(len(values) * SMOOTHED_SHARE)), center=True, min_periods=1).mean()
 
 
-def axes_of(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
+def axes_of(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes in the project's style; x, y: their labels."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -91,7 +96,7 @@ def axes_of(title: str, x: str, y: str) -> tuple[plt.Figure, plt.Axes]:
     return figure, axes
 
 
-def save(figure: plt.Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path) -> None:
     """Write a figure as PNG and close it."""
     with replacing(picture) as file:
         figure.savefig(file, dpi=150, format="png")

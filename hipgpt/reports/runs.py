@@ -44,7 +44,7 @@ Row = dict[str, str | int | float | None]
 def read_record(folder: Path) -> dict[str, Any]:
     """Return run.json. Raises UserError if it is absent or damaged."""
     path = folder / "run.json"
-    record = read_json(path, RECORD, RETRAIN)
+    record: dict[str, Any] = read_json(path, RECORD, RETRAIN)
     sizes = {name: size for name, size in record["config"]["model"].items() if MODEL.get(name) is int}
     if min(sizes.values()) < 1 or sizes["num_layers"] > MOST_LAYERS:
         raise UserError(f"{path}: config.model: got {sizes}, expected sizes of a model; delete it and {RETRAIN}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.backends.cpu import traits as cpu_traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
@@ -86,7 +87,7 @@ class AnyTokens:
     def __len__(self) -> int:
         return self._count
 
-    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
         return np.broadcast_to(np.int32(0), (len(starts), length))
 
 

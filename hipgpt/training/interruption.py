@@ -15,14 +15,14 @@ class Interrupted(UserError):
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether SIGINT or SIGTERM has come; a second signal acts as it does by default."""
-    received = []
+    received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, previous[number])
         LOG.info("%s: finishing this step, then saving", signal.Signals(number).name)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {int(number): signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:

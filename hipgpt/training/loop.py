@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.csv_file import CsvFile, read_csv
 from hipgpt.base.errors import UserError
@@ -28,7 +29,7 @@ VALIDATION = ("step", "tokens_seen", "loss_nats_per_token", "bits_per_byte")
 THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
 
 Sampler = Callable[[ParameterTensors], str]
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 class Run:
@@ -113,7 +114,7 @@ class Run:
         if self._due(step, self.training.sample_every_steps):
             append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.computed)}\n\n")
         if stopping or self._due(step, self.training.save_every_steps):
-            arrays = {}
+            arrays: dict[str, NDArray[Any]] = {}
             for arena in self.trainer.state:
                 arrays |= read_arena(self.trainer.device, arena, prefix=f"{arena.name}.")
             self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
@@ -129,9 +130,9 @@ class Run:
             for arena in self.trainer.state:
                 write_arena(self.trainer.device, arena, arrays, prefix=f"{arena.name}.")
             self.trainer.weights_written()
-            self._best_loss, self._recorded_step = progress["best_loss"], progress["step"]
-            LOG.info("resuming after step %d of %d", progress["step"], self.training.steps)
-            return progress["step"]
+            self._best_loss, self._recorded_step = float(progress["best_loss"]), int(progress["step"])
+            LOG.info("resuming after step %d of %d", self._recorded_step, self.training.steps)
+            return self._recorded_step
         if refusal := self.states.refuse_others():
             LOG.warning("%s; starting at step 1", refusal)
         self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.config.settings import TrainingConfig
 
@@ -20,7 +21,7 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     return training.learning_rate_peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def schedule(training: TrainingConfig, step: int) -> np.ndarray:
+def schedule(training: TrainingConfig, step: int) -> NDArray[np.float32]:
     """Return a step's row of ADAMW's schedule: learning rate and both bias corrections, (3) f32. Steps count from 1."""
     corrections = (1 / (1 - beta**step) for beta in (training.beta1, training.beta2))
     return np.array([learning_rate(training, step), *corrections], np.float32)

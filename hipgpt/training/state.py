@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing, sha256_of
@@ -45,7 +45,7 @@ class StateFolder:
     def path(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}"
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> Path:
+    def save(self, step: int, arrays: Mapping[str, NDArray[Any]], progress: Mapping[str, Any]) -> Path:
         """Save a state and drop the oldest ones beyond keep_last; return the new state's folder."""
         part = self.folder / "saving"
         shutil.rmtree(part, ignore_errors=True)
@@ -63,7 +63,7 @@ class StateFolder:
             shutil.rmtree(self.path(old))
         return target
 
-    def load_last(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    def load_last(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """Return arrays and progress of the last undamaged state and restore the live files; None if there is none."""
         for step in reversed(self.steps()):
             folder = self.path(step)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
@@ -86,7 +87,7 @@ class Trainer:
         network = Network(self.model, self.computed, self._saved, tokens, starts, group=group, **dropout)
         return network, self._batch["targets"].rows(first * S, last * S)
 
-    def initialize(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
+    def initialize(self, weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
         """Begin with these weights by name, or draw them from the seed."""
         for field in self.weights.fields:
             values = initial_values(field, self.training.seed) if weights is None else weights[field.name]

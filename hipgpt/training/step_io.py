@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.catalogue import ADVANCE, BUILD_BATCH, RECORD_STEP
 from hipgpt.compute.device import Device
@@ -106,12 +107,12 @@ class StepHistory:
         """A row of the table: reading it waits for all launches before."""
         return self._history.rows(0, 1)
 
-    def read(self, first: int, last: int) -> np.ndarray:
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Return (last - first + 1, 2) f32: loss in nats per token and gradient norm of the steps first to last."""
         return self._device.read(self._history)[np.arange(first, last + 1) % self._steps]
 
 
-def counters(seed: int, step: int, micro_step: int) -> np.ndarray:
+def counters(seed: int, step: int, micro_step: int) -> NDArray[np.int32]:
     """Return the counters that ops read: seed low and high, step, micro step; (4) i32."""
     words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, step, micro_step], np.uint32)
     return words.view(DType.I32.numpy)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import ModelConfig, TrainingConfig
@@ -16,7 +17,7 @@ class Splits:
 
     train: Tokens
     validation: Tokens
-    byte_counts: np.ndarray
+    byte_counts: NDArray[np.int64]
 
 
 class ValidationSet:

@@ -1,7 +1,8 @@
-"""What `python -m tests.codeobjects` writes: every op and variant, and cases in which check.py sees what is wrong."""
+"""The folder that `python -m support.codeobjects` writes: every op and variant, and a check that sees wrong results."""
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def test_a_wrong_result_is_seen(rocm, folder, manifest, name, key, change):
 
 
 def test_an_existing_folder_is_refused(folder):
-    command = [sys.executable, "-m", "tests.codeobjects", "--arch", ARCH, "--out", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "support.codeobjects", "--arch", ARCH, "--out", str(folder)]
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 1
     assert "exists already; name a new folder" in done.stderr

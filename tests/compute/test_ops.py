@@ -4,10 +4,11 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import DEVICES
 from support import reference
 from support.calls import GARBAGE, SCALARS, Case, Memory, cases, draw
+from support.devices import DEVICES
 from support.rounding import Rounded
+from support.special_values import SPECIAL
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
@@ -86,6 +87,19 @@ def test_results_do_not_depend_on_the_number_of_threads(case):
 
 def test_every_op_of_the_catalogue_has_cases():
     assert {case.op.name for case in EVERY} == set(CATALOGUE)
+
+
+@pytest.mark.parametrize(("name", "argument"), SPECIAL, ids="-".join)
+def test_special_values_are_of_arguments_that_an_op_reads(name, argument):
+    (found,) = (one for one in CATALOGUE[name].arguments if one.name == argument)
+    assert found.reads and found.access != "scratch"
+
+
+def test_an_argument_without_special_values_is_drawn_by_its_dtype_whatever_its_name():
+    unknown = op("scale_rows", "elementwise", "out y f32 (N, C)\nin weight f32 (N, C)\nin targets i32 (N)")
+    values = draw(Case(unknown, {"N": 400, "C": 400}))
+    assert abs(values["weight"].std() - 1) < 0.02 and abs(values["weight"].mean()) < 0.02
+    assert set(values["targets"]) <= set(range(100)) and len(set(values["targets"])) > 50
 
 
 def test_an_op_without_a_reference_fails():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import every_device_in_every_dtype
+from support.devices import every_device_in_every_dtype
 from support.recorded_model import MODEL, RecordedModel, draw_batch
 
 POSITIONS = range(MODEL.context_length)

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import every_device_in_every_dtype
 from support import model_reference
+from support.devices import every_device_in_every_dtype
 from support.recorded_model import MODEL, RecordedModel, draw_batch, draw_weights
 
 from hipgpt.compute.backends.cpu import CpuDevice

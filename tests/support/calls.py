@@ -14,6 +14,7 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType, Tensor
 from support import reference
+from support.special_values import SPECIAL, plain
 
 AWKWARD = (17, 31, 33, 3, 5)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
@@ -122,35 +123,14 @@ def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
 
 
 def _draw(argument: Argument, case: Case, random: np.random.Generator) -> np.ndarray | None:
-    sizes, name = case.sizes, argument.name
-    shape = tuple(int(size) if size.isdigit() else sizes[size] for size in argument.shape)
-    if name in case.absent:
+    shape = tuple(int(size) if size.isdigit() else case.sizes[size] for size in argument.shape)
+    if argument.name in case.absent:
         return None
     dtype = (case.act if argument.dtype == "act" else DType(DTYPES[argument.dtype])).numpy
     if argument.access in ("out", "scratch"):
         return garbage(math.prod(shape), dtype).reshape(shape)
-    if argument.dtype == "i32":
-        limits = {"tokens": "V", "targets": "V", "positions": "T", "corpus": "T"}
-        if name == "counters":
-            return np.array([-7, 11, 1234, 2], np.int32)
-        if name in ("starts", "window_starts"):
-            limit = sizes["T"] - sizes["S"] + (name == "starts")
-        else:
-            limit = sizes.get(limits[name], 100)
-        return random.integers(limit, size=shape, dtype=np.int32)
-    values = random.normal(size=shape)
-    if name in ("rstd", "norm", "second_moment", "schedule", "partials"):
-        values = np.abs(values) + 0.25
-    elif name == "logits":  # quarters: some are equal; one far above the rest: exp_f32 clamps for the others of its row
-        values = np.round(values * 12) / 4
-        values[0, -1] = 300
-    elif name == "weight":  # so that products stay where an activation bends
-        values /= math.sqrt(sizes["C"])
-        if case.op.name == "output_layer_training" and sizes["C"] <= 40:  # more terms would not bound so large a logit
-            values[100::97] *= 60
-    elif name == "hidden":
-        values *= 4
-        values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
+    special = SPECIAL.get((case.op.name, argument.name))
+    values = special(random, shape, case.sizes) if special else plain(random, shape, argument.dtype)
     return values.astype(dtype)
 
 

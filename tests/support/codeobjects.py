@@ -1,6 +1,6 @@
 """Writes what a kernel of HipGPT needs to be checked outside of it: code objects, launches, inputs, expected outputs.
 
-python -m tests.codeobjects --arch gfx1100 --out DIR
+PYTHONPATH=tests python -m support.codeobjects --arch gfx1100 --out DIR
 
 DIR/README.md, written too, describes the files; DIR/check.py runs them on an AMD GPU, with hip-python and numpy alone.
 Compiling needs no GPU and no ROCm, but what tests/support/amd/clang.py names.
@@ -17,18 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from hipgpt.compute.backends.gpu import GpuDevice
+from hipgpt.compute.backends.variants import Variant, find_variant
+from hipgpt.compute.catalogue import ON_GPUS
+from hipgpt.compute.tensor import DType
+from support import reference
+from support.amd import clang
+from support.calls import SCALARS, Case, Memory, cases, draw
+from support.rounding import Rounded
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))  # the tests' modules import one another by their plain names
-
-from hipgpt.compute.backends.gpu import GpuDevice  # noqa: E402
-from hipgpt.compute.backends.variants import Variant, find_variant  # noqa: E402
-from hipgpt.compute.catalogue import ON_GPUS  # noqa: E402
-from hipgpt.compute.tensor import DType  # noqa: E402
-from support import reference  # noqa: E402
-from support.amd import clang  # noqa: E402
-from support.calls import SCALARS, Case, Memory, cases, draw  # noqa: E402
-from support.rounding import Rounded  # noqa: E402
-
 MOST_ELEMENTS = 100_000  # of all tensors of a case, unless it is there for a variant that only larger ones reach
 TYPES = {ctypes.c_void_p: "pointer", ctypes.c_int64: "i64", ctypes.c_int32: "i32", ctypes.c_float: "f32"}
 ROLES = {"forward": "NOC", "backward_input": "NCO", "backward_weight": "OCN"}  # of a product: rows, columns, terms
@@ -210,7 +208,7 @@ def write(arch: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.codeobjects", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m support.codeobjects", description=__doc__.splitlines()[0])
     parser.add_argument("--arch", required=True, choices=clang.WAVE)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a folder that does not exist yet")
     arguments = parser.parse_args()

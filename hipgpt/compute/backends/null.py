@@ -1,8 +1,10 @@
 """A device that allocates numbers and launches nothing: would it fit, and what would it move?"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
@@ -29,10 +31,10 @@ class NullDevice:
     def free_bytes(self) -> int:
         return 1 << 62
 
-    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+    def write(self, tensor: Tensor, values: NDArray[Any]) -> None:
         check_transfer(tensor, values)
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor) -> NDArray[Any]:
         return np.zeros(tensor.shape, tensor.dtype.numpy)
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.data.tokenizer.pretokenize import WHITE_SPACE
 
@@ -75,7 +76,7 @@ def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
         yield bytes(pending)
 
 
-def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -> Iterator[np.ndarray]:
+def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -> Iterator[NDArray[np.uint8]]:
     """Yield the file's bytes in order as text_chunks does, uint8, without copying them: the file is mapped.
 
     undivided: as of next_cut. A chunk's memory is given back when the third one after it is asked for.

@@ -9,6 +9,7 @@ from itertools import pairwise
 from mmap import mmap
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.compiler import host_library
 from hipgpt.base.errors import UserError
@@ -17,7 +18,7 @@ from hipgpt.base.paths import KERNELS
 from hipgpt.data.tokenizer.pretokenize import class_table, most_digits
 from hipgpt.data.tokenizer.reference import BYTES, Pair
 
-Text = bytes | bytearray | memoryview | mmap | np.ndarray
+Text = bytes | bytearray | memoryview | mmap | NDArray[np.uint8]
 ID_LIMIT = 1 << 24  # ids are below
 MERGES_AT_ONCE = 256  # between two reports of progress
 SPARE_IDS = 4
@@ -64,12 +65,12 @@ def _checked(result: int | None, doing: str) -> int:
     return result
 
 
-def _view(text: Text) -> np.ndarray:
+def _view(text: Text) -> NDArray[np.uint8]:
     """Return the text's bytes (N,) uint8 in place."""
     return text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
 
 
-def _classes(views: Sequence[np.ndarray]) -> bytes | None:
+def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
     """Return the table that scanning the texts needs: ASCII needs none, which saves building it."""
     if class_table.cache_info().currsize:
         return class_table()
@@ -77,7 +78,7 @@ def _classes(views: Sequence[np.ndarray]) -> bytes | None:
     return None if ascii_alone else class_table()
 
 
-def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> Iterator[np.ndarray]:
+def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> Iterator[NDArray[np.void]]:
     """Yield the first `wanted` merges of the chunks' words, or as many as they give: arrays (N,) of MERGE.
 
     First come empty arrays, one for each chunk counted.
@@ -116,7 +117,7 @@ def pieces(text: bytes, pattern: str, alone: bool = False) -> list[bytes]:
     return [text[begin:end] for begin, end in zip(places, places[1:], strict=False)]
 
 
-def fires(pairs: np.ndarray, results: np.ndarray) -> np.ndarray:
+def fires(pairs: NDArray[np.uint32], results: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Return which merges are ever applied, (N,) bool.
 
     pairs (N, 2), results (N,): numbers of what merges join and make, below 256 + N; the first 256 are the bytes.
@@ -131,7 +132,7 @@ def fires(pairs: np.ndarray, results: np.ndarray) -> np.ndarray:
 class _Handle:
     """An object of the library, freed with its last user."""
 
-    def __init__(self, kind: str, *arguments):
+    def __init__(self, kind: str, *arguments: int | bytes):
         library = _library()
         self.pointer = _checked(getattr(library, f"bpe_{kind}_new")(*arguments), f"making a {kind}")
         weakref.finalize(self, getattr(library, f"bpe_{kind}_free"), self.pointer)
@@ -159,16 +160,16 @@ class Encoder:
         )
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
 
-    def encode(self, text: Text) -> np.ndarray:
+    def encode(self, text: Text) -> NDArray[np.uint32]:
         """Return the ids of the text, (N,) uint32."""
         return self._encode_group([text])[0]
 
-    def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[np.ndarray]:
+    def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of each text, in order."""
         for group in ordered_map(self._encode_group, _groups(texts), threads):
             yield from group
 
-    def _encode_group(self, texts: Sequence[Text]) -> list[np.ndarray]:
+    def _encode_group(self, texts: Sequence[Text]) -> list[NDArray[np.uint32]]:
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:
@@ -198,7 +199,7 @@ class _Worker:
         self._encoder = _Handle("encoder", tokens.pointer)
         self._ids = np.empty(0, np.uint32)
 
-    def encode(self, views: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def encode(self, views: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint32]]:
         """Return the ids of each text, parts of one array: many pages at once cost less than a few for each."""
         places = np.array([view.ctypes.data for view in views], np.uintp)
         sizes = np.array([view.size for view in views], np.int64)
@@ -220,7 +221,7 @@ class Decoder:
         offsets = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
         self._handle = _Handle("decoder", b"".join(tokens), offsets.ctypes.data, len(tokens))
 
-    def decode(self, ids: np.ndarray) -> bytes | None:
+    def decode(self, ids: NDArray[np.uint32]) -> bytes | None:
         """Return the bytes of the ids (N,) uint32, None if one of them is no token's."""
         library, place = _library(), ids.ctypes.data
         size = library.bpe_decoder_size(self._handle.pointer, place, len(ids))
@@ -231,7 +232,7 @@ class Decoder:
         return text.tobytes()
 
 
-def _strings(table: Mapping[bytes, int]) -> tuple:
+def _strings(table: Mapping[bytes, int]) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint32], int]:
     """Return the strings one after the other, their sizes and their ids, and how many there are."""
     sizes = np.array([len(one) for one in table], np.int64)
     return b"".join(table), sizes, np.array(list(table.values()), np.uint32), len(table)

@@ -6,6 +6,7 @@ corpus is encoded without.
 """
 
 import json
+from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer import native
@@ -58,7 +59,7 @@ def read_json(text: bytes, where: str) -> Parts:
     return assemble(vocab, merges, pattern, specials, ignore_merges, where)
 
 
-def _check_fields(found: dict, where: str, prefix: str, read: set[str]) -> None:
+def _check_fields(found: dict[str, Any], where: str, prefix: str, read: set[str]) -> None:
     for key in [*found, *ACCEPTED]:
         name = key if key in ACCEPTED else prefix + key
         if name in ACCEPTED and name.rpartition(".")[0] == prefix.rstrip("."):
@@ -69,7 +70,7 @@ def _check_fields(found: dict, where: str, prefix: str, read: set[str]) -> None:
             raise unsupported(where, name, found[key], "no such field")
 
 
-def _read_pattern(found, where: str) -> str:
+def _read_pattern(found: object, where: str) -> str:
     field = "pre_tokenizer"
     if not isinstance(found, dict):
         raise unsupported(where, field, found, "ByteLevel, or a Sequence of Split and ByteLevel")
@@ -92,14 +93,14 @@ def _read_pattern(found, where: str) -> str:
     return names[0]
 
 
-def _check_byte_level(found: dict, where: str, field: str, use_regex: bool) -> None:
+def _check_byte_level(found: dict[str, Any], where: str, field: str, use_regex: bool) -> None:
     expected = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": use_regex}
     for key, value in expected.items():
         if found.get(key, True) != value:
             raise unsupported(where, f"{field}.{key}", found.get(key), value)
 
 
-def _read_added_tokens(found, where: str) -> dict[str, int]:
+def _read_added_tokens(found: object, where: str) -> dict[str, int]:
     specials: dict[str, int] = {}
     for index, token in enumerate(found if isinstance(found, list) else [found]):
         field = f"added_tokens[{index}]"
@@ -116,7 +117,7 @@ def _read_added_tokens(found, where: str) -> dict[str, int]:
     return specials
 
 
-def _read_vocab(found, specials: dict[str, int], where: str) -> dict[str, int]:
+def _read_vocab(found: object, specials: dict[str, int], where: str) -> dict[str, int]:
     """Return the ids of the tokens that are no special ones, by their names."""
     if not isinstance(found, dict):
         raise unsupported(where, "model.vocab", found, "an object of tokens and their ids")
@@ -137,20 +138,20 @@ def _read_vocab(found, specials: dict[str, int], where: str) -> dict[str, int]:
     return vocab
 
 
-def _read_merges(found, vocab: dict[str, int], where: str) -> list[MergeIds]:
+def _read_merges(found: object, vocab: dict[str, int], where: str) -> list[MergeIds]:
     if not isinstance(found, list):
         raise unsupported(where, "model.merges", found, "a list of pairs of tokens")
-    merges = []
+    merges: list[MergeIds] = []
     for index, merge in enumerate(found):
         match merge.split(" ") if isinstance(merge, str) else merge:
             case [str(left), str(right)]:
-                ids = vocab.get(left), vocab.get(right), vocab.get(left + right)
+                left_id, right_id, joined_id = vocab.get(left), vocab.get(right), vocab.get(left + right)
             case _:
                 raise unsupported(where, f"model.merges[{index}]", merge, "two tokens, as in ['Ġ', 't']")
-        if None in ids[:2]:
-            name = (left, right)[ids.index(None)]
+        if left_id is None or right_id is None:
+            name = left if left_id is None else right
             raise unsupported(where, f"model.merges[{index}]", name, "a token of model.vocab")
-        if ids[2] is None:
+        if joined_id is None:
             raise unsupported(where, f"model.merges[{index}]", merge, "a pair whose result is in model.vocab")
-        merges.append(ids)
+        merges.append((left_id, right_id, joined_id))
     return merges

@@ -12,14 +12,14 @@ from hipgpt.data.tokenizer.write_formats import BYTE_CHARACTERS, Parts, unspell_
 MergeIds = tuple[int, int, int]  # of left, right and what they make
 
 
-def unsupported(where: str, field: str, got, expected) -> UserError:
+def unsupported(where: str, field: str, got: object, expected: object) -> UserError:
     return UserError(
         f"{where}: {field}: got {shortened(got)}, expected {shortened(expected)}; "
         "of Hugging Face's tokenizers byte-level BPE is supported: use another one, or train one here"
     )
 
 
-def shortened(value) -> str:
+def shortened(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -38,7 +38,8 @@ def assemble(
     that are never made.
     """
     number = {vocab[BYTE_CHARACTERS[byte]]: byte for byte in range(BYTES)}
-    pairs, results = [], []
+    pairs: list[int] = []
+    results: list[int] = []
     for left, right, result in merges:
         if left in number and right in number:
             pairs += number[left], number[right]
@@ -58,7 +59,7 @@ def assemble(
         pattern,
         tuple(ids),
         tuple(specials.items()),
-        tuple((token, vocab[name]) for token, name in zip(unspell_all(rest), rest, strict=True)),
+        tuple((token, vocab[name]) for token, name in zip(unspell_all(rest), rest, strict=True) if token is not None),
         ignore_merges,
     )
 

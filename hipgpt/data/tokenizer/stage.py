@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hipgpt.base.csv_file import write_csv
 from hipgpt.base.errors import UserError
+from hipgpt.data.tokenizer.chunks import file_chunks
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges
-from hipgpt.data.tokenizer.tokenizer import Tokenizer, file_chunks, train_merges
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
 CHUNK_BYTES = 1 << 20
 MERGES_HEADER = ("rank", "left", "right", "piece", "pair_count", "tokens_saved")
@@ -69,13 +71,13 @@ def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output
     write_csv(output / "compression.csv", COMPRESSION_HEADER, [(vocab_size, tokens, f"{size / max(tokens, 1):.4f}")])
 
 
-def _merge_rows(merges: np.ndarray) -> Iterable[tuple]:
+def _merge_rows(merges: NDArray[np.void]) -> Iterable[tuple[int, bytes, bytes, bytes, int, int]]:
     names = spell_merges(merges["pair"].tolist())
     for rank, ((left, right), count, saved) in enumerate(merges.tolist()):
         yield rank, names[left], names[right], names[BYTES + rank], count, saved
 
 
-def _compression_rows(merges: np.ndarray, size: int) -> Iterable[tuple]:
+def _compression_rows(merges: NDArray[np.void], size: int) -> Iterable[tuple[int, int, str]]:
     """Yield the rows for 256, 512, ... tokens, and the last for all of them with <|endoftext|>."""
     tokens_left = size - np.concatenate([[0], np.cumsum(merges["applied"])])
     doublings = [BYTES << i for i in range(32) if BYTES << i <= BYTES + len(merges)]

@@ -7,19 +7,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
 from hipgpt.data.tokenizer import native, read_huggingface, read_tiktoken
 from hipgpt.data.tokenizer import write_formats as formats
-from hipgpt.data.tokenizer.chunks import file_chunks, next_cut, text_chunks
 from hipgpt.data.tokenizer.native import MERGE, Text
 from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT
 from hipgpt.data.tokenizer.reference import BYTES, Pair, spell_merges
-
-__all__ = ["END_OF_TEXT", "Text", "Tokenizer", "file_chunks", "next_cut", "text_chunks", "train", "train_merges"]
 
 MOST_BYTES = 256 << 20  # of a file; one of 256,000 tokens has 20 to 40 MB
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
@@ -107,18 +106,18 @@ class Tokenizer:
         """The hash of tokenizer.json, in hex: shards and checkpoints name their tokenizer by it."""
         return hashlib.sha256(self._json).hexdigest()
 
-    def encode(self, text: Text | str) -> np.ndarray:
+    def encode(self, text: Text | str) -> NDArray[np.uint32]:
         """Return the ids of the text, (N,) uint32; the literals of special tokens become their ids.
 
         A str is encoded as UTF-8, lone surrogates as the three bytes they would have. Threads may call this together.
         """
         return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
 
-    def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[np.ndarray]:
+    def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[NDArray[np.uint32]]:
         """Yield encode(text) for each text, in order; no more than 2 * threads texts are held at a time."""
         return self._encoder.encode_all(texts, threads)
 
-    def decode(self, ids: Sequence[int] | np.ndarray) -> bytes:
+    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bytes:
         """Return the bytes of the ids: decode(encode(text)) == text.
 
         Raises UserError for an id outside the vocabulary.
@@ -138,7 +137,7 @@ class Tokenizer:
         return self.decode([token])
 
     @functools.cached_property
-    def byte_counts(self) -> np.ndarray:
+    def byte_counts(self) -> NDArray[np.int64]:
         """How many bytes of text each token stands for, (vocab_size,) int64; a special token stands for none."""
         counts = np.array([*map(len, self._table)], np.int64)
         counts[[index for _, index in self.specials]] = 0
@@ -186,7 +185,7 @@ def train_merges(
     pattern: str = "gpt2",
     threads: int = 1,
     progress: Callable[[str, int], None] = lambda stage, done: None,
-) -> np.ndarray:
+) -> NDArray[np.void]:
     """Return the merges of vocab_size ids that byte-pair encoding learns from the chunks of a text, (N,) of MERGE.
 
     Each chunk is split into words by itself (chunks.py cuts a file so that this makes no difference), and memory grows

@@ -6,8 +6,9 @@ tokenizer.json spells bytes with GPT-2's characters: a printable byte as itself,
 
 import base64
 import json
+from collections.abc import Sequence, Sized
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT, PATTERNS
 from hipgpt.data.tokenizer.reference import BYTES, Pair, spell_merges
@@ -18,6 +19,7 @@ BYTE_CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(BYTES + 
 _NO_BYTE = "\ufffd"
 _BYTES = {ord(character): chr(byte) for byte, character in BYTE_CHARACTERS.items()}
 _BYTES |= {code: _NO_BYTE for code in range(BYTES) if code not in _BYTES}
+Joined = TypeVar("Joined", str, bytes)
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -45,14 +47,14 @@ def spell_all(tokens: list[bytes]) -> list[str]:
 def unspell_all(names: list[str]) -> list[bytes | None]:
     """Return the bytes that names in GPT-2's characters spell, None for one with a character that is none of these."""
     try:
-        return _cut("".join(names).translate(_BYTES).encode("latin-1"), names)
+        return [*_cut("".join(names).translate(_BYTES).encode("latin-1"), names)]
     except UnicodeEncodeError:
         return [unspell_all([name])[0] for name in names] if len(names) > 1 else [None]
 
 
-def _cut(joined: str | bytes, names: list) -> list:
+def _cut(joined: Joined, names: Sequence[Sized]) -> list[Joined]:
     """Return the joined names as a list: a character is a byte."""
-    ends = [*accumulate(map(len, names))]
+    ends: list[int] = [*accumulate(map(len, names))]
     return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -61,7 +63,7 @@ def write_json(parts: Parts) -> str:
     return json.dumps(tokenizer_document(parts), indent=2, ensure_ascii=False) + "\n"
 
 
-def tokenizer_document(parts: Parts) -> dict:
+def tokenizer_document(parts: Parts) -> dict[str, Any]:
     """Return what tokenizer.json says about a tokenizer."""
     names = spell_all(spell_merges(parts.merges))
     vocab = {**dict(zip(names, parts.ids, strict=True)), **{spell(token): index for token, index in parts.whole}}
@@ -91,7 +93,7 @@ def tokenizer_document(parts: Parts) -> dict:
     }
 
 
-def _pre_tokenizer(pattern: str) -> dict:
+def _pre_tokenizer(pattern: str) -> dict[str, Any]:
     if pattern == "gpt2":
         return BYTE_LEVEL
     split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
@@ -105,7 +107,7 @@ def write_ranks(parts: Parts) -> str:
     return "".join(f"{base64.b64encode(token).decode()} {index}\n" for token, index in rows)
 
 
-def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dict:
+def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dict[str, str | int | list[str]]:
     """Return the content of tokenizer_config.json, which transformers reads beside tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

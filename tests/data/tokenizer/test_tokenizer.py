@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer import reference as bpe
+from hipgpt.data.tokenizer.chunks import next_cut, text_chunks
 from hipgpt.data.tokenizer.pretokenize import (
     CLASS_TABLE_SIZE,
+    END_OF_TEXT,
     LETTER,
     NUMBER,
     OTHER,
@@ -23,7 +25,7 @@ from hipgpt.data.tokenizer.pretokenize import (
     split_pieces,
     symbol_class,
 )
-from hipgpt.data.tokenizer.tokenizer import END_OF_TEXT, Tokenizer, next_cut, text_chunks, train
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 
 END = END_OF_TEXT.encode()
 ENGLISH = """It's the lark's song; they'll say we've 1,000 larks, I'm told. \t\n\n  Don't you'd 're   think so?

@@ -13,8 +13,8 @@ from support import hugging_face_ids
 
 from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer import write_formats as formats
-from hipgpt.data.tokenizer.pretokenize import CLASS_TABLE_SIZE, PATTERNS
-from hipgpt.data.tokenizer.tokenizer import END_OF_TEXT, Tokenizer, train
+from hipgpt.data.tokenizer.pretokenize import CLASS_TABLE_SIZE, END_OF_TEXT, PATTERNS
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 
 TEXT = """It's the lark's song; THEY'LL say we've 1,000,000 larks, I'm told. \t\r\n\n  Don't you'd 're   (think) "so"?
 Été naïve 你好\u3000世界 😀!! the the the lark larks\n \n  x = 12345;\n\n""".encode()

@@ -16,8 +16,9 @@ from hipgpt.cli import main as cli
 from hipgpt.cli.show_tokens import show_tokens
 from hipgpt.data.tokenizer import reference as bpe
 from hipgpt.data.tokenizer import stage
-from hipgpt.data.tokenizer.pretokenize import PATTERNS, split_pieces
-from hipgpt.data.tokenizer.tokenizer import END_OF_TEXT, Tokenizer, file_chunks, train, train_merges
+from hipgpt.data.tokenizer.chunks import file_chunks
+from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT, PATTERNS, split_pieces
+from hipgpt.data.tokenizer.tokenizer import Tokenizer, train, train_merges
 
 TEXT = (ROOT / "README.md").read_bytes() * 3 + END_OF_TEXT.encode() + "Été 你好 😀\n".encode() * 20
 VOCAB_SIZE = 1100

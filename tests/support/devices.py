@@ -1,0 +1,22 @@
+"""The devices that tests of ops, gradients and causality run on."""
+
+import pytest
+
+from hipgpt.compute.tensor import DType
+
+# A backend joins these tests by its name here: the dtypes that it has kernels for, and marks.
+DEVICES = {
+    "cpu": ((DType.F32, DType.BF16), ()),
+    "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),
+    "cuda": ((DType.F32, DType.BF16), pytest.mark.gpu),
+}
+
+every_device_in_every_dtype = pytest.mark.parametrize(
+    ("device", "act"),
+    [
+        pytest.param(name, act, marks=marks, id=f"{name}-{act.label}")
+        for name, (acts, marks) in DEVICES.items()
+        for act in acts
+    ],
+    indirect=["device"],
+)

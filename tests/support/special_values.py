@@ -1,0 +1,100 @@
+"""The arguments of ops that need special values, because the op is not defined, or not tested well, for any others.
+
+All other arguments are drawn by their dtype alone: `plain`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...], Mapping[str, int]], Values]  # of a shape, at the op's sizes
+INTEGERS = 100
+
+
+def plain(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Values:
+    """Return values for an argument that SPECIAL does not list: 0 to 99 in i32, otherwise standard normal."""
+    if dtype == "i32":
+        return random.integers(INTEGERS, size=shape, dtype=np.int32)
+    return random.normal(size=shape)
+
+
+def below(limit: Callable[[Mapping[str, int]], int]) -> Draw:
+    """Return a function that draws integers from 0 to limit(sizes) - 1."""
+    return lambda random, shape, sizes: random.integers(limit(sizes), size=shape, dtype=np.int32)
+
+
+def _counters(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    return np.array([-7, 11, 1234, 2], np.int32)
+
+
+def _positive(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    return np.abs(random.normal(size=shape)) + 0.25
+
+
+def _logits(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Quarters, so that some are equal. One is far above the others of its row, for which exp_f32 clamps."""
+    values = np.round(random.normal(size=shape) * 12) / 4
+    values[0, -1] = 300
+    return values
+
+
+def _weight(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Scaled so that products stay where an activation bends."""
+    return random.normal(size=shape) / math.sqrt(sizes["C"])
+
+
+def _output_weight(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    values = _weight(random, shape, sizes)
+    if sizes["C"] <= 40:  # with more terms the bound would not hold for such large logits
+        values[100::97] *= 60
+    return values
+
+
+def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Wide enough to saturate an activation, and with both zeros."""
+    values = random.normal(size=shape) * 4
+    values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
+    return values
+
+
+_token, _position = below(lambda sizes: sizes["V"]), below(lambda sizes: sizes["T"])
+
+SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
+    ("advance", "counters"): _counters,
+    ("build_batch", "corpus"): _position,
+    ("build_batch", "window_starts"): below(lambda sizes: sizes["T"] - sizes["S"]),
+    ("build_batch", "counters"): _counters,
+    ("embedding_forward", "tokens"): _token,
+    ("embedding_forward", "starts"): below(lambda sizes: sizes["T"] - sizes["S"] + 1),
+    ("embedding_backward", "tokens"): _token,
+    ("layernorm_backward", "rstd"): _positive,
+    ("add_partials", "partials"): _positive,
+    ("matmul_forward", "weight"): _weight,
+    ("matmul_gelu_forward", "weight"): _weight,
+    ("matmul_relu_forward", "weight"): _weight,
+    ("matmul_backward_input", "weight"): _weight,
+    ("matmul_gelu_backward_input", "weight"): _weight,
+    ("matmul_gelu_backward_input", "hidden"): _hidden,
+    ("matmul_relu_backward_input", "weight"): _weight,
+    ("matmul_relu_backward_input", "hidden"): _hidden,
+    ("attention_decode", "positions"): _position,
+    ("dropout", "counters"): _counters,
+    ("cross_entropy_forward", "logits"): _logits,
+    ("cross_entropy_forward", "targets"): _token,
+    ("cross_entropy_training", "logits"): _logits,
+    ("cross_entropy_training", "targets"): _token,
+    ("output_layer_training", "weight"): _output_weight,
+    ("output_layer_training", "targets"): _token,
+    ("likeliest_token", "logits"): _logits,
+    ("gradient_norm", "partials"): _positive,
+    ("adamw", "second_moment"): _positive,
+    ("adamw", "norm"): _positive,
+    ("adamw", "schedule"): _positive,
+    ("adamw", "counters"): _counters,
+    ("record_step", "counters"): _counters,
+    ("record_step", "norm"): _positive,
+}
