@@ -1,0 +1,91 @@
+"""The cache of compiled kernels: an entry is checked before it is used, and made again where it is not whole.
+
+Beside an object lies the SHA-256 of its bytes. An object without it, or with another one, counts as absent: a file that
+was cut off, changed, or put there by another machine is compiled again instead of being loaded.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import sha256_of
+
+WORKING = ".part"  # suffix of the folder that an object is made in
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled kernels: $XDG_CACHE_HOME/hipgpt, by default ~/.cache/hipgpt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hipgpt"
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the path of the object `name`, which make(path) writes unless the cache has it whole.
+
+    Raises UserError if the cache cannot be written, or if make writes nothing.
+    """
+    path = cache_folder() / name
+    if not _is_whole(path):
+        with _working_folder(path.parent) as folder:
+            made = folder / name
+            make(made)
+            if not made.is_file() or made.stat().st_size == 0:
+                raise UserError(f"{path}: the compiler ended without an error and wrote nothing; check CXX")
+            _hash_file(made).write_text(sha256_of(made), encoding="ascii")
+            for file in (made, _hash_file(made)):
+                file.chmod(0o755)  # a cache may be shared
+                _sync(file)
+            # Concurrent compilations may write different bytes. Whoever reads between the two renames compiles again.
+            os.replace(made, path)
+            os.replace(_hash_file(made), _hash_file(path))
+    return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return _hash_file(path).read_text(encoding="ascii", errors="replace") == sha256_of(path)
+    except OSError:
+        return False
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sync(file: Path) -> None:
+    """Wait until a file's bytes are on the disk, so that a rename after it never shows half a file."""
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+
+
+@contextlib.contextmanager
+def _working_folder(cache: Path) -> Iterator[Path]:
+    """Give a folder in the cache to work in, which this process locks, and remove those of killed compilations."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(cache)
+        folder = Path(tempfile.mkdtemp(dir=cache, suffix=WORKING))
+    except OSError as error:
+        raise UserError(f"{cache}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME") from error
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _remove_leftovers(cache: Path) -> None:
+    for folder in cache.glob(f"*{WORKING}"):
+        with contextlib.suppress(OSError):  # another process removed it, or still works in it
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+            finally:
+                os.close(handle)
