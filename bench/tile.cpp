@@ -1,6 +1,6 @@
-// tile_seconds: seconds of `count` products by the register tile of product.h, (ROWS, K) by (K, PANEL), all in the first cache.
-// Of random numbers: AMX takes a fifth longer for them than for zeros.
-#include "product.h"
+// tile_seconds: seconds of `count` GEMMs by the register tile of select/gemm_tile.h, (MR, K) by (K, NR), all in L1.
+// The numbers are random, because AMX takes a fifth longer for them than for zeros.
+#include "cpu/select/gemm_tile.h"
 #include <algorithm>
 #include <chrono>
 #include <iterator>

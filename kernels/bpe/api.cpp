@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <string>
-#include "decoder.h"
-#include "encoder.h"
+#include "bpe/decoder.h"
+#include "bpe/encoder.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include "huge_pages.h"
+#include "bpe/huge_pages.h"
 
 namespace bpe {
 

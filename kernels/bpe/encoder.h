@@ -6,8 +6,8 @@
 #include <string_view>
 #include <unordered_map>
 #include <vector>
-#include "word_cache.h"
-#include "vocabulary.h"
+#include "bpe/word_cache.h"
+#include "bpe/vocabulary.h"
 
 namespace bpe {
 

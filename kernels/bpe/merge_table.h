@@ -1,8 +1,8 @@
 // What merging two tokens makes: a hash table for few cache misses and no branch that is guessed wrong.
 #pragma once
 #include <algorithm>
-#include "huge_pages.h"
-#include "trainer.h"
+#include "bpe/huge_pages.h"
+#include "bpe/trainer.h"
 
 namespace bpe {
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
-#include "simd_block.h"
-#include "symbols.h"
+#include "bpe/simd_block.h"
+#include "bpe/symbols.h"
 
 namespace bpe {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <vector>
-#include "word_counter.h"
-#include "list_pool.h"
+#include "bpe/word_counter.h"
+#include "bpe/list_pool.h"
 
 namespace bpe {
 

@@ -14,9 +14,9 @@
 #include <string>
 #include <string_view>
 #include <vector>
-#include "merge_table.h"
-#include "huge_pages.h"
-#include "trainer.h"
+#include "bpe/merge_table.h"
+#include "bpe/huge_pages.h"
+#include "bpe/trainer.h"
 
 namespace bpe {
 

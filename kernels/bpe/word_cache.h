@@ -7,8 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
-#include "huge_pages.h"
-#include "word_key.h"
+#include "bpe/huge_pages.h"
+#include "bpe/word_key.h"
 
 namespace bpe {
 

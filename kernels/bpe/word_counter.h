@@ -3,9 +3,9 @@
 #include <memory>
 #include <string_view>
 #include <vector>
-#include "pretokenizer.h"
-#include "huge_pages.h"
-#include "word_key.h"
+#include "bpe/pretokenizer.h"
+#include "bpe/huge_pages.h"
+#include "bpe/word_key.h"
 
 namespace bpe {
 

@@ -11,12 +11,12 @@
 // (B, H, T, D), and its query attends to cache rows 0..positions[b].
 // A thread owns whole heads, so every sum has one order. Of a head it takes QUERIES rows at a time against all keys that they
 // see: whole products by the tiles of product.h, each row's scores cut off behind its own position.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "parallel.h"
-#include "pieces.h"
-#include "product.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/convert.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/runtime/scratch.h"
+#include "cpu/select/gemm_tile.h"
 #include <type_traits>
 #include <vector>
 

@@ -2,7 +2,7 @@
 //
 // build_batch: of row r = (step * accumulation_steps + micro step) % K of window_starts (K, B), with w = window_starts[r, b]:
 // tokens[b, s] = corpus[w + s], targets[b, s] = corpus[w + s + 1]. Minimum traffic: 16*B*S bytes.
-#include "call.h"
+#include "cpu/runtime/call.h"
 #include <cstdint>
 
 extern "C" void advance(int32_t* counters) { ++counters[3]; }

@@ -4,12 +4,12 @@
 //   logits[n,v] = scale * (softmax(logits[n])[v] - (v == targets[n])). No second (N, V) tensor exists.
 // The CPU trains by output_layer_training; this is the op of GPUs, and what theirs is compared with.
 // logits (N, V) row-major; losses (N) f32, targets, ranks (N) i32. Minimum traffic: 4*N*V bytes forward, 8*N*V training.
-#include "../formulas.h"
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
-#include "maximum.h"
-#include "convert.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/simd/maximum.h"
+#include "cpu/select/convert.h"
 #include <memory>
 
 extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,

@@ -4,10 +4,10 @@
 // the backward pass and a resumed run draw the same mask from `counters` (seed low, seed high, step, micro step), and
 // nothing is stored. 4 * first_quad + N < 2^33.
 // All (N). Srivastava et al. 2014, "Dropout".
-#include "../formulas.h"
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/runtime/parallel.h"
 
 extern "C" void zero(act* x, int64_t N) {
     parallel_ranges(N, worth_a_thread(1), [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });

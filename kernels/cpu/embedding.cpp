@@ -4,9 +4,9 @@
 //
 // embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s] (sequences start at position 0).
 // Split by channels: rows of one token are then added in one order, whatever the number of threads.
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/runtime/parallel.h"
 
 extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
                                   const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/, int64_t /*T*/) {

@@ -5,11 +5,11 @@
 // layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
 // The rows are cut into K equal parts; partials[k] = the sums over part k of dy * n and of dy.
 // add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
-#include "convert.h"
-#include "vector.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/select/convert.h"
+#include "cpu/simd/vector.h"
 #include <cmath>
 #include <memory>
 

@@ -6,11 +6,11 @@
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
 // One product serves all, see product/blocks.h; few rows are taken one by one.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "dots.h"
-#include "product/blocks.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/convert.h"
+#include "cpu/select/gemv.h"
+#include "cpu/gemm/blocked_product.h"
 
 constexpr int64_t FEW_ROWS = 4;
 

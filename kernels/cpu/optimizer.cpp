@@ -5,11 +5,11 @@
 //
 // round_weights: copy = weights. record_step: history[step % K] = (loss, norm), so that the host reads K steps' figures at
 // once; then loss = 0, and the counters go on to micro step 0 of the next step.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "parallel.h"
-#include "vector.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/convert.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/simd/vector.h"
 
 constexpr int64_t BLOCK = 128;  // parameters at a time
 

@@ -15,12 +15,12 @@
 // a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 // A thread owns whole columns, then whole rows of dweight, and chunks depend on C alone: no result depends on the number of
 // threads.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "kept.h"
-#include "pieces.h"
-#include "product/blocks.h"
+#include "formulas.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/convert.h"
+#include "cpu/select/dual_operand.h"
+#include "cpu/runtime/scratch.h"
+#include "cpu/gemm/blocked_product.h"
 #include <algorithm>
 #include <cmath>
 #include <vector>

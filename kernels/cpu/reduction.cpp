@@ -2,8 +2,8 @@
 // sum_of_squares: partials[k] = the sum of squares of part k of gradients (P), which is cut into K equal parts: the order of
 // the whole sum depends on K and P alone. gradient_norm: norm = sqrt(sum of partials).
 // Sums in f64. Minimum traffic: 4*P bytes.
-#include "call.h"
-#include "parallel.h"
+#include "cpu/runtime/call.h"
+#include "cpu/runtime/parallel.h"
 #include <cmath>
 
 // Sums of squares side by side: one would wait for each addition; and how far ahead memory is asked for.

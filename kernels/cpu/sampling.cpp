@@ -1,9 +1,9 @@
 // likeliest_token: tokens[b] = the token of sequence b's greatest logit, of equal ones the first; ++positions[b]: what a next
 // pass reads, without the host. logits (B, V); tokens, positions (B) i32. Minimum traffic: 4*B*V bytes in f32.
-#include "call.h"
-#include "act.h"
-#include "convert.h"
-#include "maximum.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/select/convert.h"
+#include "cpu/simd/maximum.h"
 #include <algorithm>
 #include <vector>
 

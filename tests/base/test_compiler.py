@@ -1,108 +1,70 @@
-"""Snakemake's cache between workflows: what another checkout made is taken, and only where it is the same."""
+"""The cache of compiled kernels: a library is compiled again when, and only when, its code or its macros change."""
 
-import copy
-import os
-from pathlib import Path
+import ctypes
 
 import pytest
-from support.workflow_copy import TINY, Project
 
-CORPORA = {name: {**TINY["corpora"]["tiny"], "path": f"texts/{name}.txt"} for name in ("0", "1")}
-TOKENS = "results/corpora/{}/bpe-290/manifest.json"
-CACHED = {"download", "train_tokenizer", "tokenize"}
+from hipgpt.base import compiler
+from hipgpt.base.errors import UserError
 
-
-class CachedProject(Project):
-    """A project that shares a cache with others."""
-
-    def __init__(self, folder: Path, cache: Path):
-        super().__init__(folder)
-        self.cache = cache
-        self.write_config({**TINY, "corpus": "0", "corpora": CORPORA})
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "SNAKEMAKE_OUTPUT_CACHE": str(self.cache)}
-
-    def make(self, *arguments: str) -> set[str]:
-        """Make both corpora's tokens with the cache on; return the rules whose outputs were taken from it."""
-        output = self.snakemake(*(TOKENS.format(name) for name in CORPORA), "--cache", *arguments)
-        taken = [line for line in output.splitlines() if "Symlinking output file" in line]
-        names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "manifest.json": "tokenize"}
-        moved = "".join(line for line in output.splitlines() if "Moving output file" in line)
-        return {rule for name, rule in names.items() if f"/{name} " in "".join(taken) and f"/{name} " not in moved}
-
-    def contents(self) -> dict[str, bytes]:
-        corpora = self.folder / "results" / "corpora"
-        return {
-            path.relative_to(corpora).as_posix(): path.read_bytes() for path in corpora.rglob("*") if path.is_file()
-        }
+SOURCE = """#include "outer.h"
+extern "C" int answer() { return VALUE + OFFSET; }
+"""
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory) -> CachedProject:
-    cache = tmp_path_factory.mktemp("cache")
-    project = CachedProject(tmp_path_factory.mktemp("first") / "project", cache)
-    assert project.make() == set()
-    return project
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A source with a header that includes one of two others, in a folder that stands for kernels/."""
+    files = {
+        "answer.cpp": SOURCE,
+        "outer.h": '#if OTHER\n#include "folder/b.h"\n#else\n#include "folder/a.h"\n#endif\n',
+        "folder/a.h": "#define VALUE 1\n",
+        "folder/b.h": "#define VALUE 2\n",
+    }
+    kernels = tmp_path / "kernels"
+    (kernels / "folder").mkdir(parents=True)
+    for name, text in files.items():
+        (kernels / name).write_text(text)
+    monkeypatch.setattr(compiler, "KERNELS", kernels)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return kernels / "answer.cpp"
 
 
-def test_two_corpora_have_their_own_files(first):
-    contents = first.contents()
-    for name in ("train.txt", "provenance.json", "bpe-290/tokenizer.json", "bpe-290/train_00000.bin"):
-        assert contents[f"0/{name}"] != contents[f"1/{name}"]
+def answer(library) -> int:
+    return ctypes.CDLL(str(library)).answer()
 
 
-def test_another_folder_takes_all_from_the_cache_with_the_same_bytes(first, tmp_path):
-    second = CachedProject(tmp_path / "elsewhere" / "project", first.cache)
-    assert second.make() == CACHED
-    assert second.contents() == first.contents()
-    assert os.path.islink(second.folder / "results/corpora/0/train.txt")
+def test_a_library_is_compiled_once_for_the_same_macros(source):
+    library = compiler.host_library(source, {"OFFSET": 10})
+    compiled = library.stat().st_mtime_ns
+    assert compiler.host_library(source, {"OFFSET": 10}) == library
+    assert library.stat().st_mtime_ns == compiled
 
 
-def test_the_cache_gives_what_an_uncached_run_makes(first, tmp_path):
-    alone = copy.copy(first)
-    alone.folder = Project(tmp_path / "project").folder
-    alone.write_config({**TINY, "corpus": "0", "corpora": CORPORA})
-    alone.snakemake(*(TOKENS.format(name) for name in CORPORA))
-    assert alone.contents() == first.contents()
+def test_macros_choose_what_is_compiled(source):
+    libraries = [
+        compiler.host_library(source, {"OFFSET": offset, "OTHER": other}) for offset in (10, 20) for other in (0, 1)
+    ]
+    assert [answer(library) for library in libraries] == [11, 12, 21, 22]
 
 
-def test_another_text_of_the_same_name_is_not_taken_for_it(first, tmp_path):
-    second = CachedProject(tmp_path / "project", first.cache)
-    with open(second.folder / "texts/0.txt", "a") as file:
-        file.write("\nanother line")
-    assert second.make() == set()
-    changed = {name for name, data in second.contents().items() if data != first.contents()[name]}
-    assert changed and all(name.startswith("0/") for name in changed)
+@pytest.mark.parametrize("header", ["outer.h", "folder/a.h"])
+def test_an_edit_of_any_included_header_compiles_again(source, header):
+    before = compiler.host_library(source, {"OFFSET": 10})
+    path = source.parent / header
+    path.write_text(path.read_text().replace("VALUE 1", "VALUE 3") + "// edited\n")
+    after = compiler.host_library(source, {"OFFSET": 10})
+    assert after != before
+    assert answer(after) == (13 if header == "folder/a.h" else 11)
 
 
-@pytest.mark.parametrize(
-    ("changes", "taken"),
-    [
-        ({"tokenizer": {"vocab_size": 280}}, {"download"}),
-        ({"train_shards": 3}, {"download", "train_tokenizer"}),
-        ({"device": "cpu"}, CACHED),  # decides nothing before training
-    ],
-)
-def test_a_setting_decides_from_where_on_the_cache_serves(first, tmp_path, changes, taken):
-    second = CachedProject(tmp_path / "project", first.cache)
-    second.write_config({**TINY, "corpus": "0", "corpora": CORPORA, **changes})
-    vocab_size = changes.get("tokenizer", TINY["tokenizer"])["vocab_size"]
-    output = second.snakemake(f"results/corpora/0/bpe-{vocab_size}/manifest.json", "--cache")
-    files = {"download": "train.txt", "train_tokenizer": "tokenizer.json", "tokenize": "manifest.json"}
-    moved = {rule for rule, name in files.items() if f"/{name} to cache" in output}
-    assert moved == CACHED - taken
+def test_every_branch_of_an_if_counts_as_included(source):
+    found = compiler.with_headers(source)
+    assert {path.relative_to(source.parent).as_posix() for path in found} == {
+        "answer.cpp", "outer.h", "folder/a.h", "folder/b.h",
+    }  # fmt: skip
 
 
-def test_a_damaged_cached_file_is_named_with_its_place_in_the_cache(first, tmp_path):
-    second = CachedProject(tmp_path / "project", tmp_path)
-    second.make()
-    link = second.folder / "results/corpora/0/train.txt"
-    os.truncate(link, 5)
-    output = second.snakemake("all", expect=1)
-    assert "0/train.txt: changed since it was made" in output
-    assert f"delete it and {link.resolve()}, which it links to, and run" in output
-    link.resolve().unlink()
-    link.unlink()
-    second.snakemake("results/corpora/0/train.txt", "--cache")
-    assert second.contents() == first.contents()
+def test_a_source_that_does_not_compile_is_refused_with_the_compilers_words(source):
+    with pytest.raises(UserError, match=r"answer\.cpp.*failed with exit status(.|\n)*OFFSET"):
+        compiler.host_library(source)

@@ -1,29 +1,24 @@
 """The CPU backend: kernels/cpu compiled by the host's C++ compiler, called through ctypes."""
 
 import ctypes
+import functools
 import os
+import platform
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hipgpt.base.errors import UserError
-from hipgpt.compute.tensor import DType, Tensor
-
-if TYPE_CHECKING:
-    from hipgpt.compute.launch import Launch
-
-import functools
-import platform
-import weakref
-from pathlib import Path
-
 from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
+from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.variants import find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
+from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
 CACHE_BYTES = 8 << 20  # of activations, to be read again before they leave the caches
@@ -66,13 +61,13 @@ def traits(act_dtypes: tuple[DType, ...]) -> Traits:
 
 
 @functools.cache
-def _library(source: str, *headers: tuple[str, str]) -> ctypes.CDLL:
-    """Return a source in kernels/cpu, compiled with headers of it by the names that it includes them by."""
-    return ctypes.CDLL(str(host_library(CPU / source, {name: CPU / path for name, path in headers})))
+def _library(source: Path, *macros: tuple[str, int]) -> ctypes.CDLL:
+    """Return a source compiled with these macros."""
+    return ctypes.CDLL(str(host_library(source, dict(macros))))
 
 
 class Call(ctypes.Structure):
-    """A kernel's address and that of its arguments: see kernels/cpu/replay.cpp."""
+    """A kernel's address and that of its arguments: see kernels/cpu/runtime/replay.cpp."""
 
     _fields_ = [("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
 
@@ -87,7 +82,7 @@ class CpuDevice:
         self.compiler = host_compiler_version().partition("\n")[0]
         self.traits = traits(act_dtypes())
         self._allocated_bytes = 0
-        _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
+        _library(CPU / "runtime" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
         if self._allocated_bytes + size_bytes > physical_bytes():  # Linux would promise it, and kill who uses it
@@ -117,7 +112,9 @@ class CpuDevice:
         for call, function, arguments in zip(calls, functions, slots, strict=True):
             call.kernel = ctypes.cast(function, ctypes.c_void_p).value
             call.slots = ctypes.addressof(arguments)
-        replay = functools.partial(_library("replay.cpp").replay, calls, ctypes.c_int64(len(launches)))
+        replay = functools.partial(
+            _library(CPU / "runtime" / "replay.cpp").replay, calls, ctypes.c_int64(len(launches))
+        )
         replay.kept = slots, list(launches)  # their memory has to outlive the calls
         return replay
 
@@ -125,11 +122,15 @@ class CpuDevice:
         self._allocated_bytes += size_bytes
 
 
+def macros_of(variant: Variant, act: DType) -> dict[str, int]:
+    """Return the macros that a CPU's row is compiled with for a dtype: kernels/cpu/select/*.h choose files by them."""
+    return {"ACT_BF16": int(act is DType.BF16), **variant.macros}
+
+
 def _function(launch: Launch) -> Any:
     """Return the C function that calls a launch's kernel."""
     variant = find_variant(launch.op, arch(), launch.act, {})
-    headers = {"act.h": f"act/{launch.act.label}.h", **variant.headers}
-    library = _library(Path(variant.source_of(launch.op)).name, *headers.items())
+    library = _library(KERNELS / variant.source_of(launch.op), *macros_of(variant, launch.act).items())
     return getattr(library, f"call_{launch.op.name}")
 
 

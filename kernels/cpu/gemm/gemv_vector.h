@@ -1,6 +1,6 @@
 // Dot products of one row with rows that lie in memory, by vectors: DOT_TERMS and add_products are product.h's.
 #pragma once
-#include "product.h"
+#include "cpu/select/gemm_tile.h"
 
 constexpr int64_t DOT_ROWS = 64;
 

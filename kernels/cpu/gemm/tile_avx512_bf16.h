@@ -2,7 +2,7 @@
 // neighbours in k to an f32 sum. So a step over k is a pair.
 // Intel, "Instruction Set Extensions Programming Reference", VDPBF16PS.
 #pragma once
-#include "pair_words.h"
+#include "cpu/gemm/pack_bf16.h"
 
 constexpr int ROWS = 12;
 constexpr int64_t STEP = 2, TILE_TERMS = 1 << 20;  // terms of a step; of a tile at most: no limit
@@ -45,5 +45,5 @@ void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, boo
             _mm512_storeu_ps(sum, goes_on ? _mm512_add_ps(_mm512_loadu_ps(sum), values[r][half]) : values[r][half]);
         }
 }
-#include "tile_of.h"
-#include "strips.h"
+#include "cpu/gemm/tile_rows.h"
+#include "cpu/gemm/macro_kernel.h"

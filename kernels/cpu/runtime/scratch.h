@@ -1,6 +1,6 @@
 // Memory of a thread for packed words and sums.
 #pragma once
-#include "product.h"
+#include "cpu/select/gemm_tile.h"
 #include <vector>
 
 // A thread's memory, kept from call to call and handed out in pieces that begin at a line of the cache.

@@ -2,8 +2,8 @@
 // Two by two of them make 32 x 32. tiles.h has the instructions, terms.h the words: pair_words.h, or part_words.h for f32.
 // Intel, "Instruction Set Extensions Programming Reference", TDPBF16PS.
 #pragma once
-#include "terms.h"
-#include "tiles.h"
+#include "cpu/select/amx_packing.h"
+#include "cpu/select/amx_instructions.h"
 
 constexpr int ROWS = 32;
 // Terms of one instruction; of a tile at most: of 256 in bf16, a strip of A stays in the first cache while panels of B pass.
@@ -79,4 +79,4 @@ inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel
     STORE_TILE(3, lower + 16, stride * 4);
 }
 
-#include "strips.h"
+#include "cpu/gemm/macro_kernel.h"

@@ -1,8 +1,8 @@
 // Dot products of one row with rows that lie in memory, by AMX: 16 rows of the weight are A, the row is B's only column, so that
 // both are read in place. VDPBF16PS, one in two cycles, would be slower than the second cache.
 #pragma once
-#include "act.h"
-#include "tiles.h"
+#include "cpu/select/act.h"
+#include "cpu/select/amx_instructions.h"
 
 constexpr int64_t DOT_ROWS = 32;  // 64 at a time, by four sums, come more slowly out of the second cache
 

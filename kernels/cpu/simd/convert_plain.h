@@ -1,6 +1,6 @@
 // Activations to f32 and back.
 #pragma once
-#include "act.h"
+#include "cpu/select/act.h"
 #include <algorithm>
 #include <cstdint>
 

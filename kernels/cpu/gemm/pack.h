@@ -4,8 +4,8 @@
 // `Words`, which product.h defines, is a matrix (lines, terms) as words: along(line, word) gives LANES neighbours of one line,
 // across(line, word) word `word` of LANES lines, zeros where there is nothing; WHOLE says that there is no such place.
 #pragma once
-#include "../matrix.h"
-#include "../vector.h"
+#include "cpu/gemm/matrix.h"
+#include "cpu/simd/vector.h"
 #include <cstdint>
 
 typedef float Word;

@@ -4,10 +4,10 @@
 // product.h is the tile: plain.h, or what the processor has beyond. What becomes of the sums is the op's `finish`.
 // A thread owns whole tiles of C, and each sum runs over k upwards: no result depends on the number of threads.
 #pragma once
-#include "../matrix.h"
-#include "../parallel.h"
-#include "../vector.h"
-#include "product.h"
+#include "cpu/gemm/matrix.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/simd/vector.h"
+#include "cpu/select/gemm_tile.h"
 #include <memory>
 
 // What is packed of A and B at a time shall stay in the second cache, of B RIGHT_WORDS; sums of a PATCH, in the first. More terms

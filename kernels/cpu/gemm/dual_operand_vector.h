@@ -1,8 +1,8 @@
 // Columns of numbers that two products read: as B, whose terms are the rows, while they are made, a strip of PANEL columns at a
 // time; and later as A, whose terms are the columns. They are kept by rows of a strip.
 #pragma once
-#include "convert.h"
-#include "product.h"
+#include "cpu/select/convert.h"
+#include "cpu/select/gemm_tile.h"
 
 class Kept {
    public:

@@ -1,4 +1,4 @@
-// AMX's instructions as product/tiles.h names them, in plain C++, for processors without: Intel's pseudocode of TDPBF16PS,
+// AMX's instructions as gemm/amx_instructions.h names them, in plain C++ for processors without AMX: Intel's pseudocode of TDPBF16PS,
 // but for its flushing of denormals.
 #pragma once
 #include <algorithm>

@@ -1,5 +1,6 @@
 // Products of packed strips by tiles, on one thread.
 #pragma once
+#include <algorithm>
 
 // How many words a copy by pack_left of (rows, K) may have.
 constexpr int64_t left_size(int64_t rows, int64_t K) {

@@ -1,7 +1,7 @@
 // Columns of numbers that two products read: as B, whose terms are the rows, while they are made, a strip of PANEL columns at a
 // time; and later as A, whose terms are the columns. They are kept as A's tiles.
 #pragma once
-#include "product.h"
+#include "cpu/select/gemm_tile.h"
 
 class Kept {
    public:

@@ -1,7 +1,7 @@
 // A matrix of activations or weights by its strides, so that a transposed one is one too.
 #pragma once
-#include "act.h"
-#include "vector.h"
+#include "cpu/select/act.h"
+#include "cpu/simd/vector.h"
 #include <cstdint>
 
 // strip_gap: the columns may lie in strips of 2 LANES, so far apart beyond what their stride says.

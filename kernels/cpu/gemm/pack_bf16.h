@@ -1,10 +1,10 @@
 // Words of a product in bf16: pairs of neighbours in k, zero where there is nothing.
 #pragma once
-#include "../vector.h"
+#include "cpu/simd/vector.h"
 #include <immintrin.h>
 
 constexpr int PANEL = 32, TERMS = 2, PARTS = 1, DOT_TERMS = 32;
-#include "words.h"
+#include "cpu/gemm/pack.h"
 
 inline __mmask32 first_lanes(int64_t count) { return count >= 32 ? ~0u : count > 0 ? (1u << count) - 1 : 0; }
 

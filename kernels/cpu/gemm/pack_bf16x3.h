@@ -4,10 +4,10 @@
 // one, become NaN; the last part of a number below 2^-110 becomes 0.
 // Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations".
 #pragma once
-#include "../vector.h"
+#include "cpu/simd/vector.h"
 
 constexpr int PANEL = 32, TERMS = 2, PARTS = 3;
-#include "words.h"
+#include "cpu/gemm/pack.h"
 
 typedef uint32_t Bits __attribute__((vector_size(sizeof(Vector)), may_alias));
 
@@ -55,4 +55,4 @@ struct Words : Lines {
     }
 };
 
-#include "add_products.h"
+#include "cpu/gemm/gemv_terms.h"

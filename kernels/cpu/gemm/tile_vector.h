@@ -1,6 +1,6 @@
 // A product's register tile in f32, by the compiler's vectors: ROWS x PANEL sums.
 #pragma once
-#include "../vector.h"
+#include "cpu/simd/vector.h"
 #include <type_traits>
 
 // ROWS * 2 sums, 2 vectors of B and one of A fill the registers: 32 with AVX-512 and on aarch64, else 16.
@@ -11,7 +11,7 @@ constexpr int ROWS = 6;
 #endif
 constexpr int64_t STEP = 1, TILE_TERMS = 1 << 20;  // terms of a step; of a tile at most: no limit
 constexpr int PANEL = 2 * LANES, TERMS = 1, PARTS = 1;
-#include "words.h"
+#include "cpu/gemm/pack.h"
 
 // A matrix (lines, terms) as words; activations in bf16 become f32.
 struct Words : Lines {
@@ -65,6 +65,6 @@ void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, boo
             sum = goes_on ? sum + values[r][half] : values[r][half];
         }
 }
-#include "add_products.h"
-#include "tile_of.h"
-#include "strips.h"
+#include "cpu/gemm/gemv_terms.h"
+#include "cpu/gemm/tile_rows.h"
+#include "cpu/gemm/macro_kernel.h"

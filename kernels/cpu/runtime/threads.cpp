@@ -1,5 +1,5 @@
 // set_thread_count: how many threads the kernels of this process use from now on. Not an op.
-#include "parallel.h"
+#include "cpu/runtime/parallel.h"
 
 extern "C" void set_thread_count(int64_t count) {
 #ifdef _OPENMP

@@ -1,6 +1,6 @@
 // The greatest of many values.
 #pragma once
-#include "vector.h"
+#include "cpu/simd/vector.h"
 #include <algorithm>
 
 // Four vectors side by side: one alone would wait for each of its comparisons.

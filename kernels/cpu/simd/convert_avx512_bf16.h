@@ -1,6 +1,6 @@
 // Activations in bf16 to f32 and back, by the processor's own rounding, as act/bf16.h does it in eight instructions.
 #pragma once
-#include "act.h"
+#include "cpu/select/act.h"
 #include <cstdint>
 #include <immintrin.h>
 

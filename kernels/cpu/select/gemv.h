@@ -1,0 +1,7 @@
+// dot_rows, the matrix-vector product of decoding. AMX multiplies bf16 only, so f32 takes vectors there too.
+#pragma once
+#if ACT_BF16 && CPU_AMX
+#include "cpu/gemm/gemv_amx.h"
+#else
+#include "cpu/gemm/gemv_vector.h"
+#endif
