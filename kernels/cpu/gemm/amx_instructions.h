@@ -1,4 +1,4 @@
-// AMX's instructions: eight tiles of 16 rows of up to 64 bytes, 0 to 3 for sums, 4 and 5 for A, 6 and 7 for B.
+// The instructions of AMX: eight tiles of 16 rows of up to 64 bytes. Tiles 0 to 3 hold sums, 4 and 5 A, 6 and 7 B.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -13,11 +13,11 @@ struct alignas(64) TileConfiguration {
     TileConfiguration(std::initializer_list<int> bytes) { std::copy(bytes.begin(), bytes.end(), row_bytes); }
 };
 
-// A thread's tiles stay so until it ends or configures them anew.
+// A configuration holds for the calling thread until it ends or configures its tiles again.
 inline void configure_tiles(const TileConfiguration& configuration) { _tile_loadconfig(&configuration); }
 
-// Macros, because compilers want a tile's number as it is written.
+// Macros, because compilers want the number of a tile as a literal.
 #define ZERO_TILE(tile) _tile_zero(tile)
 #define LOAD_TILE(tile, source, row_bytes) _tile_loadd(tile, source, row_bytes)
 #define STORE_TILE(tile, target, row_bytes) _tile_stored(tile, target, row_bytes)
-#define MULTIPLY_TILES(sums, left, right) _tile_dpbf16ps(sums, left, right)
+#define MULTIPLY_TILES(sums, a, b) _tile_dpbf16ps(sums, a, b)

@@ -1,31 +1,37 @@
-// Columns of numbers that two products read: as B, whose terms are the rows, while they are made, a strip of PANEL columns at a
-// time; and later as A, whose terms are the columns. They are kept as A's tiles.
+// A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
+// columns, and later as A (K = its columns). For AMX it is stored as the tiles of A, which are read in place.
 #pragma once
 #include "cpu/select/gemm_tile.h"
 
-class Kept {
+class DualOperand {
    public:
-    // rows: of each strip of columns in memory
-    Kept(act* memory, int64_t rows) : words(reinterpret_cast<Word*>(memory)), strip_words(padded(rows, ROWS) * PARTS * LANES) {}
+    // rows: of each panel of NR columns in memory
+    DualOperand(act* memory, int64_t rows)
+        : words(reinterpret_cast<PackedWord*>(memory)), panel_words(padded(rows, MR) * SPLITS * LANES) {}
 
-    void put(int64_t strip, int64_t row, Vector left, Vector right) const {
-        const Parts parts = words_along(left, right);
-        for (int part = 0; part < PARTS; ++part) vector_at(at(strip, row) + part * ROWS * LANES) = parts.part[part];
+    // left and right: the NR columns of one row of a panel
+    void put(int64_t panel, int64_t row, Vector left, Vector right) const {
+        const WordVector packed = words_from_line(left, right);
+        for (int split = 0; split < SPLITS; ++split)
+            vector_at(at(panel, row) + split * MR * LANES) = packed.split[split];
     }
-    void get(int64_t strip, int64_t row, Vector& left, Vector& right) const {
-        Parts parts;
-        for (int part = 0; part < PARTS; ++part) parts.part[part] = vector_at(at(strip, row) + part * ROWS * LANES);
-        terms_along(parts, left, right);
+    void get(int64_t panel, int64_t row, Vector& left, Vector& right) const {
+        WordVector packed;
+        for (int split = 0; split < SPLITS; ++split)
+            packed.split[split] = vector_at(at(panel, row) + split * MR * LANES);
+        line_from_words(packed, left, right);
     }
 
-    friend Left left_of(const Kept& a, Word* /*copy*/, int64_t row, int64_t /*rows*/, int64_t column, int64_t /*terms*/) {
-        return {reinterpret_cast<const char*>(a.at(column / PANEL, row)), LANES * 4, a.strip_words * 4, PARTS * PART_BYTES};
+    friend PackedA pack_a_block(const DualOperand& a, PackedWord* /*copy*/, int64_t row, int64_t /*rows*/,
+                                int64_t column, int64_t /*terms*/) {
+        return {reinterpret_cast<const char*>(a.at(column / NR, row)), LANES * 4, a.panel_words * 4,
+                SPLITS * SPLIT_BYTES};
     }
 
    private:
-    Word* at(int64_t strip, int64_t row) const {
-        return words + strip * strip_words + (row / ROWS * PARTS * ROWS + row % ROWS) * LANES;
+    PackedWord* at(int64_t panel, int64_t row) const {
+        return words + panel * panel_words + (row / MR * SPLITS * MR + row % MR) * LANES;
     }
-    Word* words;
-    int64_t strip_words;
+    PackedWord* words;
+    int64_t panel_words;
 };

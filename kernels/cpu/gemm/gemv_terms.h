@@ -1,7 +1,7 @@
-// What dot products are made of by plain vectors.
+// The inner step of a matrix-vector product by vectors of f32.
 #pragma once
 
-constexpr int DOT_TERMS = LANES;
+constexpr int GEMV_TERMS = LANES;
 
-// sums += the products of DOT_TERMS terms.
-inline Vector add_products(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }
+// Returns sums + the products of GEMV_TERMS terms.
+inline Vector multiply_add(Vector sums, const act* x, const act* y) { return sums + load_vector(x) * load_vector(y); }

@@ -1,20 +1,21 @@
-// Dot products of one row with rows that lie in memory, by vectors: DOT_TERMS and add_products are product.h's.
+// The matrix-vector product of decoding, by vectors. select/gemm_tile.h brings multiply_add and GEMV_TERMS.
 #pragma once
 #include "cpu/select/gemm_tile.h"
 
-constexpr int64_t DOT_ROWS = 64;
+constexpr int64_t GEMV_ROWS = 64;
 
-// To be called by a thread before its dot products.
-inline void begin_dots() {}
+// A thread calls this before its first gemv.
+inline void begin_gemv() {}
 
-// sums[r] = x . row r of weight (DOT_ROWS, C): a vector for each row, one alone would wait for each of its additions.
-inline void dot_rows(float* sums, const act* x, const act* weight, int64_t C) {
-    for (int64_t row = 0; row < DOT_ROWS; row += LANES, sums += LANES, weight += LANES * C) {
+// sums[r] = x . row r of weight (GEMV_ROWS, C), a vector of sums for each of LANES rows: with a single one, each addition
+// would wait for the one before.
+inline void gemv(float* sums, const act* x, const act* weight, int64_t C) {
+    for (int64_t row = 0; row < GEMV_ROWS; row += LANES, sums += LANES, weight += LANES * C) {
         Vector partial[LANES] = {};
         int64_t c = 0;
-        for (; c + DOT_TERMS <= C; c += DOT_TERMS)
+        for (; c + GEMV_TERMS <= C; c += GEMV_TERMS)
 #pragma GCC unroll 16
-            for (int r = 0; r < LANES; ++r) partial[r] = add_products(partial[r], x + c, weight + r * C + c);
+            for (int r = 0; r < LANES; ++r) partial[r] = multiply_add(partial[r], x + c, weight + r * C + c);
         vector_at(sums) = sums_of_rows(partial);
         for (; c < C; ++c)
             for (int r = 0; r < LANES; ++r) sums[r] += static_cast<float>(x[c]) * weight[r * C + c];

@@ -1,57 +1,61 @@
-// Words of a product of f32 by units for bf16: a term is the sum of three bf16, each the nearest to what the ones before leave;
-// together they have all 24 bits. Of the nine products of parts the six largest count; the rest is at most 2^-23 of the product,
-// twice f32's own rounding, and mostly far less. Infinities, and what rounds to
-// one, become NaN; the last part of a number below 2^-110 becomes 0.
-// Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations".
+// Packed words of a GEMM in f32 by instructions for bf16. The bf16x3 split writes an f32 as the sum of three bf16, each
+// the nearest to what the ones before leave; together they have all 24 bits of the significand.
+// Of the nine products of two splits the six largest are summed. The other three are at most 2^-23 of the product, twice
+// the rounding of f32, and mostly far less.
+// An infinity, or a number that rounds to one, becomes NaN. The last bf16 of a number below 2^-110 becomes 0.
+// Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
+// Computations".
 #pragma once
+#include "cpu/gemm/dual_operand_size.h"
 #include "cpu/simd/vector.h"
 
-constexpr int PANEL = 32, TERMS = 2, PARTS = 3;
+constexpr int NR = 32, WORD_TERMS = 2, SPLITS = BF16_SPLITS;
 #include "cpu/gemm/pack.h"
 
 typedef uint32_t Bits __attribute__((vector_size(sizeof(Vector)), may_alias));
 
 // The nearest bf16, as an f32.
-inline Vector nearest(Vector x) { return (Vector)(((Bits)x + 0x8000) & 0xFFFF0000); }
+inline Vector nearest_bf16(Vector x) { return (Vector)(((Bits)x + 0x8000) & 0xFFFF0000); }
 
-// The parts of words of which x has the first terms, y the second ones.
-inline Parts parts_of(Vector x, Vector y) {
-    Parts parts;
+// The words whose first terms are x and second terms y.
+inline WordVector words_from_terms(Vector x, Vector y) {
+    WordVector words;
 #pragma GCC unroll 3
-    for (Vector& part : parts.part) {
-        const Vector x_part = nearest(x), y_part = nearest(y);
-        part = (Vector)((Bits)x_part >> 16 | (Bits)y_part);
-        x -= x_part;
-        y -= y_part;
+    for (Vector& split : words.split) {
+        const Vector x_split = nearest_bf16(x), y_split = nearest_bf16(y);
+        split = (Vector)((Bits)x_split >> 16 | (Bits)y_split);
+        x -= x_split;
+        y -= y_split;
     }
-    return parts;
+    return words;
 }
 
-// The rows of a panel whose terms are a word are so far apart, as are the terms of a word of a line: both take the same parts.
+// How many rows of B are between the two terms of a word in a B micro-panel. The terms of a word of a line are LANES
+// apart too, so that no term has to change its lane.
 constexpr int TERM_DISTANCE = LANES;
-inline Parts words_along(Vector x, Vector y) { return parts_of(x, y); }   // of 2 LANES terms of a line
-inline Parts words_across(Vector x, Vector y) { return parts_of(x, y); }  // of LANES lines' two terms
+inline WordVector words_from_line(Vector x, Vector y) { return words_from_terms(x, y); }
 
-// The terms that words_along made words of.
-inline void terms_along(const Parts& words, Vector& x, Vector& y) {
+// The inverse of words_from_line.
+inline void line_from_words(const WordVector& words, Vector& x, Vector& y) {
     x = y = Vector{};
-    for (const Vector& part : words.part) {
-        x += (Vector)((Bits)part << 16);
-        y += (Vector)((Bits)part & 0xFFFF0000);
+    for (const Vector& split : words.split) {
+        x += (Vector)((Bits)split << 16);
+        y += (Vector)((Bits)split & 0xFFFF0000);
     }
 }
 
-// A matrix (lines, terms) as words. The terms of a word are LANES apart, so that none has to change its lane.
-struct Words : Lines {
-    template <bool WHOLE>
-    Parts along(int64_t line, int64_t word) const {
-        return parts_of(terms_of_line<WHOLE>(line, 2 * word), terms_of_line<WHOLE>(line, 2 * word + LANES));
+// A matrix (lines, terms) as packed words.
+struct WordSource : LineSource {
+    template <bool INTERIOR>
+    WordVector words_of_line(int64_t line, int64_t word) const {
+        return words_from_terms(terms_of_line<INTERIOR>(line, 2 * word),
+                                terms_of_line<INTERIOR>(line, 2 * word + LANES));
     }
 
-    template <bool WHOLE>
-    Parts across(int64_t line, int64_t word) const {
+    template <bool INTERIOR>
+    WordVector word_of_lines(int64_t line, int64_t word) const {
         const int64_t term = word / LANES * LANES * 2 + word % LANES;
-        return parts_of(lines_of_term<WHOLE>(line, term), lines_of_term<WHOLE>(line, term + LANES));
+        return words_from_terms(lines_of_term<INTERIOR>(line, term), lines_of_term<INTERIOR>(line, term + LANES));
     }
 };
 

@@ -1,45 +1,51 @@
-// A product's register tile by AMX: an instruction multiplies 16 x 32 by 32 x 16 in bf16 and adds to 16 x 16 sums in f32.
-// Two by two of them make 32 x 32. tiles.h has the instructions, terms.h the words: pair_words.h, or part_words.h for f32.
+// The register tile of a GEMM by AMX: 32 x 32 sums in two by two of its tiles. One instruction multiplies 16 x 32 by
+// 32 x 16 in bf16 and adds to 16 x 16 sums in f32. select/amx_packing.h has the packed words: of bf16, or of f32 in its
+// bf16x3 split; select/amx_instructions.h has the instructions.
 // Intel, "Instruction Set Extensions Programming Reference", TDPBF16PS.
 #pragma once
 #include "cpu/select/amx_packing.h"
 #include "cpu/select/amx_instructions.h"
 
-constexpr int ROWS = 32;
-// Terms of one instruction; of a tile at most: of 256 in bf16, a strip of A stays in the first cache while panels of B pass.
-constexpr int64_t STEP = 32, TILE_TERMS = PARTS == 1 ? 256 : 1 << 20;
-// Which part of A meets which of B: neighbours share one, which is not loaded again. A number that is one part has the last.
-constexpr int MEETINGS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}}, LAST = 5, FIRST = PARTS == 1 ? LAST : 0;
-constexpr int64_t PART_BYTES = ROWS * STEP / 2 * 4;  // of a step's words of a strip
-// Of A's next step, asked for at each meeting of f32's parts, which load 14 tiles for 24 multiplications. In bf16 it is one for
-// each: asking for more would take longer than it saves.
-constexpr int64_t BYTES_AHEAD = PARTS == 1 ? 0 : PARTS * PART_BYTES / (LAST + 1);
+constexpr int MR = 32;
+// Terms of one instruction, and the most terms of a tile: with 256 in bf16, an A micro-panel stays in L1 while B
+// micro-panels pass.
+constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20;
+// Which split of A is multiplied by which of B, smallest products first. Neighbours in the list share a split, which is
+// not loaded again. With a single split, only the last entry is used.
+constexpr int SPLIT_PRODUCTS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};
+constexpr int LAST_PRODUCT = 5, FIRST_PRODUCT = SPLITS == 1 ? LAST_PRODUCT : 0;
+constexpr int64_t SPLIT_BYTES = MR * K_STEP / 2 * 4;  // one split of an A micro-panel's words of a step
+// Bytes of A's next step that each product of splits prefetches: in f32, 14 tiles are loaded for 24 multiplications. In
+// bf16 each multiplication loads one tile, and prefetching would take longer than it saves.
+constexpr int64_t PREFETCHED_BYTES = SPLITS == 1 ? 0 : SPLITS * SPLIT_BYTES / (LAST_PRODUCT + 1);
 
-constexpr int64_t panel_size(int64_t K) { return padded(K, STEP) / 2 * PANEL * PARTS; }
-const TileConfiguration WHOLE{64, 64, 64, 64, 64, 64, 64, 64};
-inline void begin_tiles() { configure_tiles(WHOLE); }
+constexpr int64_t b_panel_size(int64_t K) { return padded(K, K_STEP) / 2 * NR * SPLITS; }
+const TileConfiguration WHOLE_TILES{64, 64, 64, 64, 64, 64, 64, 64};
+inline void begin_tiles() { configure_tiles(WHOLE_TILES); }
 
-// A[0:rows, 0:K] as a tile reads it: bf16 in place where the tiles are whole and terms are neighbours, though rows may fall on
-// one another in the first cache; else as a copy of squares with zeros for what is missing.
-__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    if (PARTS == 1 && a.column_stride == 1 && a.strip_gap == 0 && K % STEP == 0 && rows % ROWS == 0)
-        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, STEP * 2, ROWS * a.row_stride * 2};
-    const Words source{a, rows, K};
-    const int64_t words = padded(K, STEP) / 2;
+// A[0:rows, 0:K] as the tile reads it: bf16 in place if tiles are whole and terms contiguous, though its rows may then
+// compete for the same sets of L1; otherwise packed into `copy` as squares, filled with zeros.
+__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    if (SPLITS == 1 && a.column_stride == 1 && a.panel_gap == 0 && K % K_STEP == 0 && rows % MR == 0)
+        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, K_STEP * 2, MR * a.row_stride * 2};
+    const WordSource source{a, rows, K};
+    const int64_t words = padded(K, K_STEP) / 2;
     for (int64_t word = 0; word < words; word += LANES)
-        for (int64_t line = 0; line < padded(rows, ROWS); line += LANES)
-            pack_square<true>(copy + (line / ROWS * words + word) * PARTS * ROWS + line % ROWS * LANES, LANES, ROWS * LANES,
+        for (int64_t line = 0; line < padded(rows, MR); line += LANES)
+            pack_square<true>(copy + (line / MR * words + word) * SPLITS * MR + line % MR * LANES, LANES, MR * LANES,
                               source, line, word, words);
-    return {reinterpret_cast<const char*>(copy), LANES * 4, PARTS * PART_BYTES, words / LANES * PARTS * PART_BYTES};
+    return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES,
+            words / LANES * SPLITS * SPLIT_BYTES};
 }
 
-// sums (32, PANEL) = A panel, or += where they go on. `sums` has room for all 32 rows.
-template <class Beside>
-inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on,
-                          Beside& beside) {
+// sums (MR, NR) = A times a B micro-panel, or += if `accumulate`. `sums` has room for all MR rows. interleave() is called
+// once for each product of splits, because the vector units are idle while the tiles multiply.
+template <class Interleave>
+inline void multiply_tile(int64_t /*rows*/, int64_t K, PackedA a, const PackedWord* b_panel, float* sums,
+                          int64_t stride, bool accumulate, Interleave& interleave) {
     asm volatile("" ::: "memory");  // GCC 12 does not know that LOAD_TILE reads memory
     float* lower = sums + 16 * stride;
-    if (goes_on) {
+    if (accumulate) {
         LOAD_TILE(0, sums, stride * 4);
         LOAD_TILE(1, sums + 16, stride * 4);
         LOAD_TILE(2, lower, stride * 4);
@@ -50,27 +56,27 @@ inline void multiply_tile(int64_t /*rows*/, int64_t K, Left a, const Word* panel
         ZERO_TILE(2);
         ZERO_TILE(3);
     }
-    for (int64_t k = 0; k < K; k += STEP, a.data += a.step_stride, panel += STEP / 2 * PANEL * PARTS) {
+    for (int64_t k = 0; k < K; k += K_STEP, a.data += a.step_stride, b_panel += K_STEP / 2 * NR * SPLITS) {
 #pragma GCC unroll 6
-        for (int meeting = FIRST; meeting <= LAST; ++meeting) {
-            const int left = MEETINGS[meeting][0], right = MEETINGS[meeting][1];
-            if (meeting == FIRST || left != MEETINGS[meeting - 1][0]) {
-                const char* const rows = a.data + left * PART_BYTES;
+        for (int product = FIRST_PRODUCT; product <= LAST_PRODUCT; ++product) {
+            const int a_split = SPLIT_PRODUCTS[product][0], b_split = SPLIT_PRODUCTS[product][1];
+            if (product == FIRST_PRODUCT || a_split != SPLIT_PRODUCTS[product - 1][0]) {
+                const char* const rows = a.data + a_split * SPLIT_BYTES;
                 LOAD_TILE(4, rows, a.row_stride);
                 LOAD_TILE(5, rows + 16 * a.row_stride, a.row_stride);
             }
-            if (meeting == FIRST || right != MEETINGS[meeting - 1][1]) {
-                const Word* const columns = panel + right * STEP / 2 * PANEL;
-                LOAD_TILE(6, columns, PANEL * 4);
-                LOAD_TILE(7, columns + 16, PANEL * 4);
+            if (product == FIRST_PRODUCT || b_split != SPLIT_PRODUCTS[product - 1][1]) {
+                const PackedWord* const columns = b_panel + b_split * K_STEP / 2 * NR;
+                LOAD_TILE(6, columns, NR * 4);
+                LOAD_TILE(7, columns + 16, NR * 4);
             }
             MULTIPLY_TILES(0, 4, 6);
             MULTIPLY_TILES(1, 4, 7);
             MULTIPLY_TILES(2, 5, 6);
             MULTIPLY_TILES(3, 5, 7);
-            beside();
-            for (int64_t byte = 0; byte < BYTES_AHEAD; byte += LINE * 4)
-                __builtin_prefetch(a.data + a.step_stride + meeting * BYTES_AHEAD + byte);
+            interleave();
+            for (int64_t byte = 0; byte < PREFETCHED_BYTES; byte += LINE * 4)
+                __builtin_prefetch(a.data + a.step_stride + product * PREFETCHED_BYTES + byte);
         }
     }
     STORE_TILE(0, sums, stride * 4);

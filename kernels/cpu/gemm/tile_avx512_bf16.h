@@ -1,32 +1,32 @@
-// A product's register tile in bf16, by AVX512-BF16: one instruction adds, in each of 16 lanes, the products of two
-// neighbours in k to an f32 sum. So a step over k is a pair.
+// The register tile of a GEMM in bf16, by AVX512-BF16: MR x NR sums. One instruction adds, in each of 16 lanes, the
+// products of two terms that are neighbours in K to an f32 sum, so a step over K is a pair.
 // Intel, "Instruction Set Extensions Programming Reference", VDPBF16PS.
 #pragma once
 #include "cpu/gemm/pack_bf16.h"
 
-constexpr int ROWS = 12;
-constexpr int64_t STEP = 2, TILE_TERMS = 1 << 20;  // terms of a step; of a tile at most: no limit
+constexpr int MR = 12;
+constexpr int64_t K_STEP = 2, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 
-constexpr int64_t panel_size(int64_t K) { return (K + 1) / 2 * PANEL; }
+constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
 inline void begin_tiles() {}
 
-// A[0:rows, 0:K] as a tile reads it: in place, or as a copy of rows side by side.
-__attribute__((noinline)) static Left pack_left(Word* copy, Matrix a, int64_t rows, int64_t K) {
-    const int64_t width = padded(ROWS), words = (K + 1) / 2;
-    if (a.column_stride == 1 && a.strip_gap == 0 && K % 2 == 0)
-        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, ROWS * a.row_stride * 2};
-    pack_strips(copy, ROWS, words * width, Words{a, rows, K}, rows, words);
+// A[0:rows, 0:K] as the tile reads it: in place if pairs are contiguous, otherwise packed into `copy`.
+__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    const int64_t width = padded(MR), words = (K + 1) / 2;
+    if (a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0)
+        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
+    pack_micro_panels(copy, MR, words * width, WordSource{a, rows, K}, rows, words);
     return {reinterpret_cast<const char*>(copy), 4, width * 4, words * width * 4};
 }
 
-// sums (R, PANEL) = A panel, or += where they go on.
+// sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
 template <int R>
-void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on) {
+void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
     __m512 values[R][2] = {};
     const int64_t pairs = (K + 1) / 2;
     for (int64_t pair = 0; pair < pairs; ++pair) {
-        const __m512bh left = (__m512bh)_mm512_loadu_ps(panel + pair * PANEL);
-        const __m512bh right = (__m512bh)_mm512_loadu_ps(panel + pair * PANEL + 16);
+        const __m512bh left = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR);
+        const __m512bh right = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR + 16);
         const char* column = a.data + pair * a.step_stride;
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
@@ -42,7 +42,7 @@ void tile(int64_t K, Left a, const Word* panel, float* sums, int64_t stride, boo
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             float* sum = sums + r * stride + half * 16;
-            _mm512_storeu_ps(sum, goes_on ? _mm512_add_ps(_mm512_loadu_ps(sum), values[r][half]) : values[r][half]);
+            _mm512_storeu_ps(sum, accumulate ? _mm512_add_ps(_mm512_loadu_ps(sum), values[r][half]) : values[r][half]);
         }
 }
 #include "cpu/gemm/tile_rows.h"

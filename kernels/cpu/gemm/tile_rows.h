@@ -1,19 +1,19 @@
-// The tile of as many rows as are left: a template for each number keeps its sums in registers.
+// Register tiles of fewer rows than MR: a template for each number of rows keeps the sums in registers.
 #pragma once
 
-using Tile = void (*)(int64_t K, Left, const Word* panel, float* sums, int64_t stride, bool goes_on);
+using Tile = void (*)(int64_t K, PackedA, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate);
 
-template <int R = ROWS>
-Tile tile_of(int64_t rows) {
+template <int R = MR>
+Tile tile_for_rows(int64_t rows) {
     if constexpr (R > 1)
-        if (rows < R) return tile_of<R - 1>(rows);
+        if (rows < R) return tile_for_rows<R - 1>(rows);
     return tile<R>;
 }
 
-// sums (rows, PANEL), with a stride, = A panel over K terms, or += where they go on.
-template <class Beside>
-inline void multiply_tile(int64_t rows, int64_t K, Left a, const Word* panel, float* sums, int64_t stride, bool goes_on,
-                          Beside& beside) {
-    tile_of(rows)(K, a, panel, sums, stride, goes_on);
-    beside();
+// sums (rows, NR), rows `stride` apart, = A times a B micro-panel over K terms, or += if `accumulate`.
+template <class Interleave>
+inline void multiply_tile(int64_t rows, int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride,
+                          bool accumulate, Interleave& interleave) {
+    tile_for_rows(rows)(K, a, b_panel, sums, stride, accumulate);
+    interleave();
 }

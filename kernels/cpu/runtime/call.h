@@ -1,19 +1,20 @@
-// How a plan calls kernels: all by one signature, each argument in a slot of eight bytes, so that replay.cpp runs a whole plan.
+// How a plan calls kernels: all by one signature, each argument in a slot of eight bytes, so that replay.cpp can run a
+// whole plan in one call from Python.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <utility>
 
 template <class T>
-T taken(const uint64_t& slot) {
+T value_in(const uint64_t& slot) {
     T value;
     memcpy(&value, &slot, sizeof value);
     return value;
 }
 
-template <class... T, size_t... PLACE>
-void call_by_slots(void (*kernel)(T...), const uint64_t* slots, std::index_sequence<PLACE...>) {
-    kernel(taken<T>(slots[PLACE])...);
+template <class... T, size_t... INDEX>
+void call_by_slots(void (*kernel)(T...), const uint64_t* slots, std::index_sequence<INDEX...>) {
+    kernel(value_in<T>(slots[INDEX])...);
 }
 
 template <class... T>

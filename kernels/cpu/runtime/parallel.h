@@ -15,10 +15,10 @@ inline int64_t thread_count() {
 #endif
 }
 
-// How many items of `work` operations each are worth a thread: waking one takes some microseconds.
+// How many items of `work` operations each are worth a thread, because waking one takes some microseconds.
 inline int64_t worth_a_thread(int64_t work) { return 1 + (1 << 16) / std::max<int64_t>(1, work); }
 
-// The only copy of a body: of two, the compiler may make one that rounds differently.
+// Keeps a body from being inlined or cloned: of two copies, the compiler might make one that rounds differently.
 #ifdef __clang__
 #define ONE_COPY __attribute__((noinline))
 #else
@@ -29,18 +29,17 @@ ONE_COPY void run_range(const Body& body, int64_t begin, int64_t end) {
     body(begin, end);
 }
 
-// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, at most one a thread. A range starts at a
-// multiple of `grain`; there are at most as many as `count` has times `least` items, the last time begun: fewer are not worth a
-// thread.
-// One is called directly: OpenMP takes 0.2 us even for a single thread.
+// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, at most one per thread and each starting at a
+// multiple of `grain`. There are at most ceil(count / least) ranges, so that each thread gets at least `least` items.
+// A single range is called directly, because OpenMP takes 0.2 us even for one thread.
 template <class Body>
 void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& body) {
     const int64_t grains = (count + grain - 1) / grain, worth = std::min(grains, (count + least - 1) / least);
-    const int64_t parts = std::max<int64_t>(1, std::min(thread_count(), worth));
-    if (parts == 1) return run_range(body, 0, count);
-#pragma omp parallel for schedule(static, 1) num_threads(parts)
-    for (int64_t part = 0; part < parts; ++part)
-        run_range(body, grains * part / parts * grain, std::min(count, grains * (part + 1) / parts * grain));
+    const int64_t ranges = std::max<int64_t>(1, std::min(thread_count(), worth));
+    if (ranges == 1) return run_range(body, 0, count);
+#pragma omp parallel for schedule(static, 1) num_threads(ranges)
+    for (int64_t range = 0; range < ranges; ++range)
+        run_range(body, grains * range / ranges * grain, std::min(count, grains * (range + 1) / ranges * grain));
 }
 
 template <class Body>

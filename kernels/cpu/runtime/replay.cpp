@@ -1,4 +1,4 @@
-// replay: calls kernels in turn, as call.h says. Not an op.
+// replay: calls the kernels of a plan one after another, by the slots of runtime/call.h. Not an op.
 #include <cstdint>
 
 struct Call {

@@ -1,27 +1,48 @@
-// Memory of a thread for packed words and sums.
+// A thread's scratch memory for packed words and sums: reused by all calls of this thread, never given back.
 #pragma once
 #include "cpu/select/gemm_tile.h"
 #include <vector>
 
-// A thread's memory, kept from call to call and handed out in pieces that begin at a line of the cache.
-class Pieces {
+// Hands out memory that is valid until the arena is destroyed; its contents are undefined. A thread has one arena at a
+// time. Memory grows by chunks, because what was handed out must not move; the next arena joins them into one chunk, so
+// after the first call of a kind nothing is allocated.
+class ScratchArena {
    public:
-    // words: of all pieces together, and a LINE for each
-    explicit Pieces(int64_t words) : memory(kept()) {
-        if (static_cast<int64_t>(memory.size()) < words + LINE) memory.resize(words + LINE);
-        next = memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) / sizeof(Word)) % LINE;
+    ScratchArena() : chunks(chunks_of_this_thread()) {
+        if (chunks.size() > 1) join_chunks();
     }
-    Word* take(int64_t words) {
-        Word* const piece = next;
-        next += padded(words, LINE);
-        return piece;
+
+    // Returns room for `words` words, starting at a cache line.
+    PackedWord* take(int64_t words) {
+        const size_t lines = padded(words, LINE) / LINE;
+        if (chunks.empty() || used + lines > chunks.back().size()) add_chunk(lines);
+        PackedWord* const taken = chunks.back()[used].words;
+        used += lines;
+        return taken;
     }
 
    private:
-    static std::vector<Word>& kept() {
-        static thread_local std::vector<Word> memory;
-        return memory;
+    struct alignas(LINE * sizeof(PackedWord)) CacheLine {
+        PackedWord words[LINE];
+    };
+    typedef std::vector<CacheLine> Chunk;
+
+    // Both are rare, and kept out of line so that take stays a few instructions.
+    __attribute__((noinline)) void add_chunk(size_t lines) {
+        chunks.emplace_back(lines);
+        used = 0;
     }
-    std::vector<Word>& memory;
-    Word* next;
+    __attribute__((noinline)) void join_chunks() {
+        size_t lines = 0;
+        for (const Chunk& chunk : chunks) lines += chunk.size();
+        chunks.clear();
+        chunks.emplace_back(lines);
+    }
+
+    static std::vector<Chunk>& chunks_of_this_thread() {
+        static thread_local std::vector<Chunk> chunks;
+        return chunks;
+    }
+    std::vector<Chunk>& chunks;
+    size_t used = 0;  // cache lines of the last chunk
 };

@@ -1,4 +1,4 @@
-// set_thread_count: how many threads the kernels of this process use from now on. Not an op.
+// set_thread_count: sets how many threads the kernels of this process use from now on. Not an op.
 #include "cpu/runtime/parallel.h"
 
 extern "C" void set_thread_count(int64_t count) {

@@ -1,4 +1,4 @@
-// The dtype of activations, for the kernels of this compilation: bf16, the upper half of an f32. Sums are f32.
+// The dtype of activations in this compilation: bf16, the upper half of an f32. Sums are f32.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -7,16 +7,16 @@ struct bf16 {
     uint16_t bits;
 
     bf16() = default;
-    bf16(float value) {  // to the nearest, of two as near to the even one
-        uint32_t word;
-        memcpy(&word, &value, 4);
-        const bool is_nan = (word & 0x7FFFFFFF) > 0x7F800000;
-        bits = static_cast<uint16_t>((is_nan ? word | 0x400000 : word + 0x7FFF + (word >> 16 & 1)) >> 16);
+    bf16(float value) {  // round to nearest, ties to even
+        uint32_t wide;
+        memcpy(&wide, &value, 4);
+        const bool is_nan = (wide & 0x7FFFFFFF) > 0x7F800000;
+        bits = static_cast<uint16_t>((is_nan ? wide | 0x400000 : wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
     }
     operator float() const {
-        const uint32_t word = static_cast<uint32_t>(bits) << 16;
+        const uint32_t wide = static_cast<uint32_t>(bits) << 16;
         float value;
-        memcpy(&value, &word, 4);
+        memcpy(&value, &wide, 4);
         return value;
     }
 };

@@ -1,3 +1,3 @@
-// The dtype of activations, for the kernels of this compilation.
+// The dtype of activations in this compilation: f32.
 #pragma once
 typedef float act;

@@ -1,4 +1,4 @@
-// Activations to f32 and back.
+// load and store: activations to f32 and back, left to the compiler.
 #pragma once
 #include "cpu/select/act.h"
 #include <algorithm>

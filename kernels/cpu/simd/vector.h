@@ -1,4 +1,4 @@
-// The widest vectors of the target: LANES floats, any alignment.
+// The widest vectors of the target processor: LANES floats, of any alignment.
 #pragma once
 #include <cstdint>
 #include <utility>
@@ -13,11 +13,11 @@ constexpr int LANES = 4;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
-constexpr int64_t LINE = 16;  // floats of a line of the cache
+constexpr int64_t LINE = 16;  // floats of a cache line
 
 constexpr int64_t padded(int64_t size, int64_t step = LANES) { return (size + step - 1) / step * step; }
 
-// LANES neighbours of any type that becomes a float.
+// LANES neighbouring values of any type that converts to float.
 template <class T>
 inline Vector load_vector(const T* values) {
     Vector result = {};
@@ -25,7 +25,7 @@ inline Vector load_vector(const T* values) {
     return result;
 }
 
-// The first `count` of them, zeros behind.
+// The first `count` of LANES values, then zeros.
 template <class T>
 inline Vector load_some(const T* values, int64_t count) {
     if (count >= LANES) return load_vector(values);
@@ -34,7 +34,7 @@ inline Vector load_some(const T* values, int64_t count) {
     return result;
 }
 
-// The first `count` lanes of x, of y the others.
+// The first `count` lanes of x, the other lanes of y.
 inline Vector first_lanes(int64_t count, Vector x, Vector y) {
     if (count >= LANES) return x;
     typedef int32_t Numbers __attribute__((vector_size(sizeof(Vector))));
@@ -48,7 +48,7 @@ inline Vector greater(Vector x, Vector y) { return x > y ? x : y; }
 inline Vector& vector_at(float* values) { return *reinterpret_cast<Vector*>(values); }
 inline const Vector& vector_at(const float* values) { return *reinterpret_cast<const Vector*>(values); }
 
-// The lanes INDEX of a and b, those of b counted from LANES on.
+// The lanes INDEX of a and b; the lanes of b count from LANES on.
 template <int... INDEX>
 inline Vector shuffle(Vector a, Vector b) {
 #ifdef __clang__
@@ -59,7 +59,7 @@ inline Vector shuffle(Vector a, Vector b) {
 #endif
 }
 
-// The off-diagonal blocks of DISTANCE lanes of two rows, one for the other.
+// Exchanges the off-diagonal blocks of DISTANCE lanes between two rows.
 template <int DISTANCE, int... LANE>
 inline void exchange(Vector& upper, Vector& lower, std::integer_sequence<int, LANE...>) {
     const Vector a = upper, b = lower;
@@ -67,7 +67,7 @@ inline void exchange(Vector& upper, Vector& lower, std::integer_sequence<int, LA
     lower = shuffle<(LANE & DISTANCE ? LANES + LANE : LANE + DISTANCE)...>(a, b);
 }
 
-// Transposes LANES rows of LANES: blocks of 1, 2, 4, ... lanes in turn.
+// Transposes LANES rows of LANES, exchanging blocks of 1, then 2, 4, ... lanes.
 template <int DISTANCE = 1>
 inline void transpose(Vector* rows) {
     if constexpr (DISTANCE < LANES) {
@@ -79,8 +79,8 @@ inline void transpose(Vector* rows) {
     }
 }
 
-// Lane i: what `join` makes of row i's lanes, two by two, of LANES rows, which are lost: neighbours are joined as far as they
-// have been transposed.
+// Reduces LANES rows at once: lane i of the result joins all lanes of row i by `join`. The rows are overwritten. Each round
+// transposes neighbouring rows one step further and joins them.
 template <int DISTANCE = 1, class Join>
 inline Vector join_rows(Vector* rows, const Join& join) {
     if constexpr (DISTANCE < LANES) {
