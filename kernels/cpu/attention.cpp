@@ -13,8 +13,8 @@
 // attention_decode: one new token per sequence, at positions[b]. Its key and value are put into the cache
 //   (B, H, T, D), and its query attends to cache rows 0 to positions[b].
 //
-// A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by all
-// keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
+// A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
+// all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
 #include "formulas.h"
 #include "cpu/runtime/call.h"
 #include "cpu/select/convert.h"
@@ -46,8 +46,8 @@ static void multiply(float* sums, int64_t stride, PackedWord* copy, Matrix a, in
 }
 
 // The causal softmax before its division: of row r, the first visible + r scores become exp(scale * (score - maximum)),
-// the others up to `end` become 0. totals: the rows' sums; logsumexp: of the scaled scores. Rows are `stride` apart, with
-// room for whole vectors.
+// the others up to `end` become 0. totals: the rows' sums; logsumexp: of the scaled scores. Rows are `stride` apart,
+// with room for whole vectors.
 static void exponentials(float* scores, int64_t stride, int64_t rows, int64_t visible, int64_t end, float scale,
                          float* totals, float* logsumexp) {
     for (int64_t first = 0; first < rows; first += LANES) {
@@ -146,8 +146,8 @@ static void backward_row(float* p, float* ds, int64_t visible, int64_t end, floa
     for (int64_t j = padded(visible); j < end; j += LANES) vector_at(p + j) = vector_at(ds + j) = Vector{};
 }
 
-extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp,
-                                   const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
+                                   int64_t B, int64_t S, int64_t H, int64_t D) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     const int64_t stride = 3 * H * D, width = padded(D, NR), length = padded(S, NR), all_rows = padded(S, MR);
     parallel_ranges(B * H, worth_a_thread(S * S * D), [=](int64_t begin, int64_t end) {

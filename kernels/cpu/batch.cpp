@@ -1,7 +1,7 @@
 // advance: moves the counters (StepState) to the next micro-batch.
 //
-// build_batch: reads row (step * accumulation_steps + micro_step) % K of window_starts (K, B). Each of its B entries w is
-// a window of the corpus: tokens[b,s] = corpus[w + s], targets[b,s] = corpus[w + s + 1].
+// build_batch: reads row (step * accumulation_steps + micro_step) % K of window_starts (K, B). Each of its B entries w
+// is a window of the corpus: tokens[b,s] = corpus[w + s], targets[b,s] = corpus[w + s + 1].
 // Minimum traffic: 16*B*S bytes.
 #include "cpu/runtime/call.h"
 #include "step_state.h"

@@ -1,8 +1,9 @@
 // zero: x = 0. x (N), act. Minimum traffic: N*sizeof(act) bytes.
 //
-// dropout: y = x / (1 - drop_probability) for the elements that survive, otherwise 0. x, y (N), act. Element i survives if
-//   word i % 4 of philox(counter = (first_quad + i / 4, stream, step, micro_step), key = (seed_low, seed_high))
-// is at least drop_probability * 2^32. The mask depends on nothing but `counters` (StepState) and these numbers, so the
+// dropout: y = x / (1 - drop_probability) for the elements that survive, otherwise 0. x, y (N), act.
+// Element i survives if, with key = (seed_low, seed_high) and counter = (first_quad + i / 4, stream, step, micro_step),
+//   philox(counter, key).word[i % 4] >= drop_probability * 2^32.
+// The mask depends on nothing but `counters` (StepState) and these numbers, so the
 // backward pass and a resumed run draw the same mask, and none is stored. 4 * first_quad + N < 2^33.
 // Minimum traffic: 2*N*sizeof(act) bytes. Srivastava et al. 2014, "Dropout".
 #include "formulas.h"

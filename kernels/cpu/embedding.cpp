@@ -1,10 +1,10 @@
 // embedding_forward: x[b,s] = token_table[tokens[b,s]] + position_table[starts[b] + s].
-// x (B, S, C), token_table (V, C), position_table (T, C) row-major, act; tokens (B, S) i32; starts (B) i32, the position of
-// each sequence's first token. Minimum traffic: 3*B*S*C*sizeof(act) bytes, and the indices.
+// x (B, S, C), token_table (V, C), position_table (T, C) row-major, act; tokens (B, S) i32; starts (B) i32, the
+// position of each sequence's first token. Minimum traffic: 3*B*S*C*sizeof(act) bytes, and the indices.
 //
-// embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s]; sequences start at position 0.
-// dtoken_table (V, C), dposition_table (T, C) f32. A thread owns some channels of all rows, so the rows of one token are
-// added in the same order for any number of threads.
+// embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s].
+// Sequences start at position 0. dtoken_table (V, C), dposition_table (T, C) f32. A thread owns some channels of all
+// rows, so the rows of one token are added in the same order for any number of threads.
 #include "cpu/runtime/call.h"
 #include "cpu/select/act.h"
 #include "cpu/runtime/parallel.h"

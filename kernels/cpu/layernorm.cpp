@@ -1,4 +1,4 @@
-// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C, where rstd = 1 / sqrt(variance + epsilon).
+// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C; rstd = 1 / sqrt(variance + epsilon).
 //   With a branch it first adds it: sum = x + branch, and normalizes sum in place of x. branch and sum may be null.
 //   x, branch, sum, y (N, C) row-major, act; gamma, beta (C), act; mean, rstd (N) f32; sums in f32.
 //   Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes; with a branch, 4*N*C*sizeof(act) and the rest.

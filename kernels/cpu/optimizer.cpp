@@ -1,7 +1,8 @@
 // adamw: one step of AdamW (formulas.h) over all parameters (P), f32. Gradients are first scaled by
 //   min(1, clip_norm / norm), and set to 0 afterwards. Weight decay applies to the first `decayed` parameters.
 //   copy (P), act, or null: the new weights rounded to the dtype of activations.
-//   schedule (K, 3): ScheduleRow; a step reads row step % K. Minimum traffic: 32*P bytes, and P*sizeof(act) for the copy.
+//   schedule (K, 3): ScheduleRow; a step reads row step % K.
+//   Minimum traffic: 32*P bytes, and P*sizeof(act) for the copy.
 // round_weights: copy = weights.
 // record_step: history[step % K] (HistoryRow) = (loss, norm), so that the host can read K steps at once. Then loss = 0,
 //   and the counters (StepState) move to micro-batch 0 of the next step.

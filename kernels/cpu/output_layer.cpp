@@ -17,11 +17,13 @@
 //   next      | slice | slice |
 //   chunk     :       :       :        Then dlogits = factor * e with factor = scale / total, for all but the targets.
 //
-// The reference is the maximum of a token's first slice. If a total overflows TOO_LARGE, everything so far is rescaled to
-// a larger reference. The target's e is left out until the end: p_target - 1 = -(sum of all other probabilities), which
-// is exact in f32, where 1 - p_target would cancel.
-// A thread owns whole tokens, then whole rows of dweight, and chunks depend on C alone, so no result depends on the number
-// of threads.
+// The reference is the maximum of a token's first slice. If a total overflows TOO_LARGE, everything so far is rescaled
+// to a larger reference. The target's e is left out until the end: p_target - 1 = -(sum of all other probabilities),
+// which is exact in f32, where 1 - p_target would cancel.
+//
+// A thread owns whole tokens, then whole rows of dweight, and chunks depend on C alone, so no result depends on the
+// number of threads.
+//
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums before the maximum is known); Dao et al. 2022, arXiv:2205.14135
 // (followed by a GEMM); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 #include "formulas.h"
@@ -102,8 +104,8 @@ void OutputLayer::train_block(int64_t first, int64_t last) const {
     for (const TokenPanel& panel : panels) finish_panel(panel);
 }
 
-// Adds the bias to the logits (rows, NR) of the vocabulary rows `row` on, takes the targets out, and returns the work that
-// is left. Rows up to a multiple of K_STEP are filled with LOWEST.
+// Adds the bias to the logits (rows, NR) of the vocabulary rows `row` on, takes the targets out, and returns the work
+// that is left. Rows up to a multiple of K_STEP are filled with LOWEST.
 SliceExponentials OutputLayer::begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
                                            PackedWord* b_panel) const {
     const int64_t whole = padded(rows, K_STEP);
@@ -117,8 +119,8 @@ SliceExponentials OutputLayer::begin_slice(TokenPanel& panel, float* logits, int
         panel.target_logit[j] = logits[r * NR + j];
         logits[r * NR + j] = LOWEST;
     }
-    SliceExponentials slice{&exponentials, &panel, logits, b_panel, row, (row - chunk) / WORD_TERMS,
-                            whole / WORD_TERMS};
+    const int64_t first_word = (row - chunk) / WORD_TERMS, words = whole / WORD_TERMS;
+    SliceExponentials slice{&exponentials, &panel, logits, b_panel, row, first_word, words};
     std::copy_n(panel.total, NR, slice.totals_before);
     return slice;
 }
@@ -129,8 +131,8 @@ void OutputLayer::finish_slice(SliceExponentials& slice, int64_t chunk) const {
     if (slice.panel && any_too_large(slice.panel->total)) raise_references(slice, chunk);
 }
 
-// Takes the maxima of a slice as references where they are larger, and rescales everything so far: the totals, the stored
-// exponentials, this chunk's B micro-panel and the sums of dx.
+// Takes the maxima of a slice as references where they are larger, and rescales everything so far: the totals, the
+// stored exponentials, this chunk's B micro-panel and the sums of dx.
 void OutputLayer::raise_references(SliceExponentials& slice, int64_t chunk) const {
     TokenPanel& panel = *slice.panel;
     alignas(64) float maxima[NR], rescaling[NR];

@@ -22,8 +22,8 @@ struct TokenPanel {
 };
 
 // The work on a slice that is interleaved with the GEMM of the next one. Each call takes one row of packed words:
-// e = exp(logit - reference) is added to the panel's totals, stored as the operand of dweight, and packed as the operand
-// of dx. logits (rows, NR) begin at vocabulary row `row` and at word `first_word` of the B micro-panel.
+// e = exp(logit - reference) is added to the panel's totals, stored as the operand of dweight, and packed as the
+// operand of dx. logits (rows, NR) begin at vocabulary row `row` and at word `first_word` of the B micro-panel.
 struct SliceExponentials {
     const DualOperand* exponentials;
     TokenPanel* panel;

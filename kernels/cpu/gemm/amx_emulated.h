@@ -22,11 +22,13 @@ inline void configure_tiles(const TileConfiguration& configuration) {
 inline void zero_tile(int tile) { memset(tiles[tile], 0, sizeof tiles[tile]); }
 
 inline void load_tile(int tile, const void* source, int64_t row_bytes) {
-    for (int row = 0; row < 16; ++row) memcpy(tiles[tile][row], static_cast<const char*>(source) + row * row_bytes, widths[tile]);
+    for (int row = 0; row < 16; ++row)
+        memcpy(tiles[tile][row], static_cast<const char*>(source) + row * row_bytes, widths[tile]);
 }
 
 inline void store_tile(int tile, void* target, int64_t row_bytes) {
-    for (int row = 0; row < 16; ++row) memcpy(static_cast<char*>(target) + row * row_bytes, tiles[tile][row], widths[tile]);
+    for (int row = 0; row < 16; ++row)
+        memcpy(static_cast<char*>(target) + row * row_bytes, tiles[tile][row], widths[tile]);
 }
 
 inline float bf16_at(const uint8_t* row, int index) {
@@ -43,7 +45,8 @@ inline void multiply_tiles(int sums, int a, int b) {
             float sum, halves[2] = {};
             for (int pair = 0; pair < 16; ++pair)
                 for (int half = 0; half < 2; ++half)
-                    halves[half] += bf16_at(tiles[a][row], 2 * pair + half) * bf16_at(tiles[b][pair], 2 * column + half);
+                    halves[half] +=
+                        bf16_at(tiles[a][row], 2 * pair + half) * bf16_at(tiles[b][pair], 2 * column + half);
             memcpy(&sum, &tiles[sums][row][4 * column], 4);
             sum += halves[0] + halves[1];
             memcpy(&tiles[sums][row][4 * column], &sum, 4);

@@ -13,8 +13,8 @@
 #include "cpu/simd/vector.h"
 #include <memory>
 
-// MC x KC of A and KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold; the sums that an epilogue
-// takes stay in L1. A GEMM with K > KC makes SUM_ROWS x SUM_COLUMNS sums in several passes over KC terms.
+// MC x KC of A and KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold; the sums that an
+// epilogue takes stay in L1. A GEMM with K > KC makes SUM_ROWS x SUM_COLUMNS sums in several passes over KC terms.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
 constexpr int64_t SUM_ROWS = 512 / MR * MR, SUM_COLUMNS = 256, EPILOGUE_COLUMNS = 128;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
@@ -85,13 +85,11 @@ template <class A = Matrix, class Epilogue>
 static void gemm(int64_t M, int64_t N, int64_t K, const A& a, Matrix b, const Epilogue& epilogue) {
     const int64_t worth = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
     if (M >= N)
-        parallel_ranges(M, worth, MR, [=](int64_t begin, int64_t end) {
-            gemm_block(begin, end, 0, N, K, a, b, epilogue);
-        });
+        parallel_ranges(M, worth, MR,
+                        [=](int64_t begin, int64_t end) { gemm_block(begin, end, 0, N, K, a, b, epilogue); });
     else
-        parallel_ranges(N, worth, NR, [=](int64_t begin, int64_t end) {
-            gemm_block(0, M, begin, end, K, a, b, epilogue);
-        });
+        parallel_ranges(N, worth, NR,
+                        [=](int64_t begin, int64_t end) { gemm_block(0, M, begin, end, K, a, b, epilogue); });
 }
 
 // sums (M, N) += A B, in f32.

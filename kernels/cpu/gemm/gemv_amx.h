@@ -1,5 +1,5 @@
-// The matrix-vector product of decoding, by AMX: 16 rows of the weight are A, x is B's only column, and both are read in
-// place. VDPBF16PS, one in two cycles, would be slower than L2 delivers the weight.
+// The matrix-vector product of decoding, by AMX: 16 rows of the weight are A, x is B's only column, and both are read
+// in place. VDPBF16PS, one in two cycles, would be slower than L2 delivers the weight.
 #pragma once
 #include "cpu/select/act.h"
 #include "cpu/select/amx_instructions.h"

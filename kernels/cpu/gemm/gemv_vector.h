@@ -7,8 +7,8 @@ constexpr int64_t GEMV_ROWS = 64;
 // A thread calls this before its first gemv.
 inline void begin_gemv() {}
 
-// sums[r] = x . row r of weight (GEMV_ROWS, C), a vector of sums for each of LANES rows: with a single one, each addition
-// would wait for the one before.
+// sums[r] = x . row r of weight (GEMV_ROWS, C), a vector of sums for each of LANES rows: with a single one, each
+// addition would wait for the one before.
 inline void gemv(float* sums, const act* x, const act* weight, int64_t C) {
     for (int64_t row = 0; row < GEMV_ROWS; row += LANES, sums += LANES, weight += LANES * C) {
         Vector partial[LANES] = {};

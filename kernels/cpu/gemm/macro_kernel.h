@@ -31,10 +31,11 @@ struct NoInterleave {
     void operator()() const {}
 };
 
-// sums (rows, columns), rows `stride` apart, = A B over K terms, or += if `accumulate`. B micro-panels are b_panel_words
-// apart, because they may have more terms than K. `sums` has room for whole tiles: rows up to a multiple of MR, columns
-// up to a multiple of NR. interleave() is called once or more per tile: vector work that takes no time while AMX
-// multiplies.
+// sums (rows, columns), rows `stride` apart, = A B over K terms, or += if `accumulate`. B micro-panels are
+// b_panel_words apart, because they may have more terms than K. `sums` has room for whole tiles: rows up to a multiple
+// of MR, columns up to a multiple of NR. interleave() is called once or more per tile: vector work that takes no time
+// while AMX multiplies.
+//
 // TILE_K terms of a B micro-panel stay in L1 for all rows, those of an A micro-panel for all columns.
 template <class Interleave = NoInterleave>
 inline void multiply(PackedA a, const PackedWord* b_panels, int64_t b_panel_words, float* sums, int64_t stride,

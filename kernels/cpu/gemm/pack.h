@@ -1,12 +1,13 @@
 // Operand packing for the micro-kernel. A packed word is 32 bits: one f32, or two bf16 that are neighbours in K.
-// A line is a row of A or a column of B. A is packed into A micro-panels of MR lines, B into B micro-panels of NR lines;
-// a micro-panel holds word 0 of all its lines side by side, then word 1 of all, and so on.
+// A line is a row of A or a column of B. A is packed into A micro-panels of MR lines, B into B micro-panels of NR
+// lines; a micro-panel holds word 0 of all its lines side by side, then word 1 of all, and so on.
+//
 // Where an f32 is split into SPLITS bf16, LANES words of first splits are followed by the second splits of the same
 // terms, and so on.
 //
 // The including file defines NR, WORD_TERMS (the terms of K in a word) and SPLITS first. After this header it defines
-// `WordSource`, a matrix (lines, terms) read as packed words: words_of_line(line, word) gives LANES neighbouring words of
-// one line, word_of_lines(line, word) the same word of LANES neighbouring lines. Both give 0 beyond the matrix.
+// `WordSource`, a matrix (lines, terms) read as packed words: words_of_line(line, word) gives LANES neighbouring words
+// of one line, word_of_lines(line, word) the same word of LANES neighbouring lines. Both give 0 beyond the matrix.
 // INTERIOR promises that nothing is beyond it.
 #pragma once
 #include "cpu/gemm/matrix.h"
@@ -15,8 +16,8 @@
 
 typedef float PackedWord;
 
-// A as the micro-kernel reads it: the first word of the first micro-panel, and the bytes to the next row of a micro-panel,
-// the next step over K, and the next micro-panel.
+// A as the micro-kernel reads it: the first word of the first micro-panel, and the bytes to the next row of a
+// micro-panel, the next step over K, and the next micro-panel.
 struct PackedA {
     const char* data;
     int64_t row_stride, step_stride, panel_stride;
@@ -85,8 +86,8 @@ inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride
     }
 }
 
-// Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. A micro-panel is filled with zeros up
-// to whole vectors. The matrix is read in the order in which it is stored.
+// Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. A micro-panel is filled with zeros
+// up to whole vectors. The matrix is read in the order in which it is stored.
 template <class WordSource>
 void pack_micro_panels(PackedWord* target, int64_t panel_lines, int64_t panel_words, const WordSource& source,
                        int64_t lines, int64_t words) {

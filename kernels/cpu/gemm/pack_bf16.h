@@ -32,9 +32,7 @@ struct WordSource : LineSource {
 constexpr int TERM_DISTANCE = 1;
 
 // The words of 2 LANES terms of one line: x holds the first LANES terms, y the others.
-inline WordVector words_from_line(Vector x, Vector y) {
-    return {{(Vector)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x)}};
-}
+inline WordVector words_from_line(Vector x, Vector y) { return {{(Vector)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x)}}; }
 
 // The words whose first terms are x and second terms y.
 inline WordVector words_from_terms(Vector x, Vector y) {

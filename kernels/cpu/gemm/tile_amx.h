@@ -34,12 +34,11 @@ __attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int6
         for (int64_t line = 0; line < padded(rows, MR); line += LANES)
             pack_square<true>(copy + (line / MR * words + word) * SPLITS * MR + line % MR * LANES, LANES, MR * LANES,
                               source, line, word, words);
-    return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES,
-            words / LANES * SPLITS * SPLIT_BYTES};
+    return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES, words / LANES * SPLITS * SPLIT_BYTES};
 }
 
-// sums (MR, NR) = A times a B micro-panel, or += if `accumulate`. `sums` has room for all MR rows. interleave() is called
-// once for each product of splits, because the vector units are idle while the tiles multiply.
+// sums (MR, NR) = A times a B micro-panel, or += if `accumulate`. `sums` has room for all MR rows. interleave() is
+// called once for each product of splits, because the vector units are idle while the tiles multiply.
 template <class Interleave>
 inline void multiply_tile(int64_t /*rows*/, int64_t K, PackedA a, const PackedWord* b_panel, float* sums,
                           int64_t stride, bool accumulate, Interleave& interleave) {

@@ -35,7 +35,7 @@ constexpr int64_t b_panel_size(int64_t K) { return K * NR; }
 // A thread calls this before its first tile.
 inline void begin_tiles() {}
 
-// A[0:rows, 0:K] as the tile reads it: in place if it is f32 and its terms are contiguous, otherwise packed into `copy`.
+// A[0:rows, 0:K] as the tile reads it: in place if it is f32 with contiguous terms, otherwise packed into `copy`.
 __attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
     if (std::is_same_v<act, float> && a.column_stride == 1 && a.panel_gap == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};

@@ -1,5 +1,5 @@
-// How CPU kernels use threads. Every split hands whole outputs to one thread and keeps the order of each sum, so results
-// do not depend on the number of threads. Without OpenMP everything runs on the calling thread.
+// How CPU kernels use threads. Every split hands whole outputs to one thread and keeps the order of each sum, so
+// results do not depend on the number of threads. Without OpenMP everything runs on the calling thread.
 #pragma once
 #include <algorithm>
 #include <cstdint>

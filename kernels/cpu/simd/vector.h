@@ -79,8 +79,8 @@ inline void transpose(Vector* rows) {
     }
 }
 
-// Reduces LANES rows at once: lane i of the result joins all lanes of row i by `join`. The rows are overwritten. Each round
-// transposes neighbouring rows one step further and joins them.
+// Reduces LANES rows at once: lane i of the result joins all lanes of row i by `join`. The rows are overwritten. Each
+// round transposes neighbouring rows one step further and joins them.
 template <int DISTANCE = 1, class Join>
 inline Vector join_rows(Vector* rows, const Join& join) {
     if constexpr (DISTANCE < LANES) {
