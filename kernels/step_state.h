@@ -1,5 +1,5 @@
-// Values that change from step to step. They are in the device's memory, so that a recorded plan reads those of its step.
-// hipgpt/training/step_io.py writes these tables.
+// Values that change from step to step. They are in the device's memory, so that a recorded plan reads those of its
+// step. hipgpt/training/step_io.py writes these tables.
 #pragma once
 #ifndef HIPGPT_SCALAR  // a GPU build defines it, and has these types, before it includes this file
 #include <cstdint>

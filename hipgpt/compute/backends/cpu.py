@@ -13,6 +13,7 @@ import numpy as np
 
 from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
 from hipgpt.base.errors import UserError
+from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
@@ -22,7 +23,7 @@ from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
 CACHE_BYTES = 8 << 20  # of activations, to be read again before they leave the caches
-STRIP = 32  # tokens and rows of a strip of exponentials, as in kernels/cpu/output_layer.cpp
+OPERAND = kernel_constants(CPU / "gemm" / "dual_operand_size.h")
 BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
 AMX = BF16_DOTS | {"__AMX_TILE__", "__AMX_BF16__"}
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64, Documentation/arch/x86/xstate.rst
@@ -49,10 +50,11 @@ def act_dtypes() -> tuple[DType, ...]:
 def output_layer_workspace(sizes: Mapping[str, int], act: DType) -> int:
     """Return the elements of OUTPUT_LAYER_TRAINING's `exponentials` for N tokens and a vocabulary of V.
 
-    A strip of 32 tokens takes 32 elements for each row of the padded vocabulary, in f32 48: three bf16 a number.
+    They are a DualOperand, whose sides are padded to blocks. AMX stores an f32 as three bf16, which take 1.5 elements.
     """
-    strips, rows = (-(-sizes[name] // STRIP) for name in ("N", "V"))
-    return strips * rows * STRIP * (STRIP + STRIP // 2 if act is DType.F32 else STRIP)
+    block = OPERAND["OPERAND_BLOCK"]
+    tokens, rows = (-(-sizes[name] // block) * block for name in ("N", "V"))
+    return tokens * rows * OPERAND["BF16_SPLITS"] // 2 if act is DType.F32 else tokens * rows
 
 
 def traits(act_dtypes: tuple[DType, ...]) -> Traits:
