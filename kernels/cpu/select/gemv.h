@@ -1,4 +1,4 @@
-// dot_rows, the matrix-vector product of decoding. AMX multiplies bf16 only, so f32 takes vectors there too.
+// gemv: the matrix-vector product of decoding. AMX multiplies bf16 only, so f32 uses vectors with AMX too.
 #pragma once
 #if ACT_BF16 && CPU_AMX
 #include "cpu/gemm/gemv_amx.h"
