@@ -17,9 +17,9 @@
 // all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
 #include "formulas.h"
 #include "cpu/runtime/call.h"
-#include "cpu/select/convert.h"
 #include "cpu/runtime/parallel.h"
 #include "cpu/runtime/scratch.h"
+#include "cpu/select/convert.h"
 #include "cpu/select/gemm_tile.h"
 #include <type_traits>
 #include <vector>

@@ -3,8 +3,8 @@
 // build_batch: reads row (step * accumulation_steps + micro_step) % K of window_starts (K, B). Each of its B entries w
 // is a window of the corpus: tokens[b,s] = corpus[w + s], targets[b,s] = corpus[w + s + 1].
 // Minimum traffic: 16*B*S bytes.
-#include "cpu/runtime/call.h"
 #include "step_state.h"
+#include "cpu/runtime/call.h"
 #include <cstdint>
 
 extern "C" void advance(int32_t* counters) { ++reinterpret_cast<StepState*>(counters)->micro_step; }

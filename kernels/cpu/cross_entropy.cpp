@@ -7,10 +7,10 @@
 // A CPU trains by output_layer_training. cross_entropy_training is the op of GPUs; tests compare theirs with this one.
 #include "formulas.h"
 #include "cpu/runtime/call.h"
-#include "cpu/select/act.h"
 #include "cpu/runtime/parallel.h"
-#include "cpu/simd/maximum.h"
+#include "cpu/select/act.h"
 #include "cpu/select/convert.h"
+#include "cpu/simd/maximum.h"
 #include <memory>
 
 extern "C" void cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets,

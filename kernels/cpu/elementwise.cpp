@@ -9,8 +9,8 @@
 #include "formulas.h"
 #include "step_state.h"
 #include "cpu/runtime/call.h"
-#include "cpu/select/act.h"
 #include "cpu/runtime/parallel.h"
+#include "cpu/select/act.h"
 
 extern "C" void zero(act* x, int64_t N) {
     parallel_ranges(N, worth_a_thread(1), [=](int64_t begin, int64_t end) { std::fill(x + begin, x + end, 0.0f); });

@@ -6,8 +6,8 @@
 // Sequences start at position 0. dtoken_table (V, C), dposition_table (T, C) f32. A thread owns some channels of all
 // rows, so the rows of one token are added in the same order for any number of threads.
 #include "cpu/runtime/call.h"
-#include "cpu/select/act.h"
 #include "cpu/runtime/parallel.h"
+#include "cpu/select/act.h"
 
 extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
                                   const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/,

@@ -12,8 +12,8 @@
 // add_partials: dgamma += sum over k of partials[k,0], dbeta += sum over k of partials[k,1]. dgamma, dbeta (C) f32.
 //   The order of these sums depends on K alone, so results do not depend on the number of threads.
 #include "cpu/runtime/call.h"
-#include "cpu/select/act.h"
 #include "cpu/runtime/parallel.h"
+#include "cpu/select/act.h"
 #include "cpu/select/convert.h"
 #include "cpu/simd/vector.h"
 #include <cmath>

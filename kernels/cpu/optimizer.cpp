@@ -9,8 +9,8 @@
 #include "formulas.h"
 #include "step_state.h"
 #include "cpu/runtime/call.h"
-#include "cpu/select/convert.h"
 #include "cpu/runtime/parallel.h"
+#include "cpu/select/convert.h"
 #include "cpu/simd/vector.h"
 
 constexpr int64_t BLOCK = 128;  // parameters, few enough that a block's copy is made while the block is in L1

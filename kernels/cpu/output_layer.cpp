@@ -27,12 +27,12 @@
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums before the maximum is known); Dao et al. 2022, arXiv:2205.14135
 // (followed by a GEMM); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 #include "formulas.h"
+#include "cpu/gemm/blocked_product.h"
 #include "cpu/output_layer_slice.h"
 #include "cpu/runtime/call.h"
+#include "cpu/runtime/scratch.h"
 #include "cpu/select/convert.h"
 #include "cpu/select/dual_operand.h"
-#include "cpu/runtime/scratch.h"
-#include "cpu/gemm/blocked_product.h"
 #include <algorithm>
 #include <cmath>
 #include <vector>

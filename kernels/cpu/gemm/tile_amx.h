@@ -3,8 +3,8 @@
 // bf16x3 split; select/amx_instructions.h has the instructions.
 // Intel, "Instruction Set Extensions Programming Reference", TDPBF16PS.
 #pragma once
-#include "cpu/select/amx_packing.h"
 #include "cpu/select/amx_instructions.h"
+#include "cpu/select/amx_packing.h"
 
 constexpr int MR = 32;
 // Terms of one instruction, and the most terms of a tile: with 256 in bf16, an A micro-panel stays in L1 while B
