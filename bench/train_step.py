@@ -5,7 +5,7 @@
 Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same
 work: forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile, in
 bf16 under autocast, and with tcmalloc where the machine has it (Debian's libtcmalloc-minimal4); the ratio, of tokens/s,
-is against the better of both. floor: the step's products at the speed of the register tile on data in the first cache
+is against the better of both. floor: the step's GEMMs at the speed of the register tile on data in L1
 (bench/tile.cpp), on all threads, and nothing else.
 """
 
@@ -27,7 +27,7 @@ SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "long": (256, 4, 8, 1024, 5000, 1024, 2),
     "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
-TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # as many terms as the first cache holds
+TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # the most terms that L1 holds
 
 
 PRECISIONS = ["float32", "bfloat16"]
@@ -94,10 +94,8 @@ def tile_rate(act) -> float:
     from hipgpt.compute.backends.variants import find_variant
     from hipgpt.compute.catalogue import MATMUL_FORWARD
 
-    headers = {"act.h": f"act/{act.label}.h", **find_variant(MATMUL_FORWARD, cpu.arch(), act, {}).headers}
-    library = ctypes.CDLL(
-        str(host_library(Path(__file__).with_name("tile.cpp"), {k: cpu.CPU / v for k, v in headers.items()}))
-    )
+    macros = cpu.macros_of(find_variant(MATMUL_FORWARD, cpu.arch(), act, {}), act)
+    library = ctypes.CDLL(str(host_library(Path(__file__).with_name("tile.cpp"), macros)))
     library.tile_seconds.restype = ctypes.c_double
     terms, count = ctypes.c_int64(TILE_TERMS[act.label]), ctypes.c_int64(TILE_COUNT)
     library.tile_operations.restype = ctypes.c_int64

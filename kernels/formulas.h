@@ -1,5 +1,5 @@
-// Formulas that every backend must compute alike, written once: exp, GELU, the AdamW element, Philox counters.
-// A GPU build defines HIPGPT_SCALAR, float_bits and bits_float in its own words before it includes this file.
+// Formulas that every backend must compute alike: exp, GELU, one element of AdamW, Philox counters.
+// A GPU build defines HIPGPT_SCALAR, float_bits and bits_float for its platform before it includes this file.
 #pragma once
 
 #ifndef HIPGPT_SCALAR
@@ -21,20 +21,22 @@ HIPGPT_SCALAR float bits_float(int32_t bits) {
 }
 #endif
 
-// e^x in f32 for x clamped to [-87, 88], error below 2 units in the last place: x = n ln 2 + r with |r| <= ln(2)/2, e^r by
-// the polynomial 1 + r + ... of degree 6 whose largest relative error there is least (3.6e-9; the Taylor series' is
-// 1.6e-7, which alone costs 2 units), times 2^n made from its bits.
-// Branch-free, so that compilers turn loops over it into vector code.
+// e^x in f32, x clamped to [-87, 88]; the error is below 2 units in the last place.
+//   x = n ln 2 + r with |r| <= ln(2)/2;  e^x = 2^n e^r;  2^n is made from its bits, e^r is a polynomial of degree 6.
+// The polynomial is the one with the smallest maximal relative error, 3.6e-9; the error of the Taylor series, 1.6e-7,
+// would cost 2 units by itself. There is no branch, so that compilers turn loops over exp_f32 into vector code.
 HIPGPT_SCALAR float exp_f32(float x) {
     const float round_to_integer = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
-    // by integers, for floats of one sign are ordered as their bits: compilers make a minimum of each, of float
-    // comparisons they make branches first
-    const uint32_t bits = static_cast<uint32_t>(float_bits(x)), lowest = 0xC2AE0000u;  // -87
-    const int32_t at_least = static_cast<int32_t>(bits < lowest ? bits : lowest), highest = 0x42B00000;  // 88
+    // clamped as integers, because floats of one sign are ordered as their bits are: compilers turn these comparisons
+    // into minima, but float comparisons into branches
+    const uint32_t lowest = 0xC2AE0000u;  // -87
+    const int32_t highest = 0x42B00000;   // 88
+    const uint32_t bits = static_cast<uint32_t>(float_bits(x));
+    const int32_t at_least = static_cast<int32_t>(bits < lowest ? bits : lowest);
     x = bits_float(at_least < highest ? at_least : highest);
     const float shifted = x * 1.44269504f + round_to_integer;
     const float n = shifted - round_to_integer;
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts: the first product is exact
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 as a sum of two: n times the first is exact
     float series = 0.00138145406f;
     series = series * r + 0.00836874545f;
     series = series * r + 0.041668389f;
@@ -46,8 +48,8 @@ HIPGPT_SCALAR float exp_f32(float x) {
     return series * bits_float(static_cast<int32_t>(exponent << 23));
 }
 
-// A compilation whose results are rounded to bf16 defines HIPGPT_QUICK, and has quick_exp and quick_reciprocal from its
-// platform: the chip's own instructions, off by about 2^-22 (exp: by another 2^-24 |x|).
+// A compilation whose results are rounded to bf16 defines HIPGPT_QUICK. Its platform then has quick_exp and
+// quick_reciprocal, by instructions of the chip; they are off by about 2^-22, quick_exp by another 2^-24 |x|.
 #ifdef HIPGPT_QUICK
 HIPGPT_SCALAR float exp_of(float x) { return quick_exp(x); }
 HIPGPT_SCALAR float reciprocal(float x) { return quick_reciprocal(x); }
@@ -80,8 +82,8 @@ HIPGPT_SCALAR void adamw_element(float& weight, float& first, float& second, flo
     weight -= s.learning_rate * (direction + s.weight_decay * weight);
 }
 
-// Philox4x32-10: four random words from a counter and a key. Salmon et al. 2011, "Parallel random numbers: as easy as
-// 1, 2, 3".
+// Philox4x32-10: four random words of 32 bits from a counter and a key.
+// Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 struct Philox {
     uint32_t word[4];
 };

@@ -1,4 +1,5 @@
 """Files, errors and words that every wing shares.
 
-Read errors, files, json_files, csv_file, tables, nested, log, ordered_map, paths, compiler.
+Read errors, files, json_files, csv_file, tables, nested, log, ordered_map, paths, kernel_constants, kernel_cache,
+compiler.
 """

@@ -1,10 +1,9 @@
 """Sources to code objects, compiled on first use and cached by the hash of all that decides the result.
 
-The key covers the source, every header it includes, the options, the compiler's version and the instruction set that
-`-march=native` stands for here, so a cache folder may be shared by machines, branches and compilers.
+The key covers the source, every header it includes, the macros, the options, the compiler's version and the instruction
+set that `-march=native` stands for here, so machines, branches and compilers may share a cache folder.
 """
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -12,12 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.kernel_cache import cached
+from hipgpt.base.paths import KERNELS
 
 OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
            "-fopenmp-simd", "-Wall", "-Wextra", "-Wno-unknown-pragmas")  # fmt: skip
@@ -25,23 +25,17 @@ SPIN_COUNT = "10000"
 INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 
-def cache_folder() -> Path:
-    """Return the folder of compiled kernels: $XDG_CACHE_HOME/hipgpt, by default ~/.cache/hipgpt."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hipgpt"
-
-
-def with_headers(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> list[Path]:
+def with_headers(source: Path) -> list[Path]:
     """Return source and every file it includes with quotes, directly or not, in the order first met.
 
-    headers: files that are included by names of their own, which the caller chooses.
+    Names are relative to kernels/. The branches of an #if all count, because macros are not expanded.
     """
     found, waiting = [], [source]
     while waiting:
-        path = waiting.pop(0).resolve()
+        path = waiting.pop(0)
         if path not in found:
             found.append(path)
-            names = (name.decode() for name in INCLUDE.findall(path.read_bytes()))
-            waiting += [headers.get(name, path.parent / name) for name in names]
+            waiting += [KERNELS / name.decode() for name in INCLUDE.findall(path.read_bytes())]
     return found
 
 
@@ -103,62 +97,39 @@ def host_macros() -> frozenset[str]:
     return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
 
 
-def host_library(source: Path, headers: Mapping[str, Path] = MappingProxyType({})) -> Path:
+def include_options(macros: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """Return the options by which a source finds the files of kernels/, and these macros."""
+    return ["-I", str(KERNELS), *(f"-D{name}={value}" for name, value in macros.items())]
+
+
+def host_library(source: Path, macros: Mapping[str, int] = MappingProxyType({})) -> Path:
     """Return the shared library of one C++ file, compiled for this machine unless the cache has it.
 
-    headers: what the file includes by names that it leaves to the caller.
-    To be called before the library is loaded: it also bounds how long OpenMP's threads spin at a barrier. By default
-    they do for so long that a step takes ten times its time when another job has one of the cores.
+    macros: defined for the compilation; kernels/cpu/select/*.h choose files by them.
+    Call it before loading the library, because it also bounds how long OpenMP's threads spin at a barrier. By default
+    they spin for so long that a step takes ten times its time when another job has one of the cores.
     Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
-    for path in with_headers(source, headers):
+    digest.update(repr(sorted(macros.items())).encode())
+    for path in with_headers(source):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
-    library = cache_folder() / f"{source.stem}-{digest.hexdigest()[:24]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            for name, path in headers.items():
-                Path(folder, name).write_text(f'#include "{path}"\n')
-            _compile([*host_compiler(), *host_options(), "-I", folder], source, library)
-    return library
+    command = [*host_compiler(), *host_options(), *include_options(macros), str(source)]
 
-
-def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:
-    """Return a GPU code object: from the cache, where it lies under the hash of all of `key`, or by `compile`."""
-    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
-    path = cache_folder() / f"{name}-{digest}.gpu"
-    if not path.exists():
-        image = compile()
-        with _entering(path) as part:
-            part.write_bytes(image)
-    return path.read_bytes()
-
-
-def _compile(command: list[str], source: Path, target: Path) -> None:
-    with _entering(target) as part:
-        done = subprocess.run([*command, str(source), "-o", str(part)], capture_output=True, text=True)
+    def compile(library: Path) -> None:
+        done = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
             raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
 
+    return cached(f"{source.stem}-{digest.hexdigest()[:24]}.so", compile)
 
-@contextlib.contextmanager
-def _entering(target: Path) -> Iterator[Path]:
-    """Give a file to write, and name it `target` once it is whole.
 
-    Processes that compile the same at a time each write a file of their own; all hold the same, so the last may stay.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    except OSError as error:
-        raise UserError(
-            f"{target.parent}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME"
-        ) from error
-    os.close(handle)
-    try:
-        yield Path(part)
-        os.chmod(part, 0o755)  # mkstemp's file is the owner's alone, a cache may be shared
-        os.replace(part, target)
-    finally:
-        Path(part).unlink(missing_ok=True)
+def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:
+    """Return a GPU code object: from the cache, which has it by the hash of all of `key`, or by `compile`."""
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
+    return cached(f"{name}-{digest}.gpu", lambda path: _write(path, compile())).read_bytes()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -67,25 +67,34 @@ def _working_folder(cache: Path) -> Iterator[Path]:
     """Give a folder in the cache to work in, which this process locks, and remove those of killed compilations."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(cache)
-        folder = Path(tempfile.mkdtemp(dir=cache, suffix=WORKING))
+        with _locked(cache):  # or another process could take the new folder for a leftover before it is locked
+            _remove_leftovers(cache)
+            folder = Path(tempfile.mkdtemp(dir=cache, suffix=WORKING))
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         raise UserError(f"{cache}: cannot keep compiled kernels here ({error.strerror}); set XDG_CACHE_HOME") from error
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
+@contextlib.contextmanager
+def _locked(path: Path, flags: int = fcntl.LOCK_EX) -> Iterator[None]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, flags)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _remove_leftovers(cache: Path) -> None:
-    for folder in cache.glob(f"*{WORKING}"):
-        with contextlib.suppress(OSError):  # another process removed it, or still works in it
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-            finally:
-                os.close(handle)
+    for path in cache.glob(f"*{WORKING}"):
+        with (
+            contextlib.suppress(OSError),
+            _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB),
+        ):  # fails if somebody works in it
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

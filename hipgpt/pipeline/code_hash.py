@@ -14,9 +14,10 @@ from pathlib import Path
 from hipgpt.base.paths import KERNELS, ROOT
 
 KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
-    "hipgpt.compute.backends.gpu": ("formulas.h", "gpu"),
-    "hipgpt.compute.backends.cpu": ("formulas.h", "cpu"),
+    "hipgpt.compute.backends.gpu": ("formulas.h", "step_state.h", "gpu"),
+    "hipgpt.compute.backends.cpu": ("formulas.h", "step_state.h", "cpu"),
     "hipgpt.data.tokenizer.native": ("bpe",),
+    "hipgpt.data.tokenizer.pretokenize": ("bpe/limits.h",),
 }
 # Node fields that carry no code, or that a Python version adds: a hash must not depend on the version.
 IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}

@@ -1,13 +1,18 @@
-// Byte-level BPE for Python: counting words, training merges, encoding. hipgpt/data/tokenizer/reference.py and pretokenize.py
-// define all three in plain Python; tests keep these files equal to them. Texts are any bytes, valid UTF-8 or not.
+// Byte-level BPE for Python: counting words, training merges, encoding, decoding. reference.py and pretokenize.py in
+// hipgpt/data/tokenizer define them in plain Python, and tests compare the two. Texts are any bytes, valid UTF-8 or
+// not.
 //
-// `classes` is pretokenize.class_table(): the class of each code point below CLASS_TABLE_SIZE. A text of ASCII alone
-// needs none and may pass null. Every function that can fail returns -1 or null when memory runs out.
+// `classes` is pretokenize.class_table(): the class of each code point below CLASS_TABLE_SIZE. A text of ASCII only
+// needs no table and may pass null. Every function that can fail returns -1 or null when memory runs out.
+//
+// A text falls into pieces (pre-tokens); a word is a distinct piece.
 
 #include <cstdint>
 #include <string>
-#include "decoder.h"
-#include "encoder.h"
+#include "bpe/decoder.h"
+#include "bpe/encoder.h"
+#include "bpe/trainer.h"
+#include "bpe/word_counter.h"
 
 namespace {
 
@@ -17,10 +22,10 @@ constexpr std::string_view END_OF_TEXT = "<|endoftext|>";
 
 std::string_view view(const char* text, int64_t size) { return {text, static_cast<size_t>(size)}; }
 
-// most_digits: of a piece in cl100k's style, 0 for GPT-2's pattern.
+// most_digits: the most numbers in a piece of cl100k's pattern; 0 for GPT-2's pattern.
 Pattern pattern_of(int64_t most_digits) { return {most_digits > 0, static_cast<size_t>(most_digits)}; }
 
-// Strings one after the other, `count` of them, with their sizes and ids.
+// `count` strings, their bytes one after another, with their sizes and ids.
 struct Strings {
     const char* bytes;
     const int64_t* sizes;
@@ -30,7 +35,8 @@ struct Strings {
     std::unordered_map<std::string, uint32_t> table() const {
         std::unordered_map<std::string, uint32_t> found;
         const char* next = bytes;
-        for (int64_t i = 0; i < count; next += sizes[i++]) found.emplace(std::string(next, static_cast<size_t>(sizes[i])), ids[i]);
+        for (int64_t i = 0; i < count; next += sizes[i++])
+            found.emplace(std::string(next, static_cast<size_t>(sizes[i])), ids[i]);
         return found;
     }
 };
@@ -73,95 +79,115 @@ void* bpe_counter_new() {
 
 void bpe_counter_free(void* counter) { delete static_cast<WordCounter*>(counter); }
 
-// Counts the words of one more text, in which <|endoftext|> divides documents; returns how many are distinct.
+// Counts the words of one more text, in which <|endoftext|> separates documents; returns the number of words so far.
 int64_t bpe_counter_add(void* counter, const char* text, int64_t size, const uint8_t* classes, int64_t most_digits) {
-    return guarded([&]() -> int64_t {
-        auto& words = *static_cast<WordCounter*>(counter);
-        for (std::string_view left = view(text, size); !left.empty();) {
-            const std::string_view document = left.substr(0, left.find(END_OF_TEXT));
-            words.add_text(document, pattern_of(most_digits), classes);
-            left.remove_prefix(std::min(left.size(), document.size() + END_OF_TEXT.size()));
-        }
-        return static_cast<int64_t>(words.distinct());
-    }, -1);
+    return guarded(
+        [&]() -> int64_t {
+            auto& words = *static_cast<WordCounter*>(counter);
+            for (std::string_view left = view(text, size); !left.empty();) {
+                const std::string_view document = left.substr(0, left.find(END_OF_TEXT));
+                words.add_text(document, pattern_of(most_digits), classes);
+                left.remove_prefix(std::min(left.size(), document.size() + END_OF_TEXT.size()));
+            }
+            return static_cast<int64_t>(words.distinct());
+        },
+        -1);
 }
 
-// Adds the words of `other`, which is emptied.
+// Adds the words of `other`, and empties it.
 int64_t bpe_counter_join(void* counter, void* other) {
-    return guarded([&]() -> int64_t {
-        static_cast<WordCounter*>(counter)->add_all(*static_cast<WordCounter*>(other));
-        *static_cast<WordCounter*>(other) = WordCounter();
-        return 0;
-    }, -1);
+    return guarded(
+        [&]() -> int64_t {
+            static_cast<WordCounter*>(counter)->add_all(*static_cast<WordCounter*>(other));
+            *static_cast<WordCounter*>(other) = WordCounter();
+            return 0;
+        },
+        -1);
 }
 
-// A trainer takes the words over and leaves the counter empty.
+// A trainer takes over the words and leaves the counter empty.
 void* bpe_trainer_new(void* counter) {
-    return guarded([&] { return static_cast<void*>(new Trainer(std::move(*static_cast<WordCounter*>(counter)))); }, nullptr);
+    return guarded([&] { return static_cast<void*>(new Trainer(std::move(*static_cast<WordCounter*>(counter)))); },
+                   nullptr);
 }
 
 void bpe_trainer_free(void* trainer) { delete static_cast<Trainer*>(trainer); }
 
-// merges (wanted, 24 bytes: left u32, right u32, count i64, applied i64): the next ones, filled from the front; returns
-// how many there are, fewer than wanted if no word has two tokens left.
-int64_t bpe_trainer_train(void* trainer, int64_t wanted, void* merges) {
-    return guarded([&]() -> int64_t {
-        return static_cast<int64_t>(static_cast<Trainer*>(trainer)->train(static_cast<size_t>(wanted), static_cast<Merge*>(merges)));
-    }, -1);
+// merges (most, 24 bytes: left u32, right u32, count i64, applied i64): filled with the next merges; returns how many,
+// fewer than `most` if no word has two tokens left.
+int64_t bpe_trainer_train(void* trainer, int64_t most, void* merges) {
+    return guarded(
+        [&]() -> int64_t {
+            auto& trained = *static_cast<Trainer*>(trainer);
+            return static_cast<int64_t>(trained.train(static_cast<size_t>(most), static_cast<Merge*>(merges)));
+        },
+        -1);
 }
 
-// merges (count, 2), first to last, and what they make, results (count): names below 256 + count, of which the first
-// 256 are the bytes. fires (count): set to 1 for each merge that is ever applied, 0 for the others.
+// merges (count, 2), first to last; results (count): what they make. Both are names below 256 + count, the first 256
+// for the bytes. fires (count): set to 1 for each merge that is ever applied, to 0 for the others.
 int64_t bpe_fires(const uint32_t* merges, const uint32_t* results, int64_t count, uint8_t* fires) {
-    return guarded([&]() -> int64_t {
-        const Vocabulary vocabulary(merges, static_cast<size_t>(count), results);
-        for (int64_t i = 0; i < count; ++i) fires[i] = vocabulary.fires(BYTES + static_cast<uint32_t>(i));
-        return 0;
-    }, -1);
+    return guarded(
+        [&]() -> int64_t {
+            const Vocabulary vocabulary(merges, static_cast<size_t>(count), results);
+            for (int64_t i = 0; i < count; ++i) fires[i] = vocabulary.fires(BYTES + static_cast<uint32_t>(i));
+            return 0;
+        },
+        -1);
 }
 
-// merges (count, 2), first to last; ids (256 + count): of the bytes, then of the merges. Then pieces with an id of
-// their own and special tokens: their bytes one after the other, sizes, ids, number.
-void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids, int64_t most_digits,
-                     const char* whole, const int64_t* whole_sizes, const uint32_t* whole_ids, int64_t wholes,
-                     const char* special, const int64_t* special_sizes, const uint32_t* special_ids, int64_t specials) {
-    return guarded([&]() -> void* {
-        auto tokens = std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), pattern_of(most_digits));
-        tokens->ids.assign(ids, ids + BYTES + count);
-        tokens->whole = Strings{whole, whole_sizes, whole_ids, wholes}.table();
-        set_specials(*tokens, {special, special_sizes, special_ids, specials});
-        return tokens.release();
-    }, nullptr);
+// merges (count, 2), first to last; ids (256 + count): of the bytes, then of the merges. Then the pieces with an id of
+// their own, and the special tokens: their bytes one after another, sizes, ids, and number.
+void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids, int64_t most_digits, const char* whole,
+                     const int64_t* whole_sizes, const uint32_t* whole_ids, int64_t wholes, const char* special,
+                     const int64_t* special_sizes, const uint32_t* special_ids, int64_t specials) {
+    return guarded(
+        [&]() -> void* {
+            auto tokens =
+                std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), pattern_of(most_digits));
+            tokens->ids.assign(ids, ids + BYTES + count);
+            tokens->whole = Strings{whole, whole_sizes, whole_ids, wholes}.table();
+            set_specials(*tokens, {special, special_sizes, special_ids, specials});
+            return tokens.release();
+        },
+        nullptr);
 }
 
 void bpe_tokens_free(void* tokens) { delete static_cast<Tokens*>(tokens); }
 
-// The tokens must outlive the encoder. One thread at a time for each encoder.
+// The tokens must outlive the encoder. Only one thread may use an encoder at once.
 void* bpe_encoder_new(const void* tokens) {
     return guarded([&] { return static_cast<void*>(new Encoder(*static_cast<const Tokens*>(tokens))); }, nullptr);
 }
 
 void bpe_encoder_free(void* encoder) { delete static_cast<Encoder*>(encoder); }
 
-// texts, sizes (count): where the texts are and their bytes. ids: room for as many as all have bytes, and 4 more; filled
-// one text after the other, text i from ends[i] to ends[i + 1]. Returns how many there are.
-int64_t bpe_encoder_encode(void* encoder, const char* const* texts, const int64_t* sizes, int64_t count, const uint8_t* classes, uint32_t* ids, int64_t* ends) {
-    return guarded([&]() -> int64_t {
-        ends[0] = 0;
-        for (int64_t i = 0; i < count; ++i)
-            ends[i + 1] = ends[i] + static_cast<int64_t>(static_cast<Encoder*>(encoder)->encode(view(texts[i], sizes[i]), classes, ids + ends[i]));
-        return ends[count];
-    }, -1);
+// texts, sizes (count): the addresses of the texts and their bytes. ids: room for one id per byte of all texts, and
+// SPARE_IDS more; filled one text after another, text i from ends[i] to ends[i + 1]. Returns the number of ids.
+int64_t bpe_encoder_encode(void* encoder, const char* const* texts, const int64_t* sizes, int64_t count,
+                           const uint8_t* classes, uint32_t* ids, int64_t* ends) {
+    return guarded(
+        [&]() -> int64_t {
+            ends[0] = 0;
+            for (int64_t i = 0; i < count; ++i) {
+                const size_t found =
+                    static_cast<Encoder*>(encoder)->encode(view(texts[i], sizes[i]), classes, ids + ends[i]);
+                ends[i + 1] = ends[i] + static_cast<int64_t>(found);
+            }
+            return ends[count];
+        },
+        -1);
 }
 
-// offsets (count + 1): where each token's bytes begin in `bytes`.
+// offsets (count + 1): of each token's bytes in `bytes`, and the end of the last.
 void* bpe_decoder_new(const char* bytes, const int64_t* offsets, int64_t count) {
-    return guarded([&] { return static_cast<void*>(new Decoder(bytes, offsets, static_cast<size_t>(count))); }, nullptr);
+    return guarded([&] { return static_cast<void*>(new Decoder(bytes, offsets, static_cast<size_t>(count))); },
+                   nullptr);
 }
 
 void bpe_decoder_free(void* decoder) { delete static_cast<Decoder*>(decoder); }
 
-// How many bytes the ids stand for, -1 if one of them is no token's.
+// The number of bytes that the ids stand for, -1 if one of them is not a token's.
 int64_t bpe_decoder_size(const void* decoder, const uint32_t* ids, int64_t count) {
     return static_cast<const Decoder*>(decoder)->size(ids, static_cast<size_t>(count));
 }
@@ -171,24 +197,27 @@ void bpe_decoder_decode(const void* decoder, const uint32_t* ids, int64_t count,
     static_cast<const Decoder*>(decoder)->decode(ids, static_cast<size_t>(count), text, size);
 }
 
-// starts (size + 1): where each piece begins, and the text's end; returns how many. For tests: alone = 1 finds them one
-// at a time, as the definition says, 0 in windows, as encoding does.
-int64_t bpe_pieces(const char* text, int64_t size, const uint8_t* classes, int64_t most_digits, int64_t alone, int64_t* starts) {
-    return guarded([&]() -> int64_t {
-        const std::string_view all = view(text, size);
-        const Pattern pattern = pattern_of(most_digits);
-        int64_t count = 0, at = 0;
-        starts[count++] = 0;
-        if (alone) {
-            while (at < size) starts[count++] = at += static_cast<int64_t>(piece_end(all.substr(at), 0, classes, pattern));
+// starts (size + 1): filled with the start of each piece and the end of the text; returns how many. For tests: finds
+// the pieces one by one, as symbols.h defines them, if `alone` is 1, and in windows, as encoding does, if it is 0.
+int64_t bpe_pieces(const char* text, int64_t size, const uint8_t* classes, int64_t most_digits, int64_t alone,
+                   int64_t* starts) {
+    return guarded(
+        [&]() -> int64_t {
+            const std::string_view all = view(text, size);
+            const Pattern pattern = pattern_of(most_digits);
+            int64_t count = 0, at = 0;
+            starts[count++] = 0;
+            if (alone) {
+                while (at < size)
+                    starts[count++] = at += static_cast<int64_t>(piece_end(all.substr(at), 0, classes, pattern));
+                return count;
+            }
+            Window window(pattern, classes);
+            for_pieces(all, window, pattern, classes, [&](const char*, const uint32_t* found, size_t pieces) {
+                for (size_t i = 0; i < pieces; ++i) starts[count++] = at += found[i + 1] - found[i];
+            });
             return count;
-        }
-        Window window(pattern, classes);
-        for_pieces(all, window, pattern, classes, [&](const char*, const uint32_t* found, size_t pieces) {
-            for (size_t i = 0; i < pieces; ++i) starts[count++] = at += found[i + 1] - found[i];
-        });
-        return count;
-    }, -1);
+        },
+        -1);
 }
-
 }

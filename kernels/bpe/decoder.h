@@ -1,20 +1,22 @@
-// Ids to bytes. Most tokens are short: 16 bytes are copied for each, meant or not, which takes no branch on its size.
+// Ids to bytes. Most tokens are short, so 16 bytes are copied for each, which takes no branch on its size.
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include "huge_pages.h"
+#include "bpe/huge_pages.h"
 
 namespace bpe {
 
 class Decoder {
-public:
+   public:
     // Token i is bytes[offsets[i]] up to bytes[offsets[i + 1]], i < count.
-    Decoder(const char* bytes, const int64_t* offsets, size_t count) : begins_(count), bytes_(bytes, bytes + offsets[count]) {
-        for (size_t i = 0; i < count; ++i) begins_[i] = {static_cast<uint32_t>(offsets[i]), static_cast<uint32_t>(offsets[i + 1] - offsets[i])};
+    Decoder(const char* bytes, const int64_t* offsets, size_t count)
+        : begins_(count), bytes_(bytes, bytes + offsets[count]) {
+        for (size_t i = 0; i < count; ++i)
+            begins_[i] = {static_cast<uint32_t>(offsets[i]), static_cast<uint32_t>(offsets[i + 1] - offsets[i])};
         bytes_.resize(bytes_.size() + AT_ONCE);
     }
 
-    // How many bytes the ids stand for, -1 if one of them is no token's.
+    // The number of bytes that the ids stand for, -1 if one of them is not a token's.
     int64_t size(const uint32_t* ids, size_t count) const {
         int64_t sum = 0;
         for (size_t i = 0; i < count; ++i) {
@@ -24,19 +26,21 @@ public:
         return sum;
     }
 
-    // Fills text, of the size that `size` returns.
+    // Fills text; size: what `size` returned for these ids.
     void decode(const uint32_t* ids, size_t count, char* text, int64_t size) const {
         int64_t at = 0;
         for (size_t i = 0; i < count; ++i) {
             const Token token = begins_[ids[i]];
             const char* const bytes = &bytes_[token.begin];
-            if (token.size <= AT_ONCE && at + AT_ONCE <= size) std::memcpy(text + at, bytes, AT_ONCE);
-            else std::memcpy(text + at, bytes, token.size);
+            if (token.size <= AT_ONCE && at + AT_ONCE <= size)
+                std::memcpy(text + at, bytes, AT_ONCE);
+            else
+                std::memcpy(text + at, bytes, token.size);
             at += token.size;
         }
     }
 
-private:
+   private:
     static constexpr int64_t AT_ONCE = 16;
     struct Token {
         uint32_t begin, size;

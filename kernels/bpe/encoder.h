@@ -1,13 +1,15 @@
-// Encoding texts: pieces to ids, most of them from a cache of words. A Tokens object is shared by all threads, an
-// Encoder is one thread's.
+// Encoding texts: pieces to ids, most of them from a cache of words. All threads share a Tokens object; each has an
+// Encoder of its own.
 #pragma once
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
-#include "word_cache.h"
-#include "vocabulary.h"
+#include "bpe/limits.h"
+#include "bpe/pretokenizer.h"
+#include "bpe/vocabulary.h"
+#include "bpe/word_cache.h"
 
 namespace bpe {
 
@@ -17,21 +19,20 @@ struct Tokens {
 
     Vocabulary vocabulary;
     Pattern pattern;
-    std::vector<uint32_t> ids;  // by token
-    std::unordered_map<std::string, uint32_t> whole;  // pieces with an id of their own, whatever the merges say
+    std::vector<uint32_t> ids;                        // by token
+    std::unordered_map<std::string, uint32_t> whole;  // pieces with an id of their own, regardless of merges
     std::unordered_map<std::string, uint32_t> specials;
     std::vector<size_t> special_sizes;  // longest first
     bool special_begins[256] = {};
-    char one_begin = 0;  // the byte that all of them begin with, if there is one
+    char one_begin = 0;  // the byte that all of them begin with, if they share one
     std::unique_ptr<SharedCache> cache = std::make_unique<SharedCache>();
 };
 
 class Encoder {
-public:
+   public:
     explicit Encoder(const Tokens& tokens) : tokens_(tokens) {}
 
     // Writes at most text.size() ids, and may overwrite SPARE_IDS more; returns how many.
-    static constexpr size_t SPARE_IDS = WordCache::IDS_AT_ONCE;
     size_t encode(std::string_view text, const uint8_t* classes, uint32_t* ids) {
         if (!window_ || classes != classes_) window_ = std::make_unique<Window>(tokens_.pattern, classes_ = classes);
         uint32_t* end = ids;
@@ -49,14 +50,14 @@ public:
         return end - ids;
     }
 
-private:
+   private:
     static constexpr size_t BATCH = 64;
     struct Special {
         size_t begin, size;
         uint32_t id;
     };
 
-    // The first special token in the text, of several at one place the longest; size 0 at the text's end if none is.
+    // The first special token in the text, the longest if several begin there; the text's end with size 0 if none.
     Special next_special(std::string_view text) {
         if (tokens_.special_sizes.empty()) return {text.size(), 0, 0};
         for (size_t at = 0; (at = next_begin(text, at)) < text.size(); ++at)
@@ -78,7 +79,7 @@ private:
         return at;
     }
 
-    // All places in the cache are asked for before the first is looked at, and so are the bytes of long words.
+    // All slots of the cache are prefetched before the first is read, and then the bytes of long words.
     uint32_t* encode_batch(const char* bytes, const uint32_t* starts, size_t count, uint32_t* out) {
         WordKey keys[BATCH];
         uint64_t long_hashes[BATCH];
@@ -97,13 +98,14 @@ private:
         }
         for (size_t i = 0; i < long_words; ++i) cache_->prefetch_bytes(long_hashes[i]);
         for (size_t i = 0; i < count; ++i) {
-            const std::string_view word(bytes + starts[i], starts[i + 1] - starts[i]);
-            if (word.size() > WordCache::LONGEST_WORD) {
-                out = merge(word, out);
+            const std::string_view piece(bytes + starts[i], starts[i + 1] - starts[i]);
+            if (piece.size() > WordCache::LONGEST_WORD) {
+                out = merge(piece, out);
                 continue;
             }
-            uint32_t* const end = word.size() <= Key::MOST_BYTES ? cache_->find_short(keys[i], out) : cache_->find_long(keys[i], word, out);
-            out = end ? end : learn(keys[i], word, out);
+            uint32_t* const end = piece.size() <= Key::MOST_BYTES ? cache_->find_short(keys[i], out)
+                                                                  : cache_->find_long(keys[i], piece, out);
+            out = end ? end : learn(keys[i], piece, out);
         }
         return out;
     }

@@ -1,4 +1,4 @@
-// Room for many lists of words' numbers that come and go while merges are trained.
+// Memory for the many lists of words that come and go while merges are trained.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace bpe {
 
-// Lists given back are kept by size, in four steps for each power of two, and given out again.
-class ListRoom {
-public:
+// Lists that were given back are given out again. They are sorted by size, in four steps for each power of two.
+class ListPool {
+   public:
     uint32_t* take(uint32_t size) {
         const uint32_t step = step_of(size);
         if (step < given_back_.size() && given_back_[step]) {
@@ -18,27 +18,28 @@ public:
             std::memcpy(&given_back_[step], list, sizeof(uint32_t*));
             return list;
         }
-        const size_t wanted = size_of(step);
-        if (wanted > left_) {
-            left_ = std::max(CHUNK, wanted);
+        const size_t capacity = size_of(step);
+        if (capacity > left_) {
+            left_ = std::max(CHUNK, capacity);
             chunks_.emplace_back(new uint32_t[left_]);
             next_ = chunks_.back().get();
         }
-        next_ += wanted, left_ -= wanted;
-        return next_ - wanted;
+        next_ += capacity, left_ -= capacity;
+        return next_ - capacity;
     }
 
     void give_back(uint32_t* list, uint32_t size) {
         const uint32_t step = step_of(size);
         if (step >= given_back_.size()) given_back_.resize(step + 1);
-        std::memcpy(list, &given_back_[step], sizeof(uint32_t*));  // the list holds a pointer to the one given back before
+        std::memcpy(list, &given_back_[step],
+                    sizeof(uint32_t*));  // a linked list: each points to the one given back before it
         given_back_[step] = list;
     }
 
-private:
+   private:
     static constexpr size_t CHUNK = 1 << 18;
 
-    // The smallest step of at least `size` entries, where step 4 * octave + i has (4 + i) * 2^octave.
+    // The smallest step of at least `size` entries; step 4 * octave + i has (4 + i) * 2^octave of them.
     static uint32_t step_of(uint32_t size) {
         if (size <= 4) return 0;
         const uint32_t octave = 29 - static_cast<uint32_t>(__builtin_clz(size - 1));

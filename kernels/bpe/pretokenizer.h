@@ -1,33 +1,35 @@
-// A text's pieces, a window at a time: the classes of 64 bytes are bits, and where pieces begin is found by shifting
-// them. symbols.h defines the pieces; what follows from it for the byte before and the byte after a place stands below.
+// The pieces (pre-tokens) of a text, window by window. The classes of 64 bytes are bits of a word, and shifts of these
+// words find where pieces begin. symbols.h defines the pieces; the rules below follow from it, for a byte and the bytes
+// before and after it.
 #pragma once
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
-#include "simd_block.h"
-#include "symbols.h"
+#include "bpe/bits.h"
+#include "bpe/simd_block.h"
+#include "bpe/symbols.h"
 
 namespace bpe {
 
-constexpr size_t WINDOW_BYTES = 4096;
-constexpr size_t LOOKAHEAD_BYTES = 64;  // classified too, to know what follows the window's last byte
-constexpr size_t READABLE_BYTES = 32;   // from each piece's first byte on, whether or not the text goes on
+constexpr size_t READABLE_BYTES = 32;  // from each piece's first byte on, even if the text ends before
 
 class Window {
-public:
+   public:
     explicit Window(const Pattern& pattern, const uint8_t* classes) : pattern_(pattern), classes_(classes) {}
 
-    // Finds where pieces begin in the first WINDOW_BYTES of a text that begins with a piece. Returns how many starts
-    // there are, of which the last is the end of the last whole piece. 64 * WORDS bytes are read from `bytes`, which
-    // holds the text's first ones.
+    // Finds where pieces begin in the first WINDOW_BYTES of a text that begins with a piece. Returns the number of
+    // starts; the last one is the end of the last whole piece. Reads 64 * Bits::WORDS bytes of `bytes`, which begins as
+    // the text does.
     size_t find_starts(std::string_view text, const char* bytes) {
         size_ = std::min(text.size(), WINDOW_BYTES + LOOKAHEAD_BYTES);
         whole_ = size_ == text.size();
         text_ = text;
         certain_ = whole_ ? size_ : WINDOW_BYTES;
         classify(bytes);
-        if (pattern_.cl100k) mark_cl100k();
-        else mark_gpt2();
+        if (pattern_.cl100k)
+            mark_cl100k();
+        else
+            mark_gpt2();
         move_starts_of_wide_spaces();
         mark_contractions();
         return list_starts();
@@ -35,26 +37,7 @@ public:
 
     const uint32_t* starts() const { return list_; }
 
-    static constexpr size_t WORDS = (WINDOW_BYTES + LOOKAHEAD_BYTES) / 64;
-
-private:
-    // 64 bits for each 64 bytes; a zero word before and after, so that shifts may look there.
-    struct Bits {
-        uint64_t words[WORDS + 2] = {};
-
-        uint64_t& operator[](size_t word) { return words[word + 1]; }
-        uint64_t previous(size_t word) const { return words[word + 1] << 1 | words[word] >> 63; }
-        uint64_t next(size_t word) const { return words[word + 1] >> 1 | words[word + 2] << 63; }
-        bool get(size_t at) const { return words[at / 64 + 1] >> (at % 64) & 1; }
-        void set(size_t at) { words[at / 64 + 1] |= uint64_t{1} << (at % 64); }
-        void clear(size_t at) { words[at / 64 + 1] &= ~(uint64_t{1} << (at % 64)); }
-
-        template <class Body>
-        void for_each(size_t word, Body body) {
-            for (uint64_t left = words[word + 1]; left; left &= left - 1) body(64 * word + __builtin_ctzll(left));
-        }
-    };
-
+   private:
     void classify(const char* bytes) {
         used_ = (size_ + 63) / 64;
         wide_spaces_ = 0;
@@ -72,7 +55,7 @@ private:
             any |= not_ascii[word] = block.not_ascii();
         }
         continuation_[used_] = 0;
-        // What lies beyond the text counts as white space: no last symbol is split from a run that ends there.
+        // Beyond the text counts as white space, because white space at the end of a text is one piece.
         const uint64_t inside = size_ % 64 ? ~uint64_t{0} >> (64 - size_ % 64) : ~uint64_t{0};
         if (any) classify_wide(not_ascii);
         for (Bits* bits : {&letter_, &number_, &blank_, &newline_, &apostrophe_, &continuation_}) {
@@ -92,9 +75,13 @@ private:
                 if (at < done || at >= size_) return;
                 const Symbol symbol = symbol_at(text_, at, classes_);
                 done = at + symbol.bytes;
-                if (done > 64 * used_) return;  // beyond the window: nothing there is certain
-                if (symbol.kind == SPACE) wide_space_[wide_spaces_++] = {static_cast<uint32_t>(at), static_cast<uint32_t>(done)};
-                Bits* const kind = symbol.kind == LETTER ? &letter_ : symbol.kind == NUMBER ? &number_ : symbol.kind == SPACE ? &space_ : nullptr;
+                if (done > 64 * used_) return;  // beyond the window, where nothing is certain
+                if (symbol.kind == SPACE)
+                    wide_space_[wide_spaces_++] = {static_cast<uint32_t>(at), static_cast<uint32_t>(done)};
+                Bits* const kind = symbol.kind == LETTER   ? &letter_
+                                   : symbol.kind == NUMBER ? &number_
+                                   : symbol.kind == SPACE  ? &space_
+                                                           : nullptr;
                 const uint64_t bytes = (uint64_t{1} << symbol.bytes) - 1;
                 if (kind) set_from(*kind, at, bytes);
                 set_from(continuation_, at, bytes & ~uint64_t{1});
@@ -106,21 +93,23 @@ private:
         if (at % 64 > 60) bits[at / 64 + 1] |= mask >> (64 - at % 64);
     }
 
-    // A run of one class begins a piece, unless a blank before it does. White space begins one where it begins, and
-    // with its last symbol where something follows.
+    // A run of one class begins a piece, unless the blank before it does. White space begins a piece at its start, and
+    // another at its last symbol if text follows.
     void mark_gpt2() {
         for (size_t word = 0; word < used_; ++word) {
-            const uint64_t letter = letter_[word] & ~letter_.previous(word), number = number_[word] & ~number_.previous(word);
+            const uint64_t letter = letter_[word] & ~letter_.previous(word),
+                           number = number_[word] & ~number_.previous(word);
             const uint64_t other = other_[word] & ~other_.previous(word), space = space_[word] & ~space_.previous(word);
-            start_[word] = ((letter | number | other) & ~blank_.previous(word)) | space | (space_[word] & ~space_.next(word));
+            start_[word] =
+                ((letter | number | other) & ~blank_.previous(word)) | space | (space_[word] & ~space_.next(word));
         }
     }
 
-    // As above, but: a letter run takes one symbol before it that is neither newline nor number, where that begins a
-    // piece; others take a blank before and the newlines behind; numbers take nothing and end after most_digits; white
-    // space ends behind its last newline.
+    // As above, with these differences. A run of letters includes one symbol before it that is neither newline nor
+    // number, if that symbol begins a piece. A run of others includes a blank before it and the newlines after it. A
+    // run of numbers includes nothing else and ends after most_digits. White space ends after its last newline.
     void mark_cl100k() {
-        take_newlines_behind_others();
+        take_newlines_after_others();
         uint64_t opening_before = 0;
         for (size_t word = 0; word < used_; ++word) {
             const uint64_t others = other_[word] & ~other_.previous(word) & ~blank_.previous(word);
@@ -142,7 +131,7 @@ private:
         }
     }
 
-    void take_newlines_behind_others() {
+    void take_newlines_after_others() {
         bool taking = false;
         for (size_t word = 0; word < used_; ++word) {
             uint64_t first = newline_[word] & (other_.previous(word) | (taking ? 1 : 0)), taken = 0;
@@ -156,12 +145,14 @@ private:
         rest_[used_] = ~uint64_t{0};
     }
 
-    // at: white space behind a newline. A piece begins there unless a later newline of the run takes it along.
+    // at: white space after a newline. A piece begins there, unless the run has a later newline.
     void end_after_last_newline(size_t at) {
         size_t end = at;
         while (end < size_ && space_.get(end) && !newline_.get(end)) ++end;
-        if (end == size_ && !whole_) certain_ = std::min(certain_, at);
-        else if (end == size_ || !newline_.get(end)) start_.set(at);
+        if (end == size_ && !whole_)
+            certain_ = std::min(certain_, at);
+        else if (end == size_ || !newline_.get(end))
+            start_.set(at);
     }
 
     void divide_numbers(size_t at) {
@@ -172,7 +163,7 @@ private:
         }
     }
 
-    // The rules mark a white space's last byte where they mean its symbol.
+    // The rules mark the last byte of a white space symbol where they mean its first.
     void move_starts_of_wide_spaces() {
         for (size_t i = 0; i < wide_spaces_; ++i) {
             const auto [first, end] = wide_space_[i];
@@ -181,7 +172,7 @@ private:
         }
     }
 
-    // An apostrophe that begins a piece may begin a contraction: the piece ends with it, not before or after its letters.
+    // An apostrophe that begins a piece may begin a contraction. The piece then ends with the contraction.
     void mark_contractions() {
         for (size_t word = 0; word < used_; ++word) {
             Bits& found = apostrophe_;
@@ -200,7 +191,8 @@ private:
         for (size_t word = 0; word < used_; ++word)
             start_.for_each(word, [&](size_t at) { list_[count++] = static_cast<uint32_t>(at); });
         while (count > 0 && list_[count - 1] > certain_) --count;
-        if (whole_ && certain_ == size_ && (count == 0 || list_[count - 1] != size_)) list_[count++] = static_cast<uint32_t>(size_);
+        if (whole_ && certain_ == size_ && (count == 0 || list_[count - 1] != size_))
+            list_[count++] = static_cast<uint32_t>(size_);
         return count;
     }
 
@@ -213,15 +205,16 @@ private:
     Bits rest_, after_newline_, first_number_, start_;
     struct {
         uint32_t first, end;
-    } wide_space_[64 * WORDS / 2 + 1];
-    uint32_t list_[64 * WORDS + 1];
+    } wide_space_[64 * Bits::WORDS / 2 + 1];
+    uint32_t list_[64 * Bits::WORDS + 1];
 };
 
 // Calls on_pieces(bytes, starts, count) for the pieces of a text, in order: piece i is bytes[starts[i]] up to
-// bytes[starts[i + 1]], i < count. READABLE_BYTES may be read from the first byte of each.
+// bytes[starts[i + 1]], i < count. READABLE_BYTES may be read from the first byte of each piece on.
 template <class OnPieces>
-void for_pieces(std::string_view text, Window& window, const Pattern& pattern, const uint8_t* classes, OnPieces on_pieces) {
-    constexpr size_t READ = 64 * Window::WORDS;
+void for_pieces(std::string_view text, Window& window, const Pattern& pattern, const uint8_t* classes,
+                OnPieces on_pieces) {
+    constexpr size_t READ = 64 * Bits::WORDS;
     char padded[READ + READABLE_BYTES];
     while (!text.empty()) {
         const char* bytes = text.data();

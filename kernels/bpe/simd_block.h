@@ -1,4 +1,4 @@
-// 64 bytes of text at once, compared into 64 bits: with AVX-512, with AVX2, or by arithmetic on 8-byte words.
+// 64 bytes of text compared at once, into 64 bits: by AVX-512, by AVX2, or by arithmetic on 8-byte words.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -16,7 +16,7 @@ struct Block {
     explicit Block(const char* text) : bytes(_mm512_loadu_si512(text)) {}
     uint64_t equal(char c) const { return _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(c)); }
     uint64_t not_ascii() const { return _mm512_movepi8_mask(bytes); }
-    // Bit i: low <= (bytes[i] | set) <= high, unsigned.
+    // Bit i is set if low <= (bytes[i] | set) <= high, unsigned.
     uint64_t within(uint8_t low, uint8_t high, uint8_t set = 0) const {
         const __m512i shifted = _mm512_sub_epi8(_mm512_or_si512(bytes, _mm512_set1_epi8(set)), _mm512_set1_epi8(low));
         return _mm512_cmple_epu8_mask(shifted, _mm512_set1_epi8(high - low));
@@ -34,16 +34,19 @@ struct Block {
     uint64_t equal(char c) const {
         return joined([&](__m256i half) { return _mm256_cmpeq_epi8(half, _mm256_set1_epi8(c)); });
     }
-    uint64_t not_ascii() const { return joined([](__m256i half) { return half; }); }
+    uint64_t not_ascii() const {
+        return joined([](__m256i half) { return half; });
+    }
     uint64_t within(uint8_t low, uint8_t high, uint8_t set = 0) const {
         const __m256i span = _mm256_set1_epi8(high - low);
         return joined([&](__m256i half) {
-            const __m256i shifted = _mm256_sub_epi8(_mm256_or_si256(half, _mm256_set1_epi8(set)), _mm256_set1_epi8(low));
+            const __m256i shifted =
+                _mm256_sub_epi8(_mm256_or_si256(half, _mm256_set1_epi8(set)), _mm256_set1_epi8(low));
             return _mm256_cmpeq_epi8(_mm256_max_epu8(shifted, span), span);
         });
     }
 
-private:
+   private:
     template <class Compare>
     uint64_t joined(Compare compare) const {
         const auto bits = [&](int i) { return static_cast<uint32_t>(_mm256_movemask_epi8(compare(halves[i]))); };
@@ -67,7 +70,7 @@ struct Block {
         return joined([=](unsigned char byte) { return static_cast<uint8_t>((byte | set) - low) <= high - low; });
     }
 
-private:
+   private:
     template <class Compare>
     uint64_t joined(Compare compare) const {
         unsigned char found[64];  // a loop that compilers turn into vectors

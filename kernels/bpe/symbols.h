@@ -1,17 +1,17 @@
-// Symbols and pieces, one at a time: the definition that pieces.h speeds up. hipgpt/data/tokenizer/pretokenize.py says the
-// same in Python. A text is any bytes, valid UTF-8 or not.
+// Symbols and pieces (pre-tokens), found one by one: the definition that pretokenizer.h speeds up, and that
+// hipgpt/data/tokenizer/pretokenize.py gives in Python. A text is any bytes, valid UTF-8 or not.
 #pragma once
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include "bpe/limits.h"
 
 namespace bpe {
 
 enum Class : uint8_t { OTHER, LETTER, NUMBER, SPACE };
-constexpr uint32_t CLASS_TABLE_SIZE = 0x40000;
 
-// A pre-tokenization pattern: GPT-2's, or one of cl100k's style with at most `most_digits` numbers in a piece.
+// A pre-tokenization pattern: that of GPT-2, or of cl100k with at most `most_digits` numbers in a piece.
 struct Pattern {
     bool cl100k;
     size_t most_digits;
@@ -35,7 +35,8 @@ struct Symbol {
 
 // The symbol that begins at text[at]: one character, or one byte that no well-formed UTF-8 sequence begins with.
 inline Symbol symbol_at(std::string_view text, size_t at, const uint8_t* classes) {
-    constexpr uint32_t SMALLEST[] = {0, 0, 0x80, 0x800, 0x10000};  // of a sequence of so many bytes; less is overlong
+    constexpr uint32_t SMALLEST[] = {0, 0, 0x80, 0x800,
+                                     0x10000};  // code point of a sequence of so many bytes; a smaller one is overlong
     const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(text[at + i])); };
     const uint32_t lead = byte(0);
     if (lead < 0x80) return {ASCII[lead], 1};
@@ -46,15 +47,15 @@ inline Symbol symbol_at(std::string_view text, size_t at, const uint8_t* classes
         if ((byte(i) & 0xC0) != 0x80) return {OTHER, 1};
         code_point = code_point << 6 | (byte(i) & 0x3F);
     }
-    // Overlong, a surrogate, above U+10FFFF: no character, so each of its bytes is a symbol.
+    // Overlong, a surrogate or above U+10FFFF: not a character, so each of its bytes is a symbol.
     if (code_point < SMALLEST[bytes] || (code_point >> 11) == 0x1B || code_point > 0x10FFFF) return {OTHER, 1};
     return {code_point < CLASS_TABLE_SIZE ? classes[code_point] : static_cast<uint8_t>(OTHER), bytes};
 }
 
 inline bool is_newline(char c) { return c == '\n' || c == '\r'; }
 
-// How many bytes the contraction at `start` has ('s 't 're 've 'm 'll 'd), 0 if none is there. cl100k's style ignores
-// case, and U+017F, the long s, is an s then.
+// The bytes of the contraction at `start` ('s 't 're 've 'm 'll 'd), 0 if there is none. cl100k ignores case, and then
+// U+017F, the long s, is an s.
 inline size_t contraction_size(std::string_view text, size_t start, const Pattern& pattern) {
     const auto at = [&](size_t i) {
         const char c = start + i < text.size() ? text[start + i] : '\0';
@@ -67,26 +68,29 @@ inline size_t contraction_size(std::string_view text, size_t start, const Patter
 }
 
 class SymbolReader {
-public:
+   public:
     SymbolReader(std::string_view text, const uint8_t* classes) : text_(text), classes_(classes) {}
 
-    Symbol at(size_t place) const { return symbol_at(text_, place, classes_); }
-    bool is(size_t place, uint8_t kind) const { return place < text_.size() && at(place).kind == kind; }
+    Symbol at(size_t offset) const { return symbol_at(text_, offset, classes_); }
+    bool is(size_t offset, uint8_t kind) const { return offset < text_.size() && at(offset).kind == kind; }
 
-    size_t run_end(size_t place, uint8_t kind, size_t most = SIZE_MAX) const {
-        for (Symbol symbol; most-- > 0 && place < text_.size() && (symbol = at(place)).kind == kind;) place += symbol.bytes;
-        return place;
+    size_t run_end(size_t offset, uint8_t kind, size_t most = SIZE_MAX) const {
+        for (Symbol symbol; most-- > 0 && offset < text_.size() && (symbol = at(offset)).kind == kind;)
+            offset += symbol.bytes;
+        return offset;
     }
 
-    // The end of `\s+(?!\S)|\s+` at white space that ends at `end`: all, or all but the last symbol before something.
+    // The end of `\s+(?!\S)|\s+` in white space from start to end: all of it, or without its last symbol if text
+    // follows.
     size_t space_end(size_t start, size_t end) const {
         if (end == text_.size()) return end;
         size_t last = end - 1;
-        while (last > start && at(last).kind != SPACE) --last;  // its first byte; a byte inside is no white space
+        while (last > start && at(last).kind != SPACE)
+            --last;  // to its first byte; a byte inside a symbol is not white space
         return last > start ? last : end;
     }
 
-private:
+   private:
     std::string_view text_;
     const uint8_t* classes_;
 };
@@ -108,7 +112,8 @@ inline size_t cl100k_piece_end(std::string_view text, size_t start, const uint8_
     const Symbol first = symbols.at(start);
     if (first.kind == LETTER) return symbols.run_end(start, LETTER);
     if (first.kind == NUMBER) return symbols.run_end(start, NUMBER, pattern.most_digits);
-    if (!is_newline(text[start]) && symbols.is(start + first.bytes, LETTER)) return symbols.run_end(start + first.bytes, LETTER);
+    if (!is_newline(text[start]) && symbols.is(start + first.bytes, LETTER))
+        return symbols.run_end(start + first.bytes, LETTER);
     const size_t after_space = start + (text[start] == ' ');
     if (symbols.is(after_space, OTHER)) {
         size_t end = symbols.run_end(after_space, OTHER);

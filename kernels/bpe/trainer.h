@@ -1,27 +1,23 @@
-// Training: counts of pairs are kept up to date merge by merge, from lists of the words in which each pair occurs.
+// Training merges. The counts of pairs are updated merge by merge, from lists of the words in which each pair occurs.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <vector>
-#include "word_counter.h"
-#include "list_pool.h"
+#include "bpe/list_pool.h"
+#include "bpe/neighbours.h"
+#include "bpe/tokens.h"
+#include "bpe/word_counter.h"
 
 namespace bpe {
-
-constexpr uint32_t BYTES = 256;
-constexpr uint32_t NONE = UINT32_MAX;
-
-// A pair of tokens as one number, ordered as (left, right) is.
-inline uint64_t pair_key(uint32_t left, uint32_t right) { return static_cast<uint64_t>(left) << 32 | right; }
 
 struct Merge {
     uint32_t left, right;
     int64_t count;    // of the pair when it was chosen
-    int64_t applied;  // tokens saved: fewer than count where the pair overlaps itself
+    int64_t applied;  // tokens saved; fewer than count if the pair overlaps itself
 };
 
 class Trainer {
-public:
+   public:
     explicit Trainer(WordCounter counter) {
         size_t tokens = 0, words = 0;
         counter.for_words([&](const char*, size_t size, int64_t) {
@@ -39,10 +35,10 @@ public:
         list_bytes_pairs();
     }
 
-    // Finds up to `wanted` merges, after those found before, and returns how many: fewer if no word has two tokens left.
-    size_t train(size_t wanted, Merge* merges) {
+    // Finds up to `most` merges after those found before, and returns how many; fewer if no word has two tokens left.
+    size_t train(size_t most, Merge* merges) {
         size_t done = 0;
-        for (; done < wanted; ++done) {
+        for (; done < most; ++done) {
             const uint32_t best = take_best();
             if (best == NONE) break;
             const uint64_t key = pairs_[best].key;
@@ -52,53 +48,35 @@ public:
         return done;
     }
 
-private:
+   private:
     static constexpr size_t FIRST_SLOTS = 1 << 12;
     struct Word {
         int64_t count;
         uint64_t begin;
-        uint32_t size;  // in tokens; merging leaves them at the front
+        uint32_t size;  // in tokens, which merging moves to the front
     };
     struct Pair {
         uint64_t key;
         int64_t count;
-        uint32_t* words;  // where it occurs, ascending; some words may have lost it since
-        uint32_t room, size;
+        uint32_t* words;  // the words in which it occurs, ascending; some may have lost it since
+        uint32_t capacity, size;
     };
     struct Candidate {
         int64_t count;
         uint64_t key;
         uint32_t pair;
-        bool operator<(const Candidate& other) const { return count != other.count ? count < other.count : key > other.key; }
-    };
-    // What a merge does to the pairs with one neighbour: how often it stands there, and in which words.
-    struct Neighbours {
-        struct One {
-            int64_t count = 0;
-            uint32_t words = 0, last = NONE;
-        };
-        std::vector<One> of;  // by token
-        std::vector<uint32_t> met, token, word;  // each neighbour once; then one (token, word) for each event
-
-        void add(uint32_t neighbour, uint32_t at, int64_t count) {
-            One& one = of[neighbour];
-            if (one.words == 0) met.push_back(neighbour);
-            one.count += count;
-            if (one.words != 0 && one.last == at) return;
-            one.last = at;
-            ++one.words;
-            token.push_back(neighbour);
-            word.push_back(at);
+        bool operator<(const Candidate& other) const {
+            return count != other.count ? count < other.count : key > other.key;
         }
     };
-
     void list_bytes_pairs() {
         std::vector<uint32_t> last(BYTES * BYTES, NONE), size(BYTES * BYTES);
         std::vector<int64_t> count(BYTES * BYTES);
         const auto for_pairs = [&](auto body) {
             for (size_t at = 0; at < words_.size(); ++at) {
                 const uint32_t* const tokens = &tokens_[words_[at].begin];
-                for (uint32_t i = 0; i + 1 < words_[at].size; ++i) body(tokens[i] * BYTES + tokens[i + 1], static_cast<uint32_t>(at));
+                for (uint32_t i = 0; i + 1 < words_[at].size; ++i)
+                    body(tokens[i] * BYTES + tokens[i + 1], static_cast<uint32_t>(at));
             }
         };
         for_pairs([&](size_t pair, uint32_t at) {
@@ -117,7 +95,7 @@ private:
         });
     }
 
-    // Returns the index of a new pair, with room for the words of its list.
+    // Returns the index of a new pair, whose list has room for `words` words.
     uint32_t create(uint64_t key, int64_t count, uint32_t words) {
         if (3 * (pairs_.size() + 1) > 2 * slots_.size()) grow();
         const uint32_t index = static_cast<uint32_t>(pairs_.size());
@@ -146,8 +124,8 @@ private:
         for (uint32_t index = 0; index < pairs_.size(); ++index) slots_[free_slot(pairs_[index].key)] = index;
     }
 
-    // Counts of listed pairs only fall, so a candidate that is out of date goes back with its present count. Pairs
-    // rarer than floor_ wait outside the heap until there is nothing above.
+    // The counts of listed pairs only fall, so a candidate that is out of date is pushed again with its present count.
+    // Pairs rarer than floor_ wait outside the heap until it is empty.
     uint32_t take_best() {
         for (;;) {
             while (!heap_.empty()) {
@@ -171,7 +149,7 @@ private:
         std::push_heap(heap_.begin(), heap_.end());
     }
 
-    // Replaces the pair everywhere; returns by how much the words, each as often as it occurs, get shorter.
+    // Replaces the pair in all words; returns the number of tokens saved, each word counted as often as it occurs.
     int64_t apply(uint32_t index, uint32_t merged) {
         const Pair pair = pairs_[index];
         const uint32_t left = static_cast<uint32_t>(pair.key >> 32), right = static_cast<uint32_t>(pair.key);
@@ -186,7 +164,8 @@ private:
         for (const uint32_t one : before_.met) lower(pair_key(one, left), before_.of[one].count);
         for (const uint32_t one : after_.met) lower(pair_key(right, one), after_.of[one].count);
         give_up(pairs_[index]);
-        // A neighbour on the left may be the merged token itself, whose right neighbour `left` was counted before.
+        // A left neighbour may be the merged token itself. Then its right neighbour was still `left` when it was
+        // counted.
         const int64_t repeated = before_.of[merged].count;
         if (repeated) after_.of[left].count -= repeated;
         list(after_, [&](uint32_t one) { return pair_key(merged, one); });
@@ -198,19 +177,19 @@ private:
         Word& word = words_[at];
         uint32_t* const tokens = &tokens_[word.begin];
         const uint32_t size = word.size;
-        uint32_t kept = 0;
+        uint32_t length = 0;  // of the word so far
         for (uint32_t i = 0; i < size; ++i) {
             if (tokens[i] != left || i + 1 == size || tokens[i + 1] != right) {
-                tokens[kept++] = tokens[i];
+                tokens[length++] = tokens[i];
                 continue;
             }
-            if (kept > 0) before_.add(tokens[kept - 1], at, word.count);
+            if (length > 0) before_.add(tokens[length - 1], at, word.count);
             if (i + 2 < size) after_.add(tokens[i + 2], at, word.count);
-            tokens[kept++] = merged;
+            tokens[length++] = merged;
             ++i;
         }
-        word.size = kept;
-        return (size - kept) * word.count;
+        word.size = length;
+        return (size - length) * word.count;
     }
 
     void lower(uint64_t key, int64_t count) {
@@ -218,13 +197,13 @@ private:
         if (pair && (pair->count -= count) == 0) give_up(*pair);
     }
 
-    // No pair comes back: what a merge adds are pairs with the new token.
+    // A pair that is gone never returns, because a merge only adds pairs with its new token.
     void give_up(Pair& pair) {
-        if (pair.room) lists_.give_back(pair.words, pair.room);
-        pair.count = pair.room = pair.size = 0;
+        if (pair.capacity) lists_.give_back(pair.words, pair.capacity);
+        pair.count = pair.capacity = pair.size = 0;
     }
 
-    // Makes a pair of each neighbour met, with its count and its words, and forgets them.
+    // Creates a pair for each neighbour met, with its count and its words, and clears the neighbours.
     template <class KeyOf>
     void list(Neighbours& neighbours, KeyOf key_of) {
         for (const uint32_t token : neighbours.met) {
@@ -241,11 +220,11 @@ private:
         neighbours.word.clear();
     }
 
-    Table<uint32_t> tokens_;  // of all distinct words, one after the other
+    Table<uint32_t> tokens_;  // of all words, one after another
     Table<Word> words_;
-    Blocks<Pair> pairs_;
+    ChunkedTable<Pair> pairs_;
     Table<uint32_t> slots_;  // a hash table of indices into pairs_
-    ListRoom lists_;
+    ListPool lists_;
     std::vector<Candidate> heap_;
     int64_t floor_ = INT64_MAX / 4;
     Neighbours before_, after_;

@@ -1,31 +1,40 @@
-// A vocabulary made ready for encoding one word: its tokens as a tree of prefixes, and which tokens may be neighbours.
+// A vocabulary made ready for encoding words: its tokens as a tree of prefixes, and which tokens may be neighbours.
 //
-// Tokens are numbered 0 to 255 for the bytes, then in the order of the merges. Short words are merged from bytes
-// upwards, as bpe.py does. That takes n log n steps with a queue, so the tokens of longer ones are found from left to
-// right: two tokens may stand side by side if merging their bytes gives just these two, and a sequence in which all
-// neighbours may is the one that merging gives. So take the longest token that may follow the last one and go on; where
-// none may, step back and take a shorter one. A place that was stepped back over is never tried again, so the steps are
+// Short words are merged from bytes upwards, as hipgpt/data/tokenizer/reference.py does. With a queue that takes n log
+// n steps, so the tokens of longer words are found from left to right instead.
+//
+// Definition: two tokens may be neighbours if merging their bytes gives just these two tokens.
+//
+// Lemma: a sequence of tokens in which all neighbours may be neighbours is the sequence that merging gives.
+//
+// So the search takes the longest token that may follow the last one, and continues after it. If none may, it steps
+// back and takes a shorter one. An offset that it stepped back from is never tried again, so the number of steps is
 // proportional to the length.
-// The lemma and the way to use it: van Antwerpen & Neubeck 2024, "So many tokens, so little time".
+//
+// The lemma and its use: van Antwerpen & Neubeck 2024, "So many tokens, so little time".
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
-#include "merge_table.h"
-#include "huge_pages.h"
-#include "trainer.h"
+#include "bpe/merge_table.h"
+#include "bpe/prefix_tree.h"
+#include "bpe/tokens.h"
 
 namespace bpe {
 
 class Vocabulary {
-public:
-    // merges (count, 2) in order. Token 256 + i is what merge i makes. A merge that is never applied, because its pair
-    // cannot stand side by side or is there already, makes none: see `fires`. results (count): how the merges call what
-    // they make, where several may make one thing; null if merge i makes 256 + i.
-    Vocabulary(const uint32_t* merges, size_t count, const uint32_t* results = nullptr) : halves_(BYTES + count), prefix_(BYTES + count, NONE), sizes_(BYTES + count, 0), merges_(count) {
+   public:
+    // merges (count, 2) in order. Merge i makes token 256 + i, unless it is never applied (see `fires`) because its two
+    // tokens may not be neighbours or an earlier merge makes the same. results (count): the names that the merges use
+    // for what they make, of which several may be equal; null if merge i names it 256 + i.
+    Vocabulary(const uint32_t* merges, size_t count, const uint32_t* results = nullptr)
+        : halves_(BYTES + count),
+          prefix_(BYTES + count, NONE),
+          sizes_(BYTES + count, 0),
+          merges_(count),
+          tree_(static_cast<uint32_t>(BYTES + count)) {
         std::vector<std::string> spelled(BYTES + count);
         for (uint32_t byte = 0; byte < BYTES; ++byte) {
             halves_[byte] = {byte, byte};
@@ -48,13 +57,14 @@ public:
         for (uint32_t token = BYTES; token < halves_.size(); ++token)
             if (fires(token)) by_size.push_back(token);
         std::stable_sort(by_size.begin(), by_size.end(), [&](uint32_t a, uint32_t b) { return sizes_[a] < sizes_[b]; });
-        for (const uint32_t token : by_size) insert(spelled[token], token);
+        for (const uint32_t token : by_size) prefix_[token] = tree_.insert(spelled[token], token);
     }
 
+    // Whether the merge that makes a token is ever applied.
     bool fires(uint32_t token) const { return sizes_[token] > 0; }
 
-    // What encoding a word needs: its tokens; a bit for each place from where no good tokens go on; and what a run of
-    // one letter asks again and again: which token fits, and the longest token at a place that goes on as another did.
+    // The memory of encoding a word: its tokens; a bit for each offset from which no tokens reach the end; and answers
+    // that a run of one letter asks for again and again: which token fits, and the longest token of equal bytes.
     struct Work {
         struct Answer {
             uint32_t last = NONE, next = NONE, fitting = NONE;
@@ -72,40 +82,41 @@ public:
         if (word.size() < 4 * HEAD || !encode_repeated(word, work)) encode_from_left(word, work);
     }
 
-private:
-    static constexpr uint32_t PLACE_BITS = 5, SHORT_WORD = 1 << PLACE_BITS, HEAD = 1024;  // bytes
+   private:
+    static constexpr uint32_t OFFSET_BITS = 5, SHORT_WORD = 1 << OFFSET_BITS, HEAD = 1024;  // bytes
     struct Halves {
         uint32_t left, right;
     };
-    struct Edge {
-        uint32_t key = NONE, to = NONE;  // key: node << 8 | byte
-    };
 
-    // Applies merges to bytes, the earliest first and of equal ones the leftmost, as bpe.py does. A token stands at the
-    // place of its first byte; its entry in `next` is what merging it with the one that follows makes, above the place.
+    // Applies merges to bytes, the earliest first; ties go to the leftmost. A token is stored at the offset of its
+    // first byte. Its entry in `next` is the token that merging it with the following one makes, with the offset in the
+    // low bits, so that the smallest entry is the next merge to apply.
     void merge_short(std::string_view word, std::vector<uint32_t>& tokens) const {
         tokens.clear();
         uint32_t token[SHORT_WORD], next[SHORT_WORD];
         std::fill_n(next, SHORT_WORD, NONE);
         const size_t size = word.size();
         uint64_t begins = ~uint64_t{0} >> (64 - size);  // bit i: a token begins at byte i
-        const auto entry = [](uint32_t made, size_t at) { return made == NONE ? NONE : made << PLACE_BITS | static_cast<uint32_t>(at); };
+        const auto entry = [](uint32_t made, size_t at) {
+            return made == NONE ? NONE : made << OFFSET_BITS | static_cast<uint32_t>(at);
+        };
         for (size_t i = 0; i < size; ++i) token[i] = static_cast<unsigned char>(word[i]);
         for (size_t i = 0; i + 1 < size; ++i) {
-            const uint32_t two = two_bytes_[token[i] * BYTES + token[i + 1]];
-            next[i] = entry(two < halves_.size() ? two : NONE, i);
+            const uint32_t two = tree_.after_two(token[i], token[i + 1]);
+            next[i] = entry(tree_.is_token(two) ? two : NONE, i);
         }
         for (;;) {
             uint32_t best = NONE;
             for (const uint32_t one : next) best = std::min(best, one);
             if (best == NONE) break;
             const size_t at = best % SHORT_WORD;
-            const uint64_t behind = begins & (~uint64_t{1} << at), before = begins & ~(~uint64_t{0} << at);
-            const size_t joined = __builtin_ctzll(behind);
-            token[at] = best >> PLACE_BITS;
+            const uint64_t after = begins & (~uint64_t{1} << at), before = begins & ~(~uint64_t{0} << at);
+            const size_t joined = __builtin_ctzll(after);
+            token[at] = best >> OFFSET_BITS;
             begins ^= uint64_t{1} << joined;
             next[joined] = next[at] = NONE;
-            if (const uint64_t rest = behind & (behind - 1)) next[at] = entry(merges_.find(token[at], token[__builtin_ctzll(rest)]), at);
+            if (const uint64_t rest = after & (after - 1))
+                next[at] = entry(merges_.find(token[at], token[__builtin_ctzll(rest)]), at);
             if (before) {
                 const size_t left = 63 - __builtin_clzll(before);
                 next[left] = entry(merges_.find(token[left], token[at]), left);
@@ -137,21 +148,23 @@ private:
         }
     }
 
-    // Long words mostly repeat themselves: blanks, one letter, "-=-=". What their tokens repeat is guessed from the word's
-    // head. The guess is right if all neighbours may stand side by side, and it is left, returning false, where the
-    // word is of another kind.
+    // Long words mostly repeat themselves: blanks, one letter, "-=-=". Guesses from the word's head which tokens
+    // repeat. The guess is right if all its tokens may be neighbours. Returns false if the word does not repeat itself
+    // so.
     bool encode_repeated(std::string_view word, Work& work) const {
         encode_from_left(word.substr(0, HEAD), work);
         std::vector<uint32_t> tokens = work.tokens;
         const size_t first = tokens.size() / 4;
         const auto middle = tokens.begin() + static_cast<std::ptrdiff_t>(first);
         size_t repeated = 1, bytes = 0, begin = 0;
-        while (repeated <= first && !std::equal(middle, middle + static_cast<std::ptrdiff_t>(first), middle + static_cast<std::ptrdiff_t>(repeated))) ++repeated;
+        while (repeated <= first && !std::equal(middle, middle + static_cast<std::ptrdiff_t>(first),
+                                                middle + static_cast<std::ptrdiff_t>(repeated)))
+            ++repeated;
         if (repeated > first) return false;
         for (size_t i = 0; i < first; ++i) begin += sizes_[tokens[i]];
         for (size_t i = first; i < first + repeated; ++i) bytes += sizes_[tokens[i]];
         const auto seam = std::mismatch(word.begin() + begin, word.end() - bytes, word.begin() + begin + bytes);
-        const size_t alike = seam.second - word.begin() - begin;  // from `begin` on, in which `bytes` bytes repeat
+        const size_t alike = seam.second - word.begin() - begin;  // bytes from `begin` on that repeat every `bytes`
         if (alike < 2 * HEAD) return false;
         const size_t times = (alike - HEAD) / bytes;
         tokens.resize(first + repeated);
@@ -164,20 +177,21 @@ private:
         return true;
     }
 
-    // The longest of `next` and the tokens it begins with that may follow the last token; NONE if none may.
+    // The longest among `next` and the tokens that it begins with that may follow the last token; NONE if none may.
     uint32_t fitting(Work& work, uint32_t next) const {
         if (next == NONE || work.tokens.empty()) return next;
         const uint32_t last = work.tokens.back();
         Work::Answer& answer = work.answers[mixed(pair_key(last, next)) & (work.answers.size() - 1)];
         if (answer.last == last && answer.next == next) return answer.fitting;
         answer = {last, next, next};
-        while (answer.fitting != NONE && !may_be_neighbours(last, answer.fitting)) answer.fitting = prefix_[answer.fitting];
+        while (answer.fitting != NONE && !may_be_neighbours(last, answer.fitting))
+            answer.fitting = prefix_[answer.fitting];
         return answer.fitting;
     }
 
-    // Whether the bytes of both, merged together, give these two tokens. Takes the merges of the two apart, latest
-    // first, down to the bytes at the seam: a merge across the seam must never have come before the one taken apart.
-    // Of equal ranks (in "xxx") the left one comes first.
+    // Whether merging the bytes of both gives these two tokens. Takes the merges of the two apart, latest first, down
+    // to the bytes at the seam: no merge across the seam may be earlier than the one taken apart. Of two equal merges
+    // (in "xxx") the left one is applied first.
     bool may_be_neighbours(uint32_t left, uint32_t right) const {
         uint32_t limit = NONE;  // tokens below it existed when the pair at the seam was as it is now
         for (;;) {
@@ -195,15 +209,6 @@ private:
         }
     }
 
-    // The node that a byte leads to, or the free edge to put it.
-    const Edge& edge(uint32_t node, unsigned char byte) const {
-        const uint32_t key = node << 8 | byte;
-        for (size_t at = mixed(node) + byte;; ++at) {
-            const Edge& found = edges_[at & (edges_.size() - 1)];
-            if (found.key == key || found.key == NONE) return found;
-        }
-    }
-
     // The longest token that the text begins with.
     uint32_t longest(std::string_view text, Work& work) const {
         constexpr size_t LONG_SEARCH = 16;  // bytes
@@ -211,53 +216,22 @@ private:
         const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
         uint32_t found = byte(0);
         if (text.size() == 1) return found;
-        uint32_t node = two_bytes_[found * BYTES + byte(1)];
+        uint32_t node = tree_.after_two(found, byte(1));
         size_t read = 2;
         while (node != NONE) {
-            if (node < halves_.size()) found = node;
+            if (tree_.is_token(node)) found = node;
             if (read == text.size()) return found;
-            node = edge(node, byte(read++)).to;
+            node = tree_.after(node, byte(read++));
         }
         if (read >= LONG_SEARCH) work.read = text.substr(0, read), work.longest = found;
         return found;
-    }
-
-    // A prefix that is a token has the token's number as its node, another prefix a number above all tokens'. Tokens
-    // come in by size, so none finds its own node taken.
-    void insert(std::string_view bytes, uint32_t token) {
-        uint32_t node = static_cast<unsigned char>(bytes[0]);
-        for (size_t i = 1; i < bytes.size(); ++i) {
-            if (node < halves_.size()) prefix_[token] = node;
-            const unsigned char byte = static_cast<unsigned char>(bytes[i]);
-            uint32_t next = edge(node, byte).to;
-            if (next == NONE) {
-                next = i + 1 == bytes.size() ? token : next_node_++;
-                if (next >= 1 << 24) throw std::length_error("more than 2^24 prefixes of tokens");
-                add_edge(node << 8 | byte, next);
-                if (i == 1) two_bytes_[node * BYTES + byte] = next;
-            }
-            node = next;
-        }
-    }
-
-    void add_edge(uint32_t key, uint32_t to) {
-        if (4 * ++edge_count_ > 3 * edges_.size()) {
-            Table<Edge> old(2 * edges_.size());  // empty, and twice as large
-            old.swap(edges_);
-            for (const Edge& one : old)
-                if (one.key != NONE) const_cast<Edge&>(edge(one.key >> 8, one.key & 0xFF)) = one;
-        }
-        const_cast<Edge&>(edge(key >> 8, key & 0xFF)) = {key, to};
     }
 
     std::vector<Halves> halves_;    // by token; a byte is its own half
     std::vector<uint32_t> prefix_;  // by token: the longest shorter token that it begins with, NONE for bytes
     std::vector<uint32_t> sizes_;   // by token, in bytes; 0 for a merge that is never applied
     MergeTable merges_;
-    std::vector<uint32_t> two_bytes_ = std::vector<uint32_t>(BYTES * BYTES, NONE);  // the first two steps from the root
-    Table<Edge> edges_ = Table<Edge>(1024);
-    size_t edge_count_ = 0;
-    uint32_t next_node_ = static_cast<uint32_t>(halves_.size());
+    PrefixTree tree_;
 };
 
 }  // namespace bpe

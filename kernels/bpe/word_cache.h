@@ -1,5 +1,5 @@
-// What encoding has learnt: the ids of words. All threads share it, and none waits for another: an entry is read only
-// once it is whole and never changes, and what cannot be remembered at once is found anew later.
+// The ids of words that were encoded before. All threads share the cache, and none waits for another: an entry is read
+// only once it is complete, and never changes. A word that cannot be added now is encoded again when it comes next.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -7,14 +7,13 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
-#include "huge_pages.h"
-#include "word_key.h"
+#include "bpe/huge_pages.h"
+#include "bpe/limits.h"
+#include "bpe/word_key.h"
 
 namespace bpe {
 
-constexpr uint32_t ID_LIMIT = 1 << 24;  // ids are below: an entry keeps their number in the bits above
-
-// A word as the cache knows it. Up to 15 bytes are the key themselves; of a longer word it is the hash and the size.
+// A word as the cache compares it. Up to 15 bytes are the key itself; the key of a longer word is its hash and size.
 struct WordKey {
     static constexpr uint64_t LONG = uint64_t{1} << 63;
     Key key;
@@ -35,9 +34,9 @@ struct WordKey {
 };
 
 class WordCache {
-public:
+   public:
     static constexpr size_t LONGEST_WORD = 256;
-    static constexpr size_t IDS_AT_ONCE = 4;  // so many are written at a time, meant or not
+    static constexpr size_t IDS_AT_ONCE = SPARE_IDS;  // always written together, which takes no branch on their number
 
     WordCache() : WordCache(FIRST_SLOTS, std::make_shared<Store>()) {}
 
@@ -47,7 +46,7 @@ public:
         __builtin_prefetch(store_->at(static_cast<uint32_t>(second)));
     }
 
-    // Both write the word's ids and return the end of them, null if the word is new.
+    // Both write the word's ids and return their end, or null if the word is new.
     uint32_t* find_short(const WordKey& word, uint32_t* out) const {
         for (size_t at = word.hash;; ++at) {
             const Entry& entry = entries_[at & last_];
@@ -67,28 +66,28 @@ public:
         }
     }
 
-    // Returns false, without remembering the word, if there is no room.
+    // Adds a word; returns false if there is no room.
     bool add(const WordKey& word, std::string_view bytes, const uint32_t* ids, size_t count) {
-        const size_t bytes_kept = word.is_long() ? bytes.size() : 0, ids_kept = count > IDS_AT_ONCE ? count : 0;
+        const size_t stored_bytes = word.is_long() ? bytes.size() : 0, stored_ids = count > IDS_AT_ONCE ? count : 0;
         if (words_.load(std::memory_order_relaxed) >= most_words()) return false;
         uint64_t second = word.key.numbers[1];
         uint32_t packed[IDS_AT_ONCE] = {};
-        if (bytes_kept + ids_kept) {
-            const uint32_t place = store_->take(bytes_kept, ids_kept);
-            if (place == Store::NO_ROOM) return false;
-            std::memcpy(store_->at(place), bytes.data(), bytes_kept);
-            packed[0] = place + Store::units(bytes_kept);
+        if (stored_bytes + stored_ids) {
+            const uint32_t address = store_->take(stored_bytes, stored_ids);
+            if (address == Store::NO_ROOM) return false;
+            std::memcpy(store_->at(address), bytes.data(), stored_bytes);
+            packed[0] = address + Store::units(stored_bytes);
             packed[1] = static_cast<uint32_t>(count);
-            std::memcpy(store_->at(packed[0]), ids, 4 * ids_kept);
-            if (bytes_kept) second |= place;
+            std::memcpy(store_->at(packed[0]), ids, 4 * stored_ids);
+            if (stored_bytes) second |= address;
         }
-        if (!ids_kept) std::copy_n(ids, count, packed), std::fill(packed + count, packed + IDS_AT_ONCE, 0);
+        if (!stored_ids) std::copy_n(ids, count, packed), std::fill(packed + count, packed + IDS_AT_ONCE, 0);
         packed[3] |= static_cast<uint32_t>(std::min(count, IDS_AT_ONCE + 1)) << 24;
         put(word.hash, word.key.numbers[0], second, packed);
         return true;
     }
 
-    // What follows when there is no room: one of more slots with the same words, or an empty one at the bounds.
+    // The cache to use when this one is full: twice as large with the same words, or empty if it may not grow.
     std::shared_ptr<WordCache> next() const {
         if (words_ < most_words() || most_words() == MOST_WORDS) return std::make_shared<WordCache>();
         std::shared_ptr<WordCache> larger(new WordCache(2 * entries_.size(), store_));
@@ -101,33 +100,34 @@ public:
         return larger;
     }
 
-private:
+   private:
     static constexpr size_t FIRST_SLOTS = 1 << 15, MOST_WORDS = 1 << 20;
-    static constexpr uint64_t EMPTY = 0, BEING_WRITTEN = 1;  // no key's second number: it has a size
+    static constexpr uint64_t EMPTY = 0, BEING_WRITTEN = 1;  // differ from any key's second number, which has a size
     struct alignas(32) Entry {
         uint64_t first;
-        std::atomic<uint64_t> second;  // written last; of a long word with its place in the store
-        uint32_t ids[IDS_AT_ONCE];     // more of them are in the store: their place there, their number
+        std::atomic<uint64_t> second;  // written last; a long word's includes its address in the store
+        uint32_t ids[IDS_AT_ONCE];     // the ids; if there are more, their address in the store and their number
     };
 
-    // Bytes of long words and ids that have no room in an entry, in units of 4 bytes.
+    // The bytes of long words, and ids that do not fit an entry, in units of 4 bytes. An address counts units.
     struct Store {
         static constexpr uint32_t MOST_UNITS = 4 << 20, NO_ROOM = UINT32_MAX;
 
         static uint32_t units(size_t bytes) { return static_cast<uint32_t>((bytes + 3) / 4); }
-        char* at(uint32_t place) const { return bytes.get() + 4 * static_cast<size_t>(place % MOST_UNITS); }
-        uint32_t take(size_t text, size_t ids) {
-            const uint32_t wanted = units(text) + static_cast<uint32_t>(ids), place = used.load(std::memory_order_relaxed);
-            if (place + wanted > MOST_UNITS) return NO_ROOM;
-            const uint32_t taken = used.fetch_add(wanted, std::memory_order_relaxed);
-            return taken + wanted > MOST_UNITS ? NO_ROOM : taken;
+        char* at(uint32_t address) const { return bytes.get() + 4 * static_cast<size_t>(address % MOST_UNITS); }
+        uint32_t take(size_t text_bytes, size_t ids) {
+            const uint32_t size = units(text_bytes) + static_cast<uint32_t>(ids);
+            if (used.load(std::memory_order_relaxed) + size > MOST_UNITS) return NO_ROOM;
+            const uint32_t address = used.fetch_add(size, std::memory_order_relaxed);
+            return address + size > MOST_UNITS ? NO_ROOM : address;
         }
 
-        std::unique_ptr<char[]> bytes{new char[4 * MOST_UNITS]};  // Linux gives the pages that are written
+        std::unique_ptr<char[]> bytes{new char[4 * MOST_UNITS]};  // Linux provides only the pages that are written
         std::atomic<uint32_t> used{0};
     };
 
-    WordCache(size_t slots, std::shared_ptr<Store> store) : entries_(slots), last_(slots - 1), store_(std::move(store)) {}
+    WordCache(size_t slots, std::shared_ptr<Store> store)
+        : entries_(slots), last_(slots - 1), store_(std::move(store)) {}
 
     size_t most_words() const { return std::min(entries_.size() / 3 * 2, MOST_WORDS); }
 
@@ -144,7 +144,7 @@ private:
         return out + count;
     }
 
-    // Two threads that learn one word at a time make two entries of it: the first is found.
+    // Two threads that add the same word at the same time make two entries; the first one is found.
     void put(uint64_t hash, uint64_t first, uint64_t second, const uint32_t* ids) {
         for (size_t at = hash;; ++at) {
             Entry& entry = entries_[at & last_];
@@ -164,18 +164,18 @@ private:
     std::atomic<size_t> words_{0};
 };
 
-// The cache that threads use at present.
+// The cache that threads use now.
 class SharedCache {
-public:
+   public:
     std::shared_ptr<WordCache> current() const { return std::atomic_load(&current_); }
 
-    // Puts another in the place of one that is full, unless a thread has done so or is at it.
+    // Replaces a full cache by the next one, unless another thread has done so or is doing it.
     void replace(const std::shared_ptr<WordCache>& full) {
         const std::unique_lock<std::mutex> lock(replacing_, std::try_to_lock);
         if (lock && current() == full) std::atomic_store(&current_, full->next());
     }
 
-private:
+   private:
     std::shared_ptr<WordCache> current_ = std::make_shared<WordCache>();
     std::mutex replacing_;
 };

@@ -1,27 +1,26 @@
-// Counts the words of texts. One for each thread; `add_all` joins them.
+// Counts words: the distinct pieces of texts. Each thread has a counter of its own; `add_all` joins them.
 #pragma once
 #include <memory>
 #include <string_view>
 #include <vector>
-#include "pretokenizer.h"
-#include "huge_pages.h"
-#include "word_key.h"
+#include "bpe/huge_pages.h"
+#include "bpe/pretokenizer.h"
+#include "bpe/word_key.h"
 
 namespace bpe {
 
 class WordCounter {
-public:
+   public:
     void add_text(std::string_view text, const Pattern& pattern, const uint8_t* classes) {
         if (!window_ || !same(pattern, classes)) window_ = std::make_unique<Window>(pattern, classes);
         pattern_ = pattern, classes_ = classes;
-        bytes_ += static_cast<int64_t>(text.size());
         for_pieces(text, *window_, pattern, classes, [&](const char* bytes, const uint32_t* starts, size_t count) {
-            for (size_t begin = 0; begin < count; begin += BATCH) add_batch(bytes, starts + begin, std::min(BATCH, count - begin));
+            for (size_t begin = 0; begin < count; begin += BATCH)
+                add_batch(bytes, starts + begin, std::min(BATCH, count - begin));
         });
     }
 
     void add_all(const WordCounter& other) {
-        bytes_ += other.bytes_;
         other.for_words([&](const char* word, size_t size, int64_t count) { add(word, size, count); });
     }
 
@@ -35,9 +34,8 @@ public:
     }
 
     size_t distinct() const { return short_words_ + long_words_; }
-    int64_t bytes() const { return bytes_; }
 
-private:
+   private:
     static constexpr size_t BATCH = 64, FIRST_SLOTS = 1 << 12;
     struct Short {
         Key key;
@@ -52,7 +50,7 @@ private:
         return pattern_.cl100k == pattern.cl100k && pattern_.most_digits == pattern.most_digits && classes_ == classes;
     }
 
-    // All slots of a batch are asked for before the first is looked at: they are seldom in the cache.
+    // All slots of a batch are prefetched before the first is read, because they are seldom in a cache.
     void add_batch(const char* bytes, const uint32_t* starts, size_t count) {
         Key keys[BATCH];
         uint64_t hashes[BATCH];
@@ -65,8 +63,10 @@ private:
         }
         for (size_t i = 0; i < count; ++i) {
             const size_t size = starts[i + 1] - starts[i];
-            if (size <= Key::MOST_BYTES) add_short(keys[i], hashes[i], 1);
-            else add_long(bytes + starts[i], size, 1);
+            if (size <= Key::MOST_BYTES)
+                add_short(keys[i], hashes[i], 1);
+            else
+                add_long(bytes + starts[i], size, 1);
         }
     }
 
@@ -85,7 +85,8 @@ private:
             const bool is_new = entry.count == 0;
             entry.key = key;
             entry.count += count;
-            if (is_new && ++short_words_ * 3 > short_.size() * 2) grow(short_, [](const Short& one) { return one.key.hash(); });
+            if (is_new && ++short_words_ * 3 > short_.size() * 2)
+                grow(short_, [](const Short& one) { return one.key.hash(); });
             return;
         }
     }
@@ -95,7 +96,9 @@ private:
         for (size_t at = hash;; ++at) {
             Long& entry = long_[at & (long_.size() - 1)];
             const bool is_new = entry.count == 0;
-            if (!is_new && (entry.hash != hash || entry.size != size || std::memcmp(&long_bytes_[entry.begin], word, size))) continue;
+            if (!is_new &&
+                (entry.hash != hash || entry.size != size || std::memcmp(&long_bytes_[entry.begin], word, size)))
+                continue;
             if (is_new) {
                 entry = {hash, long_bytes_.size(), size, 0};
                 long_bytes_.insert(long_bytes_.end(), word, word + size);
@@ -122,7 +125,6 @@ private:
     Table<Long> long_ = Table<Long>(FIRST_SLOTS);
     Table<char> long_bytes_;
     size_t short_words_ = 0, long_words_ = 0;
-    int64_t bytes_ = 0;
     Pattern pattern_{};
     const uint8_t* classes_ = nullptr;
     std::unique_ptr<Window> window_;

@@ -1,4 +1,4 @@
-// Words as keys: up to 15 bytes in two numbers, zeros after them and the length in the last byte.
+// Words as keys: up to 15 bytes in two numbers, then zeros, and the length in the last byte.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,8 @@ inline uint64_t mixed(uint64_t number) {
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-constexpr unsigned char ONES_AND_ZEROS[32] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+constexpr unsigned char ONES_AND_ZEROS[32] = {255, 255, 255, 255, 255, 255, 255, 255,
+                                              255, 255, 255, 255, 255, 255, 255, 255};
 
 struct Key {
     static constexpr size_t MOST_BYTES = 15;
@@ -20,17 +21,19 @@ struct Key {
     Key() = default;
     Key(uint64_t first, uint64_t second) : numbers{first, second} {}
 
-    // Reads 16 bytes; size is at most MOST_BYTES. Without a branch, for sizes follow no pattern.
+    // Reads 16 bytes; size is at most MOST_BYTES. It takes no branch, because sizes follow no pattern.
     Key(const char* word, size_t size) {
-        uint64_t kept[2];
+        uint64_t mask[2];
         std::memcpy(numbers, word, sizeof numbers);
-        std::memcpy(kept, &ONES_AND_ZEROS[16 - size], sizeof kept);
-        numbers[0] &= kept[0];
-        numbers[1] = (numbers[1] & kept[1]) | static_cast<uint64_t>(size) << 56;
+        std::memcpy(mask, &ONES_AND_ZEROS[16 - size], sizeof mask);
+        numbers[0] &= mask[0];
+        numbers[1] = (numbers[1] & mask[1]) | static_cast<uint64_t>(size) << 56;
     }
 
     size_t size() const { return numbers[1] >> 56; }
-    bool operator==(const Key& other) const { return ((numbers[0] ^ other.numbers[0]) | (numbers[1] ^ other.numbers[1])) == 0; }
+    bool operator==(const Key& other) const {
+        return ((numbers[0] ^ other.numbers[0]) | (numbers[1] ^ other.numbers[1])) == 0;
+    }
     uint64_t hash() const { return mixed(mixed(numbers[0]) ^ numbers[1]); }
 };
 

@@ -1,15 +1,17 @@
 // embedding_forward: x[b,s] = token_table[tokens[b,s]] + position_table[starts[b] + s].
-// x (B, S, C) row-major; tokens (B, S), starts (B) i32: the position of each sequence's first token.
-// Minimum traffic: 12*B*S*C bytes in f32, and the indices.
+// x (B, S, C), token_table (V, C), position_table (T, C) row-major, act; tokens (B, S) i32; starts (B) i32, the
+// position of each sequence's first token. Minimum traffic: 3*B*S*C*sizeof(act) bytes, and the indices.
 //
-// embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s] (sequences start at position 0).
-// Split by channels: rows of one token are then added in one order, whatever the number of threads.
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
+// embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s].
+// Sequences start at position 0. dtoken_table (V, C), dposition_table (T, C) f32. A thread owns some channels of all
+// rows, so the rows of one token are added in the same order for any number of threads.
+#include "cpu/runtime/call.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/select/act.h"
 
 extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
-                                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/, int64_t /*T*/) {
+                                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/,
+                                  int64_t /*T*/) {
     parallel_ranges(B * S, worth_a_thread(C), [=](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
             const act* token = token_table + tokens[n] * C;

@@ -1,23 +1,29 @@
-// layernorm_forward: y = (x - mean) * rstd * gamma + beta, over each row of C; rstd = 1 / sqrt(variance + epsilon).
-// With a branch, of sum = x + branch instead of x. x, branch, sum, y (N, C) row-major; mean, rstd (N); sums in f32.
-// Minimum traffic: 8*N*C + 8*N + 8*C bytes, with a branch 16*N*C. Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C; rstd = 1 / sqrt(variance + epsilon).
+//   With a branch it first adds it: sum = x + branch, and normalizes sum in place of x. branch and sum may be null.
+//   x, branch, sum, y (N, C) row-major, act; gamma, beta (C), act; mean, rstd (N) f32; sums in f32.
+//   Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes; with a branch, 4*N*C*sizeof(act) and the rest.
+//   Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
-// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
-// The rows are cut into K equal parts; partials[k] = the sums over part k of dy * n and of dy.
-// add_partials: dgamma += sum over k of partials[k, 0], dbeta += sum of partials[k, 1].
-#include "call.h"
-#include "act.h"
-#include "parallel.h"
-#include "convert.h"
-#include "vector.h"
+// layernorm_backward: with n = (x - mean) * rstd, the normalized row, and g = dy * gamma,
+//     dx += rstd * (g - average(g) - n * average(g * n)), averages over C.
+//   The N rows are cut into K equal slices. partials (K, 2, C) f32: of each slice, the sums of dy * n and of dy.
+//   Minimum traffic: 4*N*C*sizeof(act) + 8*N + 8*K*C bytes.
+//
+// add_partials: dgamma += sum over k of partials[k,0], dbeta += sum over k of partials[k,1]. dgamma, dbeta (C) f32.
+//   The order of these sums depends on K alone, so results do not depend on the number of threads.
+#include "cpu/runtime/call.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/select/act.h"
+#include "cpu/select/convert.h"
+#include "cpu/simd/vector.h"
 #include <cmath>
 #include <memory>
 
-// Some rows of C floats, a thread's own.
-class Rows {
+// Room for `count` rows of C floats, a thread's own: kernels load a row of activations as f32, compute, and store it.
+class RowBuffers {
    public:
-    Rows(int64_t C, int count) : size(padded(C)), memory(new float[size * count]) {}
-    float* operator[](int64_t row) const { return memory.get() + row * size; }
+    RowBuffers(int64_t C, int count) : size(padded(C)), memory(new float[size * count]) {}
+    float* operator[](int64_t index) const { return memory.get() + index * size; }
 
    private:
     int64_t size;
@@ -27,75 +33,98 @@ class Rows {
 extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
                                   const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
     parallel_ranges(N, worth_a_thread(8 * C), [=](int64_t begin, int64_t end) {
-        const Rows rows(C, 4);
-        float *const row = rows[0], *const added = rows[1], *const g = rows[2], *const b = rows[3];
-        load(g, gamma, C);
-        load(b, beta, C);
+        const RowBuffers buffers(C, 4);
+        float* const row = buffers[0];
+        float* const branch_row = buffers[1];
+        float* const scale = buffers[2];
+        float* const shift = buffers[3];
+        load(scale, gamma, C);
+        load(shift, beta, C);
         for (int64_t n = begin; n < end; ++n) {
             load(row, x + n * C, C);
             if (branch) {
-                load(added, branch + n * C, C);
-                for (int64_t c = 0; c < C; ++c) row[c] += added[c];
+                load(branch_row, branch + n * C, C);
+                for (int64_t c = 0; c < C; ++c) row[c] += branch_row[c];
                 store(sum + n * C, row, C);
-                load(row, sum + n * C, C);  // as rounded
+                load(row, sum + n * C, C);  // as rounded to act, because the backward pass reads `sum`
             }
-            float total = 0, squares = 0;
+
+            // the mean
+            float total = 0;
 #pragma omp simd reduction(+ : total)
             for (int64_t c = 0; c < C; ++c) total += row[c];
-            const float m = total / C;
+            const float row_mean = total / C;
+
+            // the variance, in a second pass, because a sum of x^2 minus mean^2 would cancel
+            float squares = 0;
 #pragma omp simd reduction(+ : squares)
-            for (int64_t c = 0; c < C; ++c) squares += (row[c] - m) * (row[c] - m);
-            const float r = 1.0f / std::sqrt(squares / C + epsilon);
+            for (int64_t c = 0; c < C; ++c) squares += (row[c] - row_mean) * (row[c] - row_mean);
+            const float row_rstd = 1.0f / std::sqrt(squares / C + epsilon);
+
+            // normalize, scale and shift
 #pragma omp simd
-            for (int64_t c = 0; c < C; ++c) row[c] = (row[c] - m) * r * g[c] + b[c];
+            for (int64_t c = 0; c < C; ++c) row[c] = (row[c] - row_mean) * row_rstd * scale[c] + shift[c];
             store(y + n * C, row, C);
-            mean[n] = m;
-            rstd[n] = r;
+
+            // the backward pass needs both
+            mean[n] = row_mean;
+            rstd[n] = row_rstd;
         }
     });
 }
 
 extern "C" void layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean,
                                    const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
-    const int64_t size = (N + K - 1) / K;
-    parallel_ranges(K, worth_a_thread(8 * size * C), [=](int64_t begin, int64_t end) {
-        const Rows rows(C, 4);
-        float *const row = rows[0], *const drow = rows[1], *const before = rows[2], *const weights = rows[3];
-        load(weights, gamma, C);
+    const int64_t slice_rows = (N + K - 1) / K;
+    parallel_ranges(K, worth_a_thread(8 * slice_rows * C), [=](int64_t begin, int64_t end) {
+        const RowBuffers buffers(C, 4);
+        float* const row = buffers[0];
+        float* const drow = buffers[1];
+        float* const dx_row = buffers[2];
+        float* const scale = buffers[3];
+        load(scale, gamma, C);
         for (int64_t k = begin; k < end; ++k) {
-            float *gamma_sums = partials + 2 * k * C, *beta_sums = gamma_sums + C;
+            float* const gamma_sums = partials + 2 * k * C;
+            float* const beta_sums = gamma_sums + C;
             std::fill_n(gamma_sums, 2 * C, 0.0f);
-            for (int64_t n = k * size; n < std::min(N, (k + 1) * size); ++n) {
+            for (int64_t n = k * slice_rows; n < std::min(N, (k + 1) * slice_rows); ++n) {
                 load(row, x + n * C, C);
                 load(drow, dy + n * C, C);
-                load(before, dx + n * C, C);
-                const float m = mean[n], r = rstd[n];
-                float sum = 0, product = 0;
-#pragma omp simd reduction(+ : sum, product)
+                load(dx_row, dx + n * C, C);
+                const float row_mean = mean[n];
+                const float row_rstd = rstd[n];
+
+                // one pass: n into row, g into drow, their sums, and this row's share of dgamma and dbeta
+                float average_g = 0, average_gn = 0;
+#pragma omp simd reduction(+ : average_g, average_gn)
                 for (int64_t c = 0; c < C; ++c) {
-                    row[c] = (row[c] - m) * r;  // normalised
+                    row[c] = (row[c] - row_mean) * row_rstd;
                     gamma_sums[c] += drow[c] * row[c];
                     beta_sums[c] += drow[c];
-                    drow[c] *= weights[c];
-                    sum += drow[c];
-                    product += drow[c] * row[c];
+                    drow[c] *= scale[c];
+                    average_g += drow[c];
+                    average_gn += drow[c] * row[c];
                 }
-                sum /= C;
-                product /= C;
+                average_g /= C;
+                average_gn /= C;
+
 #pragma omp simd
-                for (int64_t c = 0; c < C; ++c) before[c] += r * (drow[c] - sum - row[c] * product);
-                store(dx + n * C, before, C);
+                for (int64_t c = 0; c < C; ++c) dx_row[c] += row_rstd * (drow[c] - average_g - row[c] * average_gn);
+                store(dx + n * C, dx_row, C);
             }
         }
     });
 }
 
 extern "C" void add_partials(float* dgamma, float* dbeta, const float* partials, int64_t C, int64_t K) {
-    for (int64_t k = 0; k < K; ++k)
+    for (int64_t k = 0; k < K; ++k) {
+        const float* const gamma_sums = partials + 2 * k * C;
+        const float* const beta_sums = gamma_sums + C;
         for (int64_t c = 0; c < C; ++c) {
-            dgamma[c] += partials[2 * k * C + c];
-            dbeta[c] += partials[(2 * k + 1) * C + c];
+            dgamma[c] += gamma_sums[c];
+            dbeta[c] += beta_sums[c];
         }
+    }
 }
 
 CALLABLE(layernorm_forward)

@@ -1,18 +1,20 @@
-// matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null
-// matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
-// matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
+// matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null; act
+// matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O); act
+// matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy       dweight (O, C), dbias (O) or null; f32
 // matmul_gelu_forward:        hidden = x weight^T + bias, y = gelu(hidden), the tanh form of formulas.h
-// matmul_gelu_backward_input: dhidden = (dy weight) * gelu'(hidden); relu: y = max(hidden, 0), dhidden = 0 where hidden <= 0
+// matmul_gelu_backward_input: dhidden = (dy weight) * gelu'(hidden)
+// matmul_relu_forward:        hidden = x weight^T + bias, y = max(hidden, 0)
+// matmul_relu_backward_input: dhidden = dy weight where hidden > 0, otherwise 0
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
-// One product serves all, see product/blocks.h; few rows are taken one by one.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "dots.h"
-#include "product/blocks.h"
+// All are one GEMM with different epilogues: gemm/blocked_product.h. Below MIN_GEMM_ROWS rows, each row is a GEMV.
+#include "formulas.h"
+#include "cpu/gemm/blocked_product.h"
+#include "cpu/runtime/call.h"
+#include "cpu/select/convert.h"
+#include "cpu/select/gemv.h"
 
-constexpr int64_t FEW_ROWS = 4;
+constexpr int64_t MIN_GEMM_ROWS = 4;
 
 static float dot(const act* x, const act* weight, int64_t C) {
     float sum = 0;
@@ -20,57 +22,60 @@ static float dot(const act* x, const act* weight, int64_t C) {
     return sum;
 }
 
-// The few rows of decoding: packing the weights would cost more than the product, and their rows are read in order.
-template <class Finish>
-static void few_rows_forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    parallel_ranges(O, 1 + 200000 / (N * C), DOT_ROWS, [=](int64_t begin, int64_t end) {
-        begin_dots();
-        float sums[DOT_ROWS];
-        for (int64_t o = begin; o < end; o += DOT_ROWS) {
-            const int64_t count = std::min(DOT_ROWS, end - o), first = end - DOT_ROWS;
+// The few rows of decoding: packing the weight would cost more than the GEMM saves, and its rows are read in order.
+template <class Epilogue>
+static void forward_by_gemv(const act* x, const act* weight, int64_t N, int64_t O, int64_t C,
+                            const Epilogue& epilogue) {
+    parallel_ranges(O, 1 + 200000 / (N * C), GEMV_ROWS, [=](int64_t begin, int64_t end) {
+        begin_gemv();
+        float sums[GEMV_ROWS];
+        for (int64_t o = begin; o < end; o += GEMV_ROWS) {
+            const int64_t count = std::min(GEMV_ROWS, end - o), first = end - GEMV_ROWS;
             for (int64_t n = 0; n < N; ++n) {
                 const act* const row = x + n * C;
-                if (count == DOT_ROWS)
-                    dot_rows(sums, row, weight + o * C, C);
-                else if (first >= 0) {  // the last ones, and some again, be they another thread's
-                    dot_rows(sums, row, weight + first * C, C);
-                    std::copy(sums + (o - first), sums + DOT_ROWS, sums);
-                } else
+                if (count == GEMV_ROWS) {
+                    gemv(sums, row, weight + o * C, C);
+                } else if (first >= 0) {  // the last full group, whose rows before o are dropped
+                    gemv(sums, row, weight + first * C, C);
+                    std::copy(sums + (o - first), sums + GEMV_ROWS, sums);
+                } else {
                     for (int64_t r = 0; r < count; ++r) sums[r] = dot(row, weight + (o + r) * C, C);
-                finish(n, o, sums, count);
+                }
+                epilogue(n, o, sums, count);
             }
         }
     });
 }
 
-template <class Finish>
-static void forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Finish& finish) {
-    if (N < FEW_ROWS) return few_rows_forward(x, weight, N, O, C, finish);
-    product(N, O, C, {x, C, 1}, {weight, 1, C}, finish);
+template <class Epilogue>
+static void forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Epilogue& epilogue) {
+    if (N < MIN_GEMM_ROWS) return forward_by_gemv(x, weight, N, O, C, epilogue);
+    gemm(N, O, C, {x, C, 1}, {weight, 1, C}, epilogue);
 }
 
-// Returns sums, or where there is a bias `values`, set to the sums with it.
-static const float* with_bias(float* values, const float* sums, const act* bias, int64_t column, int64_t count) {
+// Returns sums + bias, in `values`; without a bias, the sums themselves.
+static const float* add_bias(float* values, const float* sums, const act* bias, int64_t column, int64_t count) {
     if (!bias) return sums;
     for (int64_t i = 0; i < count; ++i) values[i] = sums[i] + bias[column + i];
     return values;
 }
 
-extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
+extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                               int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[PATCH];
-        store(y + row * O + column, with_bias(values, sums, bias, column, count), count);
+        float values[EPILOGUE_COLUMNS];
+        store(y + row * O + column, add_bias(values, sums, bias, column, count), count);
     });
 }
 
 extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[PATCH];
-        const float* before = with_bias(values, sums, bias, column, count);
-        store(hidden + row * O + column, before, count);
+        float values[EPILOGUE_COLUMNS];
+        const float* preactivation = add_bias(values, sums, bias, column, count);
+        store(hidden + row * O + column, preactivation, count);
 #pragma omp simd
-        for (int64_t i = 0; i < count; ++i) values[i] = gelu(before[i]);
+        for (int64_t i = 0; i < count; ++i) values[i] = gelu(preactivation[i]);
         store(y + row * O + column, values, count);
     });
 }
@@ -78,24 +83,24 @@ extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act
 extern "C" void matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[PATCH];
-        const float* before = with_bias(values, sums, bias, column, count);
-        store(hidden + row * O + column, before, count);
-        for (int64_t i = 0; i < count; ++i) values[i] = before[i] > 0 ? before[i] : 0.0f;
+        float values[EPILOGUE_COLUMNS];
+        const float* preactivation = add_bias(values, sums, bias, column, count);
+        store(hidden + row * O + column, preactivation, count);
+        for (int64_t i = 0; i < count; ++i) values[i] = preactivation[i] > 0 ? preactivation[i] : 0.0f;
         store(y + row * O + column, values, count);
     });
 }
 
 extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
-    product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
+    gemm(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
         store(dx + row * C + column, sums, count);
     });
 }
 
 extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
                                            int64_t C, int64_t O) {
-    product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[PATCH];
+    gemm(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
+        float values[EPILOGUE_COLUMNS];
         load(values, hidden + row * C + column, count);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) values[i] = sums[i] * gelu_derivative(values[i]);
@@ -105,16 +110,16 @@ extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const ac
 
 extern "C" void matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
                                            int64_t C, int64_t O) {
-    product(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        const act* before = hidden + row * C + column;
+    gemm(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
+        const act* preactivation = hidden + row * C + column;
         act* out = dhidden + row * C + column;
-        for (int64_t i = 0; i < count; ++i) out[i] = before[i] > 0 ? sums[i] : 0.0f;
+        for (int64_t i = 0; i < count; ++i) out[i] = preactivation[i] > 0 ? sums[i] : 0.0f;
     });
 }
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
                                        int64_t N) {
-    add_product(dweight, O, C, N, {dy, 1, O}, {x, C, 1});
+    gemm_accumulate(dweight, O, C, N, {dy, 1, O}, {x, C, 1});
     if (dbias)
         parallel_ranges(O, worth_a_thread(N), 64, [=](int64_t begin, int64_t end) {
             for (int64_t n = 0; n < N; ++n)

@@ -1,211 +1,186 @@
 // output_layer_training: the output layer, the cross-entropy of its logits, and the backward passes of both. With
 //   logits = x weight^T + bias,  p = softmax(logits),  dlogits[n,v] = scale * (p[n,v] - (v == targets[n])):
-//   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;  dweight += dlogits^T x;  dbias += sum over n of dlogits.
-// x, dx (N, C), weight (V, C), dweight (V, C) f32, targets (N) i32, bias, dbias (V) or null. To work in: exponentials (W), for each 32
-// tokens a strip of V rows, filled up to 32, with room for 32 numbers, in f32 for 48; and scaled (N, C). Operations: 6*N*C*V. Minimum
-// traffic: x, dx and the weight once, dweight and what there is to work in twice.
+//   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;
+//   dweight += dlogits^T x;  dbias += sum over n of dlogits[n].
+// x, dx (N, C), weight (V, C), act; dweight (V, C) f32; targets (N) i32; bias (V), act, or null; dbias (V) f32 or null.
+// Scratch: exponentials (W), a DualOperand (V, N) with sides padded to OPERAND_BLOCK; scaled (N, C), act.
+// Operations: 6*N*C*V. Minimum traffic: x, dx and weight once; dweight, exponentials and scaled twice.
 //
-// No logits are stored. Rows n are columns here: a thread takes a block of them and goes over the vocabulary by chunks, whose
-// logits it makes a slice and a strip of columns at a time, in the first cache. While tiles make one slice, vectors take the
-// one before: exponentials, relative to a reference, a logit of the column seen early; they become at once B's words of their
-// product with the chunk of the weight, and A's of dweight's, with x * scale / total. What they add up to, and dx, need no
-// second look: dlogits = exponentials * scale / total, but for the target's, whose part of all comes last, from f32.
-// Should a total become too large, then what there is so far is brought to a higher reference.
-// Milakov & Gimelshein 2018, arXiv:1805.02867 (sums while the maximum is not known yet); Dao et al. 2022, arXiv:2205.14135 (with
-// a product behind them); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
-// A thread owns whole columns, then whole rows of dweight, and chunks depend on C alone: no result depends on the number of
-// threads.
-#include "../formulas.h"
-#include "call.h"
-#include "convert.h"
-#include "kept.h"
-#include "pieces.h"
-#include "product/blocks.h"
+// The op never stores logits. A thread takes a block of tokens and loops over the vocabulary in chunks that fit L2:
+//
+//              panels of NR tokens
+//             +-------+-------+---     One slice, SLICE vocabulary rows x NR tokens, is computed in L1 while the vector
+//   chunk of  | slice | slice |        units exponentiate the slice before: e = exp(logit - reference).
+//   weight    +-------+-------+---     Each e is packed at once into
+//   (in L2)   | slice | slice |          (1) the B operand of  dx^T += weight_chunk^T e,  run after each chunk;
+//             +-------+-------+---       (2) the stored A operand of  dweight += e (factor x),  run at the end.
+//   next      | slice | slice |
+//   chunk     :       :       :        Then dlogits = factor * e with factor = scale / total, for all but the targets.
+//
+// The reference is the maximum of a token's first slice. If a total overflows TOO_LARGE, everything so far is rescaled
+// to a larger reference. The target's e is left out until the end: p_target - 1 = -(sum of all other probabilities),
+// which is exact in f32, where 1 - p_target would cancel.
+//
+// A thread owns whole tokens, then whole rows of dweight, and chunks depend on C alone, so no result depends on the
+// number of threads.
+//
+// Milakov & Gimelshein 2018, arXiv:1805.02867 (sums before the maximum is known); Dao et al. 2022, arXiv:2205.14135
+// (followed by a GEMM); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
+#include "formulas.h"
+#include "cpu/gemm/blocked_product.h"
+#include "cpu/output_layer_slice.h"
+#include "cpu/runtime/call.h"
+#include "cpu/runtime/scratch.h"
+#include "cpu/select/convert.h"
+#include "cpu/select/dual_operand.h"
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-// Logits of so many rows of the weight in the first cache, a chunk of it in the second. Each block of dx packs all of the weight
-// anew, so a large one pays though its sums do not stay there. In elements, but MOST_ROWS of a chunk.
-constexpr int64_t SLICE = padded(32, ROWS), CHUNK_ELEMENTS = 1 << 17, MOST_ROWS = 480, BLOCK_ELEMENTS = 1 << 19;
-static_assert(PANEL == 2 * LANES && 32 % PANEL == 0);
-constexpr float TOO_LARGE = 1e26f;  // a product of it and a weight is far from the largest f32
-constexpr float LOWEST = -1e30f;    // as a logit: its exponential is the least there is, 1.6e-38
-
-// A strip of columns, and what is known of each so far, without its target; sums (C, PANEL) are dx without the last factor.
-struct Strip {
-    alignas(64) float reference[PANEL], total[PANEL], wanted[PANEL];
-    int64_t first, count;
-    float* sums;
-
-    int64_t number() const { return first / PANEL; }
-};
-
-// What becomes of a slice: the logits (rows, PANEL) of rows `row` on become exponentials, a row of words at a time. They are
-// added to the strip's totals, kept, and put into the chunk's panel, `at` rows of words from its beginning.
-struct Exponentiation {
-    const Kept* kept;
-    Strip* strip;
-    const float* logits;
-    Word* panel;
-    int64_t row, at, words = 0, word = 0;
-    float totals_before[PANEL] = {};
-
-    void operator()() {
-        if (word == words) return;
-        alignas(64) float values[TERMS][PANEL];
-        const int64_t first = first_term(word);
-        for (int term = 0; term < TERMS; ++term) {
-            const float* const source = logits + (first + term * TERM_DISTANCE) * PANEL;
-            for (int64_t half = 0; half < PANEL; half += LANES)
-#pragma omp simd
-                for (int64_t j = half; j < half + LANES; ++j) {
-                    values[term][j] = exp_f32(source[j] - strip->reference[j]);
-                    strip->total[j] += values[term][j];
-                }
-        }
-        for (int term = 0; term < TERMS; ++term) {
-            const float* const pair = values[term];
-            kept->put(strip->number(), row + first + term * TERM_DISTANCE, vector_at(pair), vector_at(pair + LANES));
-        }
-        for (int64_t half = 0; half < PANEL; half += LANES)
-            put_words(panel, at + word, half, vector_at(values[0] + half), vector_at(values[TERMS - 1] + half));
-        ++word;
-    }
-    void rest() {
-        while (word < words) (*this)();
-    }
-};
-
-// greatest = the maximum of each column of logits (rows, PANEL).
-static void greatest_of_columns(float* greatest, const float* logits, int64_t rows) {
-    std::copy_n(logits, PANEL, greatest);
-    for (int64_t r = 1; r < rows; ++r)
-        for (int64_t j = 0; j < PANEL; ++j) greatest[j] = std::max(greatest[j], logits[r * PANEL + j]);
-}
-
-static bool any_too_large(const float* totals) {
-    return std::any_of(totals, totals + PANEL, [](float total) { return total > TOO_LARGE; });
-}
+// Elements of the weight in a chunk, which stays in L2, and the most rows of one. Elements of dx in a block: each block
+// packs the whole weight again, so large blocks pay although their sums leave L2.
+constexpr int64_t CHUNK_ELEMENTS = 1 << 17, MAX_CHUNK_ROWS = 480, BLOCK_ELEMENTS = 1 << 19;
 
 struct OutputLayer {
     int64_t N, C, V;
     float scale;
-    const act *x, *weight, *bias;
+    const act* x;
+    const act* weight;
+    const act* bias;
     const int32_t* targets;
-    float *losses, *factors;  // what an exponential is multiplied by, to be a gradient
-    act *dx, *scaled;
-    Kept exponentials;
+    float* losses;
+    float* factors;  // scale / total of each token: dlogits = factor * exponential
+    act* dx;
+    act* scaled;  // x * factor, the B operand of dweight
+    DualOperand exponentials;
 
-    int64_t chunk() const { return std::clamp(CHUNK_ELEMENTS / (C * PARTS) / SLICE, int64_t{1}, MOST_ROWS / SLICE) * SLICE; }
-    int64_t block() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / PANEL) * PANEL; }
+    int64_t chunk_rows() const {
+        return std::clamp(CHUNK_ELEMENTS / (C * SPLITS) / SLICE, int64_t{1}, MAX_CHUNK_ROWS / SLICE) * SLICE;
+    }
+    int64_t block_tokens() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / NR) * NR; }
 
-    void columns(int64_t first, int64_t last) const;
-    Exponentiation slice(Strip& strip, float* logits, int64_t row, int64_t rows, int64_t chunk, Word* panel) const;
-    void end(Exponentiation& slice, int64_t chunk) const;
-    void finish(const Strip& strip) const;
+    void train_block(int64_t first, int64_t last) const;
+    SliceExponentials begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
+                                  PackedWord* b_panel) const;
+    void finish_slice(SliceExponentials& slice, int64_t chunk) const;
+    void raise_references(SliceExponentials& slice, int64_t chunk) const;
+    void finish_panel(const TokenPanel& panel) const;
 };
 
-// All of the vocabulary for the columns first to last.
-void OutputLayer::columns(int64_t first, int64_t last) const {
-    const int64_t count = (last - first + PANEL - 1) / PANEL, most = chunk(), sums_size = padded(C, ROWS) * PANEL;
-    Pieces pieces(count * (panel_size(C) + sums_size) + panel_size(most) + left_size(most, C) + left_size(C, most) +
-                  2 * SLICE * PANEL + 6 * LINE);
-    Word *const inputs = pieces.take(count * panel_size(C)), *const panel = pieces.take(panel_size(most));
-    Word *const rows_copy = pieces.take(left_size(most, C)), *const channels_copy = pieces.take(left_size(C, most));
-    float *const sums = pieces.take(count * sums_size), *const logits = pieces.take(2 * SLICE * PANEL);
-    std::vector<Strip> strips(count);
-    for (int64_t s = 0; s < count; ++s) {
-        const int64_t column = first + s * PANEL, width = std::min<int64_t>(PANEL, last - column);
-        strips[s] = {{}, {}, {}, column, width, sums + s * sums_size};
+// All of the vocabulary for the tokens first to last.
+void OutputLayer::train_block(int64_t first, int64_t last) const {
+    const int64_t count = (last - first + NR - 1) / NR, most = chunk_rows(), sums_size = padded(C, MR) * NR;
+    ScratchArena arena;
+    PackedWord* const inputs = arena.take(count * b_panel_size(C));
+    PackedWord* const b_panel = arena.take(b_panel_size(most));
+    PackedWord* const rows_copy = arena.take(packed_a_size(most, C));
+    PackedWord* const channels_copy = arena.take(packed_a_size(C, most));
+    float* const sums = arena.take(count * sums_size);
+    float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
+    std::vector<TokenPanel> panels(count);
+    for (int64_t p = 0; p < count; ++p) {
+        const int64_t token = first + p * NR, width = std::min<int64_t>(NR, last - token);
+        panels[p] = {{}, {}, {}, token, width, sums + p * sums_size};
     }
-    pack_right(inputs, {x + first * C, 1, C}, C, last - first);
-    for (int64_t v = 0; v < V; v += most) {
-        const int64_t rows = std::min(most, V - v);
-        const Left by_rows = pack_left(rows_copy, {weight + v * C, C, 1}, rows, C);
-        const Left by_channels = pack_left(channels_copy, {weight + v * C, 1, C}, C, rows);
-        for (int64_t s = 0; s < count; ++s) {
-            Left left = by_rows;
-            Exponentiation before{};
-            for (int64_t top = 0; top < rows; top += SLICE, left.data += SLICE / ROWS * left.strip_stride) {
+    pack_b(inputs, {x + first * C, 1, C}, C, last - first);
+    for (int64_t chunk = 0; chunk < V; chunk += most) {
+        const int64_t rows = std::min(most, V - chunk);
+        const PackedA by_rows = pack_a(rows_copy, {weight + chunk * C, C, 1}, rows, C);
+        const PackedA by_channels = pack_a(channels_copy, {weight + chunk * C, 1, C}, C, rows);
+        for (int64_t p = 0; p < count; ++p) {
+            PackedA a = by_rows;
+            SliceExponentials before{};
+            for (int64_t top = 0; top < rows; top += SLICE, a.data += SLICE / MR * a.panel_stride) {
                 const int64_t height = std::min(SLICE, rows - top);
-                float* const target = logits + top / SLICE % 2 * SLICE * PANEL;
-                multiply(left, inputs + s * panel_size(C), panel_size(C), target, PANEL, height, PANEL, C, false, before);
-                end(before, v);
-                before = slice(strips[s], target, v + top, height, v, panel);
+                float* const target = logits + top / SLICE % 2 * SLICE * NR;
+                multiply(a, inputs + p * b_panel_size(C), b_panel_size(C), target, NR, height, NR, C, false, before);
+                finish_slice(before, chunk);
+                before = begin_slice(panels[p], target, chunk + top, height, chunk, b_panel);
             }
-            end(before, v);
-            multiply(by_channels, panel, panel_size(rows), strips[s].sums, PANEL, C, PANEL, rows, v > 0);
+            finish_slice(before, chunk);
+            multiply(by_channels, b_panel, b_panel_size(rows), panels[p].sums, NR, C, NR, rows, chunk > 0);
         }
     }
-    for (const Strip& strip : strips) finish(strip);
+    for (const TokenPanel& panel : panels) finish_panel(panel);
 }
 
-// What is to be done with the products of the vocabulary's `rows` from `row` on, of a chunk; the targets' are taken out.
-Exponentiation OutputLayer::slice(Strip& strip, float* logits, int64_t row, int64_t rows, int64_t chunk,
-                                  Word* panel) const {
-    const int64_t whole = padded(rows, STEP);
+// Adds the bias to the logits (rows, NR) of the vocabulary rows `row` on, takes the targets out, and returns the work
+// that is left. Rows up to a multiple of K_STEP are filled with LOWEST.
+SliceExponentials OutputLayer::begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
+                                           PackedWord* b_panel) const {
+    const int64_t whole = padded(rows, K_STEP);
     for (int64_t r = 0; bias && r < rows; ++r)
-        for (int64_t j = 0; j < PANEL; ++j) logits[r * PANEL + j] += static_cast<float>(bias[row + r]);
-    if (row == 0) greatest_of_columns(strip.reference, logits, rows);
-    std::fill(logits + rows * PANEL, logits + whole * PANEL, LOWEST);
-    for (int64_t j = 0; j < strip.count; ++j) {
-        const int64_t at = targets[strip.first + j] - row;
-        if (at < 0 || at >= rows) continue;
-        strip.wanted[j] = logits[at * PANEL + j];
-        logits[at * PANEL + j] = LOWEST;
+        for (int64_t j = 0; j < NR; ++j) logits[r * NR + j] += static_cast<float>(bias[row + r]);
+    if (row == 0) maxima_of_columns(panel.reference, logits, rows);
+    std::fill(logits + rows * NR, logits + whole * NR, LOWEST);
+    for (int64_t j = 0; j < panel.count; ++j) {
+        const int64_t r = targets[panel.first + j] - row;
+        if (r < 0 || r >= rows) continue;
+        panel.target_logit[j] = logits[r * NR + j];
+        logits[r * NR + j] = LOWEST;
     }
-    Exponentiation next{&exponentials, &strip, logits, panel, row, (row - chunk) / TERMS, whole / TERMS};
-    std::copy_n(strip.total, PANEL, next.totals_before);
-    return next;
+    const int64_t first_word = (row - chunk) / WORD_TERMS, words = whole / WORD_TERMS;
+    SliceExponentials slice{&exponentials, &panel, logits, b_panel, row, first_word, words};
+    std::copy_n(panel.total, NR, slice.totals_before);
+    return slice;
 }
 
-// Ends a slice, and if that made totals too large, once more with higher references.
-void OutputLayer::end(Exponentiation& slice, int64_t chunk) const {
-    slice.rest();
-    if (!slice.strip || !any_too_large(slice.strip->total)) return;
-    Strip& strip = *slice.strip;
-    alignas(64) float greatest[PANEL], raised[PANEL];
-    greatest_of_columns(greatest, slice.logits, slice.words * TERMS);
-    if (std::equal(greatest, greatest + PANEL, strip.reference, [](float a, float b) { return !(a > b); })) return;  // NaN
-    for (int64_t j = 0; j < PANEL; ++j) {
-        const float reference = std::max(strip.reference[j], greatest[j]);
-        raised[j] = exp_f32(strip.reference[j] - reference);
-        strip.reference[j] = reference;
-        strip.total[j] = slice.totals_before[j] * raised[j];
+// Does the rest of a slice, and does it again with larger references if a total became too large.
+void OutputLayer::finish_slice(SliceExponentials& slice, int64_t chunk) const {
+    slice.finish();
+    if (slice.panel && any_too_large(slice.panel->total)) raise_references(slice, chunk);
+}
+
+// Takes the maxima of a slice as references where they are larger, and rescales everything so far: the totals, the
+// stored exponentials, this chunk's B micro-panel and the sums of dx.
+void OutputLayer::raise_references(SliceExponentials& slice, int64_t chunk) const {
+    TokenPanel& panel = *slice.panel;
+    alignas(64) float maxima[NR], rescaling[NR];
+    maxima_of_columns(maxima, slice.logits, slice.words * WORD_TERMS);
+    const auto not_greater = [](float a, float b) { return !(a > b); };  // true for NaN, which no reference helps
+    if (std::equal(maxima, maxima + NR, panel.reference, not_greater)) return;
+    for (int64_t j = 0; j < NR; ++j) {
+        const float reference = std::max(panel.reference[j], maxima[j]);
+        rescaling[j] = exp_f32(panel.reference[j] - reference);
+        panel.reference[j] = reference;
+        panel.total[j] = slice.totals_before[j] * rescaling[j];
     }
-    const auto rescale = [&](int64_t row, Vector (&columns)[2]) {
-        exponentials.get(strip.number(), row, columns[0], columns[1]);
-        for (int half = 0; half < 2; ++half) columns[half] *= vector_at(raised + half * LANES);
-        exponentials.put(strip.number(), row, columns[0], columns[1]);
+    const auto rescale = [&](int64_t row, Vector(&columns)[2]) {
+        exponentials.get(panel.index(), row, columns[0], columns[1]);
+        for (int half = 0; half < 2; ++half) columns[half] *= vector_at(rescaling + half * LANES);
+        exponentials.put(panel.index(), row, columns[0], columns[1]);
     };
     Vector terms[2][2];
     for (int64_t row = 0; row < chunk; ++row) rescale(row, terms[0]);
-    for (int64_t word = 0; word < slice.at; ++word) {
-        for (int term = 0; term < TERMS; ++term) rescale(chunk + first_term(word) + term * TERM_DISTANCE, terms[term]);
-        for (int half = 0; half < 2; ++half) put_words(slice.panel, word, half * LANES, terms[0][half], terms[TERMS - 1][half]);
+    for (int64_t word = 0; word < slice.first_word; ++word) {
+        for (int term = 0; term < WORD_TERMS; ++term)
+            rescale(chunk + first_term(word) + term * TERM_DISTANCE, terms[term]);
+        for (int half = 0; half < 2; ++half)
+            put_b_words(slice.b_panel, word, half * LANES, terms[0][half], terms[WORD_TERMS - 1][half]);
     }
     for (int64_t c = 0; chunk && c < C; ++c)
-        for (int64_t j = 0; j < PANEL; ++j) strip.sums[c * PANEL + j] *= raised[j];
+        for (int64_t j = 0; j < NR; ++j) panel.sums[c * NR + j] *= rescaling[j];
     slice.word = 0;
-    slice.rest();
+    slice.finish();
 }
 
-// What takes all of the vocabulary: losses, dx, the targets' exponentials, and what dweight's product has on its other side.
-void OutputLayer::finish(const Strip& strip) const {
+// Computes what needs the whole vocabulary: losses, dx, the targets' exponentials, and the other operand of dweight.
+void OutputLayer::finish_panel(const TokenPanel& panel) const {
     std::vector<float> row(C), target_row(C);
-    for (int64_t j = 0; j < strip.count; ++j) {
-        const int64_t n = strip.first + j, target = targets[n];
-        const float others = strip.total[j], above = strip.wanted[j] - strip.reference[j], highest = std::max(above, 0.0f);
-        const float unit = exp_f32(-highest), total = others * unit + exp_f32(above - highest), factor = scale * unit / total;
+    for (int64_t j = 0; j < panel.count; ++j) {
+        const int64_t n = panel.first + j, target = targets[n];
+        // all relative to the larger of the reference and the target's logit
+        const float others = panel.total[j], above = panel.target_logit[j] - panel.reference[j];
+        const float highest = std::max(above, 0.0f), unit = exp_f32(-highest);
+        const float total = others * unit + exp_f32(above - highest), factor = scale * unit / total;
         losses[n] = std::log(total) + (highest - above);
         factors[n] = factor;
-        alignas(64) float columns[PANEL];  // the target's p - 1 is what the others have
-        exponentials.get(strip.number(), target, vector_at(columns), vector_at(columns + LANES));
-        columns[j] = -others;
-        exponentials.put(strip.number(), target, vector_at(columns), vector_at(columns + LANES));
+        alignas(64) float columns[NR];
+        exponentials.get(panel.index(), target, vector_at(columns), vector_at(columns + LANES));
+        columns[j] = -others;  // times factor, this is scale * (p_target - 1)
+        exponentials.put(panel.index(), target, vector_at(columns), vector_at(columns + LANES));
         load(target_row.data(), weight + target * C, C);
-        for (int64_t c = 0; c < C; ++c) row[c] = factor * (strip.sums[c * PANEL + j] - others * target_row[c]);
+        for (int64_t c = 0; c < C; ++c) row[c] = factor * (panel.sums[c * NR + j] - others * target_row[c]);
         store(dx + n * C, row.data(), C);
         load(row.data(), x + n * C, C);
         for (int64_t c = 0; c < C; ++c) row[c] *= factor;
@@ -213,26 +188,27 @@ void OutputLayer::finish(const Strip& strip) const {
     }
 }
 
-extern "C" void output_layer_training(float* losses, act* dx, float* dweight, float* dbias, act* exponentials, act* scaled,
-                                      const act* x, const act* weight, const act* bias, const int32_t* targets, int64_t N,
-                                      int64_t C, int64_t V, int64_t /*W*/, float scale) {
-    std::vector<float> factors(padded(N, PANEL));
-    const Kept kept(exponentials, padded(V, 32));
-    const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, kept};
-    parallel_ranges(N, PANEL, PANEL, [&](int64_t begin, int64_t end) {
+extern "C" void output_layer_training(float* losses, act* dx, float* dweight, float* dbias, act* exponentials,
+                                      act* scaled, const act* x, const act* weight, const act* bias,
+                                      const int32_t* targets, int64_t N, int64_t C, int64_t V, int64_t /*W*/,
+                                      float scale) {
+    std::vector<float> factors(padded(N, NR));
+    const DualOperand operand(exponentials, padded(V, OPERAND_BLOCK));
+    const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, operand};
+    parallel_ranges(N, NR, NR, [&](int64_t begin, int64_t end) {
         begin_tiles();
-        const int64_t blocks = (end - begin + layer.block() - 1) / layer.block();
-        const int64_t block = padded((end - begin + blocks - 1) / blocks, PANEL);
-        for (int64_t first = begin; first < end; first += block) layer.columns(first, std::min(end, first + block));
+        const int64_t blocks = (end - begin + layer.block_tokens() - 1) / layer.block_tokens();
+        const int64_t block = padded((end - begin + blocks - 1) / blocks, NR);
+        for (int64_t first = begin; first < end; first += block) layer.train_block(first, std::min(end, first + block));
     });
-    add_product(dweight, V, C, N, kept, {scaled, C, 1});
+    gemm_accumulate(dweight, V, C, N, operand, {scaled, C, 1});
     if (dbias)
         parallel_ranges(V, worth_a_thread(N), [&](int64_t begin, int64_t end) {
             for (int64_t v = begin; v < end; ++v) {
                 Vector sums[2] = {};
-                for (int64_t n = 0; n < N; n += PANEL) {
+                for (int64_t n = 0; n < N; n += NR) {
                     Vector left, right;
-                    kept.get(n / PANEL, v, left, right);
+                    operand.get(n / NR, v, left, right);
                     sums[0] += left * vector_at(factors.data() + n);
                     sums[1] += right * vector_at(factors.data() + n + LANES);
                 }

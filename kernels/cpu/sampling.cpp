@@ -1,9 +1,10 @@
-// likeliest_token: tokens[b] = the token of sequence b's greatest logit, of equal ones the first; ++positions[b]: what a next
-// pass reads, without the host. logits (B, V); tokens, positions (B) i32. Minimum traffic: 4*B*V bytes in f32.
-#include "call.h"
-#include "act.h"
-#include "convert.h"
-#include "maximum.h"
+// likeliest_token: greedy decoding. tokens[b] = argmax over v of logits[b,v], ties go to the lower id; ++positions[b].
+// The next pass reads both, so decoding goes through no host code. logits (B, V), act; tokens, positions (B) i32.
+// Minimum traffic: B*V*sizeof(act) bytes.
+#include "cpu/runtime/call.h"
+#include "cpu/select/act.h"
+#include "cpu/select/convert.h"
+#include "cpu/simd/maximum.h"
 #include <algorithm>
 #include <vector>
 
@@ -11,8 +12,8 @@ extern "C" void likeliest_token(int32_t* tokens, int32_t* positions, const act* 
     std::vector<float> row(V);
     for (int64_t b = 0; b < B; ++b) {
         load(row.data(), logits + b * V, V);
-        const auto found = std::find(row.begin(), row.end(), maximum_of(row.data(), V));
-        tokens[b] = found == row.end() ? 0 : static_cast<int32_t>(found - row.begin());  // NaN equals nothing
+        const auto greatest = std::find(row.begin(), row.end(), maximum_of(row.data(), V));
+        tokens[b] = greatest == row.end() ? 0 : static_cast<int32_t>(greatest - row.begin());  // NaN equals nothing
         ++positions[b];
     }
 }

@@ -36,7 +36,7 @@ class Function:
 def exported() -> list[Function]:
     """Return every function of kernels/cpu with C linkage."""
     functions = []
-    for path in sorted([*(KERNELS / "cpu").glob("*.cpp"), *(KERNELS / "bpe").glob("*.cpp")]):
+    for path in sorted([*(KERNELS / "cpu").rglob("*.cpp"), *(KERNELS / "bpe").glob("*.cpp")]):
         text = path.read_text()
         blocks = BLOCK.findall(text)
         outside = [match for match in FUNCTION.finditer(text) if match[0].startswith("extern")]

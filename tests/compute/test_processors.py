@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support import SUPPORT, aarch64
+from support import aarch64
 from support.calls import Memory, cases, draw
 from support.rounding import Rounded
 from test_ops import expected
 
 from hipgpt.base import compiler as build
+from hipgpt.base.paths import ROOT
 from hipgpt.compute.backends import cpu
-from hipgpt.compute.backends.variants import CPU_AMX_BF16, CPU_AMX_F32
+from hipgpt.compute.backends.variants import CPU_AMX, CPU_AVX512_BF16
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Device
@@ -22,7 +23,7 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 
 FAMILIES = sorted({op.family for op in CATALOGUE.values()})
-AMX = {DType.F32: CPU_AMX_F32, DType.BF16: CPU_AMX_BF16}
+ACTS = (DType.F32, DType.BF16)
 # the oldest x86-64 that has 256-bit vectors and fused multiply-add, and one with neither
 OLDER = {"haswell": "-march=haswell", "x86-64-v2": "-march=x86-64-v2"}
 
@@ -77,16 +78,15 @@ def check(
 @pytest.mark.parametrize("option", OLDER.values(), ids=OLDER)
 def test_every_op_on_an_older_processor(processor, option):
     processor(option)
-    check(cpu.CpuDevice(2), (DType.F32, DType.BF16))
+    check(cpu.CpuDevice(2), ACTS)
 
 
 @on_x86_64
 @needs_bf16_dots
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
-    for headers in AMX.values():
-        monkeypatch.setitem(headers, "tiles.h", str(SUPPORT / "tiles_emulated.h"))
-    check(cpu.CpuDevice(2), tuple(AMX), has_products)
+    monkeypatch.setitem(CPU_AMX, "CPU_AMX_EMULATED", 1)
+    check(cpu.CpuDevice(2), ACTS, has_products)
 
 
 @on_x86_64
@@ -94,7 +94,7 @@ def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
 @pytest.mark.parametrize("arch", ["cpu", "cpu-avx512bf16"])
 def test_products_without_what_this_processor_may_have_beyond(processor, arch):
     processor(arch=arch)
-    check(cpu.CpuDevice(2), tuple(AMX), has_products)
+    check(cpu.CpuDevice(2), ACTS, has_products)
 
 
 def error_of_product(device: Device, rows: int, columns: int, terms: int) -> float:
@@ -115,7 +115,7 @@ def error_of_product(device: Device, rows: int, columns: int, terms: int) -> flo
 @needs_bf16_dots
 def test_f32_products_by_amx_are_as_exact_as_f32(processor, monkeypatch):
     processor(arch="cpu-amx")
-    monkeypatch.setitem(CPU_AMX_F32, "tiles.h", str(SUPPORT / "tiles_emulated.h"))
+    monkeypatch.setitem(CPU_AMX, "CPU_AMX_EMULATED", 1)
     # a chain of additions in f32 is off by 4, two parts instead of three by 16
     assert error_of_product(cpu.CpuDevice(2), rows=64, columns=64, terms=768) < 3
 
@@ -128,10 +128,29 @@ def test_sums_in_turns_and_blocks_of_rows_on_an_older_processor(processor, optio
 
 
 @on_x86_64
-@pytest.mark.parametrize("act", AMX, ids=lambda act: act.label)
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.label)
 def test_amx_compiles_without_a_warning(tmp_path, act):
     command, source = [*build.host_compiler(), "-march=sapphirerapids", "-c"], cpu.CPU / "matmul.cpp"
-    assert aarch64.compile_for(command, source, AMX[act], act, tmp_path, tmp_path / "matmul.o") == ""
+    macros = {"ACT_BF16": int(act is DType.BF16), **CPU_AMX}
+    assert aarch64.compile_for(command, source, macros, tmp_path / "matmul.o") == ""
+
+
+@on_x86_64
+@pytest.mark.parametrize(
+    ("option", "act", "macros"),
+    [
+        ("-march=haswell", DType.F32, {}),
+        ("-march=haswell", DType.BF16, {}),
+        ("-march=cooperlake", DType.F32, {}),
+        ("-march=cooperlake", DType.BF16, CPU_AVX512_BF16),
+        ("-march=sapphirerapids", DType.F32, CPU_AMX),
+        ("-march=sapphirerapids", DType.BF16, CPU_AMX),
+    ],
+)
+def test_the_tiles_benchmark_compiles_for_every_tile(tmp_path, option, act, macros):
+    command, source = [*build.host_compiler(), option, "-c"], ROOT / "bench" / "tile.cpp"
+    macros = {"ACT_BF16": int(act is DType.BF16), **macros}
+    assert aarch64.compile_for(command, source, macros, tmp_path / "tile.o") == ""
 
 
 needs_cross_compiler = pytest.mark.skipif(
@@ -143,8 +162,7 @@ needs_cross_compiler = pytest.mark.skipif(
 @pytest.mark.skipif(not shutil.which(aarch64.EMULATOR), reason=f"no {aarch64.EMULATOR} (qemu-user)")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_op_on_an_emulated_aarch64(tmp_path, family):
-    acts = DType.F32, DType.BF16
-    check(aarch64.EmulatedDevice(tmp_path), acts, lambda op: op.family == family, most_elements=EMULATED)
+    check(aarch64.EmulatedDevice(tmp_path), ACTS, lambda op: op.family == family, most_elements=EMULATED)
 
 
 def test_without_openmp_everything_runs_on_one_thread(processor, monkeypatch):

@@ -95,6 +95,7 @@ EDITS = {
     "kernels/bpe/trainer.h": OF_TOKENS,
     "kernels/cpu/layernorm.cpp": OF_PASSES,
     "kernels/formulas.h": OF_PASSES,
+    "kernels/step_state.h": OF_PASSES,
     "kernels/gpu/matmul.hip": OF_PASSES,
     "kernels/gpu/platform/cuda.h": OF_PASSES,
     "hipgpt/compute/backends/cuda.py": OF_PASSES,

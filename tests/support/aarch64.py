@@ -8,7 +8,6 @@ import numpy as np
 
 from hipgpt.base import compiler as build
 from hipgpt.compute.backends import cpu
-from hipgpt.compute.backends.variants import CPU_PLAIN
 from hipgpt.compute.contract import Op
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
@@ -98,16 +97,11 @@ def _values(tensor: Tensor, content: bytes) -> np.ndarray:
     return np.frombuffer(content, tensor.dtype.numpy).reshape(tensor.shape)
 
 
-def compile_for(
-    command: Sequence[str], source: Path, headers: Mapping[str, str], act: DType, folder: Path, target: Path
-) -> str:
+def compile_for(command: Sequence[str], source: Path, macros: Mapping[str, int], target: Path) -> str:
     """Compile a source of kernels/cpu quickly; return what the compiler says, warnings too."""
-    for name, path in (dict(headers) | {"act.h": f"act/{act.label}.h"}).items():
-        (folder / name).write_text(f'#include "{cpu.CPU / path}"\n')
     options = [option for option in build.OPTIONS if option not in ("-O3", "-shared")]
-    done = subprocess.run(
-        [*command, *options, "-O1", "-I", str(folder), str(source), "-o", str(target)], capture_output=True, text=True
-    )
+    options += ["-O1", *build.include_options(macros)]
+    done = subprocess.run([*command, *options, str(source), "-o", str(target)], capture_output=True, text=True)
     return done.stderr if done.returncode == 0 else f"failed: {done.stderr}"
 
 
@@ -119,7 +113,8 @@ def compiled(op: Op, act: DType, folder: Path) -> Path:
         main.write_text(program_of(op))
         kernels = folder / f"{op.family}-{act.label}.o"
         if not kernels.exists():
-            said = compile_for([COMPILER, "-c"], cpu.CPU / f"{op.family}.cpp", CPU_PLAIN, act, folder, kernels)
+            macros = {"ACT_BF16": int(act is DType.BF16)}
+            said = compile_for([COMPILER, "-c"], cpu.CPU / f"{op.family}.cpp", macros, kernels)
             assert said == "", said
         subprocess.run([COMPILER, str(main), str(kernels), "-o", str(target)], check=True)
     return target

@@ -1,5 +1,5 @@
 // What kernels/formulas.h computes, laid open for test_formulas.py.
-#include "../../kernels/formulas.h"
+#include "formulas.h"
 
 // The largest error of exp_f32 in units in the last place of the result, over the f32 numbers with bits first, first +
 // stride, ... up to last, against the C library's exp in f64; at: where it is.

@@ -13,8 +13,9 @@ import numpy as np
 
 from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
 from hipgpt.base.errors import UserError
+from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.variants import find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
@@ -22,7 +23,7 @@ from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
 CACHE_BYTES = 8 << 20  # of activations, to be read again before they leave the caches
-STRIP = 32  # tokens and rows of a strip of exponentials, as in kernels/cpu/output_layer.cpp
+OPERAND = kernel_constants(CPU / "gemm" / "dual_operand_size.h")
 BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
 AMX = BF16_DOTS | {"__AMX_TILE__", "__AMX_BF16__"}
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18  # Linux on x86-64, Documentation/arch/x86/xstate.rst
@@ -49,10 +50,11 @@ def act_dtypes() -> tuple[DType, ...]:
 def output_layer_workspace(sizes: Mapping[str, int], act: DType) -> int:
     """Return the elements of OUTPUT_LAYER_TRAINING's `exponentials` for N tokens and a vocabulary of V.
 
-    A strip of 32 tokens takes 32 elements for each row of the padded vocabulary, in f32 48: three bf16 a number.
+    They are a DualOperand, whose sides are padded to blocks. AMX stores an f32 as three bf16, which take 1.5 elements.
     """
-    strips, rows = (-(-sizes[name] // STRIP) for name in ("N", "V"))
-    return strips * rows * STRIP * (STRIP + STRIP // 2 if act is DType.F32 else STRIP)
+    block = OPERAND["OPERAND_BLOCK"]
+    tokens, rows = (-(-sizes[name] // block) * block for name in ("N", "V"))
+    return tokens * rows * OPERAND["BF16_SPLITS"] // 2 if act is DType.F32 else tokens * rows
 
 
 def traits(act_dtypes: tuple[DType, ...]) -> Traits:
@@ -61,13 +63,13 @@ def traits(act_dtypes: tuple[DType, ...]) -> Traits:
 
 
 @functools.cache
-def _library(source: str, *headers: tuple[str, str]) -> ctypes.CDLL:
-    """Return a source in kernels/cpu, compiled with headers of it by the names that it includes them by."""
-    return ctypes.CDLL(str(host_library(CPU / source, {name: CPU / path for name, path in headers})))
+def _library(source: Path, *macros: tuple[str, int]) -> ctypes.CDLL:
+    """Return a source compiled with these macros."""
+    return ctypes.CDLL(str(host_library(source, dict(macros))))
 
 
 class Call(ctypes.Structure):
-    """A kernel's address and that of its arguments: see kernels/cpu/replay.cpp."""
+    """A kernel's address and that of its arguments: see kernels/cpu/runtime/replay.cpp."""
 
     _fields_ = [("kernel", ctypes.c_void_p), ("slots", ctypes.c_void_p)]
 
@@ -82,7 +84,7 @@ class CpuDevice:
         self.compiler = host_compiler_version().partition("\n")[0]
         self.traits = traits(act_dtypes())
         self._allocated_bytes = 0
-        _library("threads.cpp").set_thread_count(ctypes.c_int64(threads))
+        _library(CPU / "runtime" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
         if self._allocated_bytes + size_bytes > physical_bytes():  # Linux would promise it, and kill who uses it
@@ -115,7 +117,9 @@ class CpuDevice:
         for call, function, arguments in zip(calls, functions, slots, strict=True):
             call.kernel = ctypes.cast(function, ctypes.c_void_p).value
             call.slots = ctypes.addressof(arguments)
-        replay = functools.partial(_library("replay.cpp").replay, calls, ctypes.c_int64(len(launches)))
+        replay = functools.partial(
+            _library(CPU / "runtime" / "replay.cpp").replay, calls, ctypes.c_int64(len(launches))
+        )
         replay.kept = slots, list(launches)  # their memory has to outlive the calls
         return replay
 
@@ -123,11 +127,15 @@ class CpuDevice:
         self._allocated_bytes += size_bytes
 
 
+def macros_of(variant: Variant, act: DType) -> dict[str, int]:
+    """Return the macros that a CPU's row is compiled with for a dtype: kernels/cpu/select/*.h choose files by them."""
+    return {"ACT_BF16": int(act is DType.BF16), **variant.macros}
+
+
 def _function(launch: Launch) -> Any:
     """Return the C function that calls a launch's kernel."""
     variant = find_variant(launch.op, arch(), launch.act, {})
-    headers = {"act.h": f"act/{launch.act.label}.h", **variant.headers}
-    library = _library(Path(variant.source_of(launch.op)).name, *headers.items())
+    library = _library(KERNELS / variant.source_of(launch.op), *macros_of(variant, launch.act).items())
     return getattr(library, f"call_{launch.op.name}")
 
 

@@ -24,12 +24,7 @@ TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the d
 # of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
 # and adding a part of every block at work, and the second launch
 PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
-CPU_PLAIN = {"product.h": "product/plain.h", "convert.h": "convert/plain.h", "dots.h": "product/vector_dots.h"}
-CPU_PLAIN |= {"kept.h": "product/vector_kept.h"}
-CPU_BF16 = CPU_PLAIN | {"product.h": "product/pairs.h", "convert.h": "convert/avx512_bf16.h"}
-AMX = {"product.h": "product/amx.h", "tiles.h": "product/amx_tiles.h", "kept.h": "product/amx_kept.h"}
-CPU_AMX_BF16 = CPU_BF16 | AMX | {"terms.h": "product/pair_words.h", "dots.h": "product/amx_dots.h"}
-CPU_AMX_F32 = CPU_PLAIN | AMX | {"terms.h": "product/part_words.h"}
+CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, 128)  # of a head, rounded up
 
 
@@ -54,6 +49,7 @@ class Variant:
     headers: what the source includes by these names, files in its folder; side: what it finds as SIDE in side.h.
     suits: which sizes that is for; parts: into how many parts its sums are cut; shared_bytes: of shared memory, beyond
     what the source declares; cuts: whether kernels have the last arguments that `Parts` in product/pieces.h lists.
+    macros: what the source is compiled with on a CPU, in addition to the dtype's.
     """
 
     op: str
@@ -67,6 +63,7 @@ class Variant:
     parts: Callable[[Op, Sizes], int] = whole
     shared_bytes: int = 0
     cuts: bool = False
+    macros: Mapping[str, int] = field(default_factory=dict)
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
@@ -128,10 +125,10 @@ def _fragments(arch: str, fragment: str) -> list[Variant]:
 
 
 VARIANTS = (
-    Variant(ANY, r"cpu-amx", "bf16", "cpu/{family}.cpp", headers=CPU_AMX_BF16),
-    Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", headers=CPU_AMX_F32),
-    Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", headers=CPU_BF16),
-    Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp", headers=CPU_PLAIN),
+    Variant(ANY, r"cpu-amx", "bf16", "cpu/{family}.cpp", macros=CPU_AMX),
+    Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", macros=CPU_AMX),
+    Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
+    Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),
     *_fragments(SM80_UP, "fragment/mma.h"),
     *_fragments(CDNA2_UP, "fragment/mfma.h"),

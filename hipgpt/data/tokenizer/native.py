@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from hipgpt.base.compiler import host_library
 from hipgpt.base.errors import UserError
+from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.ordered_map import ordered_map
 from hipgpt.base.paths import KERNELS
 from hipgpt.data.tokenizer.pretokenize import class_table, most_digits
 from hipgpt.data.tokenizer.reference import BYTES, Pair
 
 Text = bytes | bytearray | memoryview | mmap | NDArray[np.uint8]
-ID_LIMIT = 1 << 24  # ids are below
+LIMITS = kernel_constants(KERNELS / "bpe" / "limits.h")
+ID_LIMIT, SPARE_IDS = LIMITS["ID_LIMIT"], LIMITS["SPARE_IDS"]
 MERGES_AT_ONCE = 256  # between two reports of progress
-SPARE_IDS = 4
 FIRST_GROUP, LARGEST_GROUP = 1 << 21, 1 << 23  # bytes of texts that a thread encodes at once
 MERGE = np.dtype([("pair", np.uint32, 2), ("count", np.int64), ("applied", np.int64)])
 
@@ -78,8 +79,8 @@ def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
     return None if ascii_alone else class_table()
 
 
-def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> Iterator[NDArray[np.void]]:
-    """Yield the first `wanted` merges of the chunks' words, or as many as they give: arrays (N,) of MERGE.
+def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iterator[NDArray[np.void]]:
+    """Yield the first `most` merges of the chunks' words, or as many as there are: arrays (N,) of MERGE.
 
     First come empty arrays, one for each chunk counted.
     """
@@ -100,11 +101,11 @@ def train(chunks: Iterable[Text], wanted: int, pattern: str, threads: int) -> It
     for other in counters[1:]:
         _checked(library.bpe_counter_join(counters[0].pointer, other.pointer), "counting words")
     trainer = _Handle("trainer", counters[0].pointer)
-    while wanted > 0:
-        merges = np.empty(min(wanted, MERGES_AT_ONCE), MERGE)
+    while most > 0:
+        merges = np.empty(min(most, MERGES_AT_ONCE), MERGE)
         found = _checked(library.bpe_trainer_train(trainer.pointer, len(merges), merges.ctypes.data), "training merges")
         yield merges[:found]
-        wanted = wanted - found if found == len(merges) else 0
+        most = most - found if found == len(merges) else 0
 
 
 def pieces(text: bytes, pattern: str, alone: bool = False) -> list[bytes]:
@@ -181,14 +182,14 @@ class Encoder:
 
 
 def _groups(texts: Iterable[Text]) -> Iterator[list[Text]]:
-    """Yield the texts in lists that give a thread enough to do: of fewer bytes at first, for there may be no more."""
-    group, size, wanted = [], 0, FIRST_GROUP
+    """Yield the texts in lists that give a thread enough to do; the first ones are smaller, as there may be no more."""
+    group, size, enough = [], 0, FIRST_GROUP
     for text in texts:
         group.append(text)
         size += len(text)
-        if size >= wanted:
+        if size >= enough:
             yield group
-            group, size, wanted = [], 0, min(2 * wanted, LARGEST_GROUP)
+            group, size, enough = [], 0, min(2 * enough, LARGEST_GROUP)
     if group:
         yield group
 

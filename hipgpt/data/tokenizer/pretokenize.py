@@ -24,6 +24,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from hipgpt.base.kernel_constants import kernel_constants
+from hipgpt.base.paths import KERNELS
+
 END_OF_TEXT = "<|endoftext|>"
 CONTRACTIONS = re.compile("'(?:[stmd]|re|ve|ll)")
 CONTRACTIONS_OF_ANY_CASE = re.compile("'(?:[stmdSTMD\u017f]|[rRvV][eE]|[lL][lL])")  # U+017F is an s of another shape
@@ -41,7 +44,8 @@ OTHER, LETTER, NUMBER, SPACE = range(4)
 # \s is Unicode's White_Space property, which unicodedata lacks; str.isspace would add U+001C..U+001F.
 WHITE_SPACE = (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B))
 WHITE_SPACE += (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
-CLASS_TABLE_SIZE = 0x40000  # no letter, number or white space lies above U+3FFFF
+# 0x40000, because there is no letter, number or white space above U+3FFFF
+CLASS_TABLE_SIZE = kernel_constants(KERNELS / "bpe" / "limits.h")["CLASS_TABLE_SIZE"]
 
 
 def most_digits(pattern: str) -> int:

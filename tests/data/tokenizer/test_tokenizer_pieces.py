@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hipgpt.base.compiler import host_compiler
-from hipgpt.base.paths import KERNELS
+from hipgpt.base.compiler import host_compiler, include_options
 from hipgpt.data.tokenizer import native
 from hipgpt.data.tokenizer.pretokenize import PATTERNS, split_pieces
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 
-WINDOW = 4096  # bytes, kernels/bpe/pieces.h
+WINDOW = native.LIMITS["WINDOW_BYTES"]
 SPANS = [
     " ",
     "  ",
@@ -115,18 +114,21 @@ def test_more_words_than_the_cache_holds_encode_as_before():
 
 @pytest.mark.parametrize("options", [("-mno-avx512f", "-mavx2"), ("-mno-avx2", "-mno-avx512f")], ids=" ".join)
 def test_blocks_without_wide_vectors_find_the_same(options, tmp_path):
-    """The plain and the AVX2 form of blocks.h against this machine's own, on every byte in every place."""
+    """The plain and the AVX2 form of simd_block.h against this machine's own, on every byte in every place."""
     if subprocess.run(["uname", "-m"], capture_output=True, text=True).stdout.strip() != "x86_64":
         pytest.skip("the forms of x86-64 are compiled on x86-64 only")
     if "-mavx2" in options and not re.search(r"\bavx2\b", Path("/proc/cpuinfo").read_text()):
         pytest.skip("this processor has no AVX2")
     program = tmp_path / "blocks.cpp"
-    program.write_text(BLOCKS % (KERNELS / "bpe" / "simd_block.h"))
-    subprocess.run([*host_compiler(), "-std=c++17", "-O2", *options, program, "-o", tmp_path / "blocks"], check=True)
+    program.write_text(BLOCKS)
+    subprocess.run(
+        [*host_compiler(), "-std=c++17", "-O2", *options, *include_options(), program, "-o", tmp_path / "blocks"],
+        check=True,
+    )
     assert subprocess.run([tmp_path / "blocks"]).returncode == 0
 
 
-BLOCKS = """#include "%s"
+BLOCKS = """#include "bpe/simd_block.h"
 int main() {
     char text[64];
     for (int byte = 0; byte < 256; ++byte)

@@ -23,7 +23,8 @@ namespace {
 constexpr size_t STACK_BYTES = 64 << 10;
 
 enum State { RUNNABLE, AT_MEETING, AT_BLOCK_BARRIER, FINISHED };
-const char* const STATES[] = {"runnable", "at something that their wave does together", "at the block's barrier", "finished"};
+const char* const STATES[] = {"runnable", "at something that their wave does together", "at the block's barrier",
+                              "finished"};
 
 struct Thread {
     std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
@@ -218,8 +219,8 @@ void fakehip_block_barrier() { wait_as(AT_BLOCK_BARRIER); }
 unsigned fakehip_lane() { return current % place.wave; }
 
 // What the compiler has them call.
-#define HOOKS(size)                                                                                \
-    void __asan_load##size##_noabort(uintptr_t address) { check(address, size, "reads"); }      \
+#define HOOKS(size)                                                                        \
+    void __asan_load##size##_noabort(uintptr_t address) { check(address, size, "reads"); } \
     void __asan_store##size##_noabort(uintptr_t address) { check(address, size, "writes"); }
 HOOKS(1)
 HOOKS(2)

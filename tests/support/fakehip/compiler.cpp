@@ -55,7 +55,8 @@ Result compile(Program& program, const std::string& folder, const std::string& o
     const std::string common = options + " -I. -include '" FAKEHIP_FOLDER "/kernel.h' -x c++ ";
     if (run(program, folder, "-E" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
     std::ofstream exports(folder + "/exports.cpp");
-    exports << "namespace {\n#include \"" << program.name << "\"\n}\n";  // all its own: what is shared may not leave the library
+    exports << "namespace {\n#include \"" << program.name
+            << "\"\n}\n";  // all its own: what is shared may not leave the library
     for (const std::string& name : kernels_of(read_all(folder + "/preprocessed")))
         exports << "FAKEHIP_EXPORT(" << name << ")\n";
     exports.close();
@@ -77,17 +78,23 @@ API int hiprtcVersion(int* major, int* minor) {
 
 API const char* hiprtcGetErrorString(int result) {
     switch (result) {
-        case SUCCESS: return "HIPRTC_SUCCESS";
-        case INVALID_INPUT: return "HIPRTC_ERROR_INVALID_INPUT";
-        case INVALID_PROGRAM: return "HIPRTC_ERROR_INVALID_PROGRAM";
-        case INVALID_OPTION: return "HIPRTC_ERROR_INVALID_OPTION";
-        case COMPILATION: return "HIPRTC_ERROR_COMPILATION";
-        default: return "an error that the stand-in does not know";
+        case SUCCESS:
+            return "HIPRTC_SUCCESS";
+        case INVALID_INPUT:
+            return "HIPRTC_ERROR_INVALID_INPUT";
+        case INVALID_PROGRAM:
+            return "HIPRTC_ERROR_INVALID_PROGRAM";
+        case INVALID_OPTION:
+            return "HIPRTC_ERROR_INVALID_OPTION";
+        case COMPILATION:
+            return "HIPRTC_ERROR_COMPILATION";
+        default:
+            return "an error that the stand-in does not know";
     }
 }
 
-API int hiprtcCreateProgram(Program** program, const char* source, const char* name, int header_count, const char** headers,
-                            const char** names) {
+API int hiprtcCreateProgram(Program** program, const char* source, const char* name, int header_count,
+                            const char** headers, const char** names) {
     if (!source || !name) return INVALID_INPUT;
     *program = new Program{name, "", "", {{name, source}}};
     for (int i = 0; i < header_count; ++i) (*program)->files.emplace_back(names[i], headers[i]);
@@ -102,7 +109,8 @@ API int hiprtcCompileProgram(Program* program, int option_count, const char** op
         if (option.rfind("-D", 0) == 0 || option.rfind("-std=", 0) == 0) {
             accepted += " '" + option + "'";
         } else if (option.rfind(target, 0) == 0) {
-            accepted += " -D__" + option.substr(target.size(), option.find(':') - target.size()) + "__";  // as clang says it
+            accepted +=
+                " -D__" + option.substr(target.size(), option.find(':') - target.size()) + "__";  // as clang says it
         } else if (option != "-O3") {
             program->log = "the stand-in does not know the option " + option;
             return INVALID_OPTION;

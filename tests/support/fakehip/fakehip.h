@@ -23,7 +23,8 @@ constexpr size_t MEMORY_BYTES = size_t{4} << 30;  // of each device
 void* allocate(size_t size, int device);          // nullptr if there is not so much left
 bool release(void* address);
 size_t free_bytes(int device);
-Range allocation_at(uintptr_t address, int device);  // the live one that starts last at or before address, or an empty one
+Range allocation_at(uintptr_t address,
+                    int device);  // the live one that starts last at or before address, or an empty one
 
 // block.cpp
 struct Kernel {
@@ -39,7 +40,8 @@ struct Place {  // where a grid runs
     int device;
     unsigned wave;
 };
-std::string run_grid(const Kernel&, Place, Index grid, Index threads, const std::string& arguments);  // what went wrong, or ""
+std::string run_grid(const Kernel&, Place, Index grid, Index threads,
+                     const std::string& arguments);  // what went wrong, or ""
 
 // wave.cpp: what a wave's lanes do together. given: each lane's own record, which the operation reads and writes; returns
 // what is wrong with them, or nullptr.

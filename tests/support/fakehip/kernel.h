@@ -66,7 +66,8 @@ struct Registers {
 
 template <auto unit, class Packed, class Floats>
 inline Floats fakehip_multiply(Packed a, Packed b, Floats c) {
-    unit(reinterpret_cast<const unsigned short*>(&a), reinterpret_cast<const unsigned short*>(&b), reinterpret_cast<float*>(&c));
+    unit(reinterpret_cast<const unsigned short*>(&a), reinterpret_cast<const unsigned short*>(&b),
+         reinterpret_cast<float*>(&c));
     return c;
 }
 
@@ -76,12 +77,14 @@ inline Registers<4>::Floats __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(Registers<
     return fakehip_multiply<fakehip_mfma>(a, b, c);
 }
 #elif defined(__gfx1100__)
-inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(Registers<16>::Packed a, Registers<16>::Packed b,
+inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(Registers<16>::Packed a,
+                                                                        Registers<16>::Packed b,
                                                                         Registers<8>::Floats c) {
     return fakehip_multiply<fakehip_wmma_of_rdna3>(a, b, c);
 }
 #elif defined(__gfx1201__)
-inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(Registers<8>::Packed a, Registers<8>::Packed b,
+inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(Registers<8>::Packed a,
+                                                                              Registers<8>::Packed b,
                                                                               Registers<8>::Floats c) {
     return fakehip_multiply<fakehip_wmma_of_rdna4>(a, b, c);
 }
@@ -122,7 +125,7 @@ constexpr unsigned long fakehip_argument_bytes(void (*)(Arguments...)) {
 }
 
 // What compiler.cpp writes after the source for each kernel in it.
-#define FAKEHIP_EXPORT(kernel)                                                                          \
+#define FAKEHIP_EXPORT(kernel)                                                                       \
     extern "C" void fakehip_run_##kernel(const char* arguments) { fakehip_call(kernel, arguments); } \
     extern "C" const unsigned long fakehip_bytes_##kernel = fakehip_argument_bytes(kernel);
 

@@ -98,17 +98,28 @@ T symbol(void* library, const std::string& name) {
 
 API const char* hipGetErrorString(int error) {
     switch (error) {
-        case SUCCESS: return "no error";
-        case INVALID_VALUE: return "invalid argument";
-        case OUT_OF_MEMORY: return "out of memory";
-        case INVALID_CONFIGURATION: return "invalid configuration argument";
-        case NO_DEVICE: return "no ROCm-capable device is detected";
-        case INVALID_DEVICE: return "invalid device ordinal";
-        case NO_BINARY_FOR_GPU: return "no kernel image is available for execution on the device";
-        case NOT_FOUND: return "named symbol not found";
-        case ILLEGAL_ADDRESS: return last_fault.c_str();
-        case STREAM_CAPTURE_UNSUPPORTED: return "operation not permitted when stream is capturing";
-        default: return "an error that the stand-in does not know";
+        case SUCCESS:
+            return "no error";
+        case INVALID_VALUE:
+            return "invalid argument";
+        case OUT_OF_MEMORY:
+            return "out of memory";
+        case INVALID_CONFIGURATION:
+            return "invalid configuration argument";
+        case NO_DEVICE:
+            return "no ROCm-capable device is detected";
+        case INVALID_DEVICE:
+            return "invalid device ordinal";
+        case NO_BINARY_FOR_GPU:
+            return "no kernel image is available for execution on the device";
+        case NOT_FOUND:
+            return "named symbol not found";
+        case ILLEGAL_ADDRESS:
+            return last_fault.c_str();
+        case STREAM_CAPTURE_UNSUPPORTED:
+            return "operation not permitted when stream is capturing";
+        default:
+            return "an error that the stand-in does not know";
     }
 }
 
@@ -194,9 +205,9 @@ API int hipModuleGetFunction(Kernel** kernel, void* module, const char* name) {
 }
 
 // extra: {BUFFER_POINTER, arguments, BUFFER_SIZE, their size, END}
-API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned threads_x,
-                              unsigned threads_y, unsigned threads_z, unsigned shared_bytes, Stream* stream,
-                              void** parameters, void** extra) {
+API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                              unsigned threads_x, unsigned threads_y, unsigned threads_z, unsigned shared_bytes,
+                              Stream* stream, void** parameters, void** extra) {
     const uint64_t threads = uint64_t{threads_x} * threads_y * threads_z;
     const uint64_t blocks = uint64_t{grid_x} * grid_y * grid_z;
     if (!threads || threads > MAXIMUM_THREADS || !blocks || shared_bytes) return INVALID_CONFIGURATION;
@@ -204,7 +215,8 @@ API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned gr
     const std::string arguments(static_cast<const char*>(extra[1]), kernel->argument_bytes);
     return submit(stream, [=] {
         const Place place = {stream->device, wave_of(stream->device)};
-        const std::string fault = run_grid(*kernel, place, {grid_x, grid_y, grid_z}, {threads_x, threads_y, threads_z}, arguments);
+        const std::string fault =
+            run_grid(*kernel, place, {grid_x, grid_y, grid_z}, {threads_x, threads_y, threads_z}, arguments);
         if (!fault.empty()) last_fault = fault;
         return fault.empty() ? SUCCESS : ILLEGAL_ADDRESS;
     });

@@ -34,8 +34,7 @@ struct Vote {
 
 const char* vote(void* const* given, unsigned lanes) {
     uint64_t everyone = 0;
-    for (unsigned lane = 0; lane < lanes; ++lane)
-        everyone |= uint64_t{static_cast<Vote*>(given[lane])->chosen} << lane;
+    for (unsigned lane = 0; lane < lanes; ++lane) everyone |= uint64_t{static_cast<Vote*>(given[lane])->chosen} << lane;
     for (unsigned lane = 0; lane < lanes; ++lane) static_cast<Vote*>(given[lane])->everyone = everyone;
     return nullptr;
 }

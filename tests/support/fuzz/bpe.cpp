@@ -1,5 +1,5 @@
 // libFuzzer's target: kernels/bpe/api.cpp on any bytes, under the address sanitizer, against definitions written here
-// with nothing but loops. tests/fuzz_tokenizer.py compiles and runs it.
+// with nothing but loops. tests/support/fuzz_tokenizer.py compiles and runs it.
 //
 // An input is: options, number of merges, two bytes for each merge if it brings its own, and the text.
 #include "bpe/api.cpp"
@@ -12,7 +12,7 @@ namespace {
 using Words = std::vector<std::vector<uint32_t>>;
 constexpr size_t MOST_MERGES = 24;
 constexpr size_t BEYOND_A_WINDOW = bpe::WINDOW_BYTES + 200;
-constexpr size_t LONGEST_WORD = 300;  // that the quadratic definition is asked about
+constexpr size_t LONGEST_WORD = 300;  // that the quadratic definition is run on
 std::vector<uint8_t> class_table;
 
 struct Input {
@@ -61,23 +61,27 @@ void for_documents(std::string_view text, Body body, Between between) {
 
 std::vector<int64_t> pieces(std::string_view text, int64_t most_digits, bool alone) {
     std::vector<int64_t> starts(text.size() + 1);
-    const int64_t count = bpe_pieces(text.data(), static_cast<int64_t>(text.size()), class_table.data(), most_digits, alone, starts.data());
+    const int64_t count = bpe_pieces(text.data(), static_cast<int64_t>(text.size()), class_table.data(), most_digits,
+                                     alone, starts.data());
     starts.resize(static_cast<size_t>(count));
     return starts;
 }
 
 Words words_of(const Input& input) {
     Words words;
-    for_documents({input.text.data(), input.text.size()}, [&](std::string_view document) {
-        const std::vector<int64_t> starts = pieces(document, input.most_digits, true);
-        check(starts == pieces(document, input.most_digits, false), "windows find the pieces of the definition");
-        check(starts.back() == static_cast<int64_t>(document.size()), "pieces reach the end of the text");
-        for (size_t i = 0; i + 1 < starts.size(); ++i) {
-            check(starts[i] < starts[i + 1], "no piece is empty");
-            const auto* const bytes = reinterpret_cast<const unsigned char*>(document.data());
-            words.emplace_back(bytes + starts[i], bytes + starts[i + 1]);
-        }
-    }, [&] { words.emplace_back(); });  // an empty word stands for <|endoftext|>
+    for_documents(
+        {input.text.data(), input.text.size()},
+        [&](std::string_view document) {
+            const std::vector<int64_t> starts = pieces(document, input.most_digits, true);
+            check(starts == pieces(document, input.most_digits, false), "windows find the pieces of the definition");
+            check(starts.back() == static_cast<int64_t>(document.size()), "pieces reach the end of the text");
+            for (size_t i = 0; i + 1 < starts.size(); ++i) {
+                check(starts[i] < starts[i + 1], "no piece is empty");
+                const auto* const bytes = reinterpret_cast<const unsigned char*>(document.data());
+                words.emplace_back(bytes + starts[i], bytes + starts[i + 1]);
+            }
+        },
+        [&] { words.emplace_back(); });  // an empty word stands for <|endoftext|>
     return words;
 }
 
@@ -115,7 +119,9 @@ std::vector<uint32_t> trained(const Input& input, size_t wanted) {
     size_t half = 0;  // two threads' counts must join to the whole's; a document's end is a place to cut
     if (input.in_halves) half = std::min(text.size(), text.find(END_OF_TEXT, text.size() / 2));
     const auto add = [&](void* counter, std::string_view part) {
-        check(bpe_counter_add(counter, part.data(), static_cast<int64_t>(part.size()), class_table.data(), input.most_digits) >= 0, "words are counted");
+        check(bpe_counter_add(counter, part.data(), static_cast<int64_t>(part.size()), class_table.data(),
+                              input.most_digits) >= 0,
+              "words are counted");
     };
     add(counters[0], text.substr(0, half));
     add(counters[1], text.substr(half));
@@ -145,25 +151,28 @@ void merge_by_definition(std::vector<uint32_t>& word, const std::vector<uint32_t
 void check_encoding(const Input& input, const std::vector<uint32_t>& merges, Words words) {
     const int64_t count = static_cast<int64_t>(merges.size() / 2), size = static_cast<int64_t>(input.text.size());
     std::vector<uint32_t> ids(bpe::BYTES + merges.size() / 2);
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint32_t>(ids.size() - 1 - i);  // not the tokens' own numbers
+    for (size_t i = 0; i < ids.size(); ++i)
+        ids[i] = static_cast<uint32_t>(ids.size() - 1 - i);  // not the tokens' own numbers
     const uint32_t special = static_cast<uint32_t>(ids.size());
     const int64_t special_size = static_cast<int64_t>(END_OF_TEXT.size());
-    void* const tokens = bpe_tokens_new(merges.data(), count, ids.data(), input.most_digits, nullptr, nullptr, nullptr, 0,
-                                        END_OF_TEXT.data(), &special_size, &special, 1);
+    void* const tokens = bpe_tokens_new(merges.data(), count, ids.data(), input.most_digits, nullptr, nullptr, nullptr,
+                                        0, END_OF_TEXT.data(), &special_size, &special, 1);
     void* const encoder = bpe_encoder_new(tokens);
     const char* const texts[] = {input.text.data(), input.text.data()};
     const int64_t sizes[] = {size, size};
     int64_t ends[3];
-    std::vector<uint32_t> both(2 * input.text.size() + bpe::Encoder::SPARE_IDS);
+    std::vector<uint32_t> both(2 * input.text.size() + bpe::SPARE_IDS);
     bpe_encoder_encode(encoder, texts, sizes, 2, class_table.data(), both.data(), ends);
-    const std::vector<uint32_t> found(both.begin(), both.begin() + ends[1]), again(both.begin() + ends[1], both.begin() + ends[2]);
+    const std::vector<uint32_t> found(both.begin(), both.begin() + ends[1]),
+        again(both.begin() + ends[1], both.begin() + ends[2]);
     bpe_encoder_free(encoder);
     bpe_tokens_free(tokens);
     check(found == again, "a warm cache gives the same ids");
 
     std::vector<std::string> spelled(ids.size());
     for (uint32_t i = 0; i < bpe::BYTES; ++i) spelled[i] = std::string(1, static_cast<char>(i));
-    for (size_t i = 0; i < merges.size() / 2; ++i) spelled[bpe::BYTES + i] = spelled[merges[2 * i]] + spelled[merges[2 * i + 1]];
+    for (size_t i = 0; i < merges.size() / 2; ++i)
+        spelled[bpe::BYTES + i] = spelled[merges[2 * i]] + spelled[merges[2 * i + 1]];
     std::string table;
     std::vector<int64_t> offsets{0};
     for (size_t id = 0; id <= ids.size(); ++id) {
@@ -183,7 +192,8 @@ void check_encoding(const Input& input, const std::vector<uint32_t>& merges, Wor
     for (size_t i = 0; i < words.size(); ++i) {
         merge_by_definition(words[i], merges);
         if (words[i].empty()) check(at < found.size() && found[at++] == special, "<|endoftext|> is its own token");
-        for (const uint32_t token : words[i]) check(at < found.size() && found[at++] == ids[token], "ids are the definition's");
+        for (const uint32_t token : words[i])
+            check(at < found.size() && found[at++] == ids[token], "ids are the definition's");
     }
     check(at == found.size(), "there are no ids beyond the definition's");
 }
@@ -195,7 +205,8 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
     class_table.resize(bpe::CLASS_TABLE_SIZE);
     const char* const name = std::getenv("HIPGPT_CLASS_TABLE");
     std::FILE* const file = name ? std::fopen(name, "rb") : nullptr;
-    check(file && std::fread(class_table.data(), 1, class_table.size(), file) == class_table.size(), "HIPGPT_CLASS_TABLE names the table's file");
+    check(file && std::fread(class_table.data(), 1, class_table.size(), file) == class_table.size(),
+          "HIPGPT_CLASS_TABLE names the table's file");
     std::fclose(file);
     return 0;
 }

@@ -1,8 +1,0 @@
-// Activations to f32 and back.
-#pragma once
-#include "act.h"
-#include <algorithm>
-#include <cstdint>
-
-inline void load(float* target, const act* values, int64_t count) { std::copy_n(values, count, target); }
-inline void store(act* target, const float* values, int64_t count) { std::copy_n(values, count, target); }

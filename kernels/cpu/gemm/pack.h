@@ -1,0 +1,107 @@
+// Operand packing for the micro-kernel. A packed word is 32 bits: one f32, or two bf16 that are neighbours in K.
+// A line is a row of A or a column of B. A is packed into A micro-panels of MR lines, B into B micro-panels of NR
+// lines; a micro-panel holds word 0 of all its lines side by side, then word 1 of all, and so on.
+//
+// Where an f32 is split into SPLITS bf16, LANES words of first splits are followed by the second splits of the same
+// terms, and so on.
+//
+// The including file defines NR, WORD_TERMS (the terms of K in a word) and SPLITS first. After this header it defines
+// `WordSource`, a matrix (lines, terms) read as packed words: words_of_line(line, word) gives LANES neighbouring words
+// of one line, word_of_lines(line, word) the same word of LANES neighbouring lines. Both give 0 beyond the matrix.
+// INTERIOR promises that nothing is beyond it.
+#pragma once
+#include "cpu/gemm/matrix.h"
+#include "cpu/simd/vector.h"
+#include <cstdint>
+
+typedef float PackedWord;
+
+// A as the micro-kernel reads it: the first word of the first micro-panel, and the bytes to the next row of a
+// micro-panel, the next step over K, and the next micro-panel.
+struct PackedA {
+    const char* data;
+    int64_t row_stride, step_stride, panel_stride;
+};
+
+// LANES packed words; split[s] holds the s-th bf16 of each f32, or all of it where SPLITS is 1.
+struct WordVector {
+    Vector split[SPLITS];
+};
+
+// Where WordSource takes its terms from: LANES elements as f32, either neighbours in K of one line, or one term of
+// neighbouring lines; 0 beyond the matrix.
+struct LineSource {
+    Matrix matrix;
+    int64_t count, terms;
+    bool contiguous_terms = matrix.column_stride == 1;
+
+    template <bool INTERIOR>
+    Vector terms_of_line(int64_t line, int64_t term) const {
+        return load_inside<INTERIOR>(matrix.at(line, term), line < count ? terms - term : 0);
+    }
+    template <bool INTERIOR>
+    Vector lines_of_term(int64_t line, int64_t term) const {
+        return load_inside<INTERIOR>(matrix.at(line, term), term < terms ? count - line : 0);
+    }
+
+   private:
+    template <bool INTERIOR>
+    static Vector load_inside(const act* values, int64_t count) {
+        return INTERIOR ? load_vector(values) : load_some(values, count);
+    }
+};
+
+// Loads a square of LANES lines and LANES words: line by line, or word by word if terms are not contiguous.
+template <bool INTERIOR, class WordSource>
+inline void load_square(Vector (&rows)[SPLITS][LANES], const WordSource& source, int64_t line, int64_t word) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) {
+        const WordVector words = source.contiguous_terms ? source.template words_of_line<INTERIOR>(line + i, word)
+                                                         : source.template word_of_lines<INTERIOR>(line, word + i);
+#pragma GCC unroll 3
+        for (int split = 0; split < SPLITS; ++split) rows[split][i] = words.split[split];
+    }
+}
+
+// Copies a square of LANES lines and words: word i of a line to target[i * stride + line], or if LINE_MAJOR to
+// target[line * stride + i]; each further split is stored split_stride after the one before. Words from `words` on are
+// beyond the matrix and are not written, unless LINE_MAJOR.
+template <bool LINE_MAJOR, class WordSource>
+inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride, const WordSource& source,
+                        int64_t line, int64_t word, int64_t words) {
+    Vector squares[SPLITS][LANES];
+    if (line + LANES <= source.count && (word + LANES) * WORD_TERMS <= source.terms)
+        load_square<true>(squares, source, line, word);
+    else
+        load_square<false>(squares, source, line, word);
+    for (Vector(&rows)[LANES] : squares) {
+        if (source.contiguous_terms != LINE_MAJOR) transpose(rows);
+        if (LINE_MAJOR || words - word >= LANES) {
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; ++i) vector_at(target + i * stride) = rows[i];
+        } else {
+            for (int64_t i = 0; i < words - word; ++i) vector_at(target + i * stride) = rows[i];
+        }
+        target += split_stride;
+    }
+}
+
+// Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. A micro-panel is filled with zeros
+// up to whole vectors. The matrix is read in the order in which it is stored.
+template <class WordSource>
+void pack_micro_panels(PackedWord* target, int64_t panel_lines, int64_t panel_words, const WordSource& source,
+                       int64_t lines, int64_t words) {
+    const int64_t width = padded(panel_lines);
+    const auto pack = [&](int64_t first, int64_t word) {
+        PackedWord* const panel = target + first / panel_lines * panel_words;
+        for (int64_t line = 0; line < width; line += LANES)
+            pack_square<false>(panel + word * SPLITS * width + line, width, LANES * width, source, first + line, word,
+                               words);
+    };
+    if (source.contiguous_terms)
+        for (int64_t first = 0; first < lines; first += panel_lines)
+            for (int64_t word = 0; word < words; word += LANES) pack(first, word);
+    else
+        for (int64_t word = 0; word < words; word += LANES)
+            for (int64_t first = 0; first < lines; first += panel_lines) pack(first, word);
+}

@@ -1,0 +1,49 @@
+// The register tile of a GEMM in bf16, by AVX512-BF16: MR x NR sums. One instruction adds, in each of 16 lanes, the
+// products of two terms that are neighbours in K to an f32 sum, so a step over K is a pair.
+// Intel, "Instruction Set Extensions Programming Reference", VDPBF16PS.
+#pragma once
+#include "cpu/gemm/pack_bf16.h"
+
+constexpr int MR = 12;
+constexpr int64_t K_STEP = 2, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
+
+constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
+inline void begin_tiles() {}
+
+// A[0:rows, 0:K] as the tile reads it: in place if pairs are contiguous, otherwise packed into `copy`.
+__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    const int64_t width = padded(MR), words = (K + 1) / 2;
+    if (a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0)
+        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
+    pack_micro_panels(copy, MR, words * width, WordSource{a, rows, K}, rows, words);
+    return {reinterpret_cast<const char*>(copy), 4, width * 4, words * width * 4};
+}
+
+// sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
+template <int R>
+void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
+    __m512 values[R][2] = {};
+    const int64_t pairs = (K + 1) / 2;
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+        const __m512bh left = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR);
+        const __m512bh right = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR + 16);
+        const char* column = a.data + pair * a.step_stride;
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            int32_t word;
+            memcpy(&word, column + r * a.row_stride, 4);
+            const __m512bh factor = (__m512bh)_mm512_set1_epi32(word);
+            values[r][0] = _mm512_dpbf16_ps(values[r][0], factor, left);
+            values[r][1] = _mm512_dpbf16_ps(values[r][1], factor, right);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            float* sum = sums + r * stride + half * 16;
+            _mm512_storeu_ps(sum, accumulate ? _mm512_add_ps(_mm512_loadu_ps(sum), values[r][half]) : values[r][half]);
+        }
+}
+#include "cpu/gemm/tile_rows.h"
+#include "cpu/gemm/macro_kernel.h"

@@ -1,0 +1,3 @@
+// The dtype of activations in this compilation: f32.
+#pragma once
+typedef float act;
