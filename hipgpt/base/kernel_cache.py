@@ -96,5 +96,5 @@ def _remove_leftovers(cache: Path) -> None:
         with (
             contextlib.suppress(OSError),
             _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB),
-        ):  # fails if somebody works in it
+        ):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
