@@ -14,7 +14,7 @@ from pathlib import Path
 from hipgpt.base.paths import KERNELS, ROOT
 
 KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
-    "hipgpt.compute.backends.gpu": ("formulas.h", "gpu"),
+    "hipgpt.compute.backends.gpu": ("formulas.h", "step_state.h", "gpu"),
     "hipgpt.compute.backends.cpu": ("formulas.h", "cpu"),
     "hipgpt.data.tokenizer.native": ("bpe",),
 }

@@ -1,9 +1,9 @@
-// Sums in f64; formulas in kernels/cpu/reduction.cpp. add_sum, gradient_norm: one block. sum_of_squares: partials[k] of K equal
-// parts, grid K.
-#include "platform.h"
-#include "reduce.h"
-
-constexpr int THREADS = 256;
+// add_sum: total += scale * sum of values (N), f32. One block.
+// sum_of_squares: partials[k] = sum of squares of gradients (P) f32 over the k-th of K equal parts. Grid K, a block per part.
+// gradient_norm: norm = sqrt(sum of partials (K)). One block.
+// Sums in f64. Minimum traffic: 4*N, 4*P and 4*K bytes.
+#include "gpu/simt/reduce.h"
+#include "gpu/launch_shapes.h"
 
 KERNEL(THREADS) add_sum(float* total, const float* values, int64_t N, float scale) {
     double sum = 0.0;

@@ -1,4 +1,4 @@
-"""What `python -m tests.codeobjects` writes: every op and variant, and cases in which check.py sees what is wrong."""
+"""What `python -m tests.support.codeobjects` writes: every op and variant, and cases in which check.py sees what is wrong."""
 
 import importlib.util
 import json
@@ -43,8 +43,10 @@ def test_every_op_is_there_with_every_variant(manifest):
         has_act = any(argument.dtype == "act" for argument in op.arguments)
         for act in (DType.F32, DType.BF16) if has_act else (DType.F32,):
             for variant in variants_of(op, ARCH, act):
-                expected |= {(op.name, act.label, variant.side, cut) for cut in {False, variant.cuts}}
-    assert {(c["op"], c["act"], c["side"], c["parts"] > 1) for c in manifest["cases"]} == expected
+                macros = frozenset(variant.macros.items())
+                expected |= {(op.name, act.label, macros, cut) for cut in {False, variant.split_k is not None}}
+    found = manifest["cases"]
+    assert {(c["op"], c["act"], frozenset(c["macros"].items()), c["slices"] > 1) for c in found} == expected
 
 
 def test_every_op_has_a_ragged_case(manifest):
@@ -115,7 +117,7 @@ def test_a_wrong_result_is_seen(rocm, folder, manifest, name, key, change):
 
 
 def test_an_existing_folder_is_refused(folder):
-    command = [sys.executable, "-m", "tests.codeobjects", "--arch", ARCH, "--out", str(folder)]
+    command = [sys.executable, "-m", "tests.support.codeobjects", "--arch", ARCH, "--out", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "exists already; name a new folder" in done.stderr

@@ -1,1 +1,1 @@
-"""The devices. Read cpu, gpu, cuda, hip, null, variants, launch_shapes, kernel_constants."""
+"""The devices. Read cpu, gpu, cuda, hip, null, variants, launch_shapes, split_k, kernel_constants."""

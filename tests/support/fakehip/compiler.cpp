@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -51,7 +52,11 @@ int run(Program& program, const std::string& folder, const std::string& command)
 }
 
 Result compile(Program& program, const std::string& folder, const std::string& options) {
-    for (const auto& [name, text] : program.files) std::ofstream(folder + "/" + name) << text;
+    for (const auto& [name, text] : program.files) {
+        const std::filesystem::path path = folder + "/" + name;
+        std::filesystem::create_directories(path.parent_path());
+        std::ofstream(path) << text;
+    }
     const std::string common = options + " -I. -include '" FAKEHIP_FOLDER "/kernel.h' -x c++ ";
     if (run(program, folder, "-E" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
     std::ofstream exports(folder + "/exports.cpp");
