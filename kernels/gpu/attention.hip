@@ -1,99 +1,39 @@
-// Attention for every chip and dtype. attention_mma.hip serves forward and backward in bf16 where a chip has matrix units.
+// Attention for every chip and dtype. Where a chip has matrix instructions, attention_mma.hip serves forward and
+// backward in bf16.
 //
-// attention_forward: y[b,i,h] = sum over j <= i of p[i,j] v[b,j,h], where p[i] = softmax over j <= i of q_i . k_j / sqrt(D).
+// attention_forward: y[b,i,h] = sum over j <= i of p[i,j] v[b,j,h]; p[i] = softmax over j <= i of q_i . k_j / sqrt(D).
 // qkv (B, S, 3, H, D) row-major, act: queries, keys, values; y (B, S, H, D), act; logsumexp (B, H, S) f32 of the scaled
 // scores; sums in f32. The S x S matrix is never stored.
-// Grid B*H*ceil(S / TILE): a block owns a query tile of TILE rows of one head and visits the key-value tiles that causality
-// lets it see. TILE is NARROW_TILE for heads of at most NARROW_CHANNELS, otherwise WIDE_TILE, so that the tiles of both fit
-// shared memory. The softmax is online: Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao et al. 2022,
-// arXiv:2205.14135. Minimum traffic: 4*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+// Grid B*H*ceil(S / TILE): a block owns a query tile of TILE rows of one head and visits the key-value tiles that
+// causality lets it see. TILE is NARROW_TILE for heads of at most NARROW_CHANNELS, otherwise WIDE_TILE, so that the
+// tiles of both fit shared memory. The softmax is online: Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao
+// et al. 2022, arXiv:2205.14135. Minimum traffic: 4*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
 //
-// attention_delta: delta_i = dy_i . y_i. delta (B, H, S) f32. A thread takes WIDTH channels of a row, then one thread per row
-// adds up; grid ceil(B*H*S / rows of a block). Minimum traffic: 2*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+// attention_delta: delta_i = dy_i . y_i. delta (B, H, S) f32. A thread takes WIDTH channels of a row, then one thread
+// per row adds up; grid ceil(B*H*S / rows of a block). Minimum traffic: 2*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
 //
 // attention_backward: p again from logsumexp, then with dp[i,j] = dy_i . v_j:
 //   ds = p * (dp - delta);  dq_i = sum ds k_j / sqrt(D);  dk_j = sum ds q_i / sqrt(D);  dv_j = sum p dy_i.
-// Grid 2*B*H*ceil(S / TILE): the first half of the blocks owns query tiles and computes dq, the second half owns key-value
-// tiles and computes dk and dv. So no two blocks add to the same number, and p is computed twice.
+// Grid 2*B*H*ceil(S / TILE): the first half of the blocks owns query tiles and computes dq, the second half owns
+// key-value tiles and computes dk and dv. So no two blocks add to the same number, and p is computed twice.
 // Minimum traffic: 7*B*S*H*D*sizeof(act) + 8*B*H*S bytes. Vaswani et al. 2017, arXiv:1706.03762.
 //
-// attention_decode: one new token per sequence, at positions[b]. Its key and value go into the cache (B, H, T, D), and its
-// query attends to cache rows 0 to positions[b]. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane computes the
-// score of one key. Minimum traffic: 2*B*H*D*sizeof(act) per cached position.
-#include "gpu/simt/vector_io.h"
+// attention_decode: one new token per sequence, at positions[b]. Its key and value go into the cache (B, H, T, D), and
+// its query attends to cache rows 0 to positions[b]. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane
+// computes the score of one key. Minimum traffic: 2*B*H*D*sizeof(act) per cached position.
+#include "gpu/simt/attention_tiles.h"
 #include "gpu/simt/reduce.h"
 #include "formulas.h"
 
-constexpr int SIDE = 16;  // a block's threads form a square of SIDE x SIDE
-static_assert(SIDE * SIDE == THREADS, "");
-constexpr float MASKED = -1e30f;
-
-// Tiles of TILE rows by D channels in shared memory, which the kernel hands in as one array of planes, a plane per tile. A
-// thread at (x, y) computes every SIDE-th row from y on and every SIDE-th column from x on.
-template <int TILE>
-struct Tiles {
-    static constexpr int EACH = TILE / SIDE, MOST = TILE == NARROW_TILE ? NARROW_CHANNELS : MOST_CHANNELS;
-    static constexpr int CHANNELS = MOST / SIDE;  // of a thread
-    static constexpr int ROW = TILE + 1, PLANE = TILE * (MOST + 1);  // + 1: neighbouring rows start in different banks
-
-    int D, x, y;
-
-    // Loads TILE rows of a source from row `first` on, `row_stride` elements apart. Rows from `limit` on are zero.
-    DEVICE_MEMBER void load_rows(float* plane, const act* source, int64_t first, int64_t limit, int64_t row_stride) const {
-        for (int index = threadIdx.x; index < TILE * D; index += THREADS) {
-            const int row = index / D, d = index % D;
-            plane[row * (D + 1) + d] = first + row < limit ? widen(source[(first + row) * row_stride + d]) : 0.0f;
-        }
-    }
-
-    // products = A B^T: products[r][c] = row (y + r * SIDE) of a . row (x + c * SIDE) of b
-    DEVICE_MEMBER void multiply_ABt(float (&products)[EACH][EACH], const float* a, const float* b) const {
-        for (int r = 0; r < EACH; ++r)
-            for (int c = 0; c < EACH; ++c) products[r][c] = 0.0f;
-#pragma unroll 8
-        for (int d = 0; d < D; ++d)
-            for (int r = 0; r < EACH; ++r)
-                for (int c = 0; c < EACH; ++c)
-                    products[r][c] += a[(y + r * SIDE) * (D + 1) + d] * b[(x + c * SIDE) * (D + 1) + d];
-    }
-
-    // sums += A B, which is P V in forward: sums[r][c] += sum over j of a[y + r * SIDE][j] * b[j][x + c * SIDE]
-    DEVICE_MEMBER void accumulate_AB(float (&sums)[EACH][CHANNELS], const float* a, const float* b) const {
-#pragma unroll 4
-        for (int j = 0; j < TILE; ++j)
-            for (int r = 0; r < EACH; ++r)
-                for (int c = 0; c < CHANNELS; ++c)
-                    if (x + c * SIDE < D) sums[r][c] += a[(y + r * SIDE) * ROW + j] * b[j * (D + 1) + x + c * SIDE];
-    }
-
-    // Stores sums[r] * factor[r] as row first + y + r * SIDE of a target, if that is below `limit`.
-    DEVICE_MEMBER void store_rows(act* target, const float (&sums)[EACH][CHANNELS], const float (&factor)[EACH], int64_t first,
-                             int64_t limit, int64_t row_stride) const {
-        for (int r = 0; r < EACH; ++r)
-            for (int c = 0; c < CHANNELS; ++c) {
-                const int64_t row = first + y + r * SIDE, d = x + c * SIDE;
-                if (row < limit && d < D) narrow(target[row * row_stride + d], sums[r][c] * factor[r]);
-            }
-    }
-};
-
-// Reductions over the SIDE threads that share y, which are neighbours in a wave.
-DEVICE float row_sum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
-    return value;
-}
-
-DEVICE float row_maximum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
-    return value;
-}
-
-constexpr int PLANE = Tiles<NARROW_TILE>::PLANE > Tiles<WIDE_TILE>::PLANE ? Tiles<NARROW_TILE>::PLANE : Tiles<WIDE_TILE>::PLANE;
+constexpr float MASKED = -1e30f;  // the score of a key that a query does not see
+constexpr int PLANE =
+    Tiles<NARROW_TILE>::PLANE > Tiles<WIDE_TILE>::PLANE ? Tiles<NARROW_TILE>::PLANE : Tiles<WIDE_TILE>::PLANE;
 
 template <int TILE>
 DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
-    const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H, stride = 3 * H * D;
+    const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H,
+                  stride = 3 * H * D;
     const int64_t first = (blockIdx.x % tiles) * TILE;
     const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
     float *queries = memory, *keys_or_values = memory + PLANE, *probabilities = memory + 2 * PLANE;
@@ -118,7 +58,7 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
                 scores[r][c] = j <= i && j < S ? scores[r][c] * scale : MASKED;
                 highest = fmaxf(highest, scores[r][c]);
             }
-            // what is summed so far shrinks to the new maximum
+            // sums so far are relative to the old maximum: shrink them to the new one
             const float raised = fmaxf(maximum[r], row_maximum(highest)), shrink = exp_of(maximum[r] - raised);
             for (int c = 0; c < T::EACH; ++c) {
                 const float probability = scores[r][c] > MASKED ? exp_of(scores[r][c] - raised) : 0.0f;
@@ -144,8 +84,8 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
 }
 
 template <int TILE>
-DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
-                     int64_t B, int64_t S, int64_t H, int64_t D) {
+DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta, const float* logsumexp,
+                     const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
     const int64_t tiles = (S + TILE - 1) / TILE, half = B * H * tiles, block = blockIdx.x % half;
     const bool owns_keys = blockIdx.x >= half;
@@ -154,7 +94,7 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
     const int64_t end_of_tile = first + TILE < S ? first + TILE : S;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
-    // resident: the tile that the block owns, k and v or q and dy; streamed: the tiles that it visits, q and dy or k and v
+    // resident: the tile that the block owns, k and v or q and dy; streamed: those that it visits, the other pair
     float *resident_qk = memory, *resident_vdy = resident_qk + PLANE;
     float *streamed_qk = resident_vdy + PLANE, *streamed_vdy = streamed_qk + PLANE;
     float *ds = streamed_vdy + PLANE, *p = ds + TILE * T::ROW;
@@ -196,7 +136,8 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
     if (owns_keys) t.store_rows(target + 2 * H * D, dv, one, first, S, stride);
 }
 
-KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(THREADS)
+attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[2 * PLANE + NARROW_TILE * (NARROW_TILE + 1)];
     if (D <= NARROW_CHANNELS)
         forward<NARROW_TILE>(memory, y, logsumexp, qkv, S, H, D);

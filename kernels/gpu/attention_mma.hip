@@ -1,11 +1,12 @@
-// attention_forward and attention_backward in bf16 by matrix instructions: formulas, layouts and traffic as in attention.hip;
-// sums in f32.
+// attention_forward and attention_backward in bf16 by matrix instructions: formulas, layouts and traffic as in
+// attention.hip; sums in f32.
 //
-// A block owns a resident tile of RESIDENT_ROWS rows of one head, MMA_TILE per wave, in registers where there are enough, and
-// visits the streamed tiles that causality lets it see: see mma/head_tiles.h. HEAD_CHANNELS is D rounded up to 32, 64 or 128.
+// A block owns a resident tile of RESIDENT_ROWS rows of one head, MMA_TILE per wave, in registers where there are
+// enough, and visits the streamed tiles that causality lets it see: mma/head_tiles.h. HEAD_CHANNELS is D rounded up to
+// 32, 64 or 128.
 // Forward, the softmax is online (Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao et al. 2022,
-// arXiv:2205.14135). Backward, the first half of the blocks owns key-value tiles and computes dk and dv, the second half owns
-// query tiles and computes dq. So no two blocks add to the same number, and the scores are computed twice.
+// arXiv:2205.14135). Backward, the first half of the blocks owns key-value tiles and computes dk and dv, the second
+// half owns query tiles and computes dq. So no two blocks add to the same number, and the scores are computed twice.
 // Grid B*H*ceil(S / RESIDENT_ROWS), twice that backward. Blocks with the most tiles to visit come first.
 #include "gpu/mma/head_tiles.h"
 #include "formulas.h"
@@ -20,13 +21,16 @@ DEVICE float sum_across(float value) {
     return Mma::across_row(value, [](float a, float b) { return a + b; });
 }
 
-DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
-                    int64_t D) {
-    const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = blockIdx.x % heads, b = head / H, h = head % H;
+DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S,
+                    int64_t H, int64_t D) {
+    const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = blockIdx.x % heads,
+                  b = head / H, h = head % H;
     const int64_t first = (tiles - 1 - blockIdx.x / heads) * RESIDENT_ROWS, stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
-    const float scale = LOG2_E / sqrtf(static_cast<float>(D));  // scores become powers of 2, because exp2 is one instruction
-    const int64_t wave_row = first + threadIdx.x / WAVE * MMA_TILE, wave_end = wave_row + MMA_TILE < S ? wave_row + MMA_TILE : S;
+    const float scale =
+        LOG2_E / sqrtf(static_cast<float>(D));  // scores become powers of 2, because exp2 is one instruction
+    const int64_t wave_row = first + threadIdx.x / WAVE * MMA_TILE,
+                  wave_end = wave_row + MMA_TILE < S ? wave_row + MMA_TILE : S;
     bf16 *keys = memory + RESIDENT_TILE, *values = keys + Head::STREAMED_TILE;
     Head::TileLoader<RESIDENT_ROWS>(q, stride, first, S, D).load(memory);
     copies_commit();
@@ -51,7 +55,8 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         value_loader.load(values);
         copies_commit();
         const bool sees_all = at + Head::STREAMED_ROWS <= wave_row;
-        const SomeMmaTiles seen = {0, mma_tiles_below(wave_row < S ? wave_end : 0, at)};  // none for a wave beyond the sequence
+        const SomeMmaTiles seen = {
+            0, mma_tiles_below(wave_row < S ? wave_end : 0, at)};  // none for a wave beyond the sequence
         if (sees_all)
             Head::multiply_ABt(scores, queries, keys, AllMmaTiles{});
         else
@@ -115,12 +120,14 @@ enum { DELTA, LOGSUMEXP };
 // By turn, the (delta, logsumexp) pairs of a streamed query tile, logsumexp in powers of 2.
 typedef float StreamedQueries[2][2][RESIDENT_ROWS];
 
-// dk and dv, or dq, of a resident tile. Names ending in qk: keys or queries, whichever the block owns or visits; in vdy: values
-// or dy.
+// dk and dv of a resident key-value tile, or dq of a resident query tile. In names, qk is keys or queries and vdy is
+// values or dy, whichever of the two the block owns (resident) or visits (streamed).
 template <bool OWNS_KEYS>
 DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_queries, act* dqkv, const act* dy,
-                     const float* delta, const float* logsumexp, const act* qkv, int64_t block, int64_t B, int64_t S, int64_t H, int64_t D) {
-    const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = block % heads, b = head / H, h = head % H;
+                     const float* delta, const float* logsumexp, const act* qkv, int64_t block, int64_t B, int64_t S,
+                     int64_t H, int64_t D) {
+    const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = block % heads, b = head / H,
+                  h = head % H;
     const int64_t first = (OWNS_KEYS ? block / heads : tiles - 1 - block / heads) * RESIDENT_ROWS, stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
     const int64_t vdy_stride = OWNS_KEYS ? stride : H * D, streamed_vdy_stride = OWNS_KEYS ? H * D : stride;
@@ -129,7 +136,8 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
     const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
 
     Head::TileLoader<RESIDENT_ROWS>(OWNS_KEYS ? k : q, stride, first, S, D).load(memory);
-    Head::TileLoader<RESIDENT_ROWS>(OWNS_KEYS ? v : dout, vdy_stride, first, S, D).load(memory + RESIDENT_ROWS * HEAD_CHANNELS);
+    Head::TileLoader<RESIDENT_ROWS>(OWNS_KEYS ? v : dout, vdy_stride, first, S, D)
+        .load(memory + RESIDENT_ROWS * HEAD_CHANNELS);
     copies_commit();
     copies_wait<0>();
     __syncthreads();
@@ -168,19 +176,22 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
     // Adds the share of the streamed tile that starts at row `at`.
     auto visit = [&](int64_t at, int turn, const auto& mma_tiles) {
         const int diagonal = static_cast<int>(wave_row - at);
-        bf16 *streamed_qk = streamed_tiles + turn * 2 * Head::STREAMED_TILE, *streamed_vdy = streamed_qk + Head::STREAMED_TILE;
+        bf16 *streamed_qk = streamed_tiles + turn * 2 * Head::STREAMED_TILE,
+             *streamed_vdy = streamed_qk + Head::STREAMED_TILE;
         Sum probabilities[Head::DOWN], gradients[Head::DOWN];
         Head::multiply_ABt(probabilities, resident_qk, streamed_qk, mma_tiles);
         Head::multiply_ABt(gradients, resident_vdy, streamed_vdy, mma_tiles);
 #pragma unroll
         for (int j = 0; j < Head::DOWN; ++j) {
             // only the mma tile on the diagonal and the last one of the sequence have elements to leave out
-            const bool ragged = mma_tiles.RAGGED && (j * MMA_TILE == diagonal || at + (j + 1) * MMA_TILE > S || wave_row + MMA_TILE > S);
+            const bool ragged = mma_tiles.RAGGED &&
+                                (j * MMA_TILE == diagonal || at + (j + 1) * MMA_TILE > S || wave_row + MMA_TILE > S);
 #pragma unroll
             for (int e = 0; e < Mma::SIZE; ++e) {
                 const int slot = Mma::slot(e), row = Mma::row(slot), column = j * MMA_TILE + Mma::column(e);
                 const float query_delta = OWNS_KEYS ? streamed_queries[turn][DELTA][column] : wave_delta[slot];
-                const float query_logsumexp = OWNS_KEYS ? streamed_queries[turn][LOGSUMEXP][column] : wave_logsumexp[slot];
+                const float query_logsumexp =
+                    OWNS_KEYS ? streamed_queries[turn][LOGSUMEXP][column] : wave_logsumexp[slot];
                 probabilities[j].value[e] = quick_exp2(probabilities[j].value[e] * power_scale - query_logsumexp);
                 if (ragged) {
                     const bool is_seen = OWNS_KEYS ? diagonal + row <= column && at + column < S
@@ -230,20 +241,25 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
 
 constexpr int SCRATCH = MMA_TILE * MMA_TILE;  // elements per wave
 
-KERNEL(MMA_THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(MMA_THREADS)
+attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[MEMORY_BYTES / 16], scratches[MMA_WAVES * SCRATCH / WIDTH];
-    bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
+    bf16 *tiles = reinterpret_cast<bf16*>(memory),
+         *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
     forward(tiles, scratch, y, logsumexp, qkv, B, S, H, D);
 }
 
-KERNEL(MMA_THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
-                                   int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(MMA_THREADS)
+attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
+                   int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[MEMORY_BYTES / 16], scratches[MMA_WAVES * SCRATCH / WIDTH];
     __shared__ StreamedQueries streamed_queries;
-    bf16 *tiles = reinterpret_cast<bf16*>(memory), *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
+    bf16 *tiles = reinterpret_cast<bf16*>(memory),
+         *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
     const int64_t half = gridDim.x / 2;
     if (blockIdx.x < half)
         backward<true>(tiles, scratch, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x, B, S, H, D);
     else
-        backward<false>(tiles, scratch, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x - half, B, S, H, D);
+        backward<false>(tiles, scratch, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x - half, B, S, H,
+                        D);
 }

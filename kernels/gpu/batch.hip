@@ -1,7 +1,7 @@
-// advance: the step state comes to the next micro-batch. One thread.
+// advance: ++micro_step of the StepState in `counters`. One thread.
 //
-// build_batch: tokens[b, s] = corpus[start + s], targets[b, s] = corpus[start + s + 1], start = window_starts[r, b], where
-// r is the row of the micro-batch that `counters` (a StepState) is at: (step * accumulation_steps + micro_step) mod K.
+// build_batch: tokens[b, s] = corpus[start + s] and targets[b, s] = corpus[start + s + 1], where
+// start = window_starts[r, b] and r = (step * accumulation_steps + micro_step) mod K, by the StepState in `counters`.
 // tokens, targets (B, S), corpus (T), window_starts (K, B), all i32. Grid ceil(B*S / THREADS), a thread per token.
 // Minimum traffic: 12*B*S + 4*B bytes.
 #include "gpu/select/platform.h"

@@ -1,6 +1,6 @@
-// cross_entropy_forward: losses[n] = log(sum over v of e^logits[n, v]) - logits[n, target]; ranks[n] = how many tokens come
-// before the target when the logits are sorted, ties by the lower id.
-// cross_entropy_training: the same losses; logits become their own gradient, scale * (softmax(logits) - onehot(target)).
+// cross_entropy_forward: losses[n] = log(sum over v of e^logits[n, v]) - logits[n, target]. ranks[n] counts the tokens
+// before the target in descending order of logits; ties go to the lower id.
+// cross_entropy_training: the same losses. logits become their gradient, scale * (softmax(logits) - onehot(target)).
 // logits (N, V) row-major, act; targets, ranks (N) i32; losses (N) f32; sums in f32. Grid N, a block per row.
 // Minimum traffic: N*V*sizeof(act) + 12*N bytes; training writes as much as it reads: 2*N*V*sizeof(act) + 8*N bytes.
 // The softmax is online, one pass: Milakov & Gimelshein 2018, arXiv:1805.02867.
@@ -20,7 +20,7 @@ DEVICE Softmax softmax(const act* row, int64_t V) {
         load(values, row + v);
         float raised = maximum;
         for (int i = 0; i < W; ++i) raised = fmaxf(raised, values[i]);
-        sum *= exp_of(maximum - raised);  // what is summed so far, relative to the new maximum
+        sum *= exp_of(maximum - raised);  // the sum so far, relative to the new maximum
         for (int i = 0; i < W; ++i) sum += exp_of(values[i] - raised);
         maximum = raised;
     }
@@ -28,8 +28,8 @@ DEVICE Softmax softmax(const act* row, int64_t V) {
     return {highest, block_sum<THREADS>(sum * exp_of(maximum - highest))};
 }
 
-KERNEL(THREADS) cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets, int64_t N,
-                                      int64_t V) {
+KERNEL(THREADS)
+cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const int32_t* targets, int64_t N, int64_t V) {
     const int64_t n = blockIdx.x, target = targets[n];
     const act* row = logits + n * V;
     const float target_logit = widen(row[target]);

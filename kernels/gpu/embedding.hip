@@ -3,9 +3,10 @@
 // Grid B*S, a block per row of x. Minimum traffic: 3*B*S*C*sizeof(act) + 4*B*S bytes.
 //
 // embedding_backward: dtoken_table[tokens[b, s]] += dx[b, s]; dposition_table[s] += sum over b of dx[b, s]. f32 sums.
-// Grid (ceil(V / EMBEDDING_IDS) + S) x ceil(C / EMBEDDING_THREADS), a thread per channel. A block owns EMBEDDING_IDS token
-// ids: it scans all of `tokens` for them and adds their rows, in order, to sums in shared memory. The last S blocks own a
-// position each. No two blocks add to the same number, so there are no atomics and the order of every sum is fixed.
+// Grid (ceil(V / EMBEDDING_IDS) + S) x ceil(C / EMBEDDING_THREADS), a thread per channel. A block owns EMBEDDING_IDS
+// token ids: it scans all of `tokens` for them and adds their rows, in order, to sums in shared memory. The last S
+// blocks own a position each. No two blocks add to the same number, so there are no atomics and the order of every sum
+// is fixed.
 // Minimum traffic: B*S*C*sizeof(act) + 4*B*S, and 8 bytes per element of both tables that receives a gradient.
 #include "gpu/simt/vector_io.h"
 
@@ -14,9 +15,9 @@ constexpr int IN_FLIGHT = 4;  // rows of dx whose loads are issued together, bec
 constexpr int SCANNED = EACH * EMBEDDING_THREADS, BALLOTS = SCANNED / WAVE;
 static_assert(BALLOTS <= WAVE, "a lane for each ballot");
 
-KERNEL(EMBEDDING_THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
-                                            const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V,
-                                            int64_t T) {
+KERNEL(EMBEDDING_THREADS)
+embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
+                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
     const int64_t n = blockIdx.x;
     const act* token = token_table + tokens[n] * C;
     const act* position = position_table + (starts[n / S] + n % S) * C;

@@ -1,4 +1,4 @@
-// Numbers that the kernels and their grids share, written once: hipgpt/compute/backends/launch_shapes.py reads them here.
+// Numbers that kernels share with their grids, written once: hipgpt/compute/backends/launch_shapes.py reads them here.
 #pragma once
 
 constexpr int WIDTH = 8;      // elements of a vector load: 16 bytes of bf16, 32 bytes of f32
@@ -14,8 +14,8 @@ constexpr int EMBEDDING_IDS = 32;
 // elementwise.hip: elements per thread of dropout, the numbers that one Philox call returns.
 constexpr int PHILOX_NUMBERS = 4;
 
-// matmul.hip: a block computes a square tile of C, the largest whose side gives at least MATMUL_BLOCKS blocks. Sides are
-// halved from LARGEST_TILE to SMALLEST_TILE.
+// matmul.hip: a block computes a square tile of C, the largest whose side gives at least MATMUL_BLOCKS blocks. Sides
+// are halved from LARGEST_TILE to SMALLEST_TILE.
 constexpr int LARGEST_TILE = 128;
 constexpr int SMALLEST_TILE = 16;
 constexpr int MATMUL_BLOCKS = 128;

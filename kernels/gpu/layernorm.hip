@@ -1,4 +1,4 @@
-// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C, where rstd = 1 / sqrt(variance + epsilon).
+// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C; rstd = 1 / sqrt(variance + epsilon).
 // With a branch, sum = x + branch takes the place of x.
 // x, branch, sum, y (N, C) row-major, act; gamma, beta (C), act; mean, rstd (N) f32; sums in f32.
 // Grid ceil(N / ROWS): a wave owns a row, and a block has ROWS waves.

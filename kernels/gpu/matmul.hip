@@ -3,15 +3,16 @@
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
 // matmul_gelu_forward, matmul_relu_forward: hidden = x weight^T + bias, y = gelu(hidden) or max(hidden, 0)
-// matmul_gelu_backward_input, matmul_relu_backward_input: dhidden = (dy weight) * derivative of the activation at hidden
-// All row-major, act; dweight, dbias and sums f32. Operations: 2*N*C*O each. Minimum traffic: (N*O + N*C + O*C)*sizeof(act),
-// dweight counting 8 bytes per element.
+// matmul_gelu_backward_input, matmul_relu_backward_input: dhidden = (dy weight) * gelu'(hidden) or * (hidden > 0)
+// All row-major, act; dweight, dbias and sums f32. Operations: 2*N*C*O each.
+// Minimum traffic: (N*O + N*C + O*C)*sizeof(act) bytes, where dweight counts 8 bytes per element; hidden adds N*O
+// elements.
 //
 // One tiled GEMM, C (M, N) = A (M, K) B (K, N) with A and B given by their strides, serves all of them.
-// Grid ceil(N / TILE) x ceil(M / TILE): a block computes a tile of TILE x TILE. TILE is the largest of LARGEST_TILE, its
-// half, ... SMALLEST_TILE that gives at least MATMUL_BLOCKS blocks, because a small GEMM with large tiles would leave most
-// of the chip idle. A small tile does not occupy all threads, so they form GROUPS
-// groups: each computes the whole tile over its share of K, and the groups' sums are added in order at the end.
+// Grid ceil(N / TILE) x ceil(M / TILE): a block computes a tile of TILE x TILE. TILE is the largest of LARGEST_TILE,
+// its half, ... SMALLEST_TILE that gives at least MATMUL_BLOCKS blocks, because a small GEMM with large tiles would
+// leave most of the chip idle. A small tile does not occupy all threads, so the threads form GROUPS groups: each
+// computes the whole tile over its share of K, and the groups' sums are added in order at the end.
 #include "gpu/simt/vector_io.h"
 #include "formulas.h"
 
@@ -29,17 +30,18 @@ DEVICE int tile_for(int64_t M, int64_t N) {
     return tile;
 }
 
-// A thread computes EACH x EACH elements of the tile, ALONG apart from each other, so that neighbouring threads read
-// neighbouring elements of a stage.
+// A thread computes EACH x EACH elements of the tile, ALONG apart, so that neighbouring threads read neighbouring
+// elements of a stage.
 template <int TILE>
 struct Gemm {
-    static constexpr int EACH = TILE == 128 ? 8 : 4, ALONG = TILE / EACH, GROUP = ALONG * ALONG, GROUPS = THREADS / GROUP;
+    static constexpr int EACH = TILE == 128 ? 8 : 4, ALONG = TILE / EACH, GROUP = ALONG * ALONG,
+                         GROUPS = THREADS / GROUP;
     static constexpr int STAGE = STAGE_K * GROUPS, ROW = TILE + 1, MEMORY = 2 * STAGE * ROW;
 
     // Calls store(row, column, sum) for the elements inside C, and row_store(row, sum) for the sums of A's rows.
     template <class Store, class RowStore>
-    static DEVICE_MEMBER void run(float* memory, Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
-                                  const RowStore& row_store) {
+    static DEVICE_MEMBER void run(float* memory, Matrix a, Matrix b, int64_t M, int64_t N, int64_t K,
+                                  const Store& store, const RowStore& row_store) {
         float *a_stage = memory, *b_stage = memory + STAGE * ROW, sums[EACH][EACH] = {}, row_sum = 0.0f;
         const int group = threadIdx.x / GROUP, x = threadIdx.x % ALONG, y = threadIdx.x / ALONG % ALONG;
         const int64_t first_row = int64_t{blockIdx.y} * TILE, first_column = int64_t{blockIdx.x} * TILE;
@@ -71,14 +73,16 @@ struct Gemm {
                     const int64_t row = first_row + y + r * ALONG, column = first_column + x + c * ALONG;
                     if (row < M && column < N) store(row, column, sums[r][c]);
                 }
-        if (blockIdx.x == 0 && threadIdx.x < TILE && first_row + threadIdx.x < M) row_store(first_row + threadIdx.x, row_sum);
+        if (blockIdx.x == 0 && threadIdx.x < TILE && first_row + threadIdx.x < M)
+            row_store(first_row + threadIdx.x, row_sum);
     }
 
     // stage[k][i] = source[first_i + i, first_k + k], zero outside. Neighbouring threads read along the stride of 1.
-    static DEVICE_MEMBER void load_stage(float* stage, const act* source, int64_t first_i, int64_t first_k, int64_t i_stride,
-                                         int64_t k_stride, int64_t I, int64_t K) {
+    static DEVICE_MEMBER void load_stage(float* stage, const act* source, int64_t first_i, int64_t first_k,
+                                         int64_t i_stride, int64_t k_stride, int64_t I, int64_t K) {
         for (int index = threadIdx.x; index < STAGE * TILE; index += THREADS) {
-            const int k = k_stride == 1 ? index % STAGE : index / TILE, i = k_stride == 1 ? index / STAGE : index % TILE;
+            const int k = k_stride == 1 ? index % STAGE : index / TILE,
+                      i = k_stride == 1 ? index / STAGE : index % TILE;
             const bool inside = first_i + i < I && first_k + k < K;
             stage[k * ROW + i] = inside ? widen(source[(first_i + i) * i_stride + (first_k + k) * k_stride]) : 0.0f;
         }
@@ -93,7 +97,8 @@ struct Gemm {
         if (group == 0)
             for (int other = 1; other < GROUPS; ++other)
                 for (int r = 0; r < EACH; ++r)
-                    for (int c = 0; c < EACH; ++c) sums[r][c] += memory[((other * EACH + r) * EACH + c) * GROUP + thread];
+                    for (int c = 0; c < EACH; ++c)
+                        sums[r][c] += memory[((other * EACH + r) * EACH + c) * GROUP + thread];
     }
 };
 
@@ -101,7 +106,8 @@ constexpr int MEMORY = Gemm<16>::MEMORY;  // the largest of the four
 static_assert(MEMORY >= Gemm<128>::MEMORY && MEMORY >= Gemm<64>::MEMORY && MEMORY >= Gemm<32>::MEMORY, "");
 
 template <class Store, class RowStore>
-DEVICE void multiply(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store, const RowStore& row_store) {
+DEVICE void multiply(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const Store& store,
+                     const RowStore& row_store) {
     __shared__ float memory[MEMORY];
     switch (tile_for(M, N)) {
         case 128: return Gemm<128>::run(memory, a, b, M, N, K, store, row_store);
@@ -117,31 +123,38 @@ struct NoRowSums {
 
 // Calls store(index in y, sum + bias).
 template <class Store>
-DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, const Store& store) {
-    multiply({x, C, 1}, {weight, 1, C}, N, O, C,
-             [=](int64_t n, int64_t o, float sum) { store(n * O + o, sum + (bias ? widen(bias[o]) : 0.0f)); }, NoRowSums{});
+DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C,
+                    const Store& store) {
+    multiply(
+        {x, C, 1}, {weight, 1, C}, N, O, C,
+        [=](int64_t n, int64_t o, float sum) { store(n * O + o, sum + (bias ? widen(bias[o]) : 0.0f)); }, NoRowSums{});
 }
 
 // Calls store(index in dx, sum).
 template <class Store>
 DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, const Store& store) {
-    multiply({dy, O, 1}, {weight, C, 1}, N, C, O, [=](int64_t n, int64_t c, float sum) { store(n * C + c, sum); }, NoRowSums{});
+    multiply(
+        {dy, O, 1}, {weight, C, 1}, N, C, O, [=](int64_t n, int64_t c, float sum) { store(n * C + c, sum); },
+        NoRowSums{});
 }
 
-KERNEL(THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
+KERNEL(THREADS)
+matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C) {
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow(y[i], sum); });
 }
 
-KERNEL(THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C) {
+KERNEL(THREADS)
+matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                    int64_t C) {
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
         narrow(hidden[i], sum);
         narrow(y[i], gelu(sum));
     });
 }
 
-KERNEL(THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C) {
+KERNEL(THREADS)
+matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                    int64_t C) {
     forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
         narrow(hidden[i], sum);
         narrow(y[i], fmaxf(sum, 0.0f));

@@ -1,10 +1,10 @@
-// The GEMMs of a linear layer in bf16 by matrix instructions: the ops of matmul.hip, with the same formulas and layouts.
+// The GEMMs of a linear layer in bf16 by matrix instructions: formulas and layouts as in matmul.hip.
 //
 // One GEMM, C (M, N) = A (M, K) B (N, K)^T, serves all of them: Gemm<A_K_CONTIGUOUS, B_K_CONTIGUOUS>::run of
-// select/mainloop.h, whose parameters say how A and B are stored. Sums in f32; activation functions, biases and the addition
-// to dweight are fused into the epilogue. Grid ceil(N / BLOCK_TILE) x ceil(M / BLOCK_TILE): a block computes a block tile.
-// BLOCK_TILE is 128, 64 or 32, so that small GEMMs give the chip enough blocks too. A GEMM with still too few blocks and a
-// long K takes two launches and a workspace: see gemm/split_k.h.
+// select/mainloop.h, whose parameters say how A and B are stored. Sums in f32; activation functions, biases and the
+// addition to dweight are fused into the epilogue. Grid ceil(N / BLOCK_TILE) x ceil(M / BLOCK_TILE): a block computes
+// one block tile. BLOCK_TILE is 128, 64 or 32, so that small GEMMs give the chip enough blocks too. A GEMM with a long
+// K and still too few blocks takes two launches and a workspace: see gemm/split_k.h.
 #include "gpu/select/mainloop.h"
 #include "formulas.h"
 
@@ -12,8 +12,8 @@ struct Nothing {};
 
 // y = x weight^T + bias. Calls store(index in y, segment, count, wide): see Fused in epilogue.h.
 template <class Store>
-DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C, const SplitK& split_k,
-                    const Store& store) {
+DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C,
+                    const SplitK& split_k, const Store& store) {
     auto fetch_bias = [=](int64_t, int64_t o, int64_t count, bool wide) {
         Segment added = {};
         if (bias) load_some(added.value, bias + o, count, wide);
@@ -28,8 +28,8 @@ DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N,
 
 // dhidden = derivative(dy weight, hidden): the gradient of an activation function's input from that of its output.
 template <class Derivative>
-DEVICE void backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C, int64_t O,
-                           const SplitK& split_k, const Derivative& derivative) {
+DEVICE void backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                           int64_t O, const SplitK& split_k, const Derivative& derivative) {
     auto fetch_hidden = [=](int64_t n, int64_t c, int64_t count, bool wide) {
         Segment before;
         load_some(before.value, hidden + n * C + c, count, wide);
@@ -42,28 +42,33 @@ DEVICE void backward_input(act* dhidden, const act* dy, const act* weight, const
     Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, fused(fetch_hidden, store), NoRowSums{}, split_k);
 }
 
-KERNEL(MMA_THREADS) matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C,
-                               float* workspace, int32_t phase, int32_t slice_count) {
+KERNEL(MMA_THREADS)
+matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C,
+               float* workspace, int32_t phase, int32_t slice_count) {
     forward(x, weight, bias, N, O, C, {workspace, phase, slice_count},
             [=](int64_t i, Segment& sums, int64_t count, bool wide) { store_some(y + i, sums.value, count, wide); });
 }
 
-KERNEL(MMA_THREADS) matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
-    forward(x, weight, bias, N, O, C, {workspace, phase, slice_count}, [=](int64_t i, Segment& sums, int64_t count, bool wide) {
-        store_some(hidden + i, sums.value, count, wide);
-        for (float& value : sums.value) value = gelu(value);
-        store_some(y + i, sums.value, count, wide);
-    });
+KERNEL(MMA_THREADS)
+matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                    int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
+    forward(x, weight, bias, N, O, C, {workspace, phase, slice_count},
+            [=](int64_t i, Segment& sums, int64_t count, bool wide) {
+                store_some(hidden + i, sums.value, count, wide);
+                for (float& value : sums.value) value = gelu(value);
+                store_some(y + i, sums.value, count, wide);
+            });
 }
 
-KERNEL(MMA_THREADS) matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
-                                    int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
-    forward(x, weight, bias, N, O, C, {workspace, phase, slice_count}, [=](int64_t i, Segment& sums, int64_t count, bool wide) {
-        store_some(hidden + i, sums.value, count, wide);
-        for (float& value : sums.value) value = fmaxf(value, 0.0f);
-        store_some(y + i, sums.value, count, wide);
-    });
+KERNEL(MMA_THREADS)
+matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                    int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
+    forward(x, weight, bias, N, O, C, {workspace, phase, slice_count},
+            [=](int64_t i, Segment& sums, int64_t count, bool wide) {
+                store_some(hidden + i, sums.value, count, wide);
+                for (float& value : sums.value) value = fmaxf(value, 0.0f);
+                store_some(y + i, sums.value, count, wide);
+            });
 }
 
 KERNEL(MMA_THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O,
@@ -76,21 +81,24 @@ KERNEL(MMA_THREADS) matmul_backward_input(act* dx, const act* dy, const act* wei
     Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, fused(fetch_nothing, store), NoRowSums{}, split_k);
 }
 
-KERNEL(MMA_THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
+KERNEL(MMA_THREADS)
+matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                           int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
     backward_input(dhidden, dy, weight, hidden, N, C, O, {workspace, phase, slice_count},
                    [](float gradient, float before) { return gradient * gelu_derivative(before); });
 }
 
-KERNEL(MMA_THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
+KERNEL(MMA_THREADS)
+matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                           int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
     backward_input(dhidden, dy, weight, hidden, N, C, O, {workspace, phase, slice_count},
                    [](float gradient, float before) { return before > 0.0f ? gradient : 0.0f; });
 }
 
 // dbias = the sums of A's rows, because A is dy^T.
-KERNEL(MMA_THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N,
-                                       float* workspace, int32_t phase, int32_t slice_count) {
+KERNEL(MMA_THREADS)
+matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N,
+                       float* workspace, int32_t phase, int32_t slice_count) {
     auto fetch = [=](int64_t o, int64_t c, int64_t count, bool wide) {
         Segment before;
         load_some(before.value, dweight + o * C + c, count, wide);

@@ -1,6 +1,7 @@
 // adamw: one AdamW step on P parameters, gradients clipped to a global norm of clip_norm: adamw_element in formulas.h.
-// Row `step mod K` of schedule (K, 3), a ScheduleRow, has the learning rate and the bias corrections. The first `decayed`
-// parameters have weight decay. Gradients are zeroed for the next step; copy, if any, receives the rounded weights.
+// Row `step mod K` of schedule (K, 3), a ScheduleRow, has the learning rate and the bias corrections. The first
+// `decayed` parameters have weight decay. Gradients are zeroed for the next step; copy, if any, receives the rounded
+// weights.
 // weights, first_moment, second_moment, gradients (P) f32; copy (P), act; norm (1) f32.
 // Grid ceil(P / THREADS), a thread per parameter. Minimum traffic: 32*P + P*sizeof(act) bytes.
 // Loshchilov & Hutter 2019, arXiv:1711.05101.

@@ -1,7 +1,7 @@
 // The epilogue of a GEMM: how a block's sums leave it.
 //
-// The sums go through shared memory, so that a thread has WIDTH neighbours of a row, a segment. Then the fused operation
-// combines each segment with what it fetches (a bias, a gradient) and stores it.
+// The sums go through shared memory, so that a thread has WIDTH neighbours of a row, a segment. Then the fused
+// operation combines each segment with what it fetches (a bias, a gradient) and stores it.
 #pragma once
 #include "gpu/simt/vector_io.h"
 #include "gpu/gemm/block_schedule.h"
@@ -14,9 +14,9 @@ struct Segment {
 // What a GEMM does with each segment of C:
 //   fetch(row, column, count, wide)                  loads what the sums are combined with
 //   store(row, column, sums, fetched, count, wide)   combines and stores
-// count: how many of the segment's columns are inside C; wide: all of them, at an address for vector loads. They are two
-// functions because a thread issues several fetches before its first store: the compiler could not move a fetch before a
-// store, which might write what the fetch reads, so each fetch would wait for the store before it.
+// count: how many of the segment's columns are inside C; wide: all of them, at an address for vector loads. They are
+// two functions because a thread issues several fetches before its first store: the compiler could not move a fetch
+// before a store, which might write what the fetch reads, so each fetch would wait for the store before it.
 template <class Fetch, class Store>
 struct Fused {
     Fetch fetch;
@@ -40,8 +40,8 @@ struct AddRowSums {
     DEVICE_MEMBER void operator()(int64_t row, float sum) const { target[row] += sum; }
 };
 
-// ROWS: rows of the tile that shared memory holds at once. GROUPS: copies of them, one per group of waves that shares K, to be
-// added up. MOST_FETCHED: segments that a thread has registers to fetch before it stores the first.
+// ROWS: rows of the tile that shared memory holds at once. GROUPS: copies of them, one per group of waves that shares
+// K, to be added up. MOST_FETCHED: segments that a thread has registers to fetch before it stores the first.
 template <int SIDE, int ROWS, int GROUPS, int BLOCK_THREADS, int MOST_FETCHED>
 struct Epilogue {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // + 4: neighbouring rows use different banks
@@ -146,7 +146,7 @@ struct Epilogue {
         store<WIDE>(row, column, sums, fetched, fused);
     }
 
-    // The fused operation at a row and column of the tile; nothing happens outside of C. WIDE: N is a multiple of WIDTH.
+    // The fused operation at a row and column of the tile, if that is inside C. WIDE: N is a multiple of WIDTH.
     template <bool WIDE, class Fetch, class Store>
     DEVICE_MEMBER auto fetch(int row, int column, const Fused<Fetch, Store>& fused) const {
         const int64_t r = tile.row * SIDE + row, c = tile.column * SIDE + column, count = WIDE ? WIDTH : N - c;

@@ -1,11 +1,12 @@
-// The GEMM by the chip's mma. MMA_WAVES waves share a block tile of SIDE x SIDE. A stage, STAGE_K of K of both operands, is in
-// shared memory; STAGES of them are loaded ahead, so that copies overlap with computing. Needs at most 48 KiB of shared memory.
+// The GEMM by the chip's mma. MMA_WAVES waves share a block tile of SIDE x SIDE. A stage, STAGE_K of K of both
+// operands, is in shared memory; STAGES of them are loaded ahead, so that copies overlap with computing. Needs at most
+// 48 KiB of shared memory.
 #pragma once
 #include "gpu/gemm/tile_loader.h"
 #include "gpu/gemm/epilogue.h"
 #include "gpu/select/mma.h"
 
-constexpr int SIDE = BLOCK_TILE, MMA_THREADS = MMA_WAVES * WAVE, STAGE_BYTES = 16 << 10;
+constexpr int SIDE = BLOCK_TILE, STAGE_BYTES = 16 << 10;
 static_assert(SMALLEST_BLOCK_TILE <= SIDE && SIDE <= LARGEST_BLOCK_TILE, "");
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: see TileLoader.
@@ -15,7 +16,8 @@ struct Gemm {
     // A wave computes a square of the block tile. Where fewer waves than MMA_WAVES fill the block tile, the others form
     // further groups, which share each stage's K: with SIDE 32 every wave computes the whole tile over its share.
     static constexpr int WAVE_SIDE = SIDE == 128 ? 64 : 32, SQUARES_ALONG = SIDE / WAVE_SIDE;
-    static constexpr int SQUARES = SQUARES_ALONG * SQUARES_ALONG, GROUPS = MMA_WAVES / SQUARES, GROUP_K = STAGE_K / GROUPS;
+    static constexpr int SQUARES = SQUARES_ALONG * SQUARES_ALONG, GROUPS = MMA_WAVES / SQUARES,
+                         GROUP_K = STAGE_K / GROUPS;
     static constexpr int EACH = WAVE_SIDE / MMA_TILE;        // mma tiles along the side of a wave's square
     static constexpr int ROW_SUMS = EACH / SQUARES_ALONG;    // mma tiles of which a wave sums the rows of A
     using TileA = SharedTile<(A_K_CONTIGUOUS ? STAGE_K : SIDE) / WIDTH>;
@@ -39,8 +41,10 @@ struct Gemm {
         const bool sums_rows = RowStore::POSSIBLE && tile.column == 0 && row_store.requested();
         const Out out = {reinterpret_cast<float*>(memory), split_k, tile, M, N};
         if (split_k.phase == ADD_SLICES) return out.add_slices(operation, row_store, sums_rows);
-        TileLoader<SIDE, STAGE_K, A_K_CONTIGUOUS, MMA_THREADS, TileA> loader_a(a, first_row, M, range.first, range.last);
-        TileLoader<SIDE, STAGE_K, B_K_CONTIGUOUS, MMA_THREADS, TileB> loader_b(b, first_column, N, range.first, range.last);
+        TileLoader<SIDE, STAGE_K, A_K_CONTIGUOUS, MMA_THREADS, TileA> loader_a(a, first_row, M, range.first,
+                                                                               range.last);
+        TileLoader<SIDE, STAGE_K, B_K_CONTIGUOUS, MMA_THREADS, TileB> loader_b(b, first_column, N, range.first,
+                                                                               range.last);
         Sum sums[EACH][EACH] = {}, row_sums[ROW_SUMS] = {};
         auto load_stage = [&](int stage) {
             bf16* stage_tiles = memory + stage % STAGES * (STAGE_BYTES / 2);
@@ -75,9 +79,10 @@ struct Gemm {
                     if (sums_rows)  // as a product with ones
 #pragma unroll
                         for (int r = 0; r < ROW_SUMS; ++r)
-                            Mma::multiply(row_sums[r],
-                                          load<A_K_CONTIGUOUS>(TileA{tile_a}, summed + r * MMA_TILE, group * GROUP_K + k),
-                                          Mma::ones());
+                            Mma::multiply(
+                                row_sums[r],
+                                load<A_K_CONTIGUOUS>(TileA{tile_a}, summed + r * MMA_TILE, group * GROUP_K + k),
+                                Mma::ones());
             }
         }
         if constexpr (RowStore::POSSIBLE)
@@ -88,7 +93,8 @@ struct Gemm {
 #pragma unroll
                     for (int e = 0; e < Mma::SIZE; ++e)
                         if (Mma::column(e) == 0)
-                            out.shared[group * SIDE + summed + r * MMA_TILE + Mma::row(Mma::slot(e))] = row_sums[r].value[e];
+                            out.shared[group * SIDE + summed + r * MMA_TILE + Mma::row(Mma::slot(e))] =
+                                row_sums[r].value[e];
                 __syncthreads();
                 out.write_row_sums(row_store);
             }

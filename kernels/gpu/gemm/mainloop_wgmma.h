@@ -1,12 +1,12 @@
 // The GEMM by Hopper's wgmma, which reads its operands from shared memory while threads copy the next stage: PTX ISA,
-// "Asynchronous warpgroup level matrix instructions". A block is one warpgroup and computes a block tile of 128 x 128 as two
-// halves of 64 rows. Tiles have the layout that wgmma calls "128-byte swizzle", which is SharedTile<8>: rows of 64 elements,
-// chunks permuted by row % 8.
+// "Asynchronous warpgroup level matrix instructions". A block is one warpgroup and computes a block tile of 128 x 128
+// as two halves of 64 rows. Tiles have the layout that wgmma calls "128-byte swizzle", which is SharedTile<8>: rows of
+// 64 elements, chunks permuted by row % 8.
 #pragma once
 #include "gpu/gemm/tile_loader.h"
 #include "gpu/gemm/epilogue.h"
 
-constexpr int SIDE = BLOCK_TILE, MMA_THREADS = MMA_WAVES * WAVE, STAGE_K = 64, STAGE_BYTES = 2 * SIDE * STAGE_K * 2;
+constexpr int SIDE = BLOCK_TILE, STAGE_K = 64, STAGE_BYTES = 2 * SIDE * STAGE_K * 2;
 static_assert(SIDE == 128 && MMA_THREADS == 128, "");
 static_assert(STAGES * STAGE_BYTES == WGMMA_SHARED_BYTES, "");
 
@@ -19,8 +19,8 @@ struct Swizzled {
     }
 };
 
-// wgmma's descriptor of an operand in shared memory, in units of 16 bytes: start, distance between blocks of 64 columns,
-// distance between blocks of 8 rows.
+// wgmma's descriptor of an operand in shared memory, in units of 16 bytes: start, distance between blocks of 64
+// columns, distance between blocks of 8 rows.
 DEVICE uint64_t descriptor(const bf16* tile, int block_bytes) {
     const uint64_t start = shared_address(tile) >> 4 & 0x3FFF, swizzle = 1ull << 62;
     return start | static_cast<uint64_t>(block_bytes >> 4) << 16 | static_cast<uint64_t>(1024 >> 4) << 32 | swizzle;
@@ -37,7 +37,8 @@ DEVICE void multiply_64x128(float (&sum)[64], uint64_t a, uint64_t b) {
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, add, 1, 1, %66, %67; }"
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, add, 1, 1, %66, "
+        "%67; }"
         : SIXTEEN(sum, 0), SIXTEEN(sum, 16), SIXTEEN(sum, 32), SIXTEEN(sum, 48)
         : "l"(a), "l"(b), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
 }
@@ -54,7 +55,8 @@ DEVICE void multiply_64x8(float (&sum)[4], uint64_t a, uint64_t b) {
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: see TileLoader.
 template <bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS>
 struct Gemm {
-    static constexpr int HALF = SIDE / 2, TILE = SIDE * STAGE_K;  // rows of half a block tile; elements of an operand's stage
+    static constexpr int HALF = SIDE / 2,
+                         TILE = SIDE * STAGE_K;  // rows of half a block tile; elements of an operand's stage
     using LayoutA = Swizzled<A_K_CONTIGUOUS ? SIDE : STAGE_K>;
     using LayoutB = Swizzled<B_K_CONTIGUOUS ? SIDE : STAGE_K>;
     using Out = Epilogue<SIDE, HALF, 1, MMA_THREADS, 4>;
@@ -73,8 +75,10 @@ struct Gemm {
         const bool sums_rows = RowStore::POSSIBLE && tile.column == 0 && row_store.requested();
         const Out out = {reinterpret_cast<float*>(memory), split_k, tile, M, N};
         if (split_k.phase == ADD_SLICES) return out.add_slices(operation, row_store, sums_rows);
-        TileLoader<SIDE, STAGE_K, A_K_CONTIGUOUS, MMA_THREADS, LayoutA> loader_a(a, first_row, M, range.first, range.last);
-        TileLoader<SIDE, STAGE_K, B_K_CONTIGUOUS, MMA_THREADS, LayoutB> loader_b(b, first_column, N, range.first, range.last);
+        TileLoader<SIDE, STAGE_K, A_K_CONTIGUOUS, MMA_THREADS, LayoutA> loader_a(a, first_row, M, range.first,
+                                                                                 range.last);
+        TileLoader<SIDE, STAGE_K, B_K_CONTIGUOUS, MMA_THREADS, LayoutB> loader_b(b, first_column, N, range.first,
+                                                                                 range.last);
         float sums[2][64] = {}, row_sums[2][4] = {};
         if constexpr (RowStore::POSSIBLE)
             for (int i = threadIdx.x; i < 256; i += MMA_THREADS) ones[i] = 0x3F803F80u;
@@ -107,7 +111,8 @@ struct Gemm {
                     multiply_64x128<!A_K_CONTIGUOUS, !B_K_CONTIGUOUS>(sums[half], left, right);
                     if constexpr (RowStore::POSSIBLE)
                         if (sums_rows)
-                            multiply_64x8<!A_K_CONTIGUOUS>(row_sums[half], left, descriptor(reinterpret_cast<bf16*>(ones), 0));
+                            multiply_64x8<!A_K_CONTIGUOUS>(row_sums[half], left,
+                                                           descriptor(reinterpret_cast<bf16*>(ones), 0));
                 }
             }
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
@@ -121,7 +126,8 @@ struct Gemm {
                 __syncthreads();
                 if (lane % 4 == 0)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) out.shared[i / 2 * HALF + sum_row + i % 2 * 8] = row_sums[i / 2][i % 2 * 2];
+                    for (int i = 0; i < 4; ++i)
+                        out.shared[i / 2 * HALF + sum_row + i % 2 * 8] = row_sums[i / 2][i % 2 * 2];
                 __syncthreads();
                 out.write_row_sums(row_store);
             }

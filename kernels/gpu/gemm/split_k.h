@@ -1,8 +1,8 @@
 // Split K: a GEMM with few block tiles and a long K is cut into slices of K, so that more blocks run at once.
 //
-// A first launch, with a block along z per slice, stores each slice's sums in a workspace. A second launch adds the slices up,
-// in order, a thread per WIDTH neighbours of the tile, and runs the epilogue. hipgpt/compute/backends/split_k.py decides on
-// the number of slices and reads the phases here.
+// A first launch, with a block along z per slice, stores each slice's sums in a workspace. A second launch adds the
+// slices up, in order, a thread per WIDTH neighbours of the tile, and runs the epilogue.
+// hipgpt/compute/backends/split_k.py decides on the number of slices and reads the phases here.
 #pragma once
 #include "gpu/select/platform.h"
 

@@ -1,8 +1,8 @@
-// The register layout that AMD's matrix instructions share: lane % 16 is the row i of an operand and the column of a sum.
+// The register layout of AMD's matrix instructions: lane % 16 is the row i of an operand and the column of a sum.
 // A chip's header defines
 //   OPERAND_K, first_k(lane)  how many neighbouring k of an operand a lane holds, and the first of them
 //   SIZE, row(index, lane)    how many values of a sum a lane holds, each in a row of its own, and which row
-//   MANY_REGISTERS            whether operands may stay in registers where a kernel could read them again from shared memory
+//   MANY_REGISTERS            whether operands may stay in registers; otherwise kernels read shared memory again
 //   multiply(a, b, sum)       the vendor's instruction
 #pragma once
 #include "gpu/mma/shared_tile.h"

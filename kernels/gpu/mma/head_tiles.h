@@ -1,15 +1,15 @@
 // The rows of one attention head as tiles in shared memory and as operands of an mma.
 //
-// A block owns a resident tile of RESIDENT_ROWS rows, MMA_TILE per wave, and visits streamed tiles of STREAMED_ROWS rows.
-// The resident tile is the query tile in forward and for dq; the streamed ones are then key-value tiles. For dk and dv it is
-// the other way round: the key-value tile is resident, and query tiles are streamed.
+// A block owns a resident tile of RESIDENT_ROWS rows, MMA_TILE per wave, and visits tiles of STREAMED_ROWS rows.
+// The resident tile is the query tile in forward and for dq; the streamed ones are then key-value tiles. For dk and dv
+// it is the other way round: the key-value tile is resident, and query tiles are streamed.
 #pragma once
 #include "gpu/select/mma.h"
 #ifndef HEAD_CHANNELS
 #define HEAD_CHANNELS 64  // channels that a tile has room for: 32, 64 or 128; those from D on are zero
 #endif
 
-constexpr int MMA_THREADS = MMA_WAVES * WAVE, RESIDENT_ROWS = MMA_WAVES * MMA_TILE;
+constexpr int RESIDENT_ROWS = MMA_WAVES * MMA_TILE;
 
 using Operand = Mma::Operand;
 using Sum = Mma::Sum;
@@ -18,8 +18,8 @@ using Sum = Mma::Sum;
 constexpr int RESIDENT_TILE = Mma::MANY_REGISTERS ? 0 : RESIDENT_ROWS * HEAD_CHANNELS;
 constexpr int MEMORY_BYTES = (Mma::MANY_REGISTERS || HEAD_CHANNELS < 128 ? 32 : 48) << 10;
 
-// Which mma tiles of a streamed tile a wave computes with. AllMmaTiles needs no test, so that the compiler can overlap the
-// instructions of one mma tile with those of another.
+// Which mma tiles of a streamed tile a wave computes with. AllMmaTiles needs no test, so that the compiler can overlap
+// the instructions of one mma tile with those of another.
 struct AllMmaTiles {
     static constexpr bool RAGGED = false;
     DEVICE_MEMBER constexpr bool has(int) const { return true; }
@@ -37,8 +37,8 @@ struct Head {
     static constexpr int ALONG = HEAD_CHANNELS / MMA_TILE, DOWN = STREAMED_ROWS / MMA_TILE;  // mma tiles
     using Layout = SharedTile<CHUNKS>;
 
-    // Loads a head's rows from `first` on into one tile after another, ROWS rows each. Rows from S on and channels from D on
-    // become zero.
+    // Loads a head's rows from `first` on into one tile after another, ROWS rows each. Rows from S on and channels
+    // from D on become zero.
     template <int ROWS>
     struct TileLoader {
         static constexpr int EACH = ROWS * CHUNKS / MMA_THREADS;  // chunks per thread
@@ -109,7 +109,7 @@ struct Head {
         }
     }
 
-    // sums += A B: A rounded to bf16, B a streamed tile. Forward: P V. scratch: MMA_TILE x MMA_TILE elements of this wave.
+    // sums += A B: A rounded to bf16, B a streamed tile. Forward: P V. scratch: 16 x 16 elements of this wave.
     template <class MmaTiles>
     static DEVICE_MEMBER void accumulate_AB(Sum (&sums)[ALONG], const Sum (&a)[DOWN], bf16* b, bf16* scratch,
                                             const MmaTiles& tiles) {
@@ -124,8 +124,8 @@ struct Head {
     }
 
     // Stores the wave's resident rows below S, each times its factor, through a tile that no wave reads any more.
-    static DEVICE_MEMBER void store(act* target, const Sum (&sums)[ALONG], const float (&factor)[Mma::SLOTS], bf16* tile,
-                                    int64_t stride, int64_t first, int64_t S, int64_t D) {
+    static DEVICE_MEMBER void store(act* target, const Sum (&sums)[ALONG], const float (&factor)[Mma::SLOTS],
+                                    bf16* tile, int64_t stride, int64_t first, int64_t S, int64_t D) {
         const int wave_row = threadIdx.x / WAVE * MMA_TILE;
         wave_barrier();
 #pragma unroll

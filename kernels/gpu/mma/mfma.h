@@ -1,5 +1,5 @@
-// mma by AMD's MFMA: CDNA 2 and later, waves of 64. "AMD Instinct MI200 ISA", section 12.5, and AMD's matrix instruction
-// calculator for v_mfma_f32_16x16x16_bf16.
+// mma by AMD's MFMA: CDNA 2 and later, waves of 64. "AMD Instinct MI200 ISA", section 12.5, and AMD's matrix
+// instruction calculator for v_mfma_f32_16x16x16_bf16.
 #pragma once
 #include "gpu/mma/amd_layout.h"
 

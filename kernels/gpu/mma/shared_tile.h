@@ -1,6 +1,8 @@
-// Tiles of bf16 in shared memory: threads fill them in chunks of WIDTH elements, and an mma reads its operands from them.
+// Tiles of bf16 in shared memory: threads fill them in chunks of WIDTH elements, an mma reads its operands from them.
 #pragma once
 #include "gpu/simt/vector_io.h"
+
+constexpr int MMA_THREADS = MMA_WAVES * WAVE;  // of a block
 
 // Rows of CHUNKS chunks. The chunks of a row are permuted, so that the same chunk of eight neighbouring rows falls into
 // eight different groups of banks.
@@ -16,8 +18,8 @@ struct SharedTile {
         return (row * CHUNKS + (chunk ^ (row / ROWS_OF_A_LINE & MASK))) * WIDTH;
     }
 
-    // The element at (first_row + row, column). first_row must be a multiple of 16, after which the permutation repeats:
-    // the part that depends on the lane is then the same for all mma tiles of this tile.
+    // The element at (first_row + row, column). first_row must be a multiple of 16, because the permutation
+    // repeats after 16 rows: the lane's part of the address is then the same for all mma tiles of this tile.
     DEVICE_MEMBER bf16* at(int first_row, int row, int column) const {
         return data + first_row * ROW + offset(row, column / WIDTH) + column % WIDTH;
     }

@@ -33,8 +33,8 @@ DEVICE uint32_t bf16_pair(float first, float second) {
 
 DEVICE uint32_t shared_address(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
-// Starts to copy 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. copies_commit closes a batch of
-// copies; copies_wait<LEFT> waits until at most LEFT batches are still on their way.
+// Starts to copy 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. copies_commit closes a batch
+// of copies; copies_wait<LEFT> waits until at most LEFT batches are still on their way.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(source),
                  "r"(inside ? 16 : 0)
