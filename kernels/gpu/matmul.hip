@@ -103,6 +103,7 @@ struct Gemm {
 };
 
 constexpr int MEMORY = Gemm<16>::MEMORY;  // the largest of the four
+static_assert(LARGEST_TILE == 128 && SMALLEST_TILE == 16, "the cases of multiply");
 static_assert(MEMORY >= Gemm<128>::MEMORY && MEMORY >= Gemm<64>::MEMORY && MEMORY >= Gemm<32>::MEMORY, "");
 
 template <class Store, class RowStore>

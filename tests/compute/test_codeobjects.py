@@ -1,4 +1,4 @@
-"""What `python -m tests.support.codeobjects` writes: every op and variant, and cases in which check.py sees what is wrong."""
+"""What `python -m tests.support.codeobjects` writes: every op and variant; check.py sees wrong results."""
 
 import importlib.util
 import json

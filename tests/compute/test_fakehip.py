@@ -1,7 +1,7 @@
 """The backend `hip` without an AMD GPU: real hip-python, with tests/support/fakehip as its HIP.
 
-A process loads one HIP library and keeps it, so the tests run in processes of their own, two in parallel. Everything runs
-on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources except the GEMMs
+A process loads one HIP library and keeps it, so the tests run in processes of their own, two in parallel. Everything
+runs on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources except the GEMMs
 and attention in bf16, which use its matrix instructions or, without any, SIMT kernels: only these run there.
 gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more. So is gfx900, because
 it runs gfx90a's code in f32 and gfx1030's in bf16.

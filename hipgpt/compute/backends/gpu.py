@@ -101,7 +101,9 @@ class GpuDevice:
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
-        self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
+        self._driver, self._graphs = driver, graphs
+        self._modules: dict[tuple, Any] = {}
+        self._workspaces: list[tuple[int, Allocation]] = []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
         """Return the address of zeroed memory and its owner. Raises UserError if there is not enough."""
@@ -179,7 +181,7 @@ class GpuDevice:
 
 def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
     """Return the macros that a row is compiled with: kernels/gpu/select/*.h choose files by them."""
-    platform = {"PLATFORM_CUDA": int(driver.backend == "cuda"), "WAVE": driver.wave}
+    platform = {f"PLATFORM_{driver.backend.upper()}": 1, "WAVE": driver.wave}
     return platform | {"ACT_BF16": int(act is DType.BF16), **variant.macros}
 
 

@@ -40,6 +40,7 @@ CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
 
 def always(op: Op, sizes: Sizes) -> bool:
+    """Suit every size."""
     return True
 
 
@@ -54,8 +55,8 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
     dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
-    suits: which sizes the row is for. shared_bytes: dynamic shared memory. split_k: set if its kernels end with the
-    arguments of struct SplitK in kernels/gpu/gemm/split_k.h.
+    suits: which sizes the row is for. shared_bytes: dynamic shared memory. split_k: in place of shapes if its kernels
+    end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h.
     headers: what a CPU's source includes by these names, files in its folder.
     """
 
@@ -72,10 +73,12 @@ class Variant:
     split_k: SplitK | None = None
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
+        """Return whether all patterns match and the row suits the sizes."""
         patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
         return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
 
     def source_of(self, op: Op) -> str:
+        """Return the source that has the op's kernel, a path relative to kernels/."""
         return self.source.format(family=op.family)
 
     def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
@@ -94,11 +97,10 @@ class Variant:
 
 def _gemm(arch: str, mainloop: Mapping[str, int], side: int, enough_blocks: int, shared_bytes: int = 0) -> Variant:
     """A row for GEMMs with block tiles of one side, by the macro that chooses a main loop or its mma."""
-    split_k = SplitK(side, MATMUL_MMA[side], enough_blocks)
+    split_k = SplitK(side=side, shapes=MATMUL_MMA[side], enough_blocks=enough_blocks)
     return Variant(
         r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
-        macros={**mainloop, "BLOCK_TILE": side}, shapes=MATMUL_MMA[side], suits=split_k.suits,
-        shared_bytes=shared_bytes, split_k=split_k,
+        macros={**mainloop, "BLOCK_TILE": side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-// The words that both vendors' headers share: integer types, function qualifiers, bits of f32 and bf16.
+// What both vendors' headers share: integer types, function qualifiers, bits of f32 and bf16.
 #pragma once
 typedef int int32_t;
 typedef unsigned int uint32_t;

@@ -1,4 +1,4 @@
-// NVIDIA's words for what kernels ask of a platform. hip.h has the same functions. WAVE is a macro of the build.
+// NVIDIA's functions for what kernels need of a platform. hip.h has the same ones. WAVE is a macro of the build.
 #pragma once
 #include "gpu/platform/common.h"
 

@@ -1,4 +1,4 @@
-// AMD's words for what kernels ask of a platform. cuda.h has the same functions. WAVE is a macro of the build.
+// AMD's functions for what kernels need of a platform. cuda.h has the same ones. WAVE is a macro of the build.
 #pragma once
 #include "gpu/platform/common.h"
 
