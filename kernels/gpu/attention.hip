@@ -1,124 +1,78 @@
-// Formulas in kernels/cpu/attention.cpp. For every chip and dtype; attention_units.hip serves forward and backward in bf16
-// where there are matrix units.
+// Attention for every chip and dtype. Where a chip has matrix instructions, attention_mma.hip serves forward and
+// backward in bf16.
 //
-// Forward and backward go by square tiles of TILE queries and keys in shared memory: 32 for D <= 64, 16 for D <= 128. A block
-// of SIDE x SIDE threads owns a tile of rows of one head and passes over the others' tiles that causality leaves it. Forward,
-// the softmax is online (Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao et al. 2022, arXiv:2205.14135).
-// Backward, the first half of the blocks owns queries and makes dq, the second owns keys and makes dk and dv: nothing is
-// added by two blocks. Grid: B*H*ceil(S / TILE), twice that backward.
+// attention_forward: y[b,i,h] = sum over j <= i of p[i,j] v[b,j,h]; p[i] = softmax over j <= i of q_i . k_j / sqrt(D).
+// qkv (B, S, 3, H, D) row-major, act: queries, keys, values; y (B, S, H, D), act; logsumexp (B, H, S) f32 of the scaled
+// scores; sums in f32. The S x S matrix is never stored.
+// Grid B*H*ceil(S / TILE): a block owns a query tile of TILE rows of one head and visits the key-value tiles that
+// causality lets it see. TILE is NARROW_TILE for heads of at most NARROW_CHANNELS, otherwise WIDE_TILE, so that the
+// tiles of both fit shared memory. The softmax is online: Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao
+// et al. 2022, arXiv:2205.14135. Minimum traffic: 4*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
 //
-// Delta: a thread takes WIDTH channels of a row; grid ceil(B*H*S / rows of a block). Decode: a wave owns a head, a lane the
-// product with one key; grid ceil(B*H / WAVES).
-#include "platform.h"
-#include "reduce.h"
-#include "values.h"
+// attention_delta: delta_i = dy_i . y_i. delta (B, H, S) f32. A thread takes WIDTH channels of a row, then one thread
+// per row adds up; grid ceil(B*H*S / rows of a block). Minimum traffic: 2*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+//
+// attention_backward: p again from logsumexp, then with dp[i,j] = dy_i . v_j:
+//   ds = p * (dp - delta);  dq_i = sum ds k_j / sqrt(D);  dk_j = sum ds q_i / sqrt(D);  dv_j = sum p dy_i.
+// Grid 2*B*H*ceil(S / TILE): the first half of the blocks owns query tiles and computes dq, the second half owns
+// key-value tiles and computes dk and dv. So no two blocks add to the same number, and p is computed twice.
+// Minimum traffic: 7*B*S*H*D*sizeof(act) + 8*B*H*S bytes. Vaswani et al. 2017, arXiv:1706.03762.
+//
+// attention_decode: one new token per sequence, at positions[b]. Its key and value go into the cache (B, H, T, D), and
+// its query attends to cache rows 0 to positions[b]. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane
+// computes the score of one key. Minimum traffic: 2*B*H*D*sizeof(act) per cached position.
+#include "gpu/simt/attention_tiles.h"
+#include "gpu/simt/reduce.h"
 #include "formulas.h"
 
-constexpr int SIDE = 16, THREADS = SIDE * SIDE;
-constexpr float MASKED = -1e30f;
-
-// What a block needs for D channels in tiles of TILE rows; shared memory is handed in as one piece.
-template <int TILE>
-struct Tiles {
-    static constexpr int EACH = TILE / SIDE, MOST_CHANNELS = TILE == 32 ? 64 : 128, CHANNELS = MOST_CHANNELS / SIDE;
-    static constexpr int ROW = TILE + 1, PLANE = TILE * (MOST_CHANNELS + 1);
-
-    int D, x, y;
-
-    // Rows first.. of a source, `row_stride` floats apart, into a plane; rows from `limit` on are zero.
-    DEVICE_MEMBER void load_rows(float* plane, const act* source, int64_t first, int64_t limit, int64_t row_stride) const {
-        for (int place = threadIdx.x; place < TILE * D; place += THREADS) {
-            const int row = place / D, d = place % D;
-            plane[row * (D + 1) + d] = first + row < limit ? widen(source[(first + row) * row_stride + d]) : 0.0f;
-        }
-    }
-
-    // products[r][c] = row (y + r * SIDE) of a . row (x + c * SIDE) of b
-    DEVICE_MEMBER void multiply(float (&products)[EACH][EACH], const float* a, const float* b) const {
-        for (int r = 0; r < EACH; ++r)
-            for (int c = 0; c < EACH; ++c) products[r][c] = 0.0f;
-#pragma unroll 8
-        for (int d = 0; d < D; ++d)
-            for (int r = 0; r < EACH; ++r)
-                for (int c = 0; c < EACH; ++c)
-                    products[r][c] += a[(y + r * SIDE) * (D + 1) + d] * b[(x + c * SIDE) * (D + 1) + d];
-    }
-
-    // sums[r][c] += sum over j of weights[y + r * SIDE][j] * rows[j][x + c * SIDE]
-    DEVICE_MEMBER void mix(float (&sums)[EACH][CHANNELS], const float* weights, const float* rows) const {
-#pragma unroll 4
-        for (int j = 0; j < TILE; ++j)
-            for (int r = 0; r < EACH; ++r)
-                for (int c = 0; c < CHANNELS; ++c)
-                    if (x + c * SIDE < D) sums[r][c] += weights[(y + r * SIDE) * ROW + j] * rows[j * (D + 1) + x + c * SIDE];
-    }
-
-    // Rows y + r * SIDE times factor[r] to a target, those before `limit`.
-    DEVICE_MEMBER void store_rows(act* target, const float (&sums)[EACH][CHANNELS], const float (&factor)[EACH], int64_t first,
-                             int64_t limit, int64_t row_stride) const {
-        for (int r = 0; r < EACH; ++r)
-            for (int c = 0; c < CHANNELS; ++c) {
-                const int64_t row = first + y + r * SIDE, d = x + c * SIDE;
-                if (row < limit && d < D) narrow(target[row * row_stride + d], sums[r][c] * factor[r]);
-            }
-    }
-};
-
-// Over the SIDE threads of a row, which are neighbours in a wave.
-DEVICE float row_sum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
-    return value;
-}
-
-DEVICE float row_maximum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
-    return value;
-}
-
-constexpr int PLANE = Tiles<32>::PLANE > Tiles<16>::PLANE ? Tiles<32>::PLANE : Tiles<16>::PLANE;
+constexpr float MASKED = -1e30f;  // the score of a key that a query does not see
+constexpr int PLANE =
+    Tiles<NARROW_TILE>::PLANE > Tiles<WIDE_TILE>::PLANE ? Tiles<NARROW_TILE>::PLANE : Tiles<WIDE_TILE>::PLANE;
 
 template <int TILE>
 DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
-    const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H, stride = 3 * H * D;
+    const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H,
+                  stride = 3 * H * D;
     const int64_t first = (blockIdx.x % tiles) * TILE;
     const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
-    float *queries = memory, *others = memory + PLANE, *weights = memory + 2 * PLANE;
+    float *queries = memory, *keys_or_values = memory + PLANE, *probabilities = memory + 2 * PLANE;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
-    float maximum[T::EACH], sum[T::EACH], factor[T::EACH], mixed[T::EACH][T::CHANNELS] = {};
+    float maximum[T::EACH], sum[T::EACH], factor[T::EACH], out[T::EACH][T::CHANNELS] = {};
     for (int r = 0; r < T::EACH; ++r) {
         maximum[r] = MASKED;
         sum[r] = 0.0f;
     }
     t.load_rows(queries, q, first, S, stride);
-    for (int64_t other = 0; other < S && other < first + TILE; other += TILE) {
+    for (int64_t key = 0; key < S && key < first + TILE; key += TILE) {
         float scores[T::EACH][T::EACH];
-        t.load_rows(others, k, other, S, stride);
+        t.load_rows(keys_or_values, k, key, S, stride);
         __syncthreads();
-        t.multiply(scores, queries, others);
+        t.multiply_ABt(scores, queries, keys_or_values);
         for (int r = 0; r < T::EACH; ++r) {
             const int64_t i = first + t.y + r * SIDE;
             float highest = MASKED, added = 0.0f;
             for (int c = 0; c < T::EACH; ++c) {
-                const int64_t j = other + t.x + c * SIDE;
+                const int64_t j = key + t.x + c * SIDE;
                 scores[r][c] = j <= i && j < S ? scores[r][c] * scale : MASKED;
                 highest = fmaxf(highest, scores[r][c]);
             }
+            // sums so far are relative to the old maximum: shrink them to the new one
             const float raised = fmaxf(maximum[r], row_maximum(highest)), shrink = exp_of(maximum[r] - raised);
             for (int c = 0; c < T::EACH; ++c) {
-                const float weight = scores[r][c] > MASKED ? exp_of(scores[r][c] - raised) : 0.0f;
-                weights[(t.y + r * SIDE) * T::ROW + t.x + c * SIDE] = weight;
-                added += weight;
+                const float probability = scores[r][c] > MASKED ? exp_of(scores[r][c] - raised) : 0.0f;
+                probabilities[(t.y + r * SIDE) * T::ROW + t.x + c * SIDE] = probability;
+                added += probability;
             }
             maximum[r] = raised;
             sum[r] = sum[r] * shrink + row_sum(added);
-            for (int c = 0; c < T::CHANNELS; ++c) mixed[r][c] *= shrink;
+            for (int c = 0; c < T::CHANNELS; ++c) out[r][c] *= shrink;
         }
         __syncthreads();
-        t.load_rows(others, v, other, S, stride);
+        t.load_rows(keys_or_values, v, key, S, stride);
         __syncthreads();
-        t.mix(mixed, weights, others);
+        t.accumulate_AB(out, probabilities, keys_or_values);
         __syncthreads();
     }
     for (int r = 0; r < T::EACH; ++r) {
@@ -126,82 +80,87 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
         factor[r] = 1.0f / sum[r];
         if (t.x == 0 && i < S) logsumexp[head * S + i] = maximum[r] + logf(sum[r]);
     }
-    t.store_rows(y + b * S * H * D + h * D, mixed, factor, first, S, H * D);
+    t.store_rows(y + b * S * H * D + h * D, out, factor, first, S, H * D);
 }
 
 template <int TILE>
-DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
-                     int64_t B, int64_t S, int64_t H, int64_t D) {
+DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta, const float* logsumexp,
+                     const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     using T = Tiles<TILE>;
     const int64_t tiles = (S + TILE - 1) / TILE, half = B * H * tiles, block = blockIdx.x % half;
     const bool owns_keys = blockIdx.x >= half;
     const int64_t head = block / tiles, first = block % tiles * TILE, b = head / H, h = head % H, stride = 3 * H * D;
     const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
-    const int64_t own_end = first + TILE < S ? first + TILE : S;
+    const int64_t end_of_tile = first + TILE < S ? first + TILE : S;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
-    float *own = memory, *own_second = own + PLANE, *other = own_second + PLANE, *other_second = other + PLANE;
-    float *ds = other_second + PLANE, *p = ds + TILE * T::ROW, *product = p + TILE * T::ROW, *normalizer = product + TILE;
-    float first_sums[T::EACH][T::CHANNELS] = {}, second_sums[T::EACH][T::CHANNELS] = {}, one[T::EACH];
+    // resident: the tile that the block owns, k and v or q and dy; streamed: those that it visits, the other pair
+    float *resident_qk = memory, *resident_vdy = resident_qk + PLANE;
+    float *streamed_qk = resident_vdy + PLANE, *streamed_vdy = streamed_qk + PLANE;
+    float *ds = streamed_vdy + PLANE, *p = ds + TILE * T::ROW;
+    float *tile_delta = p + TILE * T::ROW, *tile_logsumexp = tile_delta + TILE;
+    float dqk[T::EACH][T::CHANNELS] = {}, dv[T::EACH][T::CHANNELS] = {}, one[T::EACH];
     for (int r = 0; r < T::EACH; ++r) one[r] = 1.0f;
 
-    t.load_rows(own, owns_keys ? k : q, first, S, stride);
-    t.load_rows(own_second, owns_keys ? v : dout, first, S, owns_keys ? stride : H * D);
-    const int64_t begin = owns_keys ? first : 0, end = owns_keys ? S : own_end;
+    t.load_rows(resident_qk, owns_keys ? k : q, first, S, stride);
+    t.load_rows(resident_vdy, owns_keys ? v : dout, first, S, owns_keys ? stride : H * D);
+    const int64_t begin = owns_keys ? first : 0, end = owns_keys ? S : end_of_tile;
     for (int64_t at = begin; at < end; at += TILE) {
-        t.load_rows(other, owns_keys ? q : k, at, S, stride);
-        t.load_rows(other_second, owns_keys ? dout : v, at, S, owns_keys ? H * D : stride);
+        t.load_rows(streamed_qk, owns_keys ? q : k, at, S, stride);
+        t.load_rows(streamed_vdy, owns_keys ? dout : v, at, S, owns_keys ? H * D : stride);
         const int64_t queries = owns_keys ? at : first;
         if (threadIdx.x < TILE) {
             const int64_t i = queries + threadIdx.x;
-            product[threadIdx.x] = i < S ? delta[head * S + i] : 0.0f;
-            normalizer[threadIdx.x] = i < S ? logsumexp[head * S + i] : 0.0f;
+            tile_delta[threadIdx.x] = i < S ? delta[head * S + i] : 0.0f;
+            tile_logsumexp[threadIdx.x] = i < S ? logsumexp[head * S + i] : 0.0f;
         }
         __syncthreads();
         float scores[T::EACH][T::EACH], dp[T::EACH][T::EACH];
-        t.multiply(scores, own, other);
-        t.multiply(dp, own_second, other_second);
+        t.multiply_ABt(scores, resident_qk, streamed_qk);
+        t.multiply_ABt(dp, resident_vdy, streamed_vdy);
         for (int r = 0; r < T::EACH; ++r)
             for (int c = 0; c < T::EACH; ++c) {
                 const int row = t.y + r * SIDE, column = t.x + c * SIDE, query = owns_keys ? column : row;
                 const int64_t i = queries + query, j = owns_keys ? first + row : at + column;
-                const float weight = j <= i && i < S ? exp_of(scores[r][c] * scale - normalizer[query]) : 0.0f;
-                p[row * T::ROW + column] = weight;
-                ds[row * T::ROW + column] = weight * (dp[r][c] - product[query]) * scale;
+                const float probability = j <= i && i < S ? exp_of(scores[r][c] * scale - tile_logsumexp[query]) : 0.0f;
+                p[row * T::ROW + column] = probability;
+                ds[row * T::ROW + column] = probability * (dp[r][c] - tile_delta[query]) * scale;
             }
         __syncthreads();
-        t.mix(first_sums, ds, other);
-        if (owns_keys) t.mix(second_sums, p, other_second);
+        t.accumulate_AB(dqk, ds, streamed_qk);
+        if (owns_keys) t.accumulate_AB(dv, p, streamed_vdy);
         __syncthreads();
     }
     act* target = dqkv + b * S * stride + h * D;
-    t.store_rows(target + (owns_keys ? H * D : 0), first_sums, one, first, S, stride);
-    if (owns_keys) t.store_rows(target + 2 * H * D, second_sums, one, first, S, stride);
+    t.store_rows(target + (owns_keys ? H * D : 0), dqk, one, first, S, stride);
+    if (owns_keys) t.store_rows(target + 2 * H * D, dv, one, first, S, stride);
 }
 
-KERNEL(THREADS) attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
-    __shared__ float memory[2 * PLANE + 32 * 33];
-    if (D <= 64)
-        forward<32>(memory, y, logsumexp, qkv, S, H, D);
+KERNEL(THREADS)
+attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+    __shared__ float memory[2 * PLANE + NARROW_TILE * (NARROW_TILE + 1)];
+    if (D <= NARROW_CHANNELS)
+        forward<NARROW_TILE>(memory, y, logsumexp, qkv, S, H, D);
     else
-        forward<16>(memory, y, logsumexp, qkv, S, H, D);
+        forward<WIDE_TILE>(memory, y, logsumexp, qkv, S, H, D);
 }
 
 KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
                                    int64_t B, int64_t S, int64_t H, int64_t D) {
-    __shared__ float memory[4 * PLANE + 2 * 32 * 33 + 2 * 32];
-    if (D <= 64)
-        backward<32>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
+    __shared__ float memory[4 * PLANE + 2 * NARROW_TILE * (NARROW_TILE + 1) + 2 * NARROW_TILE];
+    if (D <= NARROW_CHANNELS)
+        backward<NARROW_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
     else
-        backward<16>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
+        backward<WIDE_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
 }
 
 KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     __shared__ float products[THREADS];
-    const unsigned runs = static_cast<unsigned>((D + WIDTH - 1) / WIDTH), rows = THREADS / runs, run = threadIdx.x % runs;
-    const int64_t first = int64_t{blockIdx.x} * rows, row = first + threadIdx.x / runs, d = run * WIDTH;
+    const unsigned vectors = static_cast<unsigned>((D + WIDTH - 1) / WIDTH), rows = THREADS / vectors;
+    const int64_t first = int64_t{blockIdx.x} * rows, row = first + threadIdx.x / vectors;
+    const int64_t d = threadIdx.x % vectors * WIDTH;
     float product = 0.0f;
-    if (threadIdx.x < rows * runs && row < B * H * S) {
+    if (threadIdx.x < rows * vectors && row < B * H * S) {
         float left[WIDTH], right[WIDTH];
         load_some(left, dy + row * D + d, D - d, is_wide(D));
         load_some(right, y + row * D + d, D - d, is_wide(D));
@@ -209,31 +168,31 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
     }
     products[threadIdx.x] = product;
     __syncthreads();
-    const int64_t own = first + threadIdx.x, position = own / H;
-    if (threadIdx.x >= rows || own >= B * H * S) return;
+    const int64_t own_row = first + threadIdx.x, position = own_row / H;
+    if (threadIdx.x >= rows || own_row >= B * H * S) return;
     float sum = 0.0f;
-    for (unsigned i = 0; i < runs; ++i) sum += products[threadIdx.x * runs + i];
-    delta[(position / S * H + own % H) * S + position % S] = sum;
+    for (unsigned i = 0; i < vectors; ++i) sum += products[threadIdx.x * vectors + i];
+    delta[(position / S * H + own_row % H) * S + position % S] = sum;
 }
 
-constexpr int WAVES = 4, WAVE_CHANNELS = 128 / WAVE;
+constexpr int LANE_CHANNELS = MOST_CHANNELS / WAVE;
 
-KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
+KERNEL(DECODE_WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
                                       int64_t B, int64_t H, int64_t D, int64_t T) {
-    __shared__ float shared_weights[WAVES][WAVE];
+    __shared__ float shared_probabilities[DECODE_WAVES][WAVE];
     const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
-    const int64_t head = int64_t{blockIdx.x} * WAVES + wave, b = head / H, h = head % H;
+    const int64_t head = int64_t{blockIdx.x} * DECODE_WAVES + wave, b = head / H, h = head % H;
     if (head >= B * H) return;
     const int64_t length = positions[b] + 1;
     const act* query = qkv + (b * 3 * H + h) * D;
     act *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
-    float *weights = shared_weights[wave], scale = 1.0f / sqrtf(static_cast<float>(D));
+    float *probabilities = shared_probabilities[wave], scale = 1.0f / sqrtf(static_cast<float>(D));
     for (int64_t d = lane; d < D; d += WAVE) {
         cached_keys[(length - 1) * D + d] = query[H * D + d];
         cached_values[(length - 1) * D + d] = query[2 * H * D + d];
     }
     wave_barrier();
-    float maximum = MASKED, sum = 0.0f, mixed[WAVE_CHANNELS] = {};
+    float maximum = MASKED, sum = 0.0f, out[LANE_CHANNELS] = {};
     for (int64_t first = 0; first < length; first += WAVE) {
         const int64_t count = length - first < WAVE ? length - first : WAVE;
         float score = MASKED;
@@ -243,18 +202,18 @@ KERNEL(WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act*
             score *= scale;
         }
         const float raised = fmaxf(maximum, wave_maximum(score)), shrink = exp_of(maximum - raised);
-        weights[lane] = lane < count ? exp_of(score - raised) : 0.0f;
-        sum = sum * shrink + wave_sum(weights[lane]);
+        probabilities[lane] = lane < count ? exp_of(score - raised) : 0.0f;
+        sum = sum * shrink + wave_sum(probabilities[lane]);
         wave_barrier();
-        for (int c = 0; c < WAVE_CHANNELS; ++c) {
-            mixed[c] *= shrink;
+        for (int c = 0; c < LANE_CHANNELS; ++c) {
+            out[c] *= shrink;
             if (lane + c * WAVE < D)
                 for (int64_t j = 0; j < count; ++j)
-                    mixed[c] += weights[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
+                    out[c] += probabilities[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
         }
         wave_barrier();
         maximum = raised;
     }
-    for (int c = 0; c < WAVE_CHANNELS; ++c)
-        if (lane + c * WAVE < D) narrow(y[head * D + lane + c * WAVE], mixed[c] / sum);
+    for (int c = 0; c < LANE_CHANNELS; ++c)
+        if (lane + c * WAVE < D) narrow(y[head * D + lane + c * WAVE], out[c] / sum);
 }

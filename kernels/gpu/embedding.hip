@@ -1,26 +1,35 @@
-// embedding_forward: x[b,s] = token_table[tokens[b,s]] + position_table[starts[b] + s]. Grid B*S, a block a row.
+// embedding_forward: x[b, s] = token_table[tokens[b, s]] + position_table[starts[b] + s].
+// x (B, S, C), token_table (V, C), position_table (T, C) row-major, act; tokens (B, S), starts (B) i32.
+// Grid B*S, a block per row of x. Minimum traffic: 3*B*S*C*sizeof(act) + 4*B*S bytes.
 //
-// embedding_backward, without atomics. Grid (ceil(V / IDS) + S) x ceil(C / CHANNELS), a thread a channel: a block owns IDS
-// tokens, looks through all of `tokens` for them, EACH to a thread at a time, and adds their rows, in order, to sums in shared
-// memory, AT_ONCE of them on their way at a time; the last S blocks own a position each.
-#include "platform.h"
-#include "values.h"
+// embedding_backward: dtoken_table[tokens[b, s]] += dx[b, s]; dposition_table[s] += sum over b of dx[b, s]. f32 sums.
+// Grid (ceil(V / EMBEDDING_IDS) + S) x ceil(C / EMBEDDING_THREADS), a thread per channel. A block owns EMBEDDING_IDS
+// token ids: it scans all of `tokens` for them and adds their rows, in order, to sums in shared memory. The last S
+// blocks own a position each. No two blocks add to the same number, so there are no atomics and the order of every sum
+// is fixed.
+// Minimum traffic: B*S*C*sizeof(act) + 4*B*S, and 8 bytes per element of both tables that receives a gradient.
+#include "gpu/simt/vector_io.h"
 
-constexpr int THREADS = 128, IDS = 32, CHANNELS = THREADS, EACH = 8, LOOKED_AT = EACH * THREADS, AT_ONCE = 4;
-constexpr int WORDS = LOOKED_AT / WAVE;
-static_assert(WORDS <= WAVE, "a lane for each word of `found`");
+constexpr int EACH = 8;       // tokens that a thread scans per turn, and table rows that it updates at once
+constexpr int IN_FLIGHT = 4;  // rows of dx whose loads are issued together, because one load's latency is long
+constexpr int SCANNED = EACH * EMBEDDING_THREADS, BALLOTS = SCANNED / WAVE;
+static_assert(BALLOTS <= WAVE, "a lane for each ballot");
 
-KERNEL(THREADS) embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
-                                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
+KERNEL(EMBEDDING_THREADS)
+embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
+                  const act* position_table, int64_t B, int64_t S, int64_t C, int64_t V, int64_t T) {
     const int64_t n = blockIdx.x;
     const act* token = token_table + tokens[n] * C;
     const act* position = position_table + (starts[n / S] + n % S) * C;
-    for (int64_t c = threadIdx.x; c < C; c += THREADS) narrow(x[n * C + c], widen(token[c]) + widen(position[c]));
+    for (int64_t c = threadIdx.x; c < C; c += EMBEDDING_THREADS)
+        narrow(x[n * C + c], widen(token[c]) + widen(position[c]));
 }
 
-KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
-                                   int64_t V, int64_t C, int64_t T, int64_t B, int64_t S) {
-    const int64_t N = B * S, groups = (V + IDS - 1) / IDS, c = int64_t{blockIdx.y} * CHANNELS + threadIdx.x;
+KERNEL(EMBEDDING_THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx,
+                                             const int32_t* tokens, int64_t V, int64_t C, int64_t T, int64_t B,
+                                             int64_t S) {
+    const int64_t N = B * S, groups = (V + EMBEDDING_IDS - 1) / EMBEDDING_IDS;
+    const int64_t c = int64_t{blockIdx.y} * EMBEDDING_THREADS + threadIdx.x;
     if (blockIdx.x >= groups) {
         const int64_t s = blockIdx.x - groups;
         float sum = 0.0f;
@@ -30,40 +39,42 @@ KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, 
         }
         return;
     }
-    __shared__ float sums[IDS][CHANNELS];
-    __shared__ unsigned char own[2][LOOKED_AT];  // of the tokens looked at: which of the block's ids they are
-    __shared__ uint64_t found[2][WORDS];         // and whether they are one, a bit each
-    uint32_t met = 0;
-    for (int id = 0; id < IDS; ++id) sums[id][threadIdx.x] = 0.0f;
-    for (int64_t first = 0, turn = 0; first < N; first += LOOKED_AT, turn ^= 1) {
+    __shared__ float sums[EMBEDDING_IDS][EMBEDDING_THREADS];
+    // double-buffered, so that one barrier per turn is enough
+    __shared__ unsigned char own_id[2][SCANNED];  // each scanned token, relative to the block's first id
+    __shared__ uint64_t ballots[2][BALLOTS];      // a bit per scanned token: set if the block owns it
+    uint32_t met = 0;                             // a bit per id of the block: set if it occurs in `tokens`
+    for (int id = 0; id < EMBEDDING_IDS; ++id) sums[id][threadIdx.x] = 0.0f;
+    for (int64_t first = 0, turn = 0; first < N; first += SCANNED, turn ^= 1) {
         int64_t ids[EACH];
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const int64_t n = first + i * THREADS + threadIdx.x;
-            ids[i] = n < N ? tokens[n] - int64_t{blockIdx.x} * IDS : -1;
+            const int64_t n = first + i * EMBEDDING_THREADS + threadIdx.x;
+            ids[i] = n < N ? tokens[n] - int64_t{blockIdx.x} * EMBEDDING_IDS : -1;
         }
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const int place = i * THREADS + threadIdx.x;
-            const uint64_t chosen = wave_ballot(ids[i] >= 0 && ids[i] < IDS);
-            own[turn][place] = static_cast<unsigned char>(ids[i]);
-            if (place % WAVE == 0) found[turn][place / WAVE] = chosen;
+            const int index = i * EMBEDDING_THREADS + threadIdx.x;
+            const uint64_t chosen = wave_ballot(ids[i] >= 0 && ids[i] < EMBEDDING_IDS);
+            own_id[turn][index] = static_cast<unsigned char>(ids[i]);
+            if (index % WAVE == 0) ballots[turn][index / WAVE] = chosen;
         }
         __syncthreads();
         const int lane = threadIdx.x % WAVE;
-        for (uint64_t words = wave_ballot(lane < WORDS && found[turn][lane]); words; words &= words - 1) {
-            const int word = lowest_bit(words);
-            for (uint64_t rest = found[turn][word]; rest;) {
-                float values[AT_ONCE];
-                int which[AT_ONCE];
+        // visit the set bits in order, skipping ballots without any
+        for (uint64_t hits = wave_ballot(lane < BALLOTS && ballots[turn][lane]); hits; hits &= hits - 1) {
+            const int ballot = lowest_bit(hits);
+            for (uint64_t rest = ballots[turn][ballot]; rest;) {
+                float values[IN_FLIGHT];
+                int which[IN_FLIGHT];
 #pragma unroll
-                for (int i = 0; i < AT_ONCE; ++i, rest &= rest - 1) {
-                    const int place = word * WAVE + (rest ? lowest_bit(rest) : 0);
-                    which[i] = rest ? own[turn][place] : -1;
-                    values[i] = rest && c < C ? widen(dx[(first + place) * C + c]) : 0.0f;
+                for (int i = 0; i < IN_FLIGHT; ++i, rest &= rest - 1) {
+                    const int index = ballot * WAVE + (rest ? lowest_bit(rest) : 0);
+                    which[i] = rest ? own_id[turn][index] : -1;
+                    values[i] = rest && c < C ? widen(dx[(first + index) * C + c]) : 0.0f;
                 }
 #pragma unroll
-                for (int i = 0; i < AT_ONCE; ++i)
+                for (int i = 0; i < IN_FLIGHT; ++i)
                     if (which[i] >= 0) {
                         met |= 1u << which[i];
                         sums[which[i]][threadIdx.x] += values[i];
@@ -72,9 +83,9 @@ KERNEL(THREADS) embedding_backward(float* dtoken_table, float* dposition_table, 
         }
     }
     auto is_met = [&](int id) { return (met >> id & 1u) && c < C; };
-    float* target = dtoken_table + int64_t{blockIdx.x} * IDS * C + c;
+    float* target = dtoken_table + int64_t{blockIdx.x} * EMBEDDING_IDS * C + c;
 #pragma unroll
-    for (int first = 0; first < IDS; first += EACH) {
+    for (int first = 0; first < EMBEDDING_IDS; first += EACH) {
         float before[EACH];
 #pragma unroll
         for (int i = 0; i < EACH; ++i) before[i] = is_met(first + i) ? target[(first + i) * C] : 0.0f;

@@ -1,37 +1,53 @@
-// Formulas in kernels/cpu/layernorm.cpp. A wave owns a row; its lanes hold WIDTH neighbours at a time where C allows it.
-// layernorm_forward: grid ceil(N / ROWS).
-// layernorm_backward: grid K, a block one part of the rows: ROWS rows at a time, a wave each; then a thread a channel adds
-// their terms to the partial sums, while the rows are in the cache.
-// add_partials: grid ceil(C / COLUMNS), parts split among COLUMN_PARTS groups of threads and then added in order.
-#include "platform.h"
-#include "reduce.h"
-#include "values.h"
+// layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C; rstd = 1 / sqrt(variance + epsilon).
+// With a branch, sum = x + branch takes the place of x.
+// x, branch, sum, y (N, C) row-major, act; gamma, beta (C), act; mean, rstd (N) f32; sums in f32.
+// Grid ceil(N / ROWS): a wave owns a row, and a block has ROWS waves.
+// Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
+// Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+//
+// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
+// The N rows are cut into K equal parts; partials[k] (2, C) holds the sums over part k of dy * n and of dy.
+// Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
+// Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.
+//
+// add_partials: dgamma += sum over k of partials[k, 0]; dbeta += sum over k of partials[k, 1].
+// Grid ceil(C / NORM_COLUMNS), a block per NORM_COLUMNS channels. Minimum traffic: 8*K*C + 16*C bytes.
+#include "gpu/simt/vector_io.h"
+#include "gpu/simt/reduce.h"
 
-constexpr int THREADS = 256, ROWS = THREADS / WAVE, COLUMNS = 8, COLUMN_PARTS = THREADS / COLUMNS;
+constexpr int ROWS = THREADS / WAVE;
 
+// One row by one wave. Each lane handles W neighbours of every WAVE * W channels. The row is read three times, because
+// the second and third pass hit the cache.
 template <int W>
 DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
                           const act* beta, int64_t n, int64_t C, float epsilon) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float total = 0.0f, squares = 0.0f, values[W], others[W];
     const act* row = x + n * C;
+
+    // mean, and the residual sum if there is a branch
     for (int64_t c = begin; c < C; c += WAVE * W) {
         load(values, row + c);
         if (branch) {
             load(others, branch + n * C + c);
             for (int i = 0; i < W; ++i) values[i] += others[i];
             store(sum + n * C + c, values);
-            load(values, sum + n * C + c);  // as it was rounded
+            load(values, sum + n * C + c);  // as rounded to act, because backward will read it so
         }
         for (int i = 0; i < W; ++i) total += values[i];
     }
     if (branch) row = sum + n * C;
     const float m = wave_sum(total) / C;
+
+    // variance around the mean, which cancels less than E[x^2] - mean^2; then the reciprocal standard deviation
     for (int64_t c = begin; c < C; c += WAVE * W) {
         load(values, row + c);
         for (int i = 0; i < W; ++i) squares += (values[i] - m) * (values[i] - m);
     }
     const float r = 1.0f / sqrtf(wave_sum(squares) / C + epsilon);
+
+    // normalise, scale and shift
     for (int64_t c = begin; c < C; c += WAVE * W) {
         float scales[W];
         load(values, row + c);
@@ -46,8 +62,8 @@ DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act*
     }
 }
 
-KERNEL(THREADS) layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
-                                  const act* beta, int64_t N, int64_t C, float epsilon) {
+KERNEL(THREADS) layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
+                                  const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
     const int64_t n = int64_t{blockIdx.x} * ROWS + threadIdx.x / WAVE;
     if (n >= N) return;
     if (is_wide(C))
@@ -56,10 +72,13 @@ KERNEL(THREADS) layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
         normalise_row<1>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
 }
 
+// dx of one row by one wave. dx, dy, x: the row's first element; m, r: its mean and rstd.
 template <int W>
 DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, float r, const act* gamma, int64_t C) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float sum = 0.0f, product = 0.0f, values[W], gradients[W], scales[W];
+
+    // mean(g) and mean(g * n)
     for (int64_t c = begin; c < C; c += WAVE * W) {
         load(values, x + c);
         load(gradients, dy + c);
@@ -71,6 +90,7 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
     }
     sum = wave_sum(sum) / C;
     product = wave_sum(product) / C;
+
     for (int64_t c = begin; c < C; c += WAVE * W) {
         float before[W];
         load(values, x + c);
@@ -82,12 +102,15 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
     }
 }
 
-KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean, const float* rstd,
-                                   const act* gamma, int64_t N, int64_t C, int64_t K) {
+KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean,
+                                   const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * 2 * C;
     if (begin >= N)
         for (int64_t c = threadIdx.x; c < 2 * C; c += THREADS) sums[c] = 0.0f;
+
+    // ROWS rows per turn, a wave each; then a thread per channel adds these rows to the partial sums, while they are
+    // still in the cache
     for (int64_t first = begin; first < end; first += ROWS) {
         const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end;
         if (n < end) {
@@ -110,18 +133,20 @@ KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, cons
 }
 
 KERNEL(THREADS) add_partials(float* dgamma, float* dbeta, const float* partials, int64_t C, int64_t K) {
-    __shared__ float parts[2][COLUMN_PARTS][COLUMNS];
-    const int column = threadIdx.x % COLUMNS, part = threadIdx.x / COLUMNS;
-    const int64_t c = int64_t{blockIdx.x} * COLUMNS + column;
-    float sums[2] = {0.0f, 0.0f};
+    // GROUPS threads share a channel: each sums every GROUPS-th of the K parts, then two threads add up the groups
+    constexpr int GROUPS = THREADS / NORM_COLUMNS;
+    __shared__ float group_sums[2][GROUPS][NORM_COLUMNS];
+    const int column = threadIdx.x % NORM_COLUMNS, group = threadIdx.x / NORM_COLUMNS;
+    const int64_t c = int64_t{blockIdx.x} * NORM_COLUMNS + column;
+    float sums[2] = {0.0f, 0.0f};  // of gamma's gradient and of beta's
     if (c < C)
-        for (int64_t k = part; k < K; k += COLUMN_PARTS)
+        for (int64_t k = group; k < K; k += GROUPS)
             for (int which = 0; which < 2; ++which) sums[which] += partials[(2 * k + which) * C + c];
-    for (int which = 0; which < 2; ++which) parts[which][part][column] = sums[which];
+    for (int which = 0; which < 2; ++which) group_sums[which][group][column] = sums[which];
     __syncthreads();
-    if (part >= 2 || c >= C) return;
+    if (group >= 2 || c >= C) return;
     float sum = 0.0f;
-    for (int other = 0; other < COLUMN_PARTS; ++other) sum += parts[part][other][column];
-    float* target = part == 0 ? dgamma : dbeta;
+    for (int other = 0; other < GROUPS; ++other) sum += group_sums[group][other][column];
+    float* target = group == 0 ? dgamma : dbeta;
     target[c] += sum;
 }

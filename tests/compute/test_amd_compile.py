@@ -18,7 +18,7 @@ from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
-PROCESSES = 2  # of clang at a time
+PROCESSES = 2  # of clang in parallel
 OPS = ON_GPUS.values()
 needs_clang = pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}")
 needs_nvrtc = pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="no cuda-python, so no NVRTC")
@@ -33,12 +33,12 @@ class Build(NamedTuple):
     act: DType
 
     def __str__(self) -> str:
-        side = f"-{self.variant.side}" if self.variant.side else ""
-        return f"{Path(self.variant.source_of(self.op)).name}-{self.act.label}{side}"
+        sizes = [str(value) for name, value in self.variant.macros.items() if name in ("BLOCK_TILE", "HEAD_CHANNELS")]
+        return "-".join([Path(self.variant.source_of(self.op)).name, self.act.label, *sizes])
 
 
 def builds(arch: str) -> dict[str, Build]:
-    """Return what there is to compile for an architecture, each once, by its text."""
+    """Return the compilations that an architecture needs, by their text."""
     acts = {True: (DType.F32, DType.BF16), False: (DType.F32,)}
     every = [(op, act) for op in OPS for act in acts[any(argument.dtype == "act" for argument in op.arguments)]]
     found = [Build(variant, op, act) for op, act in every for variant in variants_of(op, arch, act)]
@@ -74,10 +74,10 @@ def test_every_op_compiles_without_a_warning_for_amd(arch):
 
 @needs_clang
 @every_amd_gpu
-def test_products_use_the_matrix_units_where_there_are_any(arch):
-    units = {name for name in builds(arch) if "units" in name}
-    expected = {f"{family}_units.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
-    assert units == (set() if arch in ("gfx900", "gfx1030") else expected)
+def test_gemms_and_attention_use_mma_where_there_is_any(arch):
+    found = {name for name in builds(arch) if "mma" in name}
+    expected = {f"{family}_mma.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
+    assert found == (set() if arch in ("gfx900", "gfx1030") else expected)
 
 
 @needs_clang
@@ -104,7 +104,7 @@ def test_shared_memory_fits_amds_64_kib(arch):
 @pytest.mark.parametrize("source", ["__global__ void k() { int unused; }", "nonsense"])
 def test_a_warning_or_an_error_would_be_seen(source):
     with pytest.raises(AssertionError, match="k.hip for gfx1100"):
-        clang.OfflineDriver("gfx1100").compile("k.hip", source, {})
+        clang.OfflineDriver("gfx1100").compile("k.hip", source, {}, {"WAVE": 32})
 
 
 @needs_clang
@@ -112,7 +112,7 @@ def test_a_spill_would_be_seen():
     source = """extern "C" __global__ void k(float* y, int i) {
         volatile float kept[64]; kept[i] = y[i]; y[0] = kept[i / 2]; }"""
     driver = clang.OfflineDriver("gfx1100")
-    driver.compile("k.hip", source, {})
+    driver.compile("k.hip", source, {}, {"WAVE": 32})
     assert int(driver.usage["k"]["ScratchSize"]) >= 256
 
 
@@ -121,7 +121,7 @@ def test_a_spill_would_be_seen():
 def test_every_op_compiles_for_nvidia(arch):
     cuda = pytest.importorskip("hipgpt.compute.backends.cuda", exc_type=Exception)
     driver = SimpleNamespace(backend="cuda", arch=arch, wave=32, compiler="nvrtc")
-    driver.compile = lambda name, source, headers: cuda.compile_cuda(name, source, headers, arch, driver.wave)
+    driver.compile = lambda *source: cuda.compile_cuda(*source, arch)
     images = b"".join(compile_all(driver).values())
     assert [name for name in ON_GPUS if name.encode() not in images] == []
 
@@ -130,4 +130,4 @@ def test_every_op_compiles_for_nvidia(arch):
 def test_an_nvidia_gpu_older_than_nvrtc_knows_is_told_what_to_install():
     cuda = pytest.importorskip("hipgpt.compute.backends.cuda", exc_type=Exception)
     with pytest.raises(UserError, match=r"k.hip: NVRTC for sm_35:\n.*\n.*knows none before sm_\d+: pip install"):
-        cuda.compile_cuda("k.hip", "__global__ void k() {}", {}, "sm_35", wave=32)
+        cuda.compile_cuda("k.hip", "__global__ void k() {}", {}, {}, "sm_35")

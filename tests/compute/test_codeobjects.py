@@ -44,8 +44,10 @@ def test_every_op_is_there_with_every_variant(manifest):
         has_act = any(argument.dtype == "act" for argument in op.arguments)
         for act in (DType.F32, DType.BF16) if has_act else (DType.F32,):
             for variant in variants_of(op, ARCH, act):
-                expected |= {(op.name, act.label, variant.side, cut) for cut in {False, variant.cuts}}
-    assert {(c["op"], c["act"], c["side"], c["parts"] > 1) for c in manifest["cases"]} == expected
+                macros = frozenset(variant.macros.items())
+                expected |= {(op.name, act.label, macros, cut) for cut in {False, variant.split_k is not None}}
+    found = manifest["cases"]
+    assert {(c["op"], c["act"], frozenset(c["macros"].items()), c["slices"] > 1) for c in found} == expected
 
 
 def test_every_op_has_a_ragged_case(manifest):

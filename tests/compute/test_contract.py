@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT
+from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, MATMUL_MMA, SIMT
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
-GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\) (\w+)\(([^()]*)\) \{", re.MULTILINE)
+GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "api.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
@@ -63,15 +63,15 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-UNITS = [function for function in GPU_KERNELS if function.source.endswith("_units.hip")]
+MMA = [function for function in GPU_KERNELS if function.source.endswith("_mma.hip")]
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in UNITS], "{}.hip"),
-    "units": (UNITS, "{}_units.hip"),
+    "hip": ([function for function in GPU_KERNELS if function not in MMA], "{}.hip"),
+    "mma": (MMA, "{}_mma.hip"),
 }
-SERVED_BY_UNITS = set(MATMUL_FRAGMENTS[128]) | set(ATTENTION_FRAGMENTS)
-OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "units": SERVED_BY_UNITS}
+SERVED_BY_MMA = set(MATMUL_MMA[128]) | set(ATTENTION_MMA)
+OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA}
 
 
 def kernel_of(op: Op, place: str) -> Function:
@@ -119,8 +119,8 @@ def test_dimensions_follow_in_the_contracts_order(op, place):
 @every_kernel
 def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
-    if place == "units" and op.family == "matmul":
-        expected += ("float* workspace", "int32_t phase", "int32_t part_count")  # Parts of product/pieces.h
+    if place == "mma" and op.family == "matmul":
+        expected += ("float* workspace", "int32_t phase", "int32_t slice_count")  # SplitK of kernels/gpu/gemm/split_k.h
     assert kernel_of(op, place).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 
 
@@ -134,9 +134,9 @@ def test_whatever_is_exported_and_no_op_is_known():
     assert strangers == {(source, name) for source, names in NOT_OPS.items() for name in names}
 
 
-def test_gpu_kernels_are_all_ops_and_have_a_geometry():
+def test_gpu_kernels_are_all_ops_and_have_a_launch_shape():
     assert {function.name for function in PLACES["hip"][0]} == set(SIMT) == set(ON_GPUS)
-    assert {function.name for function in UNITS} == SERVED_BY_UNITS
+    assert {function.name for function in MMA} == SERVED_BY_MMA
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -1,10 +1,10 @@
 """The backend `hip` without an AMD GPU: real hip-python, with tests/support/fakehip as its HIP.
 
-A process loads one HIP library and keeps it, so the tests run in processes of their own, two at a time. Everything runs
-on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources but for the products
-and the attention in bf16, which its matrix units or, without any, plain arithmetic compute: only these run there.
-gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more. So is gfx900: what it
-runs is gfx90a's code in f32 and gfx1030's in bf16.
+A process loads one HIP library and keeps it, so the tests run in processes of their own, two in parallel. Everything
+runs on a chip with waves of 32 lanes and on one with 64. Another chip of a width runs the same sources except the GEMMs
+and attention in bf16, which use its matrix instructions or, without any, SIMT kernels: only these run there.
+gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's code once more. So is gfx900, because
+it runs gfx90a's code in f32 and gfx1030's in bf16.
 
 Tests of evaluation, sampling and export are left out: a minute more for kernels that the ops' own tests reach. So is
 test_nothing_outside_the_tensors_is_written: in test_inputs_stay_unchanged the tensors fill their memory, and the
@@ -29,9 +29,9 @@ from hipgpt.base.paths import ROOT
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
 
-PROCESSES = 2  # at a time
-ENGINE = ("fakehip/checks", "fakehip/training", "test_ops", "test_gradients", "test_causality", "test_dropout",
-          "test_optimizer", "test_step_inputs")  # fmt: skip
+PROCESSES = 2  # in parallel
+ENGINE = ("support/fakehip/checks", "support/fakehip/training", "compute/test_ops", "gpt/test_gradients",
+          "gpt/test_causality", "gpt/test_dropout", "training/test_optimizer", "training/test_step_io")  # fmt: skip
 MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
 MATRICES = f"bf16 and ({' or '.join(MATRIX_OPS)})"
 BOTH_PASSES = 2  # tests of each case of an op that run here: its result, and its inputs
@@ -41,9 +41,9 @@ OF_MATRICES = BOTH_PASSES * sum(case.op.name.startswith(MATRIX_OPS) for case in 
 RUNS = {
     "gfx1100": (ENGINE, "hip", EVERY_CASE),
     "gfx90a:sramecc+:xnack-": (ENGINE, "hip", EVERY_CASE),
-    "gfx1201": (("test_ops",), MATRICES, OF_MATRICES),
-    "gfx1030": (("test_ops",), MATRICES, OF_MATRICES),
-    ",".join(several.CHIPS): (("fakehip/several",), "hip", 10),
+    "gfx1201": (("compute/test_ops",), MATRICES, OF_MATRICES),
+    "gfx1030": (("compute/test_ops",), MATRICES, OF_MATRICES),
+    ",".join(several.CHIPS): (("support/fakehip/several",), "hip", 10),
 }
 
 pytestmark = [

@@ -7,7 +7,7 @@ import pytest
 from hipgpt.base.paths import KERNELS
 
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*(.*?)[ \t]*(?://.*)?$", re.MULTILINE)
-FOLDERS = ("cpu", "bpe")
+FOLDERS = ("cpu", "gpu", "bpe")
 SOURCES = sorted(path for folder in FOLDERS for path in (KERNELS / folder).rglob("*") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""Which kernels serve which chip: matrix units where there are some, plain arithmetic for every other GPU."""
+"""Which kernels serve which chip: matrix instructions where it has some, SIMT kernels on every other GPU."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from hipgpt.compute.backends.variants import CHANNELS, find_variant, has_matrix_
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.tensor import DType
 
-WITH_UNITS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
+WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
 WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx9999")
 ATTENTION = [op for op in CATALOGUE.values() if op.family == "attention"]
 
@@ -20,21 +20,21 @@ def served_by(name: str, arch: str, act: DType = DType.BF16, size: int = 48, **s
 
 
 @pytest.mark.parametrize("arch", WITHOUT)
-def test_plain_arithmetic_serves_every_op_of_a_gpu_without_known_matrix_units(arch):
+def test_simt_kernels_serve_every_op_of_a_gpu_without_known_matrix_units(arch):
     assert not has_matrix_units(arch)
     for op, act in itertools.product(ON_GPUS.values(), (DType.F32, DType.BF16)):
         assert served_by(op.name, arch, act) == f"gpu/{op.family}.hip"
 
 
-@pytest.mark.parametrize("arch", WITH_UNITS)
-def test_matrix_units_serve_products_and_attention_in_bf16(arch):
+@pytest.mark.parametrize("arch", WITH_MMA)
+def test_mma_serves_gemms_and_attention_in_bf16(arch):
     assert has_matrix_units(arch)
     for name in ("matmul_forward", "matmul_gelu_backward_input", "attention_forward", "attention_backward"):
-        assert served_by(name, arch).endswith("_units.hip")
-        assert not served_by(name, arch, DType.F32).endswith("_units.hip")
+        assert served_by(name, arch).endswith("_mma.hip")
+        assert not served_by(name, arch, DType.F32).endswith("_mma.hip")
 
 
-@pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])
+@pytest.mark.parametrize("arch", [*WITH_MMA, *WITHOUT])
 def test_what_only_the_cpu_has_is_not_served_on_a_gpu(arch):
     for name in set(CATALOGUE) - set(ON_GPUS):
         assert served_by(name, "cpu", DType.F32) == f"cpu/{CATALOGUE[name].family}.cpp"
@@ -42,7 +42,7 @@ def test_what_only_the_cpu_has_is_not_served_on_a_gpu(arch):
             served_by(name, arch)
 
 
-@pytest.mark.parametrize("arch", [*WITH_UNITS, *WITHOUT])
+@pytest.mark.parametrize("arch", [*WITH_MMA, *WITHOUT])
 def test_heads_of_up_to_128_channels_are_served_at_any_length(arch):
     for op, channels, length in itertools.product(ATTENTION, range(8, 129, 8), (1, 33, 1000)):
         assert served_by(op.name, arch, D=channels, S=length)

@@ -29,9 +29,9 @@ from support.rounding import Rounded
 HERE = Path(__file__).parent
 MOST_ELEMENTS = 100_000  # of all tensors of a case, unless it is there for a variant that only larger ones reach
 TYPES = {ctypes.c_void_p: "pointer", ctypes.c_int64: "i64", ctypes.c_int32: "i32", ctypes.c_float: "f32"}
-ROLES = {"forward": "NOC", "backward_input": "NCO", "backward_weight": "OCN"}  # of a product: rows, columns, terms
-# rows, columns, terms of products that reach every variant: of 32, 64 and 128 a side, first with sums whole, then cut
-PRODUCTS = {
+ROLES = {"forward": "NOC", "backward_input": "NCO", "backward_weight": "OCN"}  # of a GEMM: rows, columns, K
+# rows, columns, K of GEMMs that reach every variant: block tiles of 32, 64 and 128, first with K whole, then in slices
+GEMMS = {
     DType.F32: [(17, 8129, 9), (17, 16257, 8)],  # tiles of 64 and of 128 a side, which one kernel holds
     DType.BF16: [
         (33, 35, 40), (17, 4093, 24), (17, 32641, 8),
@@ -52,31 +52,33 @@ class Recorder(clang.OfflineDriver):
         self.launches: list[dict[str, Any]] = []
         self.objects: dict[str, dict[str, Any]] = {}
 
-    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
+    def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         """Compile, and keep the code object and its sources."""
-        image = super().compile(name, source, headers)
-        label = self._label(name, headers)
+        image = super().compile(name, source, headers, macros)
+        label = self._label(name, macros)
+        defined = [f"-D{key}={value}" for key, value in macros.items()]
         sources = self._folder / "sources" / label
         sources.mkdir(parents=True)
         for file, text in {name: source, **headers}.items():
-            (sources / file).write_text(text)
+            path = sources / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         (self._folder / "objects").mkdir(exist_ok=True)
         (self._folder / "objects" / f"{label}.co").write_bytes(image)
         self.objects[label] = {
             "file": f"objects/{label}.co",
             "sources": f"sources/{label}",
             "source": name,
-            "options": [f"--offload-arch={self.arch}", f"-DWAVE={self.wave}", "-std=c++17", "-O3"],
+            "options": [f"--offload-arch={self.arch}", *defined, "-std=c++17", "-O3"],
             "kernels": {kernel: _resources(found) for kernel, found in self.usage.items()},
         }
         self.usage = {}
         return label.encode()
 
     @staticmethod
-    def _label(name: str, headers: Mapping[str, str]) -> str:
-        act = {True: "bf16", False: "f32"}["typedef bf16 act" in headers["act.h"]]
-        side = "".join(character for character in headers.get("side.h", "") if character.isdigit())
-        return "-".join(part for part in (Path(name).stem, act, side) if part)
+    def _label(name: str, macros: Mapping[str, int]) -> str:
+        sizes = [str(macros[key]) for key in ("BLOCK_TILE", "HEAD_CHANNELS") if key in macros]
+        return "-".join([Path(name).stem, "bf16" if macros["ACT_BF16"] else "f32", *sizes])
 
     def load(self, image: bytes) -> str:
         return image.decode()
@@ -115,7 +117,7 @@ def _argument(value: Any) -> dict[str, Any]:
 
 
 def chosen_cases() -> Iterator[Case]:
-    """Yield the op suite's cases of moderate size, and products that reach the other variants."""
+    """Yield the op suite's cases of moderate size, and GEMMs and heads that reach the other variants."""
     for act in (DType.F32, DType.BF16):
         for case in (case for case in cases(act) if case.op.name in ON_GPUS):
             if sum(values.size for values in draw(case).values() if values is not None) <= MOST_ELEMENTS:
@@ -123,7 +125,7 @@ def chosen_cases() -> Iterator[Case]:
         for name, op in ON_GPUS.items():
             if op.family == "matmul":
                 role = next(order for end, order in ROLES.items() if name.endswith(end))
-                yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in PRODUCTS[act])
+                yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in GEMMS[act])
             elif name in ("attention_forward", "attention_backward"):
                 yield from (Case(op, sizes, act=act) for sizes in ATTENTION)
 
@@ -150,13 +152,12 @@ def record(driver: Recorder, case: Case, file: Path) -> dict[str, Any]:
             outputs.append(argument.name)
             arrays |= _expected(argument.name, wanted[argument.name])
     variant = variant_of(case, driver.arch)
-    parts = variant.parts(case.op, case.sizes)
-    if parts > 1:
-        addresses[driver.launches[0]["arguments"][-3]["value"]] = "workspace"  # Parts in product/pieces.h
-        size = variant.workspace_bytes(case.op, case.sizes)
+    slices = variant.split_k.slices(case.op, case.sizes) if variant.split_k else 1
+    if size := variant.workspace_bytes(case.op, case.sizes):
+        addresses[driver.launches[0]["arguments"][-3]["value"]] = "workspace"
         buffers.append(_buffer("workspace", "f32", (size // 4,), "scratch"))
     names = [*(a.name for a in case.op.arguments), *case.op.dimensions, *(name for name, _ in case.op.scalars)]
-    names += ["workspace", "phase", "part_count"] if variant.cuts else []
+    names += ["workspace", "phase", "slice_count"] if variant.split_k else []
     for launch in driver.launches:
         for name, argument in zip(names, launch["arguments"], strict=True):
             argument["name"] = name
@@ -165,7 +166,7 @@ def record(driver: Recorder, case: Case, file: Path) -> dict[str, Any]:
                 argument["buffer"] = addresses[address] if address else None
     np.savez_compressed(file, **arrays)
     return {
-        "name": str(case), "op": case.op.name, "act": case.act.label, "side": variant.side, "parts": parts,
+        "name": str(case), "op": case.op.name, "act": case.act.label, "macros": dict(variant.macros), "slices": slices,
         "sizes": case.sizes, "scalars": {name: SCALARS[name] for name, _ in case.op.scalars},
         "arrays": f"cases/{file.name}", "buffers": buffers, "launches": driver.launches, "outputs": outputs,
     }  # fmt: skip
@@ -198,7 +199,7 @@ def write(arch: str, folder: Path) -> dict[str, Any]:
             if str(case) not in written:
                 written[str(case)] = record(driver, case, folder / "cases" / f"{len(written):04}.npz")
     manifest = {
-        "format": 1, "arch": arch, "wave": driver.wave, "compiler": clang.version(), "objects": driver.objects,
+        "format": 2, "arch": arch, "wave": driver.wave, "compiler": clang.version(), "objects": driver.objects,
         "cases": list(written.values()),
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))

@@ -27,7 +27,8 @@ def checked(result):
 
 def compile_sources(entry):
     """Return the code object that HIPRTC makes for the GPU at hand from an object's sources."""
-    texts = {path.name: path.read_bytes() for path in (HERE / entry["sources"]).iterdir()}
+    folder = HERE / entry["sources"]
+    texts = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     source = texts.pop(entry["source"])
     names = [name.encode() for name in texts]
     program = checked(

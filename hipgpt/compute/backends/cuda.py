@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.gpu import Grid, OutOfMemory
+from hipgpt.compute.backends.gpu import OutOfMemory
+from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.device import DeviceAbsent
 
 try:
@@ -18,7 +19,7 @@ except ImportError as error:
 
 
 def _checked(result: tuple, call: str) -> Any:
-    """Return what a call gave back beside its status. Raises UserError with the driver's words."""
+    """Return a call's results without its status. Raises UserError with the driver's words."""
     status, *values = result
     if status != driver.CUresult.CUDA_SUCCESS:
         _, words = driver.cuGetErrorString(status)
@@ -47,13 +48,13 @@ class CudaDriver:
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        self.arch = f"sm_{major}{minor}" + "a" * ((major, minor) == (9, 0))  # a: with wgmma, which no later chip has
+        self.arch = f"sm_{major}{minor}" + "a" * ((major, minor) == (9, 0))  # a: has wgmma, which later chips lack
         self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
         self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
         self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
 
-    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
-        return compile_cuda(name, source, headers, self.arch, self.wave)
+    def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
+        return compile_cuda(name, source, headers, macros, self.arch)
 
     def load(self, image: bytes) -> Any:
         return _checked(driver.cuModuleLoadData(image), "cuModuleLoadData")
@@ -92,8 +93,8 @@ class CudaDriver:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         name, handle = function
         where = f"{name}: cuLaunchKernel (grid {grid}, {threads} threads)"
-        place = ctypes.addressof(pointers)
-        launched = driver.cuLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, place, 0)
+        address = ctypes.addressof(pointers)
+        launched = driver.cuLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, address, 0)
         _checked(launched, where)
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
@@ -105,13 +106,14 @@ class CudaDriver:
         return lambda: _checked(driver.cuGraphLaunch(executable, self._stream), "cuGraphLaunch")
 
 
-def compile_cuda(name: str, source: str, headers: Mapping[str, str], arch: str, wave: int) -> bytes:
+def compile_cuda(name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int], arch: str) -> bytes:
     """Compile one file with NVRTC, on any machine. Raises UserError with the compiler's log."""
     names, texts = [key.encode() for key in headers], [text.encode() for text in headers.values()]
     created = nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(names), texts, names)
     program = _checked_nvrtc(created, "nvrtcCreateProgram")
-    # -default-device: NVRTC 13.0 takes a generic lambda for the host's
-    options = [f"--gpu-architecture={arch}".encode(), f"-DWAVE={wave}".encode(), b"-std=c++17", b"-default-device"]
+    defined = [f"-D{key}={value}".encode() for key, value in macros.items()]
+    # -default-device, because NVRTC 13.0 takes a generic lambda for a host function
+    options = [f"--gpu-architecture={arch}".encode(), *defined, b"-std=c++17", b"-default-device"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * _checked_nvrtc(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize")

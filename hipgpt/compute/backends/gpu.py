@@ -1,39 +1,22 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
-import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from hipgpt.base.compiler import code_object
+from hipgpt.base.compiler import code_object, with_headers
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import WIDTH
+from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
-GPU = KERNELS / "gpu"
-HEADERS = {
-    "formulas.h": KERNELS / "formulas.h",
-    "reduce.h": GPU / "reduce.h",
-    "values.h": GPU / "values.h",
-    "common.h": GPU / "platform" / "common.h",
-    "tile.h": GPU / "fragment" / "tile.h",
-    "columns.h": GPU / "fragment" / "columns.h",
-    "head.h": GPU / "fragment" / "head.h",
-    "pieces.h": GPU / "product" / "pieces.h",
-}
-
-
-Grid = tuple[int, int, int]
 Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
-
-
-WHOLE, PARTS, ADDING = range(3)  # Phase in kernels/gpu/product/pieces.h
 
 
 def traits(act_dtypes: tuple[DType, ...]) -> Traits:
@@ -42,13 +25,15 @@ def traits(act_dtypes: tuple[DType, ...]) -> Traits:
 
 
 class OutOfMemory(Exception):
-    """The device has not the memory that was asked for."""
+    """The device does not have the memory that was asked for."""
 
 
 class Driver(Protocol):
-    """The vendor's calls, on one device and one stream. Errors name the call and give the driver's own words.
+    """A vendor's calls, on one device and one stream. Every method raises UserError with the call's name and the
+    driver's own words if a call fails.
 
-    What `function` returns is for `launch`, whose errors name the kernel too.
+    backend: hip or cuda; name: the device's; arch: its architecture, such as gfx90a or sm_80; wave: lanes of a wave;
+    compiler: the run-time compiler and its version, which count in the key of a cached code object.
     """
 
     backend: str
@@ -57,20 +42,49 @@ class Driver(Protocol):
     wave: int
     compiler: str
 
-    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes: ...
-    def load(self, image: bytes) -> Any: ...
-    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any: ...
-    def allocate(self, size_bytes: int) -> int: ...
-    def free(self, address: int) -> None: ...
-    def free_bytes(self) -> int: ...
-    def upload(self, address: int, values: np.ndarray) -> None: ...
-    def download(self, values: np.ndarray, address: int) -> None: ...
-    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None: ...
-    def capture(self, record: Callable[[], None]) -> Callable[[], None]: ...
+    def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
+        """Return the code object of one source file for this device.
+
+        name: the file's name in messages; headers: text by the name that includes use; macros: -D by name.
+        Raises UserError with the compiler's log if it does not compile.
+        """
+
+    def load(self, image: bytes) -> Any:
+        """Return a module for `function`. image: a code object of `compile`, made for this device."""
+
+    def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
+        """Return a kernel for `launch`, whose errors name it too. shared_bytes: the most dynamic shared memory that its
+        launches use.
+        """
+
+    def allocate(self, size_bytes: int) -> int:
+        """Return the address of device memory, its values undefined. Raises OutOfMemory if there is not enough."""
+
+    def free(self, address: int) -> None:
+        """Free what `allocate` returned."""
+
+    def free_bytes(self) -> int:
+        """Return how much device memory is free."""
+
+    def upload(self, address: int, values: np.ndarray) -> None:
+        """Copy contiguous values to the device in stream order; the caller may change them afterwards."""
+
+    def download(self, values: np.ndarray, address: int) -> None:
+        """Fill contiguous values from the device, after all earlier work of the stream."""
+
+    def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
+        """Start a kernel on the stream, without waiting.
+
+        grid: blocks along x, y and z; threads: of a block, along x; shared_bytes: dynamic shared memory of a block;
+        arguments: ctypes values in the order of the kernel's parameters.
+        """
+
+    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that replays, as one graph, the launches that record() makes. They do not run meanwhile."""
 
 
 class Allocation:
-    """Device memory that is freed with its last tensor."""
+    """Device memory that is freed when its last tensor is gone."""
 
     def __init__(self, driver: Driver, size_bytes: int):
         self._driver, self.size_bytes, self.address = driver, size_bytes, driver.allocate(size_bytes)
@@ -81,15 +95,18 @@ class Allocation:
 
 
 class GpuDevice:
-    """A GPU as a device. graphs: replay a plan as one captured graph; without, launch by launch."""
+    """A GPU as a device. graphs: replay a plan as one captured graph; otherwise launch by launch."""
 
     def __init__(self, driver: Driver, graphs: bool = True):
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
-        self._driver, self._graphs, self._modules, self._workspaces = driver, graphs, {}, []
+        self._driver, self._graphs = driver, graphs
+        self._modules: dict[tuple, Any] = {}
+        self._workspaces: list[tuple[int, Allocation]] = []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
+        """Return the address of zeroed memory and its owner. Raises UserError if there is not enough."""
         try:
             owner = Allocation(self._driver, max(size_bytes, 1))
         except OutOfMemory as error:
@@ -102,19 +119,22 @@ class GpuDevice:
         return owner.address, owner
 
     def free_bytes(self) -> int:
-        """Return how much memory can still be allocated, about."""
+        """Return about how much memory can still be allocated."""
         return self._driver.free_bytes()
 
     def write(self, tensor: Tensor, values: np.ndarray) -> None:
+        """Copy values to a tensor of their shape and dtype."""
         check_transfer(tensor, values)
         self._driver.upload(tensor.address, np.ascontiguousarray(values))
 
     def read(self, tensor: Tensor) -> np.ndarray:
+        """Return a tensor's values, once all earlier work on the device is done."""
         values = np.empty(tensor.shape, tensor.dtype.numpy)
         self._driver.download(values, tensor.address)
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        """Compile and bind the kernels of launches; return a function that runs them in order, without waiting."""
         calls = [call for launch in launches for call in self._bind(launch)]
 
         def run_all() -> None:
@@ -134,46 +154,46 @@ class GpuDevice:
         op, sizes = launch.op, launch.sizes
         variant = find_variant(op, self._driver.arch, launch.act, sizes)
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
-        grid, threads = variant.geometry[op.name](sizes, self._driver.wave)
+        workspace = self._workspace(variant.workspace_bytes(op, sizes))
         arguments = launch.c_arguments()
-        shared = variant.shared_bytes
-        if not variant.cuts:
-            return [(function, grid, threads, shared, arguments)]
-        parts, place = variant.parts(op, sizes), None
-        phases = ((WHOLE, 1),)
-        if parts > 1:
-            place = self._reserve(variant.workspace_bytes(op, sizes))
-            phases = ((PARTS, parts), (ADDING, -(-variant.side * variant.side // (WIDTH * threads))))
         return [
-            (function, (*grid[:2], blocks), threads, shared, [*arguments, *_parts_arguments(place, phase, parts)])
-            for phase, blocks in phases
+            (function, grid, threads, variant.shared_bytes, [*arguments, *more])
+            for (grid, threads), more in variant.launches(op, sizes, self._driver.wave, workspace)
         ]
 
-    def _reserve(self, size_bytes: int) -> int:
-        """Return the address of memory that one launch after another may use; it is kept with the device."""
+    def _workspace(self, size_bytes: int) -> int | None:
+        """Return the address of memory that one launch after another may use, None for 0 bytes.
+
+        The device keeps every workspace that it has handed out, because a recorded plan has its address.
+        """
+        if not size_bytes:
+            return None
         if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
             self._workspaces.append(self.allocate(size_bytes))
         return self._workspaces[-1][0]
 
     def _module(self, variant: Variant, op: Op, act: DType) -> Any:
-        key = variant.source_of(op), variant.side, *variant.headers.values(), act
+        key = variant.source_of(op), *variant.macros.items(), act
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
 
 
-def _parts_arguments(workspace: int | None, phase: int, parts: int) -> list[Any]:
-    return [ctypes.c_void_p(workspace), ctypes.c_int32(phase), ctypes.c_int32(parts)]
+def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
+    """Return the macros that a row is compiled with: kernels/gpu/select/*.h choose files by them."""
+    platform = {f"PLATFORM_{driver.backend.upper()}": 1, "WAVE": driver.wave}
+    return platform | {"ACT_BF16": int(act is DType.BF16), **variant.macros}
 
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
     """Return the code object of the .hip file that serves an op on the device, from the cache or compiled now."""
-    source = KERNELS / variant.source_of(op)
-    paths = HEADERS | {"platform.h": GPU / "platform" / f"{driver.backend}.h", "act.h": GPU / "act" / f"{act.label}.h"}
-    paths |= {name: GPU / path for name, path in variant.headers.items()}
-    headers = {name: path.read_text() for name, path in paths.items()}
-    if variant.side:
-        headers["side.h"] = f"constexpr int SIDE = {variant.side};\n"
-    text = source.read_text()
-    key = [driver.backend, driver.arch, str(driver.wave), driver.compiler, text, *headers.values()]
-    return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers))
+    source, macros = KERNELS / variant.source_of(op), macros_of(driver, variant, act)
+    text, headers = source.read_text(), included(source)
+    defined = [f"{name}={value}" for name, value in macros.items()]
+    key = [driver.backend, driver.arch, driver.compiler, *defined, text, *headers, *headers.values()]
+    return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers, macros))
+
+
+def included(source: Path) -> dict[str, str]:
+    """Return the text of every file that a source includes, directly or not, by its name in the includes."""
+    return {path.relative_to(KERNELS).as_posix(): path.read_text() for path in with_headers(source)[1:]}

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.gpu import Grid, OutOfMemory
+from hipgpt.compute.backends.gpu import OutOfMemory
+from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.device import DeviceAbsent
 
 try:
@@ -19,7 +20,7 @@ PASSED_BY_VALUE = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_flo
 
 
 def _checked(result: tuple, call: str) -> Any:
-    """Return what a call gave back beside its status. Raises UserError with the driver's or HIPRTC's words."""
+    """Return a call's results without its status. Raises UserError with the driver's or HIPRTC's words."""
     status, *values = result
     if status != 0:  # hipSuccess and HIPRTC_SUCCESS
         runtime = isinstance(status, hip.hipError_t)
@@ -44,13 +45,13 @@ class HipDriver:
             raise DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device") from error
         properties = _checked(hip.hipGetDeviceProperties(index), f"hipGetDeviceProperties({index})")
         self.name, self.wave = properties.name, properties.warpSize
-        self._target = properties.gcnArchName  # with its switches: gfx90a:sramecc+:xnack-
+        self._target = properties.gcnArchName  # with its feature switches: gfx90a:sramecc+:xnack-
         self.arch = self._target.split(":")[0]
         self.compiler = f"hiprtc {major}.{minor}, HIP {version}, {self._target}"
         self._stream = _checked(hip.hipStreamCreate(), "hipStreamCreate")
 
-    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
-        return compile_hip(name, source, headers, self._target, self.wave)
+    def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
+        return compile_hip(name, source, headers, macros, self._target)
 
     def load(self, image: bytes) -> Any:
         return _checked(hip.hipModuleLoadData(image), "hipModuleLoadData"), image  # HIP may read the image later
@@ -99,12 +100,13 @@ class HipDriver:
         return lambda: _checked(hip.hipGraphLaunch(executable, self._stream), "hipGraphLaunch")
 
 
-def compile_hip(name: str, source: str, headers: Mapping[str, str], target: str, wave: int) -> bytes:
+def compile_hip(name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int], target: str) -> bytes:
     """Compile one file with HIPRTC for a target such as gfx1100 or gfx90a:xnack-. Raises UserError with its log."""
     names, texts = [key.encode() for key in headers], [text.encode() for text in headers.values()]
     created = hiprtc.hiprtcCreateProgram(source.encode(), name.encode(), len(names), texts, names)
     program = _checked(created, "hiprtcCreateProgram")
-    options = [f"--offload-arch={target}".encode(), f"-DWAVE={wave}".encode(), b"-std=c++17", b"-O3"]
+    defined = [f"-D{key}={value}".encode() for key, value in macros.items()]
+    options = [f"--offload-arch={target}".encode(), *defined, b"-std=c++17", b"-O3"]
     (status,) = hiprtc.hiprtcCompileProgram(program, len(options), options)
     if status != hiprtc.hiprtcResult.HIPRTC_SUCCESS:
         log = bytearray(_checked(hiprtc.hiprtcGetProgramLogSize(program), "hiprtcGetProgramLogSize"))

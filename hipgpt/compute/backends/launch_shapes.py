@@ -1,79 +1,107 @@
-"""How many blocks and threads each GPU kernel is launched with, as the headers of kernels/gpu/*.hip state."""
+"""How many blocks and threads each GPU kernel is launched with, as the headers of kernels/gpu/*.hip state.
+
+The numbers that a kernel and its grid share are constants of kernels/gpu/launch_shapes.h.
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+
+from hipgpt.base.kernel_constants import kernel_constants
+from hipgpt.base.paths import KERNELS
 
 Sizes = Mapping[str, int]
-Shape = tuple[tuple[int, int, int], int]  # blocks along x, y and z, threads of a block
-Geometry = Callable[[Sizes, int], Shape]  # of a call's sizes and the width of a wave
+Grid = tuple[int, int, int]  # blocks along x, y and z
+Shape = tuple[Grid, int]  # and the threads of a block
+ShapeOf = Callable[[Sizes, int], Shape]  # from a call's sizes and the number of lanes of a wave
 
-DECODE_WAVES, EMBEDDING_THREADS, EMBEDDING_IDS, NORM_COLUMNS, THREADS, WIDTH = 4, 128, 32, 8, 256, 8
-MATMUL_TILES, MATMUL_BLOCKS = (128, 64, 32, 16), 128
-FRAGMENT_WAVES, FRAGMENT_ROWS, PIECE_SIDES = 4, 64, (128, 64, 32)
+CONSTANTS = kernel_constants(KERNELS / "gpu" / "launch_shapes.h")
+WIDTH, THREADS, MMA_WAVES = (CONSTANTS[name] for name in ("WIDTH", "THREADS", "MMA_WAVES"))
+EMBEDDING_THREADS, DECODE_WAVES = CONSTANTS["EMBEDDING_THREADS"], CONSTANTS["DECODE_WAVES"]
+
+
+def _halvings(largest: str, smallest: str) -> Iterator[int]:
+    """Yield a constant, its half, and so on down to another constant."""
+    side = CONSTANTS[largest]
+    while side >= CONSTANTS[smallest]:
+        yield side
+        side //= 2
+
+
+TILES = tuple(_halvings("LARGEST_TILE", "SMALLEST_TILE"))  # sides, of matmul.hip
+BLOCK_TILES = tuple(_halvings("LARGEST_BLOCK_TILE", "SMALLEST_BLOCK_TILE"))  # sides, of matmul_mma.hip
 
 
 def _ceil(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def _elements(dimension: str, each: int = 1) -> Geometry:
+def _elements(dimension: str, each: int = 1) -> ShapeOf:
+    """A thread for every `each` elements of a dimension."""
     return lambda s, wave: ((_ceil(s[dimension], each * THREADS), 1, 1), THREADS)
 
 
-def _blocks(count: Callable[[Sizes], int], threads: int = THREADS) -> Geometry:
+def _blocks(count: Callable[[Sizes], int], threads: int = THREADS) -> ShapeOf:
     return lambda s, wave: ((count(s), 1, 1), threads)
 
 
-def _tiles(columns: str, rows: str) -> Geometry:
-    """The grid of a product: the largest tiles that give at least MATMUL_BLOCKS blocks, as tile_for in matmul.hip."""
+def _waves(count: Callable[[Sizes], int], waves: int) -> ShapeOf:
+    """Blocks of `waves` waves each."""
+    return lambda s, wave: ((count(s), 1, 1), waves * wave)
 
-    def grid(s: Sizes, tile: int) -> tuple[int, int, int]:
-        return _ceil(s[columns], tile), _ceil(s[rows], tile), 1
+
+def _tile_grid(s: Sizes, columns: str, rows: str, side: int) -> Grid:
+    return _ceil(s[columns], side), _ceil(s[rows], side), 1
+
+
+def _simt_gemm(columns: str, rows: str) -> ShapeOf:
+    """The largest tiles that give at least MATMUL_BLOCKS blocks, as tile_for in matmul.hip chooses them."""
 
     def shape(s: Sizes, wave: int) -> Shape:
-        fitting = (tile for tile in MATMUL_TILES if math.prod(grid(s, tile)) >= MATMUL_BLOCKS)
-        return grid(s, next(fitting, MATMUL_TILES[-1])), THREADS
+        grids = [_tile_grid(s, columns, rows, side) for side in TILES]
+        large_enough = (grid for grid in grids if math.prod(grid) >= CONSTANTS["MATMUL_BLOCKS"])
+        return next(large_enough, grids[-1]), THREADS
 
     return shape
 
 
-def _pieces(columns: str, rows: str, side: int) -> Geometry:
-    return lambda s, wave: ((_ceil(s[columns], side), _ceil(s[rows], side), 1), FRAGMENT_WAVES * wave)
+def _mma_gemm(columns: str, rows: str, side: int) -> ShapeOf:
+    return lambda s, wave: (_tile_grid(s, columns, rows, side), MMA_WAVES * wave)
 
 
 def _attention_tiles(s: Sizes) -> int:
-    return s["B"] * s["H"] * _ceil(s["S"], 32 if s["D"] <= 64 else 16)
+    side = "NARROW_TILE" if s["D"] <= CONSTANTS["NARROW_CHANNELS"] else "WIDE_TILE"
+    return s["B"] * s["H"] * _ceil(s["S"], CONSTANTS[side])
 
 
-def _fragment_heads(times: int) -> Geometry:
-    return lambda s, wave: ((times * s["B"] * s["H"] * _ceil(s["S"], FRAGMENT_ROWS), 1, 1), FRAGMENT_WAVES * wave)
+def _resident_tiles(s: Sizes) -> int:
+    return s["B"] * s["H"] * _ceil(s["S"], MMA_WAVES * CONSTANTS["MMA_TILE"])
 
 
 def _embedding_backward(s: Sizes, wave: int) -> Shape:
-    blocks = _ceil(s["V"], EMBEDDING_IDS) + s["S"]
+    blocks = _ceil(s["V"], CONSTANTS["EMBEDDING_IDS"]) + s["S"]
     return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
 
 
-SIMT: Mapping[str, Geometry] = {
-    "advance": lambda s, wave: ((1, 1, 1), wave),
+SIMT: Mapping[str, ShapeOf] = {
+    "advance": _waves(lambda s: 1, waves=1),
     "build_batch": _blocks(lambda s: _ceil(s["B"] * s["S"], THREADS)),
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
     "embedding_backward": _embedding_backward,
     "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
     "layernorm_backward": _blocks(lambda s: s["K"]),
-    "add_partials": _blocks(lambda s: _ceil(s["C"], NORM_COLUMNS)),
-    "matmul_forward": _tiles("O", "N"),
-    "matmul_gelu_forward": _tiles("O", "N"),
-    "matmul_relu_forward": _tiles("O", "N"),
-    "matmul_backward_input": _tiles("C", "N"),
-    "matmul_gelu_backward_input": _tiles("C", "N"),
-    "matmul_relu_backward_input": _tiles("C", "N"),
-    "matmul_backward_weight": _tiles("C", "O"),
+    "add_partials": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
+    "matmul_forward": _simt_gemm("O", "N"),
+    "matmul_gelu_forward": _simt_gemm("O", "N"),
+    "matmul_relu_forward": _simt_gemm("O", "N"),
+    "matmul_backward_input": _simt_gemm("C", "N"),
+    "matmul_gelu_backward_input": _simt_gemm("C", "N"),
+    "matmul_relu_backward_input": _simt_gemm("C", "N"),
+    "matmul_backward_weight": _simt_gemm("C", "O"),
     "attention_forward": _blocks(_attention_tiles),
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
-    "attention_decode": lambda s, wave: ((_ceil(s["B"] * s["H"], DECODE_WAVES), 1, 1), DECODE_WAVES * wave),
-    "dropout": _elements("N", each=4),
+    "attention_decode": _waves(lambda s: _ceil(s["B"] * s["H"], DECODE_WAVES), DECODE_WAVES),
+    "dropout": _elements("N", each=CONSTANTS["PHILOX_NUMBERS"]),
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
     "cross_entropy_training": _blocks(lambda s: s["N"]),
@@ -83,19 +111,19 @@ SIMT: Mapping[str, Geometry] = {
     "gradient_norm": _blocks(lambda s: 1),
     "adamw": _elements("P"),
     "round_weights": _elements("P"),
-    "record_step": lambda s, wave: ((1, 1, 1), wave),
+    "record_step": _waves(lambda s: 1, waves=1),
 }
 
 
-def _matmul_fragments(side: int) -> Mapping[str, Geometry]:
-    forward, backward = ("matmul", "matmul_gelu", "matmul_relu"), _pieces("C", "N", side)
-    geometry = {f"{name}_forward": _pieces("O", "N", side) for name in forward}
-    geometry |= {f"{name}_backward_input": backward for name in forward}
-    return geometry | {"matmul_backward_weight": _pieces("C", "O", side)}
+def _matmul_mma(side: int) -> Mapping[str, ShapeOf]:
+    forward, backward = _mma_gemm("O", "N", side), _mma_gemm("C", "N", side)
+    names = ("matmul", "matmul_gelu", "matmul_relu")
+    shapes = {f"{name}_forward": forward for name in names} | {f"{name}_backward_input": backward for name in names}
+    return shapes | {"matmul_backward_weight": _mma_gemm("C", "O", side)}
 
 
-MATMUL_FRAGMENTS = {side: _matmul_fragments(side) for side in PIECE_SIDES}
-ATTENTION_FRAGMENTS: Mapping[str, Geometry] = {
-    "attention_forward": _fragment_heads(1),
-    "attention_backward": _fragment_heads(2),
+MATMUL_MMA = {side: _matmul_mma(side) for side in BLOCK_TILES}
+ATTENTION_MMA: Mapping[str, ShapeOf] = {
+    "attention_forward": _waves(_resident_tiles, MMA_WAVES),
+    "attention_backward": _waves(lambda s: 2 * _resident_tiles(s), MMA_WAVES),
 }

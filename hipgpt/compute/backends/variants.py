@@ -3,10 +3,20 @@
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.launch_shapes import ATTENTION_FRAGMENTS, MATMUL_FRAGMENTS, SIMT, Geometry, Sizes
+from hipgpt.compute.backends.launch_shapes import (
+    ATTENTION_MMA,
+    CONSTANTS,
+    MATMUL_MMA,
+    SIMT,
+    Shape,
+    ShapeOf,
+    Sizes,
+)
+from hipgpt.compute.backends.split_k import SplitK
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
@@ -17,111 +27,92 @@ HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx11\d\d"
 RDNA4 = r"gfx12\d\d"
-# side of a product's piece: how many of them make it worth taking, and how many blocks a large GPU runs at a time
-PIECES, RESIDENT = {128: 256, 64: 64, 32: 0}, {128: 264, 64: 528, 32: 528}
-HOPPER_PIECES = 96  # of 128 by wgmma
-TERMS = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # the dimension that a product sums over
-# of a sum that is cut into parts: terms of each at least; their number; what cutting costs, as so many terms: writing
-# and adding a part of every block at work, and the second launch
-PART_TERMS, MOST_PARTS, PART_COST, LAUNCH_COST = 256, 32, 600, 200
+# By block tile: with fewer blocks, so much of a GPU is idle that a smaller block tile is faster.
+ENOUGH_BLOCKS = {128: 256, 64: 64, 32: 0}
+ENOUGH_WGMMA_BLOCKS = 96  # of 128 by wgmma
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
-CHANNELS = (32, 64, 128)  # of a head, rounded up
+CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
 
 def always(op: Op, sizes: Sizes) -> bool:
+    """Suit every size."""
     return True
 
 
 def holds_a_head(op: Op, sizes: Sizes) -> bool:
-    """Return whether tiles of the most channels have room for a head's, of an op that has heads."""
+    """Return whether the widest tiles have room for a head's channels; true of an op without heads."""
     return sizes.get("D", 0) <= CHANNELS[-1]
-
-
-def whole(op: Op, sizes: Sizes) -> int:
-    return 1
 
 
 @dataclass(frozen=True)
 class Variant:
     """A row: patterns of op, architecture and activation dtype; what serves them.
 
-    source: a file in kernels/, `{family}` standing for the op's; geometry: how its kernels are launched, by op.
-    headers: what the source includes by these names, files in its folder; side: what it finds as SIDE in side.h.
-    suits: which sizes that is for; parts: into how many parts its sums are cut; shared_bytes: of shared memory, beyond
-    what the source declares; cuts: whether kernels have the last arguments that `Parts` in product/pieces.h lists.
-    macros: what the source is compiled with on a CPU, in addition to the dtype's.
+    source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
+    dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
+    suits: which sizes the row is for. shared_bytes: dynamic shared memory. split_k: in place of shapes if its kernels
+    end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h.
     """
 
     op: str
     arch: str
     dtype: str
     source: str
-    geometry: Mapping[str, Geometry] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    side: int | None = None
-    suits: Callable[[Op, Sizes], bool] = always
-    parts: Callable[[Op, Sizes], int] = whole
-    shared_bytes: int = 0
-    cuts: bool = False
+    _: KW_ONLY
     macros: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, ShapeOf] = field(default_factory=dict)
+    suits: Callable[[Op, Sizes], bool] = always
+    shared_bytes: int = 0
+    split_k: SplitK | None = None
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
-        wanted = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
-        return all(re.fullmatch(pattern, value) for pattern, value in wanted) and self.suits(op, sizes)
-
-    def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
-        """Return how much memory a call's parts take."""
-        (columns, rows, _), _ = self.geometry[op.name](sizes, 1)
-        return 4 * columns * rows * self.parts(op, sizes) * (self.side + 1) * self.side
+        """Return whether all patterns match and the row suits the sizes."""
+        patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
+        return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
 
     def source_of(self, op: Op) -> str:
+        """Return the source that has the op's kernel, a path relative to kernels/."""
         return self.source.format(family=op.family)
 
+    def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
+        """Return how much device memory a call's launches need in addition to its arguments."""
+        return self.split_k.workspace_bytes(op, sizes) if self.split_k else 0
 
-def _product(arch: str, headers: Mapping[str, str], side: int, enough: int, shared_bytes: int = 0) -> Variant:
-    geometry = MATMUL_FRAGMENTS[side]
+    def launches(self, op: Op, sizes: Sizes, wave: int, workspace: int | None) -> list[tuple[Shape, list[Any]]]:
+        """Return the kernel launches of a call in order: each one's shape, and the arguments after the contract's.
 
-    def pieces(op: Op, sizes: Sizes) -> int:
-        (columns, rows, _), _ = geometry[op.name](sizes, 1)
-        return columns * rows
-
-    def terms_of(op: Op, sizes: Sizes) -> int:
-        return next(sizes[name] for end, name in TERMS.items() if op.name.endswith(end))
-
-    def most_parts(op: Op, sizes: Sizes) -> int:
-        return min(max(1, terms_of(op, sizes) // PART_TERMS), MOST_PARTS)
-
-    def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
-        return pieces(op, sizes) * most_parts(op, sizes) >= enough
-
-    def parts(op: Op, sizes: Sizes) -> int:
-        """Return the number of parts that takes the least time, RESIDENT blocks at a time; of equals the fewest."""
-        blocks, terms = pieces(op, sizes), terms_of(op, sizes)
-
-        def time(count: int) -> float:
-            turns = -(-blocks * count // RESIDENT[side])
-            cost = LAUNCH_COST + PART_COST * count * blocks / RESIDENT[side] if count > 1 else 0
-            return turns * terms / count + cost
-
-        return min(range(1, most_parts(op, sizes) + 1), key=time)
-
-    names, source = r"matmul_.*", "gpu/matmul_units.hip"
-    return Variant(names, arch, "bf16", source, geometry, headers, side, gives_enough_blocks, parts, shared_bytes, True)
+        workspace: address of workspace_bytes bytes, None if that is 0.
+        """
+        if self.split_k:
+            return self.split_k.launches(op, sizes, wave, workspace)
+        return [(self.shapes[op.name](sizes, wave), [])]
 
 
-def _attention(arch: str, fragment: str, channels: int) -> Variant:
+def _gemm(arch: str, mainloop: Mapping[str, int], side: int, enough_blocks: int, shared_bytes: int = 0) -> Variant:
+    """A row for GEMMs with block tiles of one side, by the macro that chooses a main loop or its mma."""
+    split_k = SplitK(side=side, shapes=MATMUL_MMA[side], enough_blocks=enough_blocks)
+    return Variant(
+        r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
+        macros={**mainloop, "BLOCK_TILE": side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
+    )  # fmt: skip
+
+
+def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
+    """A row for heads of at most so many channels."""
+
     def fits_a_head(op: Op, sizes: Sizes) -> bool:
         return sizes["D"] <= channels
 
-    names, source = r"attention_(forward|backward)", "gpu/attention_units.hip"
-    headers = {"fragment.h": fragment}
-    return Variant(names, arch, "bf16", source, ATTENTION_FRAGMENTS, headers, channels, fits_a_head)
+    return Variant(
+        r"attention_(forward|backward)", arch, "bf16", "gpu/attention_mma.hip",
+        macros={**mma, "HEAD_CHANNELS": channels}, shapes=ATTENTION_MMA, suits=fits_a_head,
+    )  # fmt: skip
 
 
-def _fragments(arch: str, fragment: str) -> list[Variant]:
-    headers = {"product.h": "product/fragments.h", "fragment.h": fragment}
-    products = [_product(arch, headers, side, enough) for side, enough in PIECES.items()]
-    return products + [_attention(arch, fragment, channels) for channels in CHANNELS]
+def _mma(arch: str, macro: str) -> list[Variant]:
+    """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
+    gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
+    return gemms + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 
 VARIANTS = (
@@ -129,12 +120,12 @@ VARIANTS = (
     Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", macros=CPU_AMX),
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
-    _product(HOPPER, {"product.h": "product/wgmma.h"}, side=128, enough=HOPPER_PIECES, shared_bytes=96 << 10),
-    *_fragments(SM80_UP, "fragment/mma.h"),
-    *_fragments(CDNA2_UP, "fragment/mfma.h"),
-    *_fragments(RDNA3, "fragment/wmma_gfx11.h"),
-    *_fragments(RDNA4, "fragment/wmma_gfx12.h"),
-    Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", SIMT, suits=holds_a_head),
+    _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
+    *_mma(SM80_UP, "MMA_SYNC"),
+    *_mma(CDNA2_UP, "MMA_MFMA"),
+    *_mma(RDNA3, "MMA_WMMA_GFX11"),
+    *_mma(RDNA4, "MMA_WMMA_GFX12"),
+    Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", shapes=SIMT, suits=holds_a_head),
 )
 
 
@@ -159,11 +150,11 @@ def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     found = {}
     for combination in itertools.product((16, 48, 120, 800, 1 << 14), repeat=max(1, min(3, len(op.dimensions)))):
         sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
-        variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], 128)})
-        found[variant.source, variant.side, *variant.headers.values()] = variant
+        variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], CHANNELS[-1])})
+        found[variant.source, *variant.macros.items()] = variant
     return list(found.values())
 
 
 def has_matrix_units(arch: str) -> bool:
-    """Return whether an architecture has units for products in bf16 that some variant drives."""
+    """Return whether an architecture has matrix instructions for bf16 that some row uses."""
     return any(variant.dtype == "bf16" and re.fullmatch(variant.arch, arch) for variant in VARIANTS)

@@ -1,8 +1,8 @@
-// What the vendors' headers of this folder share.
+// What both vendors' headers share: integer types, function qualifiers, bits of f32 and bf16.
 #pragma once
 typedef int int32_t;
 typedef unsigned int uint32_t;
-// run-time compilers disagree on whether they define these, and as which of two 64-bit types
+// Run-time compilers disagree on whether they define the 64-bit types, and as which of two built-in types.
 typedef long long hipgpt_int64;
 typedef unsigned long long hipgpt_uint64;
 #define int64_t hipgpt_int64
@@ -16,7 +16,7 @@ typedef unsigned long long hipgpt_uint64;
 DEVICE int32_t float_bits(float value) { return __float_as_int(value); }
 DEVICE float bits_float(int32_t bits) { return __int_as_float(bits); }
 
-// The place of the lowest bit that is set.
+// The index of the lowest set bit; bits must not be 0.
 DEVICE int lowest_bit(uint64_t bits) { return __ffsll(static_cast<long long>(bits)) - 1; }
 
 // The upper half of an f32.
@@ -24,7 +24,7 @@ struct bf16 {
     unsigned short bits;
 };
 
-// Rounds to the nearest bf16, ties to even; NaN stays NaN.
+// Rounds to nearest, ties to even; NaN stays NaN.
 DEVICE uint32_t bf16_bits(float value) {
     const uint32_t bits = float_bits(value);
     return (bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;

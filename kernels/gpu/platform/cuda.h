@@ -1,13 +1,14 @@
-// The vendor's words, NVIDIA: what the kernels of this folder call instead of them. WAVE comes from the compiler's options.
+// NVIDIA's functions for what kernels need of a platform. hip.h has the same ones. WAVE is a macro of the build.
 #pragma once
-#include "common.h"
+#include "gpu/platform/common.h"
 
+// The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor_sync(0xffffffffu, value, lane_mask); }
 
-// The lanes whose `chosen` is true, a bit each. All lanes of the wave must call it.
+// A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, chosen); }
 
-// Orders the shared memory of a wave's lanes; lanes that a kernel has returned from do not take part.
+// Orders the shared memory accesses of a wave's lanes. Lanes that have left the kernel do not take part.
 DEVICE void wave_barrier() { __syncwarp(); }
 
 // 2^x, e^x and 1 / x by the chip's own instructions: see formulas.h.
@@ -19,7 +20,7 @@ DEVICE float quick_exp2(float x) {
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __fdividef(1.0f, x); }
 
-// Two bf16, the first in the low half.
+// Two bf16 in 32 bits, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) {
 #if __CUDA_ARCH__ >= 800
     uint32_t pair;
@@ -32,10 +33,11 @@ DEVICE uint32_t bf16_pair(float first, float second) {
 
 DEVICE uint32_t shared_address(const void* shared) { return static_cast<uint32_t>(__cvta_generic_to_shared(shared)); }
 
-// Copies 16 bytes from global to shared memory, or zeros if not `inside`, without waiting for them: copies_wait<LEFT> waits
-// until no more than LEFT of the batches that copies_commit closed are under way.
+// Starts to copy 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. copies_commit closes a batch
+// of copies; copies_wait<LEFT> waits until at most LEFT batches are still on their way.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(source), "r"(inside ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(source),
+                 "r"(inside ? 16 : 0)
                  : "memory");
 }
 DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

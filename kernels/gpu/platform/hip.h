@@ -1,21 +1,22 @@
-// The vendor's words, AMD: what the kernels of this folder call instead of them. WAVE comes from the compiler's options.
+// AMD's functions for what kernels need of a platform. cuda.h has the same ones. WAVE is a macro of the build.
 #pragma once
-#include "common.h"
+#include "gpu/platform/common.h"
 
+// The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
 
-// The lanes whose `chosen` is true, a bit each. All lanes of the wave must call it.
+// A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
 
-// Orders the shared memory of a wave's lanes, which run in step.
+// Orders the shared memory accesses of a wave's lanes, which run in lockstep.
 DEVICE void wave_barrier() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
     __builtin_amdgcn_wave_barrier();
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
 }
 
-// The same value, of which the compiler knows nothing: what is made from it is made where it is used. Without that, the
-// addresses of everything that a loop reads are made before the loop and fill the registers.
+// The same value, hidden from the optimiser, so that whatever depends on it is computed where it is used. Otherwise the
+// compiler computes the addresses of all loads of a loop before the loop, and they fill the registers.
 template <class T>
 DEVICE T opaque(T value) {
     asm volatile("" : "+v"(value));
@@ -27,10 +28,11 @@ DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
-// Two bf16, the first in the low half.
+// Two bf16 in 32 bits, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
 
-// Copies 16 bytes from global to shared memory, or zeros if not `inside`. Done when the call ends: nothing to wait for.
+// Copies 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. The copy is complete when the call
+// returns, so committing and waiting do nothing here.
 DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
     typedef uint32_t Chunk __attribute__((vector_size(16)));  // a class would go through private memory
     Chunk chunk = {};

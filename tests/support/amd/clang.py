@@ -74,12 +74,14 @@ class OfflineDriver:
         self.arch, self.wave, self.compiler = arch, WAVE[arch], CLANG
         self.usage: dict[str, dict[str, str]] = {}
 
-    def compile(self, name: str, source: str, headers: Mapping[str, str]) -> bytes:
+    def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         """Return the code object. Raises AssertionError with the compiler's words on an error or a warning."""
         with tempfile.TemporaryDirectory() as folder:
             for file, text in {name: source, **headers}.items():
-                (Path(folder) / file).write_text(text)
-            target = [f"--offload-arch={self.arch}", f"-DWAVE={self.wave}"]
+                path = Path(folder, file)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            target = [f"--offload-arch={self.arch}", *(f"-D{key}={value}" for key, value in macros.items())]
             libraries = f"--rocm-device-lib-path={device_libraries().name}"
             command = [CLANG, *OPTIONS, *target, libraries, "-I.", name, "-o", "image"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)

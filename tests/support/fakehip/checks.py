@@ -32,7 +32,7 @@ class Kernel:
 
     def __init__(self, driver, body, threads=WAVE):
         source = f'extern "C" __global__ void k(float* y, const float* x, int n) {{\n{body}\n}}'
-        module = driver.load(driver.compile("k.hip", source, {}))
+        module = driver.load(driver.compile("k.hip", source, {}, {"WAVE": WAVE}))
         self.driver, self.threads, self.function = driver, threads, driver.function(module, "k")
         self.y, self.x = driver.allocate(4 * ELEMENTS), driver.allocate(4 * ELEMENTS)
         driver.upload(self.x, np.arange(ELEMENTS, dtype=np.float32))
@@ -216,7 +216,7 @@ def test_a_compile_error_names_the_file_and_the_line(driver):
 
 
 def test_a_missing_kernel_is_named(driver):
-    module = driver.load(driver.compile("k.hip", 'extern "C" __global__ void k() {}', {}))
+    module = driver.load(driver.compile("k.hip", 'extern "C" __global__ void k() {}', {}, {}))
     with pytest.raises(UserError, match=r"hipModuleGetFunction\(gelu\): hipErrorNotFound: named symbol not found"):
         driver.function(module, "gelu")
 

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -32,9 +33,9 @@ std::string read_all(const std::string& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Returns the names of the kernels in a preprocessed source: what follows `__global__ void`.
+// Returns the names of the kernels in a preprocessed source: each follows `__global__ void`, maybe on the next line.
 std::vector<std::string> kernels_of(const std::string& text) {
-    const std::string mark = "__global__", result = "void ";
+    const std::string mark = "__global__", result = "void";
     std::vector<std::string> names;
     for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
         size_t begin = text.find(result, at) + result.size();
@@ -51,9 +52,13 @@ int run(Program& program, const std::string& folder, const std::string& command)
 }
 
 Result compile(Program& program, const std::string& folder, const std::string& options) {
-    for (const auto& [name, text] : program.files) std::ofstream(folder + "/" + name) << text;
+    for (const auto& [name, text] : program.files) {
+        const std::filesystem::path path = folder + "/" + name;
+        std::filesystem::create_directories(path.parent_path());
+        std::ofstream(path) << text;
+    }
     const std::string common = options + " -I. -include '" FAKEHIP_FOLDER "/kernel.h' -x c++ ";
-    if (run(program, folder, "-E" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
+    if (run(program, folder, "-E -P" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
     std::ofstream exports(folder + "/exports.cpp");
     exports << "namespace {\n#include \"" << program.name
             << "\"\n}\n";  // all its own: what is shared may not leave the library

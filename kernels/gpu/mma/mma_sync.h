@@ -1,14 +1,14 @@
-// Fragments by NVIDIA's mma.sync, from sm_80 on: a wave multiplies squares of 16 x 16 with operands in bf16 and sums in f32.
+// mma by NVIDIA's mma.sync, from sm_80 on: a wave multiplies 16 x 16 tiles, with operands in bf16 and sums in f32.
 // PTX ISA, "Matrix fragments for mma.m16n8k16" and "ldmatrix".
 #pragma once
-#include "tile.h"
+#include "gpu/mma/shared_tile.h"
 
-struct Fragment {
-    // A lane holds SIZE values of a sum, in SLOTS rows.
+struct Mma {
+    // A lane holds SIZE values of a sum, in SLOTS different rows.
     static constexpr int SIZE = 8, SLOTS = 2;
-    static constexpr bool ROOMY = true;  // a lane's registers have room for what a kernel could read again from shared memory
+    static constexpr bool MANY_REGISTERS = true;  // operands may stay in registers: see amd_layout.h
 
-    // 16 rows i by 16 terms k, as four squares of 8 x 8: (0, 0), (8, 0), (0, 8), (8, 8).
+    // 16 rows i by 16 k, as four matrices of 8 x 8 at (0, 0), (8, 0), (0, 8), (8, 8).
     struct Operand {
         uint32_t pair[4];
     };
@@ -21,14 +21,14 @@ struct Fragment {
     static DEVICE_MEMBER int row(int slot) { return lane() / 4 + 8 * slot; }
     static DEVICE_MEMBER int column(int index) { return lane() % 4 * 2 + index % 2 + index / 4 * 8; }
 
-    // Over the lanes that hold one row: op(value, value of another lane), in a fixed order.
+    // Reduces over the lanes that hold one row, by op(value, value of another lane), in a fixed order.
     template <class Op>
     static DEVICE_MEMBER float across_row(float value, const Op& op) {
         value = op(value, wave_exchange(value, 1));
         return op(value, wave_exchange(value, 2));
     }
 
-    // Element (i, k) from row first_i + i and column first_k + k of a tile; both are multiples of 16.
+    // Operand (i, k) = tile (first_i + i, first_k + k); both are multiples of 16.
     template <class Tile>
     static DEVICE_MEMBER Operand load(const Tile& tile, int first_i, int first_k) {
         const bf16* chunk = tile.at(first_i, lane() % 16, first_k + lane() / 16 * 8);
@@ -39,7 +39,7 @@ struct Fragment {
         return operand;
     }
 
-    // Element (i, k) from row first_k + k and column first_i + i of a tile.
+    // Operand (i, k) = tile (first_k + k, first_i + i).
     template <class Tile>
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
         const bf16* chunk = tile.at(first_k, lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8);
@@ -50,7 +50,7 @@ struct Fragment {
         return operand;
     }
 
-    // Rounds a sum to an operand, its row as i and its column as k. scratch: 16 x 16 elements of this wave.
+    // Rounds a sum to an operand: its rows become i, its columns k. Lanes hold both alike, so scratch is not used.
     static DEVICE_MEMBER Operand pack(const Sum& sum, bf16* /*scratch*/) {
         Operand operand;
         for (int i = 0; i < 4; ++i) operand.pair[i] = bf16_pair(sum.value[2 * i], sum.value[2 * i + 1]);
@@ -63,11 +63,12 @@ struct Fragment {
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
         for (int half = 0; half < 2; ++half) {
             float* c = sum.value + 4 * half;
-            asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                         "{%0, %1, %2, %3};"
-                         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                         : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[half]),
-                           "r"(b.pair[half + 2]));
+            asm volatile(
+                "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                "{%0, %1, %2, %3};"
+                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[half]),
+                  "r"(b.pair[half + 2]));
         }
     }
 };

@@ -1,0 +1,37 @@
+// Numbers that kernels share with their grids, written once: hipgpt/compute/backends/launch_shapes.py reads them here.
+#pragma once
+
+constexpr int WIDTH = 8;      // elements of a vector load: 16 bytes of bf16, 32 bytes of f32
+constexpr int THREADS = 256;  // of a block, in kernels that name no other number
+
+// layernorm.hip: channels that a block of add_partials sums.
+constexpr int NORM_COLUMNS = 8;
+
+// embedding.hip: a thread per channel; token ids that a block of embedding_backward owns.
+constexpr int EMBEDDING_THREADS = 128;
+constexpr int EMBEDDING_IDS = 32;
+
+// elementwise.hip: elements per thread of dropout, the numbers that one Philox call returns.
+constexpr int PHILOX_NUMBERS = 4;
+
+// matmul.hip: a block computes a square tile of C, the largest whose side gives at least MATMUL_BLOCKS blocks. Sides
+// are halved from LARGEST_TILE to SMALLEST_TILE.
+constexpr int LARGEST_TILE = 128;
+constexpr int SMALLEST_TILE = 16;
+constexpr int MATMUL_BLOCKS = 128;
+
+// attention.hip: query rows of a tile, for heads of at most NARROW_CHANNELS and for wider ones up to MOST_CHANNELS.
+constexpr int NARROW_CHANNELS = 64;
+constexpr int NARROW_TILE = 32;
+constexpr int MOST_CHANNELS = 128;
+constexpr int WIDE_TILE = 16;
+constexpr int DECODE_WAVES = 4;  // heads of a block of attention_decode
+
+// matmul_mma.hip and attention_mma.hip: waves of a block; rows and columns of the squares that an mma multiplies.
+constexpr int MMA_WAVES = 4;
+constexpr int MMA_TILE = 16;
+
+// matmul_mma.hip: sides of a block tile, halved from the largest to the smallest; one compilation serves one side.
+constexpr int LARGEST_BLOCK_TILE = 128;
+constexpr int SMALLEST_BLOCK_TILE = 32;
+constexpr int WGMMA_SHARED_BYTES = 98304;  // dynamic shared memory of mainloop_wgmma.h: three stages

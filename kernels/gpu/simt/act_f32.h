@@ -1,0 +1,3 @@
+// Activations in f32.
+#pragma once
+typedef float act;

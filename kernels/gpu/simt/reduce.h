@@ -1,0 +1,52 @@
+// Sums and maxima over the lanes of a wave and over a block. The order is fixed, so the same inputs give the same bits.
+#pragma once
+#include "gpu/select/platform.h"
+
+DEVICE float wave_sum(float value) {
+    for (int mask = WAVE / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
+    return value;
+}
+
+DEVICE float wave_maximum(float value) {
+    for (int mask = WAVE / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
+    return value;
+}
+
+// Over a one-dimensional block. All its threads must call it, and every thread gets the result.
+template <int BLOCK_THREADS>
+DEVICE float block_sum(float value) {
+    __shared__ float wave_sums[BLOCK_THREADS / WAVE];
+    value = wave_sum(value);
+    __syncthreads();
+    if (threadIdx.x % WAVE == 0) wave_sums[threadIdx.x / WAVE] = value;
+    __syncthreads();
+    float sum = 0.0f;
+    for (int wave = 0; wave < BLOCK_THREADS / WAVE; ++wave) sum += wave_sums[wave];
+    return sum;
+}
+
+// The same in f64 by a tree in shared memory, because the contract asks for a few sums in f64.
+template <int BLOCK_THREADS>
+DEVICE double block_sum(double value) {
+    __shared__ double sums[BLOCK_THREADS];
+    __syncthreads();
+    sums[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = BLOCK_THREADS / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+        __syncthreads();
+    }
+    return sums[0];
+}
+
+template <int BLOCK_THREADS>
+DEVICE float block_maximum(float value) {
+    __shared__ float wave_maxima[BLOCK_THREADS / WAVE];
+    value = wave_maximum(value);
+    __syncthreads();
+    if (threadIdx.x % WAVE == 0) wave_maxima[threadIdx.x / WAVE] = value;
+    __syncthreads();
+    float maximum = wave_maxima[0];
+    for (int wave = 1; wave < BLOCK_THREADS / WAVE; ++wave) maximum = fmaxf(maximum, wave_maxima[wave]);
+    return maximum;
+}
