@@ -174,7 +174,7 @@ OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
     in       targets       i32 (N)
     """, scalars="scale f32", operations=lambda N, C, V, **_: 6 * N * C * V)  # fmt: skip
 
-LIKELIEST_TOKEN = op("likeliest_token", "sampling", """
+GREEDY_TOKEN = op("greedy_token", "sampling", """
     out    tokens     i32 (B)
     inout  positions  i32 (B)
     in     logits     act (B, V)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.compute.catalogue import LIKELIEST_TOKEN
+from hipgpt.compute.catalogue import GREEDY_TOKEN
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
@@ -35,7 +35,7 @@ class Decoder:
         given = [weights.arena.flat, inputs.flat, cache.flat]
         self._plan = Plan(device, "decode", given, act)
         self._greedy_plan = Plan(device, "decode the likeliest", [*given, self._logits], act)
-        self._greedy_plan(LIKELIEST_TOKEN, token.view(1), position, self._logits)
+        self._greedy_plan(GREEDY_TOKEN, token.view(1), position, self._logits)
         network = Network(model, weights, saved, token, position, cache=cache)
         for plan in (self._plan, self._greedy_plan):
             network.forward(plan)

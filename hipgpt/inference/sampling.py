@@ -68,14 +68,14 @@ def generate(
     """
     decoder.restart(list(prompt) or [end_of_text])
     likeliest = sampling.temperature == 0 and sampling.repetition_penalty == 1
-    tokens = _likeliest_tokens(decoder) if likeliest else _drawn_tokens(decoder, sampling, stream)
+    tokens = _greedy_tokens(decoder) if likeliest else _drawn_tokens(decoder, sampling, stream)
     for token in itertools.islice(tokens, sampling.num_tokens):
         if sampling.stop_at_end_of_text and token == end_of_text:
             return
         yield token
 
 
-def _likeliest_tokens(decoder: Decoder) -> Iterator[int]:
+def _greedy_tokens(decoder: Decoder) -> Iterator[int]:
     while True:
         yield decoder.append_likeliest()
 

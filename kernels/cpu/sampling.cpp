@@ -1,4 +1,4 @@
-// likeliest_token: greedy decoding. tokens[b] = argmax over v of logits[b,v], ties go to the lower id; ++positions[b].
+// greedy_token: greedy decoding. tokens[b] = argmax over v of logits[b,v], ties go to the lower id; ++positions[b].
 // The next pass reads both, so decoding goes through no host code. logits (B, V), act; tokens, positions (B) i32.
 // Minimum traffic: B*V*sizeof(act) bytes.
 #include "cpu/runtime/call.h"
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-extern "C" void likeliest_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {
+extern "C" void greedy_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {
     std::vector<float> row(V);
     for (int64_t b = 0; b < B; ++b) {
         load(row.data(), logits + b * V, V);
@@ -18,4 +18,4 @@ extern "C" void likeliest_token(int32_t* tokens, int32_t* positions, const act* 
     }
 }
 
-CALLABLE(likeliest_token)
+CALLABLE(greedy_token)

@@ -145,8 +145,9 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         forward<WIDE_TILE>(memory, y, logsumexp, qkv, S, H, D);
 }
 
-KERNEL(THREADS) attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
-                                   int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(THREADS)
+attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
+                   int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[4 * PLANE + 2 * NARROW_TILE * (NARROW_TILE + 1) + 2 * NARROW_TILE];
     if (D <= NARROW_CHANNELS)
         backward<NARROW_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
@@ -177,8 +178,9 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
 
 constexpr int LANE_CHANNELS = MOST_CHANNELS / WAVE;
 
-KERNEL(DECODE_WAVES * WAVE) attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions,
-                                      int64_t B, int64_t H, int64_t D, int64_t T) {
+KERNEL(DECODE_WAVES* WAVE)
+attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B, int64_t H,
+                 int64_t D, int64_t T) {
     __shared__ float shared_probabilities[DECODE_WAVES][WAVE];
     const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
     const int64_t head = int64_t{blockIdx.x} * DECODE_WAVES + wave, b = head / H, h = head % H;

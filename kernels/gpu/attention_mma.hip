@@ -74,8 +74,7 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
 #pragma unroll
         for (int j = 0; j < Head::DOWN; ++j)
 #pragma unroll
-            for (int e = 0; e < Mma::SIZE; ++e)
-                raised[Mma::slot(e)] = fmaxf(raised[Mma::slot(e)], scores[j].value[e]);
+            for (int e = 0; e < Mma::SIZE; ++e) raised[Mma::slot(e)] = fmaxf(raised[Mma::slot(e)], scores[j].value[e]);
 #pragma unroll
         for (int slot = 0; slot < Mma::SLOTS; ++slot) {
             raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]) * scale);

@@ -12,9 +12,9 @@ KERNEL(WAVE) advance(int32_t* counters) {
     if (threadIdx.x == 0) ++reinterpret_cast<StepState*>(counters)->micro_step;
 }
 
-KERNEL(THREADS) build_batch(int32_t* tokens, int32_t* targets, const int32_t* corpus, const int32_t* window_starts,
-                            const int32_t* counters, int64_t B, int64_t S, int64_t T, int64_t K,
-                            int32_t accumulation_steps) {
+KERNEL(THREADS)
+build_batch(int32_t* tokens, int32_t* targets, const int32_t* corpus, const int32_t* window_starts,
+            const int32_t* counters, int64_t B, int64_t S, int64_t T, int64_t K, int32_t accumulation_steps) {
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i >= B * S) return;
     const StepState& state = *reinterpret_cast<const StepState*>(counters);

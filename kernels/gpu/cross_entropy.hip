@@ -58,8 +58,8 @@ DEVICE void differentiate(act* row, const Softmax& whole, int64_t target, int64_
     }
 }
 
-KERNEL(THREADS) cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V,
-                                       float scale) {
+KERNEL(THREADS)
+cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V, float scale) {
     const int64_t n = blockIdx.x, target = targets[n];
     act* row = logits + n * V;
     const float target_logit = widen(row[target]);  // read by all threads before softmax's barrier, written after it

@@ -25,9 +25,9 @@ embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const ac
         narrow(x[n * C + c], widen(token[c]) + widen(position[c]));
 }
 
-KERNEL(EMBEDDING_THREADS) embedding_backward(float* dtoken_table, float* dposition_table, const act* dx,
-                                             const int32_t* tokens, int64_t V, int64_t C, int64_t T, int64_t B,
-                                             int64_t S) {
+KERNEL(EMBEDDING_THREADS)
+embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens, int64_t V,
+                   int64_t C, int64_t T, int64_t B, int64_t S) {
     const int64_t N = B * S, groups = (V + EMBEDDING_IDS - 1) / EMBEDDING_IDS;
     const int64_t c = int64_t{blockIdx.y} * EMBEDDING_THREADS + threadIdx.x;
     if (blockIdx.x >= groups) {

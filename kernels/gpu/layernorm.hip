@@ -62,8 +62,9 @@ DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act*
     }
 }
 
-KERNEL(THREADS) layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch,
-                                  const act* gamma, const act* beta, int64_t N, int64_t C, float epsilon) {
+KERNEL(THREADS)
+layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
+                  const act* beta, int64_t N, int64_t C, float epsilon) {
     const int64_t n = int64_t{blockIdx.x} * ROWS + threadIdx.x / WAVE;
     if (n >= N) return;
     if (is_wide(C))
@@ -102,8 +103,9 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
     }
 }
 
-KERNEL(THREADS) layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean,
-                                   const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
+KERNEL(THREADS)
+layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean, const float* rstd,
+                   const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * 2 * C;
     if (begin >= N)

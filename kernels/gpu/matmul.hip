@@ -111,10 +111,14 @@ DEVICE void multiply(Matrix a, Matrix b, int64_t M, int64_t N, int64_t K, const 
                      const RowStore& row_store) {
     __shared__ float memory[MEMORY];
     switch (tile_for(M, N)) {
-        case 128: return Gemm<128>::run(memory, a, b, M, N, K, store, row_store);
-        case 64: return Gemm<64>::run(memory, a, b, M, N, K, store, row_store);
-        case 32: return Gemm<32>::run(memory, a, b, M, N, K, store, row_store);
-        default: return Gemm<16>::run(memory, a, b, M, N, K, store, row_store);
+        case 128:
+            return Gemm<128>::run(memory, a, b, M, N, K, store, row_store);
+        case 64:
+            return Gemm<64>::run(memory, a, b, M, N, K, store, row_store);
+        case 32:
+            return Gemm<32>::run(memory, a, b, M, N, K, store, row_store);
+        default:
+            return Gemm<16>::run(memory, a, b, M, N, K, store, row_store);
     }
 }
 
@@ -166,23 +170,26 @@ KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight,
     backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dx[i], sum); });
 }
 
-KERNEL(THREADS) matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O) {
+KERNEL(THREADS)
+matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                           int64_t O) {
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], sum * gelu_derivative(widen(hidden[i]))); });
 }
 
-KERNEL(THREADS) matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O) {
+KERNEL(THREADS)
+matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                           int64_t O) {
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
 }
 
 // dbias = the sums of A's rows, because A is dy^T.
-KERNEL(THREADS) matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
-                                       int64_t N) {
-    multiply({dy, 1, O}, {x, C, 1}, O, C, N, [=](int64_t o, int64_t c, float sum) { dweight[o * C + c] += sum; },
-             [=](int64_t o, float sum) {
-                 if (dbias) dbias[o] += sum;
-             });
+KERNEL(THREADS)
+matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N) {
+    multiply(
+        {dy, 1, O}, {x, C, 1}, O, C, N, [=](int64_t o, int64_t c, float sum) { dweight[o * C + c] += sum; },
+        [=](int64_t o, float sum) {
+            if (dbias) dbias[o] += sum;
+        });
 }

@@ -71,8 +71,9 @@ matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const 
             });
 }
 
-KERNEL(MMA_THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O,
-                                      float* workspace, int32_t phase, int32_t slice_count) {
+KERNEL(MMA_THREADS)
+matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, float* workspace,
+                      int32_t phase, int32_t slice_count) {
     auto fetch_nothing = [](int64_t, int64_t, int64_t, bool) { return Nothing{}; };
     auto store = [=](int64_t n, int64_t c, Segment& sums, Nothing, int64_t count, bool wide) {
         store_some(dx + n * C + c, sums.value, count, wide);

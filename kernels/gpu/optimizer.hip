@@ -14,17 +14,18 @@
 #include "formulas.h"
 #include "step_state.h"
 
-KERNEL(THREADS) adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy,
-                      const float* norm, const float* schedule, const int32_t* counters, int64_t P, int64_t K,
-                      float beta1, float beta2, float epsilon, float weight_decay, float clip_norm, int32_t decayed) {
+KERNEL(THREADS)
+adamw(float* weights, float* first_moment, float* second_moment, float* gradients, act* copy, const float* norm,
+      const float* schedule, const int32_t* counters, int64_t P, int64_t K, float beta1, float beta2, float epsilon,
+      float weight_decay, float clip_norm, int32_t decayed) {
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i >= P) return;
     const float ratio = clip_norm / *norm;
     const StepState& state = *reinterpret_cast<const StepState*>(counters);
     const ScheduleRow& row = reinterpret_cast<const ScheduleRow*>(schedule)[state.step % K];
-    const AdamwSettings settings = {row.learning_rate, row.first_moment_correction, row.second_moment_correction,
-                                    beta1, beta2, epsilon, i < decayed ? weight_decay : 0.0f,
-                                    ratio < 1.0f ? ratio : 1.0f};
+    const AdamwSettings settings = {
+        row.learning_rate, row.first_moment_correction,       row.second_moment_correction, beta1, beta2,
+        epsilon,           i < decayed ? weight_decay : 0.0f, ratio < 1.0f ? ratio : 1.0f};
     adamw_element(weights[i], first_moment[i], second_moment[i], gradients[i], settings);
     gradients[i] = 0.0f;
     if (copy) narrow(copy[i], weights[i]);

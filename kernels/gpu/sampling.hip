@@ -1,10 +1,10 @@
-// likeliest_token: greedy decoding. tokens[b] = argmax over v of logits[b, v], ties go to the lower id; ++positions[b].
+// greedy_token: greedy decoding. tokens[b] = argmax over v of logits[b, v], ties go to the lower id; ++positions[b].
 // logits (B, V) row-major, act; tokens, positions (B) i32. Grid B, a block per sequence.
 // Minimum traffic: B*V*sizeof(act) + 12*B bytes.
 #include "gpu/simt/vector_io.h"
 #include "gpu/simt/reduce.h"
 
-KERNEL(THREADS) likeliest_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {
+KERNEL(THREADS) greedy_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {
     const int64_t b = blockIdx.x;
     const act* row = logits + b * V;
     float greatest = widen(row[0]);

@@ -58,7 +58,7 @@ def test_a_token_that_the_vocabulary_lacks_is_refused(decoder, token):
         decoder.append(token)
 
 
-def test_the_device_takes_the_likeliest_token_as_the_host_would(device):
+def test_the_device_takes_the_greedy_token_as_the_host_would(device):
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
     decoder.restart([END])
     for _ in range(2 * T):
@@ -87,7 +87,7 @@ def test_a_shorter_continuation_is_the_beginning_of_a_longer_one(decoder):
     assert continued(decoder, [1, 2], replace(PLAIN, num_tokens=5)) == continued(decoder, [1, 2])[:5]
 
 
-def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(decoder):
+def test_temperature_zero_takes_the_greedy_token_whatever_the_seed(decoder):
     greedy = [continued(decoder, [5], replace(PLAIN, temperature=0, seed=seed)) for seed in (1, 2)]
     decoder.restart([5])
     for token in greedy[0]:

@@ -259,7 +259,7 @@ def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
     return {"losses": losses, "logits": gradient}
 
 
-def likeliest_token(positions, logits) -> Result:
+def greedy_token(positions, logits) -> Result:
     return {"tokens": logits.value.argmax(1).astype(np.int32), "positions": positions + np.int32(1)}
 
 

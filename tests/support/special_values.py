@@ -89,7 +89,7 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("cross_entropy_training", "targets"): _token,
     ("output_layer_training", "weight"): _output_weight,
     ("output_layer_training", "targets"): _token,
-    ("likeliest_token", "logits"): _logits,
+    ("greedy_token", "logits"): _logits,
     ("gradient_norm", "partials"): _positive,
     ("adamw", "second_moment"): _positive,
     ("adamw", "norm"): _positive,

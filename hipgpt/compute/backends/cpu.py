@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
 from hipgpt.base.errors import UserError
@@ -101,12 +102,12 @@ class CpuDevice:
     def free_bytes(self) -> int:
         return physical_bytes() - self._allocated_bytes
 
-    def write(self, tensor: Tensor, values: np.ndarray) -> None:
+    def write(self, tensor: Tensor, values: NDArray[Any]) -> None:
         check_transfer(tensor, values)
         source = np.ascontiguousarray(values)
         ctypes.memmove(tensor.address, source.ctypes.data, source.nbytes)
 
-    def read(self, tensor: Tensor) -> np.ndarray:
+    def read(self, tensor: Tensor) -> NDArray[Any]:
         values = np.empty(tensor.shape, tensor.dtype.numpy)
         ctypes.memmove(values.ctypes.data, tensor.address, values.nbytes)
         return values
@@ -117,11 +118,12 @@ class CpuDevice:
         for call, function, arguments in zip(calls, functions, slots, strict=True):
             call.kernel = ctypes.cast(function, ctypes.c_void_p).value
             call.slots = ctypes.addressof(arguments)
-        replay = functools.partial(
-            _library(CPU / "runtime" / "replay.cpp").replay, calls, ctypes.c_int64(len(launches))
-        )
-        replay.kept = slots, list(launches)  # their memory has to outlive the calls
-        return replay
+        replay, count = _library(CPU / "runtime" / "replay.cpp").replay, ctypes.c_int64(len(launches))
+
+        def replay_with_its_memory(keep: Any = (slots, list(launches))) -> None:
+            replay(calls, count)
+
+        return replay_with_its_memory
 
     def _count(self, size_bytes: int) -> None:
         self._allocated_bytes += size_bytes
@@ -139,7 +141,7 @@ def _function(launch: Launch) -> Any:
     return getattr(library, f"call_{launch.op.name}")
 
 
-def _slots(launch: Launch) -> ctypes.Array:
+def _slots(launch: Launch) -> ctypes.Array[ctypes.c_uint64]:
     """Return a launch's arguments in the types of the contract, eight bytes each."""
     values = launch.c_arguments()
     slots = (ctypes.c_uint64 * len(values))()

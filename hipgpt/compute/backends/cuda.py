@@ -18,7 +18,7 @@ except ImportError as error:
     raise DeviceAbsent("device cuda: cuda-python is not installed; pip install -e '.[cuda]'") from error
 
 
-def _checked(result: tuple, call: str) -> Any:
+def _checked(result: tuple[Any, ...], call: str) -> Any:
     """Return a call's results without its status. Raises UserError with the driver's words."""
     status, *values = result
     if status != driver.CUresult.CUDA_SUCCESS:
@@ -75,7 +75,7 @@ class CudaDriver:
         return int(_checked((status, address), "cuMemAlloc"))
 
     def free_bytes(self) -> int:
-        return _checked(driver.cuMemGetInfo(), "cuMemGetInfo")[0]
+        return int(_checked(driver.cuMemGetInfo(), "cuMemGetInfo")[0])
 
     def free(self, address: int) -> None:
         _checked(driver.cuMemFree(address), "cuMemFree")
@@ -119,7 +119,7 @@ def compile_cuda(name: str, source: str, headers: Mapping[str, str], macros: Map
         log = b" " * _checked_nvrtc(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize")
         nvrtc.nvrtcGetProgramLog(program, log)
         raise UserError(f"{name}: NVRTC for {arch}:\n{log.decode().rstrip(chr(0))}{_remedy(arch)}")
-    image = b" " * _checked_nvrtc(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize")
+    image: bytes = b" " * _checked_nvrtc(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize")
     _checked_nvrtc(nvrtc.nvrtcGetCUBIN(program, image), "nvrtcGetCUBIN")
     return image
 
@@ -132,7 +132,7 @@ def _remedy(arch: str) -> str:
     return f"this NVRTC knows none before sm_{min(known)}: pip install 'cuda-python<13' nvidia-cuda-nvrtc-cu12"
 
 
-def _checked_nvrtc(result: tuple, call: str) -> Any:
+def _checked_nvrtc(result: tuple[Any, ...], call: str) -> Any:
     status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise UserError(f"{call}: {status.name}")

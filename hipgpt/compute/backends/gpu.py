@@ -102,7 +102,7 @@ class GpuDevice:
         self.compiler = driver.compiler
         self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
         self._driver, self._graphs = driver, graphs
-        self._modules: dict[tuple, Any] = {}
+        self._modules: dict[tuple[Any, ...], Any] = {}
         self._workspaces: list[tuple[int, Allocation]] = []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:

@@ -19,7 +19,7 @@ except ImportError as error:
 PASSED_BY_VALUE = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float)
 
 
-def _checked(result: tuple, call: str) -> Any:
+def _checked(result: tuple[Any, ...], call: str) -> Any:
     """Return a call's results without its status. Raises UserError with the driver's or HIPRTC's words."""
     status, *values = result
     if status != 0:  # hipSuccess and HIPRTC_SUCCESS
@@ -66,7 +66,7 @@ class HipDriver:
         return int(_checked((status, address), "hipMalloc"))
 
     def free_bytes(self) -> int:
-        return _checked(hip.hipMemGetInfo(), "hipMemGetInfo")[0]
+        return int(_checked(hip.hipMemGetInfo(), "hipMemGetInfo")[0])
 
     def free(self, address: int) -> None:
         _checked(hip.hipFree(address), "hipFree")

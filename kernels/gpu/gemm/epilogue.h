@@ -45,7 +45,7 @@ struct AddRowSums {
 template <int SIDE, int ROWS, int GROUPS, int BLOCK_THREADS, int MOST_FETCHED>
 struct Epilogue {
     static constexpr int ROW = SIDE + 4, BYTES = GROUPS * ROWS * ROW * 4;  // + 4: neighbouring rows use different banks
-    static constexpr int SEGMENTS = SIDE / WIDTH;     // of a row
+    static constexpr int SEGMENTS = SIDE / WIDTH;                          // of a row
     static constexpr int SLICE = SIDE * SIDE + SIDE;  // floats in the workspace: a tile's sums, then its row sums
     float* shared;
     SplitK split_k;

@@ -18,8 +18,8 @@ struct Gemm {
     static constexpr int WAVE_SIDE = SIDE == 128 ? 64 : 32, SQUARES_ALONG = SIDE / WAVE_SIDE;
     static constexpr int SQUARES = SQUARES_ALONG * SQUARES_ALONG, GROUPS = MMA_WAVES / SQUARES,
                          GROUP_K = STAGE_K / GROUPS;
-    static constexpr int EACH = WAVE_SIDE / MMA_TILE;        // mma tiles along the side of a wave's square
-    static constexpr int ROW_SUMS = EACH / SQUARES_ALONG;    // mma tiles of which a wave sums the rows of A
+    static constexpr int EACH = WAVE_SIDE / MMA_TILE;      // mma tiles along the side of a wave's square
+    static constexpr int ROW_SUMS = EACH / SQUARES_ALONG;  // mma tiles of which a wave sums the rows of A
     using TileA = SharedTile<(A_K_CONTIGUOUS ? STAGE_K : SIDE) / WIDTH>;
     using TileB = SharedTile<(B_K_CONTIGUOUS ? STAGE_K : SIDE) / WIDTH>;
     using Out = Epilogue<SIDE, WAVE_SIDE, GROUPS, MMA_THREADS, Mma::MANY_REGISTERS ? 4 : 2>;

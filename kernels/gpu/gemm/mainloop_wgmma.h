@@ -46,10 +46,11 @@ DEVICE void multiply_64x128(float (&sum)[64], uint64_t a, uint64_t b) {
 // sum (64, 8) += a b^T over 16 of K.
 template <int A_ROWS_ARE_K>
 DEVICE void multiply_64x8(float (&sum)[4], uint64_t a, uint64_t b) {
-    asm volatile("{ .reg .pred add; setp.ne.b32 add, 1, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3}, %4, %5, add, 1, 1, %6, 0; }"
-                 : FOUR(sum, 0)
-                 : "l"(a), "l"(b), "n"(A_ROWS_ARE_K));
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, 1, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3}, %4, %5, add, 1, 1, %6, 0; }"
+        : FOUR(sum, 0)
+        : "l"(a), "l"(b), "n"(A_ROWS_ARE_K));
 }
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: see TileLoader.

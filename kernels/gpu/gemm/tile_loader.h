@@ -15,14 +15,14 @@ struct Matrix {
 // k * stride + i, and the tile's rows are k. Layout gives the offset of a tile's chunks and the length of its rows.
 template <int ROWS, int STAGE_K, bool K_CONTIGUOUS, int BLOCK_THREADS, class Layout>
 struct TileLoader {
-    static constexpr int CHUNKS = (K_CONTIGUOUS ? STAGE_K : ROWS) / WIDTH;     // of a row of the tile
-    static constexpr int EACH = ROWS * STAGE_K / WIDTH / BLOCK_THREADS;        // chunks per thread
-    static constexpr int STEP = BLOCK_THREADS / CHUNKS;                        // tile rows between a thread's chunks
+    static constexpr int CHUNKS = (K_CONTIGUOUS ? STAGE_K : ROWS) / WIDTH;  // of a row of the tile
+    static constexpr int EACH = ROWS * STAGE_K / WIDTH / BLOCK_THREADS;     // chunks per thread
+    static constexpr int STEP = BLOCK_THREADS / CHUNKS;                     // tile rows between a thread's chunks
     static_assert(STEP % 8 == 0, "the permutation of a tile's chunks repeats after 8 rows");
-    const bf16* next;        // the thread's first chunk of the next stage
-    int64_t step;            // elements in memory between its chunks
+    const bf16* next;         // the thread's first chunk of the next stage
+    int64_t step;             // elements in memory between its chunks
     int64_t rows_left, left;  // rows i, and k, from its first chunk to the end
-    int offset;              // of its first chunk in the tile
+    int offset;               // of its first chunk in the tile
     bool wide;
 
     DEVICE_MEMBER TileLoader(Matrix source, int64_t first_row, int64_t rows, int64_t first_k, int64_t end_k) {

@@ -35,7 +35,8 @@ struct Mma {
         Operand operand;
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])
-                     : "r"(shared_address(chunk)) : "memory");
+                     : "r"(shared_address(chunk))
+                     : "memory");
         return operand;
     }
 
@@ -46,7 +47,8 @@ struct Mma {
         Operand operand;
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])
-                     : "r"(shared_address(chunk)) : "memory");
+                     : "r"(shared_address(chunk))
+                     : "memory");
         return operand;
     }
 

@@ -9,7 +9,7 @@ static_assert(SIDE * SIDE == THREADS, "");
 template <int TILE>
 struct Tiles {
     static constexpr int EACH = TILE / SIDE, MOST = TILE == NARROW_TILE ? NARROW_CHANNELS : MOST_CHANNELS;
-    static constexpr int CHANNELS = MOST / SIDE;  // of a thread
+    static constexpr int CHANNELS = MOST / SIDE;                     // of a thread
     static constexpr int ROW = TILE + 1, PLANE = TILE * (MOST + 1);  // + 1: neighbouring rows start in different banks
 
     int D, x, y;
