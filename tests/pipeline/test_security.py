@@ -3,7 +3,11 @@
 import ast
 import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -238,3 +242,26 @@ def test_whatever_stands_in_a_checkpoint_s_metadata_is_refused(tmp_path, metadat
     save_tensors(tmp_path / "x.safetensors", tiny.draw_arrays(), {"hipgpt": json.dumps(metadata)})
     with pytest.raises(UserError, match="x.safetensors: "):
         load_model(tmp_path / "x.safetensors", "ab")
+
+
+@pytest.mark.parametrize("name", ["a:b", "a b", "naïve", "quote'", "{braces}", "$HOME"])
+def test_the_workflow_runs_its_own_package_wherever_the_checkout_is(tmp_path, name):
+    """PYTHONPATH is split at colons, so a checkout could not be named there; another hipgpt there must not run."""
+    decoy = tmp_path / "decoy" / "hipgpt"
+    decoy.mkdir(parents=True)
+    (decoy / "__init__.py").write_text("raise SystemExit('another hipgpt was imported')\n")
+    project = Project(tmp_path / name / "project")
+    project.environment = lambda: {**os.environ, "PYTHONPATH": str(decoy.parent)}
+    project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
+    assert (project.folder / "results/corpora/tiny/bpe-290/tokenizer.json").exists()
+
+
+def test_a_script_that_gets_another_package_stops(tmp_path):
+    project = Project(tmp_path / "project")
+    other = tmp_path / "other"
+    shutil.copytree(project.folder / "hipgpt", other / "hipgpt")
+    program = f"import sys; sys.path.insert(0, {str(other)!r}); import hipgpt; import _package"
+    scripts = project.folder / "workflow" / "scripts"
+    done = subprocess.run([sys.executable, "-c", program], cwd=scripts, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {other / 'hipgpt'}: this hipgpt was imported, expected {project.folder}")
