@@ -13,6 +13,8 @@ WAITING_PER_THREAD = 2
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield function(item) for each item, in their order; at most 2 * threads results or calls wait at a time."""
+    if threads < 1:
+        raise ValueError(f"threads: got {threads}, expected 1 or more")
     if threads == 1:
         yield from map(function, items)
         return

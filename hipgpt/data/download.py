@@ -4,6 +4,7 @@ A file is NAME.part while it arrives and NAME once its hash is right, so whateve
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple, UnsupportedContentTypeError
 from tqdm import tqdm
 
@@ -21,8 +23,10 @@ from hipgpt.base.files import sha256_of
 
 PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
-BLOCK = 64 << 10  # bytes received at once: what a broken connection loses of them is fetched again
+BLOCK = 64 << 10  # bytes received at once, at most
+LEAST_BYTES_PER_SECOND, PATIENCE_SECONDS = 1000, 120  # a server that sends less for so long is given up
 BUSY = (408, 429)  # HTTP statuses below 500 that may pass
+LENGTH = re.compile(r"[0-9]{1,18}")
 
 T = TypeVar("T")
 
@@ -102,7 +106,7 @@ def _retry(url: str, remedy: str, action: Callable[[], T]) -> T:
     while True:
         try:
             return action()
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             message = f"cannot download {without_password(url)}: {_reason(error)}"
             pause = next(pauses, None) if _may_pass(error) else None
             if pause is None:
@@ -111,20 +115,40 @@ def _retry(url: str, remedy: str, action: Callable[[], T]) -> T:
             time.sleep(pause)
 
 
-def _may_pass(error: requests.RequestException) -> bool:
+def _may_pass(error: Exception) -> bool:
     if isinstance(error, requests.HTTPError):
         return error.response.status_code >= 500 or error.response.status_code in BUSY
-    return isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError))
+    passing = (
+        requests.ConnectionError,
+        requests.Timeout,
+        urllib3.exceptions.ProtocolError,
+        urllib3.exceptions.TimeoutError,
+    )
+    return isinstance(error, passing)
 
 
-def _reason(error: requests.RequestException) -> str:
-    """Return the innermost cause in a few words: requests wraps a failed look-up of a host in four exceptions."""
+def _reason(error: Exception) -> str:
+    """Return the innermost cause in a few words: requests wraps a failed look-up of a host in four exceptions.
+
+    What a server sent may hold control characters, which must not reach a terminal.
+    """
     if isinstance(error, requests.HTTPError):
-        return f"HTTP {error.response.status_code} {error.response.reason}"
+        return _printable(f"HTTP {error.response.status_code} {error.response.reason}")
     cause: BaseException = error
     while inner := cause.__cause__ or cause.__context__:
         cause = inner
-    return getattr(cause, "strerror", None) or str(cause)
+    return _printable(getattr(cause, "strerror", None) or str(cause))
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)[:300]
+
+
+def _get(url: str, headers: dict[str, str]) -> requests.Response:
+    try:
+        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
+    except ValueError as error:  # an address that a server redirects to
+        raise requests.exceptions.InvalidURL(str(error)) from error
 
 
 def _continue_download(url: str, part: Path) -> None:
@@ -132,19 +156,23 @@ def _continue_download(url: str, part: Path) -> None:
     there = part.stat().st_size if part.exists() else 0
     # identity: a range counts bytes as sent, so they must be sent as stored
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+    with _get(url, headers) as answer:
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
-            part.unlink()
-            raise requests.ConnectionError(f"{there} bytes of an earlier run are more than the server has")
+            part.unlink(missing_ok=True)
+            raise requests.ConnectionError(f"the server has no bytes from {there:,} on")
         answer.raise_for_status()
         resumed = answer.headers.get("Content-Range", "").startswith(f"bytes {there}-")
         there = there if resumed else 0
         length = None if "Content-Encoding" in answer.headers else answer.headers.get("Content-Length")
-        total = None if length is None else there + int(length)
+        total = there + int(length) if length is not None and LENGTH.fullmatch(length) else None
         bar = tqdm(desc=part.stem, total=total, initial=there, unit="B", unit_scale=True, mininterval=0.5)
         with open(part, "ab" if resumed else "wb") as file, bar:
-            for block in answer.iter_content(BLOCK):
+            began = time.monotonic()
+            while block := answer.raw.read1(BLOCK, decode_content=True):  # returns what has arrived
                 file.write(block)
                 bar.update(len(block))
+                seconds, received = time.monotonic() - began, file.tell() - there
+                if seconds > PATIENCE_SECONDS and received < LEAST_BYTES_PER_SECOND * seconds:
+                    raise requests.ConnectionError(f"{received:,} bytes in {seconds:.0f} s, which is too slow")
             if total not in (None, file.tell()):
                 raise requests.ConnectionError(f"the connection closed after {file.tell():,} of {total:,} bytes")

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import threading
+import time
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path, capfd):
 def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):
     server.cuts = [fetch.BLOCK + 1000]
     assert fetch.fetch(f"{server.url}/t", tmp_path, None).read_bytes() == TEXT
-    assert server.ranges == [None, f"bytes={fetch.BLOCK}-"]
+    assert server.ranges == [None, f"bytes={fetch.BLOCK + 1000}-"]
 
 
 def test_a_part_of_an_earlier_run_is_resumed(server, tmp_path):
@@ -163,3 +164,73 @@ def test_a_version_that_is_not_there_names_those_that_are(index, tmp_path):
 def test_a_package_that_is_not_there_is_named(index, tmp_path):
     with pytest.raises(UserError, match="this index has no package 'poems'"):
         fetch.fetch_sdist("poems", "1.0", tmp_path, SHA256)
+
+
+class HostileHandler(http.server.BaseHTTPRequestHandler):
+    """Answers with the status, reason, headers and body in server.answer; sleeps server.pause before each byte."""
+
+    def do_GET(self):
+        status, reason, headers, body = self.server.answer
+        self.send_response(status, reason)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for byte in body:
+            time.sleep(self.server.pause)
+            self.wfile.write(bytes([byte]))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hostile(monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSES_SECONDS", ())
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HostileHandler) as server:
+        server.url, server.pause = f"http://127.0.0.1:{server.server_port}/t", 0
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (416, "Range Not Satisfiable", {}, b""),
+        (500, "\x1b[2Jcleared\x07", {}, b""),
+        (302, "Found", {"Location": "http://[::1"}, b""),
+        (302, "Found", {"Location": "http://" + "a" * 300 + ".invalid/"}, b""),
+        (302, "Found", {"Location": "ftp://example.invalid/"}, b""),
+        (200, "OK", {"Content-Length": "12"}, b"short"),
+        (200, "OK", {"Content-Encoding": "gzip"}, b"no gzip"),
+        (200, "OK", {"Transfer-Encoding": "chunked"}, b"zz\r\n"),
+    ],
+    ids=lambda answer: f"{answer[0]} {list(answer[2])}",
+)
+def test_a_bad_answer_is_one_printable_line(hostile, tmp_path, answer, capfd):
+    hostile.answer = answer
+    with pytest.raises(UserError, match="cannot download http://127.0.0.1:") as error:
+        fetch.fetch(hostile.url, tmp_path, SHA256)
+    assert str(error.value).isprintable()
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("length", ["-1", "many", "", "9" * 400])
+def test_a_length_that_is_no_number_is_not_believed(hostile, tmp_path, length):
+    hostile.answer = 200, "OK", {"Content-Length": length}, b"text"
+    try:
+        assert fetch.fetch(hostile.url, tmp_path, None).read_bytes() == b"text"
+    except UserError as error:
+        assert str(error).startswith("cannot download")
+
+
+def test_a_server_that_sends_byte_by_byte_is_given_up(hostile, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "PATIENCE_SECONDS", 0.3)
+    hostile.answer, hostile.pause = (200, "OK", {"Content-Length": "100"}, bytes(100)), 0.05
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"bytes in \d+ s, which is too slow"):
+        fetch.fetch(hostile.url, tmp_path, SHA256)
+    assert time.monotonic() - began < 3

@@ -67,8 +67,20 @@ def _checked(result: int | None, doing: str) -> int:
 
 
 def _view(text: Text) -> NDArray[np.uint8]:
-    """Return the text's bytes (N,) uint8 in place."""
-    return text if isinstance(text, np.ndarray) else np.frombuffer(text, np.uint8)
+    """Return the text's bytes (N,) uint8 in place.
+
+    Raises TypeError unless it is bytes, or a contiguous buffer or array (N,) of bytes.
+    """
+    if isinstance(text, (bytes, bytearray, mmap)):
+        return np.frombuffer(text, np.uint8)
+    if isinstance(text, memoryview) and text.ndim == 1 and text.itemsize == 1 and text.c_contiguous:
+        return np.frombuffer(text, np.uint8)
+    if isinstance(text, np.ndarray) and text.ndim == 1 and text.dtype == np.uint8 and text.flags.c_contiguous:
+        return text
+    about = (
+        f"{text.dtype} {text.shape}, strides {text.strides}" if isinstance(text, np.ndarray) else type(text).__name__
+    )
+    raise TypeError(f"text: got {about}, expected bytes or a contiguous array (N,) of uint8")
 
 
 def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
@@ -82,8 +94,10 @@ def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
 def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iterator[NDArray[np.void]]:
     """Yield the first `most` merges of the chunks' words, or as many as there are: arrays (N,) of MERGE.
 
-    First come empty arrays, one for each chunk counted.
+    First come empty arrays, one for each chunk counted. Raises ValueError for fewer threads than one.
     """
+    if threads < 1:
+        raise ValueError(f"threads: got {threads}, expected 1 or more")
     library, digits = _library(), most_digits(pattern)
     counters = [_Handle("counter") for _ in range(threads)]
     idle: queue.SimpleQueue[_Handle] = queue.SimpleQueue()
@@ -153,7 +167,8 @@ class Encoder:
         """ids: of the bytes, then of the merges; whole: pieces with an id of their own, whatever the merges say."""
         table = np.array(merges, np.uint32).reshape(-1, 2)
         numbers = np.array(ids, np.uint32)
-        assert len(numbers) == BYTES + len(table)
+        if len(numbers) != BYTES + len(table):
+            raise ValueError(f"ids: got {len(numbers)}, expected {BYTES + len(table)}: of bytes and merges")
         strings = [_strings(whole), _strings(specials)]
         flat = [item.ctypes.data if isinstance(item, np.ndarray) else item for group in strings for item in group]
         self._tokens = _Handle(

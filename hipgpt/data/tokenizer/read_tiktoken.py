@@ -10,6 +10,8 @@ from hipgpt.data.tokenizer.reference import BYTES
 from hipgpt.data.tokenizer.renumber import assemble, shortened
 from hipgpt.data.tokenizer.write_formats import Parts, spell_all
 
+LONGEST_SPELLING = 4096  # tokens of published files have 128 bytes at most; every cut of a token is looked up
+
 
 def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
     """Return the parts of tiktoken's ranks: a line "<token in base64> <rank>" for each token; <|endoftext|> is added.
@@ -22,6 +24,11 @@ def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             token, rank = line.split()
+            if len(token) > LONGEST_SPELLING:
+                raise UserError(
+                    f"{where}: line {number}: got a token of {len(token):,} characters in base64, expected at most "
+                    f"{LONGEST_SPELLING:,}; the file is damaged or of another kind"
+                )
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             raise UserError(

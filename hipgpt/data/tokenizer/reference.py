@@ -25,11 +25,12 @@ Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow & Birch 2016
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT, split_pieces
 
 Pair = tuple[int, int]
+LONGEST_TOKEN_BYTES = 1 << 24  # merges that double a token 60 times would spell more than any memory holds
 BYTES = 256
 
 
@@ -76,6 +77,20 @@ def encode(text: bytes, merges: list[Pair]) -> list[int]:
                 tokens = replace_pair(tokens, merges[first], BYTES + first)
             ids += tokens
     return ids
+
+
+def check_merges(merges: Sequence[Pair]) -> None:
+    """Raise ValueError unless every merge joins earlier tokens into one of at most LONGEST_TOKEN_BYTES."""
+    lengths = [1] * BYTES
+    for left, right in merges:
+        if not (0 <= left < len(lengths) and 0 <= right < len(lengths)):
+            number = len(lengths) - BYTES
+            raise ValueError(
+                f"merges[{number}]: got {left}, {right}, expected two of the {len(lengths)} tokens before it"
+            )
+        lengths.append(lengths[left] + lengths[right])
+    if (longest := max(lengths)) > LONGEST_TOKEN_BYTES:
+        raise ValueError(f"merges: a token of {longest:,} bytes, expected at most {LONGEST_TOKEN_BYTES:,}")
 
 
 def spell_merges(merges: Iterable[Pair]) -> list[bytes]:

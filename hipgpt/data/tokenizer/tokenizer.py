@@ -18,7 +18,7 @@ from hipgpt.data.tokenizer import native, read_huggingface, read_tiktoken
 from hipgpt.data.tokenizer import write_formats as formats
 from hipgpt.data.tokenizer.native import MERGE, Text
 from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT
-from hipgpt.data.tokenizer.reference import BYTES, Pair, spell_merges
+from hipgpt.data.tokenizer.reference import BYTES, Pair, check_merges, spell_merges
 
 MOST_BYTES = 256 << 20  # of a file; one of 256,000 tokens has 20 to 40 MB
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
@@ -42,9 +42,16 @@ class Tokenizer:
     ignore_merges: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ValueError if a merge joins later tokens, a token has no id or two, or a special token is empty."""
+        check_merges(self.merges)
         size = BYTES + len(self.merges)
         object.__setattr__(self, "ids", self.ids or tuple(range(size)))
         object.__setattr__(self, "specials", self.specials or ((END_OF_TEXT, size),))
+        every = [*self.ids, *(index for _, index in (*self.specials, *self.whole))]
+        if len(self.ids) != size or not 0 <= min(every) <= max(every) < native.ID_LIMIT:
+            raise ValueError(f"ids: got {len(self.ids)}, expected {size}, each from 0 to {native.ID_LIMIT - 1}")
+        if "" in dict(self.specials) or b"" in dict(self.whole):
+            raise ValueError("specials: got an empty token, expected texts of one character or more")
 
     @classmethod
     def load(cls, path: str | Path, pattern: str | None = None) -> "Tokenizer":
@@ -120,9 +127,11 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bytes:
         """Return the bytes of the ids: decode(encode(text)) == text.
 
-        Raises UserError for an id outside the vocabulary.
+        Raises UserError for an id outside the vocabulary, ValueError for ids of more dimensions than one.
         """
         given = np.asarray(ids)
+        if given.ndim != 1:
+            raise ValueError(f"decode: got ids of shape {given.shape}, expected one dimension")
         tokens = np.ascontiguousarray(given, np.uint32)
         text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
         if text is None:
