@@ -73,6 +73,7 @@ def finished(tmp_path_factory) -> Project:
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_commands_of_a_page_run_one_after_the_other(finished, tmp_path, page):
     folder = tmp_path / "project"

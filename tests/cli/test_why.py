@@ -8,6 +8,8 @@ from support.workflow_copy import TINY, Project
 
 from hipgpt.cli.why import Job, explain
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Project:

@@ -17,6 +17,8 @@ from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 
+pytestmark = pytest.mark.slow
+
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
 PROCESSES = 2  # of clang in parallel
 OPS = ON_GPUS.values()

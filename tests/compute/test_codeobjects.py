@@ -23,7 +23,10 @@ ARCH = "gfx1100"
 needs_stand_in = pytest.mark.skipif(
     not (shutil.which(COMPILER) and importlib.util.find_spec("hip")), reason=f"no {COMPILER} or no hip-python"
 )
-pytestmark = pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}"),
+]
 
 
 @pytest.fixture(scope="module")

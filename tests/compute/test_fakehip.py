@@ -47,6 +47,7 @@ RUNS = {
 }
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not shutil.which(COMPILER), reason=f"no {COMPILER}, which the stand-in compiles kernels with"),
     pytest.mark.skipif(not importlib.util.find_spec("hip"), reason="no hip-python for this system"),
 ]

@@ -22,6 +22,8 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = sorted({op.family for op in CATALOGUE.values()})
 ACTS = (DType.F32, DType.BF16)
 # the oldest x86-64 that has 256-bit vectors and fused multiply-add, and one with neither

@@ -54,6 +54,7 @@ def test_pruned_runs_are_gone(results):
     assert kept_runs(results) == [] and not kept.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without_a_rerun(tmp_path):
     project = Project(tmp_path / "project")
     project.snakemake("all")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.workflow_copy import TINY, Project
 
+pytestmark = pytest.mark.slow
+
 CORPORA = {name: {**TINY["corpora"]["tiny"], "path": f"texts/{name}.txt"} for name in ("0", "1")}
 TOKENS = "results/corpora/{}/bpe-290/manifest.json"
 CACHED = {"download", "train_tokenizer", "tokenize"}

@@ -13,6 +13,8 @@ from hipgpt.gpt.parameters import parameter_count
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.comparison import fit_power_law
 
+pytestmark = pytest.mark.slow
+
 
 def load(**sweeps: dict):
     return load_runs({**read_config(ROOT / "config.yaml"), "sweep": sweeps})

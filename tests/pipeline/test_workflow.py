@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.workflow_copy import TINY, Project
 
+pytestmark = pytest.mark.slow
+
 AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "describe", "summarize"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
 OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN

@@ -12,6 +12,8 @@ from support.workflow_copy import TINY, Project
 
 from hipgpt.reports.pages import write_run_page, write_runs_page
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
 TAILWIND = "cdn.tailwindcss.com should not be used in production"  # a note of the style sheet inside Snakemake's page

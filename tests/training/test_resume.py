@@ -19,6 +19,8 @@ from hipgpt.gpt.checkpoint import load_checkpoint
 from hipgpt.training.loop import Interrupted, Run
 from hipgpt.training.validation import Splits
 
+pytestmark = pytest.mark.slow
+
 MODEL = ModelConfig(50, 16, 1, 2, 16, 8, "gelu", tie_embeddings=False, output_bias=True)
 TRAINING = TrainingConfig(
     seed=3, steps=30, batch_sequences=4, accumulation_steps=2, learning_rate_peak=1e-2,

@@ -16,6 +16,8 @@ from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.estimate import HOST_BYTES, job_resources
 from hipgpt.training.slurm import requeue_at_the_time_limit
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = SUPPORT / "fakeslurm" / "slurm.py"
 RUN = load_runs(read_config(ROOT / "config.yaml")).runs["default"]
 

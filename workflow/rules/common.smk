@@ -123,13 +123,13 @@ def begin_alone():
     open_seals(results)
 
 
-def runs_to_train():
-    return [job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+def jobs_that_train():
+    return [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
 
 
 def check_pretrained_weights():
     """Refuse weights that do not fit before Snakemake deletes anything of the run that is to begin with them."""
-    for name in runs_to_train():
+    for name in [job.wildcards.run for job in jobs_that_train()]:
         run = CONFIG.runs[name]
         try:
             if run.pretrained:
@@ -139,9 +139,10 @@ def check_pretrained_weights():
 
 
 def keep_finished_runs():
-    """Keep finished runs that are about to be replaced, and say how to go back."""
-    for name in runs_to_train():
-        if kept := keep(Path("results"), name):
+    """Keep finished runs that another recipe is about to replace, and say how to go back."""
+    for job in jobs_that_train():
+        name = job.wildcards.run
+        if workflow.persistence.params_changed(job) and (kept := keep(Path("results"), name)):
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
                 f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}",

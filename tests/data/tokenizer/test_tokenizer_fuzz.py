@@ -7,6 +7,8 @@ from support import fuzz_tokenizer
 
 from hipgpt.base.paths import KERNELS
 
+pytestmark = pytest.mark.slow
+
 RUN_SECONDS = 4
 
 

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.gpu
 
 def opened(name: str, visible: str | None = None) -> str:
     """Return what a new process says that opens a device: its name, or why there is none."""
-    program = f"""from hipgpt.compute.device import DeviceAbsent, open_device
+    program = f"""from hipgpt.compute.device import DeviceAbsent
+from hipgpt.compute.open_device import open_device
 try:
     print(open_device({name!r}).name)
 except DeviceAbsent as error:
