@@ -48,7 +48,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     def decode():
         decoder.restart([1])
         for _ in range(S - 2):
-            decoder.append_likeliest()
+            decoder.append_greedy()
 
     return tokens_per_second(decode, S - 1, seconds)
 

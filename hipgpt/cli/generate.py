@@ -11,9 +11,9 @@ from hipgpt.config.settings import SamplingConfig
 
 HELP = {
     "num_tokens": "longest continuation, in tokens",
-    "temperature": "divides the logits; 0 takes the likeliest token",
-    "top_k": "sample among the k likeliest tokens",
-    "top_p": "sample among the likeliest tokens that together have this probability",
+    "temperature": "divides the logits; 0 always takes the most probable token",
+    "top_k": "sample among the k most probable tokens",
+    "top_p": "sample among the most probable tokens that together have this probability",
     "repetition_penalty": "above 1, makes tokens of the context less likely",
     "seed": "same seed, same text",
 }

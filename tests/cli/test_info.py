@@ -106,8 +106,8 @@ def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
         ("--configfile {}.absent", "", "{}.absent: cannot be read as a config: No such file or directory"),
         ("--configfile {}", "[1, 2]", "{}: got a list, expected keys and values, as in config.yaml"),
         ("--configfile {}", "root:x:0:0", "{}: got a str, expected keys and values, as in config.yaml"),
-        ("--configfile {}", "a: : b", "{}: no YAML (mapping values are not allowed here"),
-        ("--configfile {}", b"\xff\x00", "{}: no YAML ('utf-8' codec can't decode byte 0xff"),
+        ("--configfile {}", "a: : b", "{}: not YAML (mapping values are not allowed here"),
+        ("--configfile {}", b"\xff\x00", "{}: not YAML ('utf-8' codec can't decode byte 0xff"),
     ],
 )
 def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):

@@ -212,8 +212,8 @@ def test_a_long_integer_in_a_string_loses_no_digit():
         ("training: {accumulation_steps: 1e9}", "training.accumulation_steps: got 1000000000, expected integer >= 1"),
         (
             "training: {batch_sequences: 1e6}",
-            "training.batch_sequences: got 1000000, expected at most 131072, as a batch of sequences of 32 holds at "
-            "most 4,194,304 tokens; use training.accumulation_steps for larger steps",
+            "training.batch_sequences: got 1000000, expected at most 131072, because a batch of sequences of 32 holds "
+            "at most 4,194,304 tokens; use training.accumulation_steps for larger steps",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_refused_by_name(written, damage, message):
     assert len(open_split(written, "validation"))
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "no JSON")])
+@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "not JSON")])
 def test_a_damaged_manifest_is_refused_by_name(tmp_path, content, message):
     if content:
         (tmp_path / "manifest.json").write_text(content)

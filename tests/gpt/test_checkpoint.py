@@ -68,7 +68,10 @@ def test_equal_checkpoints_are_equal_files(tmp_path):
         (lambda path: path.unlink(), "no such file; run the train stage"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not a whole safetensors file .*; delete it and run"),
         (lambda path: path.write_bytes(b""), "not a whole safetensors file .*; delete it and run the train stage"),
-        (lambda path: save_file(load_file(path), path), "no model in its metadata, expected a checkpoint of the train"),
+        (
+            lambda path: save_file(load_file(path), path),
+            "its metadata hold no model, expected a checkpoint of the train",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, message):

@@ -58,12 +58,12 @@ def test_a_token_that_the_vocabulary_lacks_is_refused(decoder, token):
         decoder.append(token)
 
 
-def test_the_device_takes_the_likeliest_token_as_the_host_would(device):
+def test_the_device_takes_the_greedy_token_as_the_host_would(device):
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
     decoder.restart([END])
     for _ in range(2 * T):
-        likeliest = int(decoder.logits().argmax())
-        assert decoder.append_likeliest() == decoder.window[-1] == likeliest
+        greedy = int(decoder.logits().argmax())
+        assert decoder.append_greedy() == decoder.window[-1] == greedy
 
 
 def test_a_prompt_longer_than_the_context_counts_by_its_last_tokens(decoder):
@@ -87,7 +87,7 @@ def test_a_shorter_continuation_is_the_beginning_of_a_longer_one(decoder):
     assert continued(decoder, [1, 2], replace(PLAIN, num_tokens=5)) == continued(decoder, [1, 2])[:5]
 
 
-def test_temperature_zero_takes_the_likeliest_token_whatever_the_seed(decoder):
+def test_temperature_zero_takes_the_greedy_token_whatever_the_seed(decoder):
     greedy = [continued(decoder, [5], replace(PLAIN, temperature=0, seed=seed)) for seed in (1, 2)]
     decoder.restart([5])
     for token in greedy[0]:
@@ -121,11 +121,11 @@ def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
     ending.append = ending.window.append
     ending.logits = lambda: np.where(np.arange(4) == min(3, len(ending.window)), 99, 0).astype(np.float32)
 
-    def append_likeliest() -> int:
+    def append_greedy() -> int:
         ending.append(int(ending.logits().argmax()))
         return ending.window[-1]
 
-    ending.append_likeliest = append_likeliest
+    ending.append_greedy = append_greedy
     for temperature in (0, 1):
         sampling = SamplingConfig(num_tokens=6, temperature=temperature)
         ending.window.clear()

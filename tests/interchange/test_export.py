@@ -174,7 +174,7 @@ def test_a_gamma_of_zero_is_refused_with_a_remedy():
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(tmp_path):
     run = tiny.save_run(tmp_path)
-    with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, got the one of 0000"):
+    with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, but the one in use has 0000"):
         load_model(run / "checkpoints" / "best.safetensors", "0000")
 
 
