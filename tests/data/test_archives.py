@@ -158,7 +158,7 @@ def test_a_pattern_that_matches_nothing_says_what_is_there(tmp_path):
 
 
 def test_a_pattern_for_a_file_that_is_no_archive_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no archive"):
+    with pytest.raises(UserError, match="is not an archive"):
         read(written(tmp_path / "text.txt", b"text"), "*.txt")
 
 

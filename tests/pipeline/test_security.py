@@ -150,7 +150,7 @@ def test_a_tokenizer_nested_without_end_or_too_large_is_refused(tmp_path):
         Tokenizer.load(path)
     with open(path, "wb") as file:
         file.truncate(MOST_BYTES + 1)
-    with pytest.raises(UserError, match="expected at most 268,435,456; it is no tokenizer"):
+    with pytest.raises(UserError, match="expected at most 268,435,456; it is not a tokenizer"):
         Tokenizer.load(path)
 
 

@@ -245,7 +245,7 @@ def test_a_file_that_is_no_tokenizer_json_is_refused_by_its_name(content, tmp_pa
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"IQ== 0\nnonsense\n", "line 2: got"), (b"IQ== x\n", "line 1: got"), (b"", "the byte 0 has no rank"),
+    (b"IQ== 0\nnonsense\n", "line 2: got"), (b"IQ== x\n", "line 1: got"), (b"", "there is no rank for the byte 0"),
 ])  # fmt: skip
 def test_damaged_ranks_are_refused_by_line(content, message, tmp_path):
     (tmp_path / "a.tiktoken").write_bytes(content)
