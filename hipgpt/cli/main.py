@@ -1,4 +1,4 @@
-"""The command `hipgpt`: what one does with runs, before and after the workflow makes them."""
+"""The command `hipgpt`, which inspects, compares and uses the runs of the workflow."""
 
 import argparse
 

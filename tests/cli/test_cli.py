@@ -101,7 +101,7 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     assert status == 0
     words = " ".join(text.split())
     assert "--top-k K sample among the k most probable tokens (default: all)" in words
-    assert "--num-tokens TOKENS longest continuation, in tokens (default: 100)" in words
+    assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: 100)" in words
     assert text.count("(default: ") == text.count("\n  --")
     assert "None" not in text and "==SUPPRESS==" not in text
     assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())

@@ -183,14 +183,15 @@ def test_the_model_card_is_filled_from_the_run(tmp_path):
     card = (run / "model" / "README.md").read_text()
     head, front, text = card.split("---\n", 2)
     assert head == "" and yaml.safe_load(front)["pipeline_tag"] == "text-generation"
-    assert "A GPT-2 of 9,988 parameters, trained from random weights with HipGPT on the corpus `plays`." in text
+    first = "A GPT-2 of 9,988 parameters. HipGPT trained it on the corpus `plays`, starting from random weights."
+    assert first in text
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     found = {row[0].removeprefix("| "): row[1].removesuffix(" |") for row in cells}
     record = json.loads((run / "run.json").read_text())
     assert found["sha256"] == record["corpus"]["sha256"]
     assert found["tokenizer_sha256"] == tiny.tokenizer().sha256
     assert found["embed_dim"] == "12" and found["steps"] == "7"
-    assert "best checkpoint by validation loss, of step 7; 56 tokens were seen" in text
+    assert "lowest validation loss of the run, at step 7. Training saw 56 tokens in all." in text
     assert found["model"] == "5.25" and found["lzma"] == ""
     assert "$" not in card
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]

@@ -75,10 +75,10 @@ def test_llm_c_reads_every_token(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tie_embeddings": False}, "model.tie_embeddings is False, there it is always True"),
-        ({"output_bias": True}, "model.output_bias is True, there it is always False"),
-        ({"activation": "relu"}, "model.activation is relu, there it is always gelu"),
-        ({"mlp_dim": 20}, "model.mlp_dim is 20, there it is always 48"),
+        ({"tie_embeddings": False}, "model.tie_embeddings is False, llm.c has True"),
+        ({"output_bias": True}, "model.output_bias is True, llm.c has False"),
+        ({"activation": "relu"}, "model.activation is relu, llm.c has gelu"),
+        ({"mlp_dim": 20}, "model.mlp_dim is 20, llm.c has 48"),
     ],
 )
 def test_what_llm_c_cannot_express_is_refused_with_the_reason(tmp_path, changes, reason):
@@ -91,7 +91,7 @@ def test_what_llm_c_cannot_express_is_refused_with_the_reason(tmp_path, changes,
 def test_every_reason_is_told_at_once(tmp_path):
     with pytest.raises(UserError) as refused:
         export_llmc(tiny.save_run(tmp_path), tiny.tokenizer(), tmp_path / "out")
-    assert str(refused.value).count("there it is always") == 3
+    assert str(refused.value).count("llm.c has") == 3
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_what_llama_cpp_cannot_express_is_refused_with_every_reason(gguf, tmp_pa
     run = tiny.save_run(tmp_path, model=replace(tiny.MODEL, activation="relu"), other=tokenizer)
     with pytest.raises(UserError) as refused:
         export_gguf(run, tokenizer, tmp_path / "out")
-    assert "model.activation is relu, there a gpt2 has gelu; tokenizer.pattern is cl100k" in str(refused.value)
+    assert "model.activation is relu, its gpt2 has gelu; tokenizer.pattern is cl100k" in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -156,10 +156,10 @@ def add(name: str, array: np.ndarray):
 C_PROJ = "transformer.h.0.mlp.c_proj.weight"
 REFUSED_WEIGHTS = {
     "missing": (pop(C_PROJ), rf"{C_PROJ} is missing, 1 in all; use a GPT2LMHeadModel"),
-    "too many": (add("transformer.h.2.ln_1.weight", np.ones(12)), "h.2.ln_1.weight is no weight of the GPT-2 that"),
+    "too many": (add("transformer.h.2.ln_1.weight", np.ones(12)), "h.2.ln_1.weight is not a weight of the GPT-2 that"),
     "transposed": (
         add(C_PROJ, np.ones((12, 20), np.float32)),
-        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 \(20, 12\), as config.json says",
+        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 \(20, 12\) according to config.json",
     ),
     "of integers": (add(C_PROJ, np.ones((20, 12), np.int32)), rf"{C_PROJ}: got I32 \(20, 12\), expected F32 or F16"),
 }
@@ -212,7 +212,7 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     record = json.loads((run / "run.json").read_text())
     assert record["config"]["model"] == asdict(GPT2)
     assert record["pretrained_sha256"] == files_sha256(project.folder / "gpt2")
-    assert "fine-tuned, from the weights whose hashes stand below, with HipGPT" in (project.folder / target).read_text()
+    assert "starting from the weights whose hashes are given below." in (project.folder / target).read_text()
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
     change_weights(project.folder / "gpt2", lambda weights: weights[C_PROJ].__iadd__(1))
     assert "rule train:" in project.snakemake("--dry-run", target)

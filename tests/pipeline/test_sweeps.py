@@ -82,9 +82,7 @@ def test_a_mistake_is_one_line(sweep, message):
 
 def test_a_name_that_is_taken_is_refused():
     config = {**read_config(ROOT / "config.yaml"), "sweep": {"s": {"grid": {"model.num_layers": [1]}}}}
-    with pytest.raises(
-        UserError, match="sweep.s: makes a run named 's_num_layers-1', which there is; rename the sweep"
-    ):
+    with pytest.raises(UserError, match="sweep.s: makes a run named 's_num_layers-1', which exists; rename the sweep"):
         load_runs({**config, "runs": {"s_num_layers-1": {}}})
 
 
