@@ -64,7 +64,7 @@ def test_tokens_per_parameter_sets_the_steps():
             {"zip": {"model.num_layers": [1, 2], "model.num_heads": [1]}},
             "sweep.s.zip: lists of lengths .* one length; grid",
         ),
-        ({"grid": {"num_layers": [1, 2]}}, "sweep.s: got 'num_layers', expected a key of a run, dotted"),
+        ({"grid": {"num_layers": [1, 2]}}, "sweep.s: got 'num_layers', expected a dotted key of a run, such as"),
         ({"grid": {"model.num_layer": [1, 2]}}, r"model.num_layer: unknown key, did you mean 'num_layers'\?"),
         ({"grid": {"model.num_layers": [1, 0]}}, "model.num_layers: got 0, expected integer >= 1"),
         ({"grid": {"model.num_layers": []}}, "sweep.s.grid.model.num_layers: got "),
