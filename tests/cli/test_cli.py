@@ -1,4 +1,4 @@
-"""The command `hipgpt`: it streams what the sampler draws, and a mistake is one line, never a traceback."""
+"""The command `hipgpt`: it streams the tokens that the sampler draws, and a mistake is one line without traceback."""
 
 import os
 import subprocess

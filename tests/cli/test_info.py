@@ -1,4 +1,4 @@
-"""`hipgpt info`: the null device's figures are those of a real run."""
+"""`hipgpt info`: the figures from the null device equal those of a real run."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ TRAITS = traits((DType.F32, DType.BF16))
 
 
 class Counting:
-    """A device that counts what it hands on."""
+    """A device that counts the memory that another device allocates."""
 
     def __init__(self, device):
         self.device, self.allocated_bytes = device, 0
@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):
     assert status.startswith("error: " + message.format(file)) and "\n" not in status and output == ""
 
 
-def test_gpt2_s_size_is_told_without_allocating_it(tmp_path):
+def test_the_size_of_gpt2_is_printed_without_allocating_it(tmp_path):
     config = "{model: {embed_dim: 768, num_layers: 12, num_heads: 12, mlp_dim: 3072, context_length: 1024, "
     config += "tie_embeddings: true, output_bias: false}, tokenizer: {vocab_size: 50257}}"
     (tmp_path / "gpt2.yaml").write_text(config)

@@ -1,4 +1,4 @@
-"""Shards: every document's tokens in order, llm.c's format to the byte, and each kind of damage refused by name."""
+"""Shards: they hold the tokens of each document in order, in llm.c's format, and damage is refused by name."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def tokenizer() -> Tokenizer:
 
 
 def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
-    """Return a tokenizer whose tokens are bytes, with as large a vocabulary as asked."""
+    """Return a tokenizer whose tokens are bytes, with a vocabulary of the requested size."""
 
     def encode(text: bytes) -> np.ndarray:
         return np.frombuffer(text, np.uint8).astype(np.uint32)
@@ -42,7 +42,7 @@ def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
 
 
 def write_corpus(folder: Path, *documents: tuple[bytes, bytes]) -> Path:
-    """Write the corpus of documents, each its training and its validation part; return its folder."""
+    """Write a corpus of documents, each given as its training and validation part. Return its folder."""
     folder.mkdir(exist_ok=True)
     (folder / "train.txt").write_bytes(b"".join(part for part, _ in documents))
     (folder / "validation.txt").write_bytes(b"".join(part for _, part in documents))

@@ -1,4 +1,4 @@
-"""Checkpoints and resumable state: whole or absent, of this run or refused, and never half of each."""
+"""Checkpoints and resumable state: they are whole or absent, and those of other runs are not loaded."""
 
 import json
 import os
@@ -209,7 +209,7 @@ def test_the_states_of_two_other_runs_are_kept(states, live):
     assert kept == {"dd", "ee"}
 
 
-def test_a_state_without_one_of_its_files_is_none(states, live):
+def test_a_state_without_one_of_its_files_does_not_count(states, live):
     for step in (2, 4):
         states.save(step, arrays_of(step), {"step": step})
     (states.path(4) / live[0].name).unlink()

@@ -1,4 +1,4 @@
-"""Export: a Hugging Face directory whose GPT-2, computed from its files alone, gives our checkpoint's logits."""
+"""Export: a GPT-2 that is computed from the files of the Hugging Face directory has the logits of our checkpoint."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
 
 
 def gpt2(folder: Path, tokens: list[int]) -> np.ndarray:
-    """Return the logits (S, V) f64 of a Hugging Face GPT-2, following their modeling_gpt2.py and nothing of ours."""
+    """Return the logits (S, V) f64 of a Hugging Face GPT-2, after their modeling_gpt2.py, without any of our code."""
     config = json.loads((folder / "config.json").read_text())
     w = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
     activate = {"gelu_new": gelu_new, "relu": lambda x: np.maximum(x, 0)}[config["activation_function"]]
@@ -151,7 +151,7 @@ def test_config_json_says_the_same_model(tmp_path):
     sizes = {"vocab_size": 300, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 3, "n_inner": 20}
     assert config.items() >= sizes.items()
     assert config["layer_norm_epsilon"] == LAYERNORM_EPSILON
-    assert config["activation_function"] == "gelu_new"  # "gelu" is the form by erf there
+    assert config["activation_function"] == "gelu_new"  # its "gelu" is the exact one, with erf
     assert config["bos_token_id"] == config["eos_token_id"] == tiny.tokenizer().end_of_text
 
 

@@ -1,4 +1,4 @@
-"""`model.from`: a GPT-2 of a Hugging Face directory is trained on from its own weights and tokenizer, or refused."""
+"""`model.from`: training starts from the weights and tokenizer of a GPT-2 in a Hugging Face directory."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 
 
 def directory(folder: Path, model: ModelConfig = GPT2) -> Path:
-    """Write a Hugging Face directory; test_export.py proves that it says what the checkpoint does."""
+    """Write a Hugging Face directory. test_export.py proves that it equals the checkpoint."""
     run = tiny.save_run(folder, model=model)
     export_huggingface(run, tiny.tokenizer(), folder / "gpt2", "a card")
     shutil.rmtree(folder / "runs")
@@ -120,7 +120,7 @@ def test_sizes_that_the_file_cannot_hold_are_refused_before_anything_is_allocate
 @pytest.mark.parametrize(
     "text", [b"", b"[" * 100_000, b"[]", b"\xff", b" " * (2 << 20)], ids=lambda text: f"{text[:2]}"
 )
-def test_a_config_json_that_is_none_is_refused(tmp_path, text):
+def test_a_config_json_of_another_form_is_refused(tmp_path, text):
     folder = directory(tmp_path)
     (folder / "config.json").write_bytes(text)
     with pytest.raises(UserError, match="config.json: "):

@@ -1,4 +1,4 @@
-"""`hipgpt runs` and `hipgpt diff`: tables of what the runs' folders hold, in every form."""
+"""`hipgpt runs` and `hipgpt diff`: tables about the folders of runs, in every format."""
 
 import csv
 import io

@@ -79,7 +79,7 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     assert (project.folder / "results/runs/default/metrics.csv").exists()
 
 
-def test_a_run_that_meets_its_time_limit_saves_and_goes_on_in_the_queue(cluster, tmp_path):
+def test_a_run_that_meets_its_time_limit_saves_and_resumes_from_the_queue(cluster, tmp_path):
     project, undisturbed = cluster(stop_at="results/runs/default/metrics.csv"), Project(tmp_path / "undisturbed")
     training = {**TINY["training"], "steps": 2000, "save_every_steps": 100000, "validate_every_steps": 500}
     for one in (project, undisturbed):
