@@ -148,7 +148,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "kernels/cpu/&lt;family&gt;.cpp" in ops
     assert "y = (x - mean) * rstd * gamma + beta" in (site / "kernels" / "index.html").read_text()
     assert "--repetition-penalty" in (site / "reference" / "commands" / "index.html").read_text()
-    assert "Return the parameter table" in (site / "reference" / "python" / "index.html").read_text()
+    assert "Return the table of parameters" in (site / "reference" / "python" / "index.html").read_text()
     pages = "".join(page.read_text() for page in site.rglob("*.html"))
     assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)

@@ -21,7 +21,7 @@ GIB = 1 << 30
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, info, "show what a run would need: parameters, memory, operations")
+    parser = add_command(commands, info, "show the parameters, memory and operations of a run before it is trained")
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
     parser.add_argument(
         "--configfile",

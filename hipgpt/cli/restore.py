@@ -30,7 +30,7 @@ def restore_run(arguments: argparse.Namespace) -> None:
     seal(arguments.results, files, changed=True)
     sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
     if present and present.id != kept.id:
-        sys.stdout.write(f"the run in its place is kept as {present.id}\n")
+        sys.stdout.write(f"the run that it replaces is kept as {present.id}\n")
 
 
 def prune_runs(arguments: argparse.Namespace) -> None:

@@ -92,9 +92,10 @@ class Network:
             self._add_and_norm(plan, a[f"residual{i + 1}"], middle, next_norm, stream=2 * i + 2)
 
     def backward(self, plan: Plan, gradients: ParameterTensors, activation_gradients: Arena) -> None:
-        """Record, after `training_loss`, gradients += d loss / d weights. The lines of `forward` are reversed here.
+        """Record, after `training_loss`, gradients += d loss / d weights.
 
-        activation_gradients: an Arena of the table of that name. In the names below, d stands for "d loss / d".
+        The lines are those of `forward` in reverse order. activation_gradients: an Arena of the table of that name. A
+        name that begins with d is a gradient of the loss: dbranch is d loss / d branch.
         """
         a, w, g, d = self.saved, self.weights, gradients, activation_gradients
         plan(ZERO, _flat(d["residual"]))
@@ -170,6 +171,7 @@ class Network:
             yield logits.rows(0, last - first), x.rows(first, last), (first, last)
 
     def _embed(self, plan: Plan, x: Tensor) -> None:
+        """Record x = dropout(token embedding + position embedding)."""
         embedded = self.saved["branch"] if self.drop_probability else x
         tables = self.weights["token_embedding.weight"], self.weights["position_embedding.weight"]
         plan(EMBEDDING_FORWARD, embedded.view(self.B, self.S, self.model.embed_dim), self.tokens, self.starts, *tables)
@@ -182,6 +184,7 @@ class Network:
         plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
 
     def _attention(self, plan: Plan, block: str) -> None:
+        """Record the attention of a block, over the sequences of the batch or over the cache."""
         y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
         B, S, H, D = self.B, self.S, self.H, self.D
         if self.cache is None:

@@ -75,8 +75,8 @@ def fold_output_bias(
     if not np.all(gamma):
         zeros = int((gamma == 0).sum())
         raise UserError(
-            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so GPT-2's head, which has no bias, cannot carry "
-            "the output bias; train with model.output_bias: false"
+            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so the output bias cannot be folded into "
+            "GPT-2's head, which has none; train with model.output_bias: false"
         )
     w, b, g, shift = (array.astype(np.float64) for array in (weight, bias, gamma, beta))
     t = 1 - np.mean(shift / g)

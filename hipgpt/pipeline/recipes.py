@@ -1,4 +1,4 @@
-"""Recipes: the settings and the code that determine the result of a stage, and of all stages before it.
+"""Recipes: a recipe is the settings and the code that determine the result of a stage, earlier stages included.
 
 The workflow gives a recipe to Snakemake as the param `depends` of a rule. Snakemake stores it with the outputs. If it
 differs from the stored one, Snakemake runs the stage again.

@@ -25,7 +25,8 @@ class Trainer:
     """One model in training on one device: weights, moments, gradients, and the plans of a step.
 
     weights: the parameters, f32. computed: the weights that the passes read: the same tensors, or a copy in bf16.
-    scorer: scores windows with the current weights. steps_ahead: the history must be read at least every so many steps.
+    scorer: scores windows with the current weights. steps_ahead: the number of steps whose results the history holds;
+    it must be read before it is full.
 
     In mixed precision the passes use activations and a copy of the weights in bf16. Weights, moments, gradients of
     weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740. The loss is not scaled, because bf16
