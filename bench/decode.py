@@ -1,9 +1,9 @@
-"""Time greedy decoding, batch 1, with a cache of keys and values, beside PyTorch's: tokens/s, and the ratio.
+"""Time greedy decoding of one sequence with a KV cache, compared with PyTorch: tokens/s, and the ratio.
 
     python bench/decode.py --size S1 --threads 2 --peer-python <python of an environment with torch>
 
-Each round runs all in turn, a process each; the table shows the median of the rounds. PyTorch decodes in f32 and bf16,
-eager and compiled; the ratio is against the best of the four.
+Each round runs all candidates one after the other, each in its own process. The table shows the median of the rounds.
+PyTorch decodes in f32 and bf16, eagerly and compiled; the ratio is against the best of these four.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PRECISIONS = ["float32", "bfloat16"]
 
 
 def tokens_per_second(decode, count: int, seconds: float) -> float:
-    """Return the median rate of decode(), which makes `count` tokens."""
+    """Return the median rate of decode(), which generates `count` tokens."""
     decode()
     rates, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or len(rates) < 3:
@@ -48,7 +48,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
     def decode():
         decoder.restart([1])
         for _ in range(S - 2):
-            decoder.append_likeliest()
+            decoder.append_greedy()
 
     return tokens_per_second(decode, S - 1, seconds)
 

@@ -1,10 +1,11 @@
-"""Train the anchors' sizes on a GPU: milliseconds a step and tokens/s, beside a peer's script in the same run.
+"""Time training steps on a GPU: milliseconds per step and tokens/s, compared with the script of a peer.
 
     python bench/gpu_train.py --device cuda --sizes S1,S2,S3
     python bench/gpu_train.py --device cuda --sizes S1 --peer 'python torch_gpt_gpu.py S1'
 
-Each round runs ours and then the peer's command, a process each (A B A B). The peer prints a line of JSON a
-measurement, with `shape`, `mode`, `dtype` and `tok_s`; the ratio is of our median over the peer's best mode's median.
+Each round runs HipGPT and then the command of the peer, each in its own process (A B A B). The peer prints a line of
+JSON for each measurement, with `shape`, `mode`, `dtype` and `tok_s`. The ratio is our median over the median of the
+best mode of the peer.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 
-SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch, whether the output layer is the embedding's table
+SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch, tied embeddings
     "S1": (128, 2, 4, 256, 5000, 32, 64),
     "S1b": (128, 2, 4, 256, 5000, 32, 1024),
     "S2": (256, 8, 8, 1024, 5000, 256, 32),
@@ -26,7 +27,7 @@ ROUNDS = 5
 
 
 def measure(size: str, device_name: str, precision: str) -> float:
-    """Return the median seconds of a step, of ROUNDS rounds of STEPS steps."""
+    """Return the median time of a step in seconds, over ROUNDS rounds of STEPS steps."""
     from train_step import make_trainer
 
     from hipgpt.compute.open_device import open_device

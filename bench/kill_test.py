@@ -1,10 +1,11 @@
-"""Kill `snakemake all` with SIGKILL at random moments, rerun it plainly, and compare with an undisturbed run.
+"""Kill `snakemake all` with SIGKILL at random times, run it again, and compare with an undisturbed run.
 
     python bench/kill_test.py --rounds 20 --seed 1
 
-Each round takes a fresh tiny project, kills one to three starts at random moments of an undisturbed run's length, some
-with all their jobs (a power cut) or Snakemake alone (its job goes on), and reruns until it ends well. A start that ends
-badly must say why in one line without a traceback. Exit status 1 if any round fails.
+Each round takes a fresh tiny project and kills one to three starts at random times within the length of an undisturbed
+run. A kill hits Snakemake with all its jobs, as a power cut does, or Snakemake alone, so that its job continues. Then
+the round runs Snakemake until it succeeds. A start that fails must give the reason in one line without a traceback. The
+exit status is 1 if any round fails.
 """
 
 import argparse
@@ -38,18 +39,18 @@ def start(project: Project, log: Path) -> subprocess.Popen:
 
 
 def running_rule(log: Path) -> str:
-    """Return the rule that Snakemake's output named last."""
+    """Return the last rule that Snakemake's output names."""
     return (re.findall(r"^(?:local)?rule (\w+):", log.read_text(), re.MULTILINE) or ["before any rule"])[-1]
 
 
 def disturb(project: Project, draw: random.Random, seconds: float, log: Path) -> list[str]:
-    """Kill up to three starts; return what was running."""
+    """Kill up to three starts, and return the rules that were running."""
     killed = []
     for _ in range(draw.randint(1, 3)):
         process = start(project, log)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, seconds / (1 + len(killed))))
-        if process.poll() is not None:  # done, or refused because what was left alone is still at work
+        if process.poll() is not None:  # done, or refused because a job that was left alone still runs
             continue
         alone = draw.random() < 0.3
         (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
@@ -59,7 +60,7 @@ def disturb(project: Project, draw: random.Random, seconds: float, log: Path) ->
 
 
 def finish(project: Project, log: Path) -> str | None:
-    """Rerun until it ends well; return what went wrong, if it did."""
+    """Run Snakemake until it succeeds. Return a description of what went wrong, or None."""
     for _ in range(STARTS_AFTER_THE_LAST_KILL):
         if start(project, log).wait() == 0:
             return None

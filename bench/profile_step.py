@@ -1,10 +1,10 @@
-"""Time every op of one training step: milliseconds, arithmetic rate, least memory traffic over time, the floor.
+"""Time every op of one training step: milliseconds, arithmetic rate, minimum memory traffic over time, and floor.
 
     python bench/profile_step.py --size S1 --threads 2
     python bench/profile_step.py --size S3 --device cuda --precision bfloat16 --gbs 4300 --tflops 790
 
-A launch is timed by REPEATS replays in a row; on a GPU what it reads may then be in the cache already. floor: the
-larger of its bytes over --gbs and its operations over --tflops, the device's own measured rates, in ms.
+A launch is timed by REPEATS replays in a row, so on a GPU its inputs may be in the cache already. floor: the larger of
+its bytes over --gbs and its operations over --tflops, in ms. Give the measured rates of the device.
 """
 
 import argparse
@@ -21,7 +21,7 @@ REPEATS = 20
 
 
 def seconds_of(device, launch, rounds: int, result) -> float:
-    """Return the median seconds of a launch."""
+    """Return the median time of a launch in seconds."""
     run, times = device.prepare([launch] * REPEATS), []
     for _ in range(rounds):
         device.read(result)  # waits
@@ -56,8 +56,8 @@ def main() -> None:
             known[shape] = seconds_of(trainer.device, launch, arguments.rounds, trainer.history.last)
         sizes = " ".join(f"{name}{size}" for name, size in launch.sizes.items())
         row = rows[f"{launch.op.name} {sizes}" if arguments.shapes else launch.op.name]
-        for place, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
-            row[place] += value
+        for column, value in enumerate((1, known[shape], launch.operations, launch.bytes_moved)):
+            row[column] += value
     for name, (calls, seconds, operations, moved) in sorted(rows.items(), key=lambda item: -item[1][1]):
         floor = max(moved / arguments.gbs / 1e9, operations / arguments.tflops / 1e12)
         rates = f"{operations / seconds / 1e9:10.0f}{moved / seconds / 1e9:8.0f}{floor * 1e3:9.3f}"

@@ -2,8 +2,8 @@
 
     python bench/same_curve.py --results results --steps 1500      (in an environment with torch)
 
-Needs a finished run `default`. Prints the loss of both at some steps, the largest difference of the first 20 steps, and
-PyTorch's validation loss on the same windows at the end, beside ours.
+Needs a finished run `default`. Prints both losses at some steps, the largest difference of the first 20 steps, and the
+final loss of PyTorch's model on the validation split, in windows that do not overlap.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from hipgpt.training.schedule import learning_rate
 
 
 def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Tensor:
-    """The same GPT-2 by PyTorch's own operations; (B, S) -> (B * S, V)."""
+    """Return the logits (B * S, V) of tokens (B, S) from the same GPT-2, by PyTorch's own operations."""
     B, S = tokens.shape
     E, H = model.embed_dim, model.num_heads
 

@@ -1,19 +1,20 @@
-"""Time the tokenizer beside its peers, a process each in turn, and print medians, CPU seconds and peak memory.
+"""Time the tokenizer and its peers, each in its own process, and print medians, CPU seconds and peak memory.
 
     python bench/tokenizer.py train  --text varied.txt --threads 2 --peer-python PYTHON --peers gigatoken rustbpe hf
     python bench/tokenizer.py encode --text varied.txt --tokenizer tokenizer.json --peer-python PYTHON --peers gigatoken
     python bench/tokenizer.py worst  --tokenizer tokenizer.json --peer-python PYTHON --peers gigatoken
     python bench/tokenizer.py stream --text varied.txt --gigabytes 4
 
-train: byte-level BPE by GPT-2's pattern, from the file to the merges. encode: from the tokenizer's file to the ids of
-one letter (load), then the text, in memory in documents of about 64 KB, to arrays of ids: a first pass (cold), later
-ones (warm, the median of three), and back (decode, likewise); the ids of all must be equal. worst: texts that some
-tokenizers take quadratic time for. stream: the peak memory of training and of encoding after each gigabyte of the text
-repeated, with a number in each repetition so that new words keep coming.
+train: byte-level BPE with GPT-2's pattern, from the file to the merges. encode: four times are measured. `load` reads
+the tokenizer's file and encodes one letter. `cold` encodes the text, which is in memory in documents of about 64 KB, to
+arrays of ids. `warm` does so again; it is the median of three passes. `decode` turns the ids back into text. All ids
+must be equal. worst: texts that take some tokenizers quadratic time. stream: the peak memory of training and of
+encoding after each gigabyte of the repeated text. Each repetition contains its own number, so that new words keep
+coming.
 
-Each process may run on as many processors as --threads says. PYTHON is one of an environment with the peers, all from
-PyPI; varied_text.py makes the text. On a machine that others use the CPU seconds (the least of the rounds) are what
-to compare, not the wall clock.
+Each process may run on as many processors as --threads says. PYTHON is that of an environment with the peers, which are
+all on PyPI. varied_text.py makes the text. On a machine that others use, compare CPU seconds, the minimum of the
+rounds, instead of wall-clock time.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def peak_megabytes() -> float:
 
 
 def timed(body) -> tuple[object, dict]:
-    """Return what body returns, and its seconds by the clock and of processors."""
+    """Return the result of body(), with its wall-clock seconds and CPU seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = body()
     return result, {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
@@ -57,7 +58,7 @@ def median(times: list[dict]) -> dict:
     return {key: statistics.median(one[key] for one in times) for key in times[0]}
 
 
-# ---- Training: text file and vocabulary size, nothing is returned.
+# ---- Training: takes a text file and a vocabulary size, returns nothing.
 
 
 def train_ours(path: Path, vocab_size: int, threads: int) -> None:
@@ -90,7 +91,7 @@ def train_gigatoken(path: Path, vocab_size: int, threads: int) -> None:
     gigatoken.train_bpe(gigatoken.TextFileSource([str(path)]), vocab_size, [])
 
 
-# ---- Encoding: each returns (texts -> ids of each text, ids -> text).
+# ---- Encoding: each returns two functions, (texts -> ids of each text, ids -> text).
 
 
 def encoder_ours(tokenizer: Path, threads: int):
@@ -129,7 +130,7 @@ def measure_training(arguments) -> dict:
 
 def encoder(arguments):
     encode, decode = globals()[f"encoder_{arguments.role}"](arguments.tokenizer, arguments.threads)
-    encode([b"a"])  # some make their tables at the first call
+    encode([b"a"])  # some build their tables in the first call
     return encode, decode
 
 
@@ -143,7 +144,7 @@ def measure_encoding(arguments) -> dict:
     warm = median([timed(lambda: encode(texts))[1] for _ in range(WARM_PASSES)])
     found = [np.asarray(ids, np.uint32) for ids in found]
     digest = hashlib.sha256(b"".join(ids.tobytes() for ids in found)).hexdigest()[:16]
-    given = found if arguments.role == "ours" else [ids.tolist() for ids in found]  # what each takes fastest
+    given = found if arguments.role == "ours" else [ids.tolist() for ids in found]  # the form that each decodes fastest
     back = [decode(ids) for ids in given]
     decoding = median([timed(lambda: [decode(ids) for ids in given])[1] for _ in range(WARM_PASSES)])
     joined = [text.encode() if isinstance(text, str) else bytes(text) for text in back]
@@ -160,7 +161,10 @@ def measure_worst(arguments) -> dict:
     return results
 
 
-MODULES = {"ours": "hipgpt.data.tokenizer.tokenizer", "hf": "tokenizers"}  # of the others it is their name
+MODULES = {
+    "ours": "hipgpt.data.tokenizer.tokenizer",
+    "hf": "tokenizers",
+}  # the module of any other peer has the peer's name
 MEASURES = {"train": measure_training, "encode": measure_encoding, "worst": measure_worst}
 
 
@@ -195,7 +199,7 @@ def compare(arguments) -> None:
 
 
 def stream(arguments) -> None:
-    """Print the memory of training's counting and of encoding, by gigabytes seen."""
+    """Print the peak memory of the counting in training, and of encoding, after each gigabyte."""
     from hipgpt.data.tokenizer.chunks import text_chunks
     from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
@@ -225,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measure", choices=[*MEASURES, "stream"])
     parser.add_argument("--text", type=Path)
-    parser.add_argument("--tokenizer", type=Path, help="the tokenizer.json that all encode by")
+    parser.add_argument("--tokenizer", type=Path, help="the tokenizer.json with which all encode")
     parser.add_argument("--vocab-size", type=int, default=32000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)

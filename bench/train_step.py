@@ -1,12 +1,12 @@
-"""Time one training step of HipGPT's CPU kernels against PyTorch's, side by side, and print the ratio.
+"""Time one training step on the CPU, compared with PyTorch, and print the ratio.
 
     python bench/train_step.py --threads 2 --peer-python <python of an environment with torch>
 
-Each round runs both in turn, a process each (A B A B); the table shows the median of the rounds. Both do the same
-work: forward, backward, clipping by global norm, AdamW, on random tokens. PyTorch runs eager and with torch.compile, in
-bf16 under autocast, and with tcmalloc where the machine has it (Debian's libtcmalloc-minimal4); the ratio, of tokens/s,
-is against the better of both. floor: the step's GEMMs at the speed of the register tile on data in L1
-(bench/tile.cpp), on all threads, and nothing else.
+Each round runs the candidates one after the other, each in its own process (A B A B). The table shows the median of the
+rounds. All do the same work on random tokens: forward, backward, clipping by global norm, AdamW. PyTorch runs eagerly
+and with torch.compile, in bf16 under autocast, and with tcmalloc if the machine has it (Debian's libtcmalloc-minimal4).
+The ratio of tokens/s is against the better mode of PyTorch. floor: the time of the GEMMs of the step alone, if all
+threads ran at the speed of the register tile on data in L1 (bench/tile.cpp).
 """
 
 import argparse
@@ -27,20 +27,20 @@ SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "long": (256, 4, 8, 1024, 5000, 1024, 2),
     "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
-TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # the most terms that L1 holds
+TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # as many terms as L1 holds
 
 
 PRECISIONS = ["float32", "bfloat16"]
 
 
 def peer_environment(role: str) -> dict[str, str]:
-    """Return the environment of a measurement: PyTorch is faster with tcmalloc."""
+    """Return the environment of a measurement. PyTorch gets tcmalloc, because it is faster with it."""
     tcmalloc = ctypes.util.find_library("tcmalloc_minimal")
     return os.environ | ({"LD_PRELOAD": tcmalloc} if tcmalloc and role != "ours" else {})
 
 
 def measure(step, warmup: int, seconds: float) -> float:
-    """Return the median milliseconds of a step."""
+    """Return the median time of a step in milliseconds."""
     for _ in range(warmup):
         step()
     times, end = [], time.perf_counter() + seconds
@@ -76,7 +76,7 @@ def make_trainer(shape, device, precision: str = "auto"):
 
 
 def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float, float]:
-    """Return the milliseconds of a step, and their floor."""
+    """Return the time of a step in milliseconds, and its floor."""
     from hipgpt.compute.open_device import open_device
 
     trainer = make_trainer(SIZES[size], open_device("cpu", threads), precision)

@@ -1,12 +1,12 @@
-"""Make varied text for the tokenizer's timings: prose, manuals, source code and tables in ten languages.
+"""Make varied text for timing the tokenizer: prose, manuals, source code and tables in ten languages.
 
     python bench/varied_text.py --output varied.txt --megabytes 100
 
-Takes the documentation packages of Debian 12 named below (`apt-get download`, no root needed), unpacks them with
-dpkg-deb, and joins their texts: manual pages as they are, HTML without its tags, sources and plain files whole, without
-those that are not UTF-8. The order is that of the SHA-256 of the files' names, so kinds and languages alternate; a text
-of fewer megabytes is the beginning of a longer one. Where the packages have less than was asked, the text ends early
-and says so. The text itself belongs to its authors and is not part of the project.
+Downloads the documentation packages of Debian 12 that are named below (`apt-get download`, which needs no root),
+unpacks them with dpkg-deb, and joins their texts: HTML without its tags, all other UTF-8 files whole. The files are
+sorted by the SHA-256 of their names, so kinds and languages alternate, and a text of fewer megabytes is the beginning
+of a longer one. If the packages have less text than requested, the text is shorter and a message says so. The text
+belongs to its authors and is not part of the project.
 """
 
 import argparse
@@ -46,7 +46,7 @@ BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text, empty if it is none."""
+    """Return the text of a file; empty if the file is not text."""
     content = path.read_bytes()
     if path.suffix == ".gz":
         content, path = gzip.decompress(content), path.with_suffix("")
@@ -63,7 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--packages", type=Path, default=Path("varied_packages"), help="where packages are kept")
+    parser.add_argument(
+        "--packages", type=Path, default=Path("varied_packages"), help="folder of the downloaded packages"
+    )
     arguments = parser.parse_args()
 
     folder = arguments.packages

@@ -1,4 +1,4 @@
-"""mkdocs hook: the pages that are made from what they describe, so that nothing is said twice.
+"""mkdocs hook: generate pages from the code that they describe, so that nothing is written twice.
 
 index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema,
 reference/ops.md from the catalogue, reference/commands.md from --help.

@@ -12,7 +12,7 @@ from hipgpt.cli import main as cli
 from hipgpt.compute.device import DeviceAbsent
 from hipgpt.compute.open_device import open_device
 
-hypothesis.settings.register_profile("shared_machine", deadline=None)  # a test is not slow because others are
+hypothesis.settings.register_profile("shared_machine", deadline=None)  # the machine may be busy with other tests
 hypothesis.settings.load_profile("shared_machine")
 
 
@@ -26,7 +26,7 @@ def device(request):
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory) -> Path:
-    """A results folder with two finished runs and one that has not begun; not to be changed."""
+    """A results folder with two finished runs and one that has not begun. Tests must not change it."""
     folder = tmp_path_factory.mktemp("project") / "results"
     tiny.save_run(folder)
     tiny.save_run(folder, "wide", seed=1)
@@ -36,7 +36,7 @@ def results(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hipgpt(results, monkeypatch, capsys):
-    """Return a function that runs the command in this process; it returns exit status, stdout and stderr."""
+    """Return a function that runs the command in this process and returns exit status, stdout and stderr."""
     monkeypatch.chdir(results.parent)
 
     def run(*arguments: str) -> tuple[int | str | None, str, str]:

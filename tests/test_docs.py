@@ -1,4 +1,4 @@
-"""The docs say what is so: their commands run, their tables name the columns that there are, the site builds."""
+"""The docs are true: their commands run, their tables name the existing columns, the site builds."""
 
 import ast
 import dataclasses
@@ -53,7 +53,7 @@ RUN = [page for page in PAGES if any(block.reason is None and block.language != 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Project:
-    """A finished project whose default run, of the default names, takes seconds."""
+    """A finished project with the default names, whose default run takes seconds."""
     project = Project(tmp_path_factory.mktemp("docs") / "project")
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
     tiny = {key: {**shipped[key], **value} if isinstance(shipped[key], dict) else value for key, value in TINY.items()}
@@ -92,7 +92,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(finished, tmp_path, page
         assert done.returncode == 0, f"{block.text}\n{done.stdout}"
 
 
-def test_what_is_not_run_says_why():
+def test_a_block_that_is_not_run_says_why():
     found = [block for page in PAGES for block in blocks(page)]
     assert len(found) > 15 and sum(block.reason is None for block in found) > 10
     assert all(len(block.reason) > 10 for block in found if block.reason)
@@ -122,7 +122,7 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path
         "fit.csv": ("x", "points", *FITTED),
     }
     documented = {name: list(columns) for name, columns in expected.items()}
-    documented["runs.csv"] = ["operations"]  # beside those of summary.csv
+    documented["runs.csv"] = ["operations"]  # in addition to those of summary.csv
     assert tables(ROOT / "docs/reference/csv.md") == documented
     compare([finished.folder / "results/runs/default"], tmp_path)
     folders = finished.folder / "results", tmp_path
@@ -149,7 +149,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "kernels/cpu/&lt;family&gt;.cpp" in ops
     assert "y = (x - mean) * rstd * gamma + beta" in (site / "kernels" / "index.html").read_text()
     assert "--repetition-penalty" in (site / "reference" / "commands" / "index.html").read_text()
-    assert "Return the parameter table" in (site / "reference" / "python" / "index.html").read_text()
+    assert "Return the table of parameters" in (site / "reference" / "python" / "index.html").read_text()
     pages = "".join(page.read_text() for page in site.rglob("*.html"))
     assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)
@@ -169,7 +169,7 @@ def named_in(page: Path) -> list[str]:
 
 
 def symbols(path: Path) -> set[str]:
-    """Return the names that a file has: of a Python file its top-level names and Class.name, of others every word."""
+    """Return the names in a file: top-level names and Class.name of a Python file, every word of any other file."""
     if path.suffix != ".py":
         return set(re.findall(r"\w+", path.read_text()))
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""The floors of docs/house.py, compared with the imports; and what must stay cheap to import."""
+"""The floors of docs/house.py are compared with the imports; modules that must stay cheap to import are checked."""
 
 import subprocess
 import sys

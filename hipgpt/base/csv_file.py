@@ -29,9 +29,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def read_csv(path: Path, kinds: Mapping[str, Callable[[str], Any]], remedy: str) -> list[dict[str, Any]]:
-    """Return the rows of a CSV with the columns of `kinds`; an empty cell is None, and an absent file has no rows.
+    """Return the rows of a CSV file, restricted to the columns of `kinds`.
 
-    A row that is still being written is left out. Raises UserError, with the remedy, if the file is damaged.
+    kinds: the function that converts a cell, by column. An empty cell is None; an absent file has no rows; a row that
+    is still being written is left out. Raises UserError, with the remedy, if the file is damaged.
     """
     if not path.exists():
         return []
@@ -45,17 +46,17 @@ def read_csv(path: Path, kinds: Mapping[str, Callable[[str], Any]], remedy: str)
 
 
 class CsvFile:
-    """A CSV file that grows: one row one observation, and every append is in the file when it returns."""
+    """A CSV file that grows, one row for each observation. A row is in the file when its append returns."""
 
     def __init__(self, path: Path, columns: Sequence[str]):
         self.path, self.columns = path, tuple(columns)
 
     def begin(self) -> None:
-        """Start the file again with its header."""
+        """Replace the file by one that holds the header only."""
         write_csv(self.path, self.columns, [])
 
     def append(self, *values: float | int | str) -> None:
-        """Add a row. Raises ValueError if it has not one value for each column."""
+        """Add a row. Raises ValueError unless there is one value for each column."""
         if len(values) != len(self.columns):
             raise ValueError(f"{self.path}: got {len(values)} values, expected {len(self.columns)}")
         append(self.path, csv_text(values, []))

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": shown as one line, never as a traceback."""
+"""The exception for problems that the user can fix. It is shown as one line, never as a traceback."""
 
 import errno
 import functools
@@ -13,24 +13,24 @@ R = TypeVar("R")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # faults of the disk or of a path that was given, not of the code
 SURROUNDINGS = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO),
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO,
     *NO_ROOM,
-)
+)  # fmt: skip
 
 
 class UserError(Exception):
     """A mistake outside the code: a config value, a missing tool, a damaged file.
 
-    The message says where, what was got, what was expected and what to do.
+    The message names where it is, the value found, the value expected, and the remedy.
     """
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
-    """Make a script's main() leave with a line on stderr, and no traceback, where the user can mend what went wrong.
+    """Make a script's main() exit with one line on stderr, and no traceback, if the user can fix the problem.
 
-    Exit status 1 after a UserError, too little memory, a full disk, a missing file or permission; as shells do, 130
-    after Ctrl-C, and 141, without a line, after the reader of our output has gone (`| head`). Every other exception is
-    a defect of ours and keeps its traceback. Where messages go to a log too, so does the line.
+    The exit status is 1 after a UserError, too little memory, a full disk, a missing file or a missing permission. As
+    in shells, it is 130 after Ctrl-C, and 141, without a line, if the reader of the output has gone (`| head`). Every
+    other exception is a defect of HipGPT and keeps its traceback. If messages are logged, the line is logged too.
     """
 
     @functools.wraps(main)
@@ -42,7 +42,7 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
         except MemoryError as error:
             _leave(f"out of memory ({error}); make the model, its context or training.batch_sequences smaller")
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try to flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would flush it at exit
             sys.exit(141)
         except OSError as error:
             if error.errno not in SURROUNDINGS:

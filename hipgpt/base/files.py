@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, their hashes, and places in which one process works at a time."""
+"""Files that are either whole or absent, their hashes, and folders that one process locks for itself."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ BLOCK = 1 << 20  # bytes read or written at once
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file, readable and writable, that takes path's place once the block ends without an error.
+    """Open a temporary file, readable and writable, that replaces `path` if the block ends without an error.
 
-    Its bytes are on the disk (fsync) before the rename, so after a crash path is the old file or the whole new one.
+    Its bytes are on the disk (fsync) before the rename, so after a crash `path` is the old file or the whole new one.
     Raises UserError if another process is writing the same file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to a file. Raises FileNotFoundError if it was taken away: a new one would lack its start."""
+    """Add text to a file. Raises FileNotFoundError if it was deleted, because a new file would lack its start."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
             file.write(text)
@@ -47,7 +47,7 @@ def append(path: Path, text: str) -> None:
 def alone_in(folder: Path, doing: str) -> Iterator[None]:
     """Keep other processes that ask for the same folder out of it until the block, or this process, ends.
 
-    doing: what they are told is going on there. Raises UserError if another process is in it.
+    doing: the activity that their error message names. Raises UserError if another process is in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -59,7 +59,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex; reads a block at a time."""
+    """Return the SHA-256 of a file's bytes, in hex. The file is read block by block."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -76,7 +76,7 @@ def _removed_at_the_end(temporary: Path) -> Iterator[None]:
 
 
 def _open_alone(temporary: Path, path: Path) -> BinaryIO:
-    """Open a temporary file, empty, that no other process has open so; what a killed one left is taken over."""
+    """Open an empty temporary file and lock it. The file that a killed process left is emptied and reused."""
     while True:
         file = open(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "w+b")  # noqa: SIM115 (returned open)
         try:
@@ -91,7 +91,7 @@ def _open_alone(temporary: Path, path: Path) -> BinaryIO:
 
 
 def _lock(handle: int, busy: str) -> None:
-    """Lock an open file or folder; the system lets go of it when the handle is closed or the process is killed."""
+    """Lock an open file or folder. The system unlocks it when the handle is closed or the process is killed."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

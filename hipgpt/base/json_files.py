@@ -1,4 +1,4 @@
-"""JSON files that one stage leaves for another: written whole, read with their shape checked."""
+"""JSON files that one stage writes and another reads: whole or absent, and their shape is checked."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, shape: Shape, remedy: str, most_bytes: int = MOST_BYTES) -> Any:
-    """Return the content of a JSON file. Raises UserError, with the remedy, if it is absent, or not of this shape."""
+    """Return the content of a JSON file. Raises UserError, with the remedy, if it is absent or has another shape."""
     try:
         if (size := path.stat().st_size) > most_bytes:
             raise UserError(f"{path}: got {size:,} bytes, expected at most {most_bytes:,}; delete it and {remedy}")
@@ -27,7 +27,7 @@ def read_json(path: Path, shape: Shape, remedy: str, most_bytes: int = MOST_BYTE
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no JSON ({error}); delete it and {remedy}") from error
+        raise UserError(f"{path}: not JSON ({error}); delete it and {remedy}") from error
     if wrong := next(_wrong(content, shape), None):
         raise UserError(f"{path}: {wrong}; delete it and {remedy}")
     return content
@@ -35,8 +35,8 @@ def read_json(path: Path, shape: Shape, remedy: str, most_bytes: int = MOST_BYTE
 
 def _wrong(content: Any, shape: Shape, key: str = "") -> Iterator[str]:
     kind = dict if isinstance(shape, Mapping) else list if isinstance(shape, list) else shape
-    if type(content) is not kind:  # of a subclass is only True among numbers
-        yield f"{key or 'all of it'}: got {str(content)[:40]!r}, expected {kind.__name__}"
+    if type(content) is not kind:  # not isinstance, because bool is a subclass of int
+        yield f"{key or 'top level'}: got {str(content)[:40]!r}, expected {kind.__name__}"
     elif isinstance(shape, Mapping) and isinstance(content, dict):
         for name, inner in shape.items():
             yield from _wrong(content.get(name), inner, f"{key}.{name}".lstrip("."))

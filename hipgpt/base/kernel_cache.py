@@ -1,7 +1,7 @@
-"""The cache of compiled kernels: an entry is checked before it is used, and made again where it is not whole.
+"""The cache of compiled kernels. An entry is checked before it is used, and compiled again if it is damaged.
 
-Beside an object lies the SHA-256 of its bytes. An object without it, or with another one, counts as absent: a file that
-was cut off, changed, or put there by another machine is compiled again instead of being loaded.
+The SHA-256 of an object's bytes is stored in a file next to it. An object without that file, or with another hash,
+counts as absent: a file that was cut off or changed is compiled again instead of being loaded.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the path of the object `name`, which make(path) writes unless the cache has it whole.
+    """Return the path of the object `name`. If the cache does not hold it undamaged, make(path) writes it first.
 
     Raises UserError if the cache cannot be written, or if make writes nothing.
     """
@@ -39,7 +39,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
             for file in (made, _hash_file(made)):
                 file.chmod(0o755)  # a cache may be shared
                 _sync(file)
-            # Concurrent compilations may write different bytes. Whoever reads between the two renames compiles again.
+            # Concurrent compilations may write different bytes. A reader between the two renames compiles again.
             os.replace(made, path)
             os.replace(_hash_file(made), _hash_file(path))
     return path
@@ -64,7 +64,7 @@ def _sync(file: Path) -> None:
 
 @contextlib.contextmanager
 def _working_folder(cache: Path) -> Iterator[Path]:
-    """Give a folder in the cache to work in, which this process locks, and remove those of killed compilations."""
+    """Yield a folder of the cache that this process has locked. Folders of killed compilations are removed first."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache):  # or another process could take the new folder for a leftover before it is locked

@@ -12,7 +12,7 @@ LOG = logging.getLogger("hipgpt")
 
 
 def start_log(path: Path | None) -> None:
-    """Send messages to stderr and, if a path is given, with the time of day to the end of that file."""
+    """Send messages to stderr. If a path is given, append them to that file too, with the time of day."""
     LOG.setLevel(logging.INFO)
     LOG.addHandler(logging.StreamHandler(sys.stderr))
     if path:
@@ -23,7 +23,7 @@ def start_log(path: Path | None) -> None:
 
 
 class Progress:
-    """A bar on a terminal with loss, tokens/s and time left; the same as lines in the log, each tenth of the way."""
+    """A bar on a terminal with loss, tokens/s and time left. The log gets the same as a line after each tenth."""
 
     def __init__(self, total_steps: int, first_step: int):
         self.total = total_steps
@@ -42,7 +42,7 @@ class Progress:
         self._bar.close()
 
     def update(self, step: int, loss: float, step_seconds: float, tokens_per_second: float) -> None:
-        """Show that `step` is done. step_seconds: the mean of the last steps."""
+        """Show that `step` is done. step_seconds: mean time of the steps since the last call."""
         self._bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
         self._bar.update(step - self._bar.n)
         if step >= self._next_line:

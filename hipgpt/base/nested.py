@@ -17,7 +17,7 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of everything in nested maps."""
+    """Yield (dotted key, value) for each leaf of nested maps."""
     for key, item in value.items():
         if isinstance(item, Mapping):
             yield from leaves(item, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""A map over threads whose results come in order, with few items under way: memory stays bounded."""
+"""A map over threads that yields results in order. Few items are in progress at once, so memory is bounded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ WAITING_PER_THREAD = 2
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Yield function(item) for each item, in their order; at most 2 * threads results or calls wait at a time."""
+    """Yield function(item) for each item, in order. At most 2 * threads calls or results are held at once."""
     if threads < 1:
         raise ValueError(f"threads: got {threads}, expected 1 or more")
     if threads == 1:
@@ -20,7 +20,7 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threa
         return
     items = iter(items)
     first = [*islice(items, 2)]
-    if len(first) == 1:  # nothing to do beside it
+    if len(first) == 1:  # there is nothing to run in parallel
         yield function(first[0])
         return
     with ThreadPoolExecutor(threads) as pool:

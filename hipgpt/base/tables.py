@@ -16,7 +16,7 @@ def table(rows: Sequence[Row], form: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value for people: at most 5 significant digits, thousands apart."""
+    """Return a value as people read it: at most 5 significant digits, commas between thousands."""
     if value is None:
         return ""
     if isinstance(value, float):

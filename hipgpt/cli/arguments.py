@@ -19,9 +19,9 @@ def add_command(
     more: str | None = None,
     name: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Return the parser of a new command, by default of its function's name.
+    """Return the parser of a new command. name: by default that of its function.
 
-    about: what it does; more: the end of its --help.
+    about: one line for the list of commands; more: text for the end of its --help.
     """
     description = f"{about[0].upper()}{about[1:]}."
     parser = commands.add_parser(name or command.__name__, help=about, description=description, epilog=more)
@@ -43,7 +43,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_folder(results: Path, name: str, having: str) -> Path:
-    """Return the folder of a run that has the file `having`. Raises UserError naming those that there are."""
+    """Return the folder of a run, which must contain the file `having`. Otherwise raises UserError naming such runs."""
     runs = results / "runs"
     found = sorted(path.name for path in runs.glob("*") if (path / having).exists())
     if not re.fullmatch(NAME, name) or name not in found:
@@ -54,5 +54,5 @@ def run_folder(results: Path, name: str, having: str) -> Path:
 
 
 def finished_run(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the run that --run and --results name, exported model included."""
+    """Return the folder of the run that --run and --results name. Its model must be exported."""
     return run_folder(arguments.results, arguments.run, "model/tokenizer.json")

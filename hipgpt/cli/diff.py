@@ -25,5 +25,5 @@ def diff(arguments: argparse.Namespace) -> None:
 
 
 def _short(value: Any) -> Any:
-    """Return the first digits of a hash, as in the table of runs, and anything else as it is."""
+    """Return the first digits of a hash, as in the table of runs. Return any other value unchanged."""
     return value[:HASH_DIGITS] if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16,64}\+?", value) else value

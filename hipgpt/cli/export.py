@@ -1,4 +1,4 @@
-"""`hipgpt export`: a finished run in the file formats of other projects."""
+"""`hipgpt export`: write a finished run in the file format of another project."""
 
 import argparse
 from pathlib import Path
@@ -22,12 +22,12 @@ def add(commands: Commands) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder to write into (default: exports/FORMAT in the run's)",
+        help="folder to write into (default: exports/FORMAT in the run's folder)",
     )
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write the files and print their names."""
+    """Write the files and print their names and sizes."""
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.interchange.gguf import export_gguf
     from hipgpt.interchange.huggingface import export_huggingface

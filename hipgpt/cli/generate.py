@@ -10,12 +10,12 @@ from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
 from hipgpt.config.settings import SamplingConfig
 
 HELP = {
-    "num_tokens": "longest continuation, in tokens",
-    "temperature": "divides the logits; 0 takes the likeliest token",
-    "top_k": "sample among the k likeliest tokens",
-    "top_p": "sample among the likeliest tokens that together have this probability",
-    "repetition_penalty": "above 1, makes tokens of the context less likely",
-    "seed": "same seed, same text",
+    "num_tokens": "length of the continuation at most, in tokens",
+    "temperature": "divides the logits; 0 always takes the most probable token",
+    "top_k": "sample among the k most probable tokens",
+    "top_p": "sample among the most probable tokens that together have this probability",
+    "repetition_penalty": "above 1, makes tokens of the context less probable",
+    "seed": "the same seed gives the same text",
 }
 TYPES = {"num_tokens": int, "top_k": int, "seed": int}
 
@@ -23,9 +23,11 @@ TYPES = {"num_tokens": int, "top_k": int, "seed": int}
 def add(commands: Commands) -> None:
     parser = add_command(commands, generate, "continue a text with a trained run")
     add_run(parser)
-    parser.add_argument("--prompt", default="", help="text to continue (default: none, begin a document)")
+    parser.add_argument("--prompt", default="", help="text to continue (default: none, which begins a document)")
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, hip, cuda:1, or auto, the best present (default: %(default)s)"
+        "--device",
+        default="auto",
+        help="cpu, cuda, hip, cuda:1, or auto for the best one present (default: %(default)s)",
     )
     defaults = SamplingConfig(num_tokens=100)
     for name, about in HELP.items():

@@ -1,4 +1,4 @@
-"""`hipgpt info`: what a run of the config needs, before it is trained."""
+"""`hipgpt info`: show the memory and the operations that a run of the config needs, before it is trained."""
 
 import argparse
 import sys
@@ -21,16 +21,20 @@ GIB = 1 << 30
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, info, "show what a run would need: parameters, memory, operations")
+    parser = add_command(commands, info, "show the parameters, memory and operations of a run before it is trained")
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
     parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="laid over config.yaml, as for snakemake (default: none)"
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files that override config.yaml, as in snakemake (default: none)",
     )
     parser.add_argument(
         "--memory-gib",
         type=float,
         metavar="GIB",
-        help="memory that it shall fit in (default: of the device, if it is here)",
+        help="memory that the run must fit into (default: that of the device, if it is here)",
     )
 
 
@@ -49,7 +53,7 @@ def info(arguments: argparse.Namespace) -> None:
     step, total = found.step, found.device_bytes + (found.host_bytes if traits.shares_host_memory else 0)
     arenas = [{"memory": name, "bytes": size} for name, size in found.arenas.items()]
     arenas += [{"memory": "all on the device", "bytes": found.device_bytes}]
-    arenas += [{"memory": "the process beside it", "bytes": found.host_bytes}]
+    arenas += [{"memory": "the process on the host", "bytes": found.host_bytes}]
     ops = [
         {"op": name, "launches": cost.launches, "operations": cost.operations, "bytes": cost.bytes_moved}
         for name, cost in sorted(found.ops.items(), key=lambda pair: -pair[1].operations)
@@ -67,7 +71,7 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:
-    """Return the traits of a run's device, and how many bytes a run may take there."""
+    """Return the traits of a run's device, and the number of bytes that a run may use there."""
     if memory_gib is not None and name != "auto":
         traits = gpu_traits if name.startswith(GPUS) else cpu_traits
         return traits((DType.F32, DType.BF16)), memory_gib * GIB
@@ -79,13 +83,13 @@ def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:
 
 
 def _tokens(run: RunConfig) -> int:
-    """Return the tokens of a run's training split, 0 if the text is not tokenized yet."""
+    """Return the number of tokens of a run's training split; 0 if the text is not tokenized yet."""
     manifest = Path("results/corpora") / run.corpus / run.tokenizer / "manifest.json"
     return len(open_split(manifest, "train")) if manifest.exists() else 0
 
 
 def load(configfiles: list[Path]) -> Config:
-    """Return the config that snakemake would see with these --configfile."""
+    """Return the config that snakemake would use with these files as --configfile."""
     from hipgpt.pipeline.sweeps import load_runs
 
     here = Path("config.yaml")

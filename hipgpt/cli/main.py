@@ -1,4 +1,4 @@
-"""The command `hipgpt`: what one does with runs, before and after the workflow makes them."""
+"""The command `hipgpt`, which inspects, compares and uses the runs of the workflow."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, wh
 
 @exit_on_user_error
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hipgpt", description="Look at, compare and use what the workflow trains.")
+    parser = argparse.ArgumentParser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (generate, tokenize, runs, diff, why, info, export, restore):
         command.add(commands)

@@ -1,4 +1,4 @@
-"""`hipgpt restore` and `hipgpt prune`: finished runs that a changed recipe replaced, back or gone for good."""
+"""`hipgpt restore` and `hipgpt prune`: bring back, or delete, finished runs that a changed recipe replaced."""
 
 import argparse
 import sys
@@ -9,11 +9,14 @@ from hipgpt.pipeline.seals import seal
 
 
 def add(commands: Commands) -> None:
-    about = "bring a finished run back that was replaced"
-    more = "The present run is kept in its place. Give the config its old values too, or the next snakemake retrains."
+    about = "bring back a finished run that was replaced"
+    more = (
+        "The present run is kept in exchange. Set the config back to its old values too: otherwise the next snakemake "
+        "trains the run again."
+    )
     parser = add_command(commands, restore_run, about, more, name="restore")
     parser.add_argument("run", help="its name")
-    parser.add_argument("id", nargs="?", help="which one, as `hipgpt runs --history` lists them (default: the latest)")
+    parser.add_argument("id", nargs="?", help="its id in the list of `hipgpt runs --history` (default: the latest)")
     add_results(parser)
     parser = add_command(commands, prune_runs, "delete finished runs that were replaced", name="prune")
     parser.add_argument("run", nargs="?", help="its name (default: all runs)")
@@ -21,16 +24,16 @@ def add(commands: Commands) -> None:
 
 
 def restore_run(arguments: argparse.Namespace) -> None:
-    """Put a kept run's files back."""
+    """Put the files of a kept run back."""
     present = keep(arguments.results, arguments.run)
     kept, files = restore(arguments.results, arguments.run, arguments.id)
     seal(arguments.results, files, changed=True)
     sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
     if present and present.id != kept.id:
-        sys.stdout.write(f"the run in its place is kept as {present.id}\n")
+        sys.stdout.write(f"the run that it replaces is kept as {present.id}\n")
 
 
 def prune_runs(arguments: argparse.Namespace) -> None:
-    """Delete kept runs and say which."""
+    """Delete kept runs and print which."""
     gone = prune(arguments.results, arguments.run)
     sys.stdout.write("".join(f"deleted {kept.folder}\n" for kept in gone) or "no run is kept\n")

@@ -1,4 +1,4 @@
-"""`hipgpt runs`: all runs in one table, sorted and filtered."""
+"""`hipgpt runs`: show all runs in one table, sorted and filtered."""
 
 import argparse
 import fnmatch
@@ -24,7 +24,7 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 CONDITION = re.compile(r"(\w+)(<=|>=|!=|=|<|>)(.*)")
-# the table for people leaves out what the other forms keep, and says once what all runs have in common
+# The table for people has fewer columns than the other formats. Values that all runs share are printed once, below it.
 FIGURES = {
     "run": "run",
     "parameters": "parameters",
@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--descending", action="store_true", help="largest first")
     parser.add_argument(
         "--filter", action="append", default=[], metavar="CONDITION",
-        help="keep runs that meet it: parameters>1e6, run=wide*, device!=cpu*; may be repeated (default: all runs)",
+        help="show runs that meet it: parameters>1e6, run=wide*, device!=cpu*; may be repeated (default: all runs)",
     )  # fmt: skip
     parser.add_argument("--history", action="store_true", help="show finished runs that were replaced and are kept")
     forms = parser.add_mutually_exclusive_group()
@@ -63,7 +63,7 @@ def runs(arguments: argparse.Namespace) -> None:
     column = _known(arguments.sort, rows[0] if rows else None, "--sort")
     known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
 
-    def value(row: Row) -> Any:  # a text in all rows, or a number in all rows
+    def value(row: Row) -> Any:  # text in all rows, or numbers in all rows
         return row[column]
 
     rows = sorted(known, key=value, reverse=arguments.descending) + unknown
@@ -95,7 +95,7 @@ def _condition(text: str, row: Row) -> Callable[[Row], bool]:
     match = CONDITION.fullmatch(text)
     if match is None:
         raise UserError(f"--filter: got {text!r}, expected COLUMN, one of {' '.join(COMPARISONS)}, and a value")
-    column, sign, wanted = match.groups()
+    column, sign, target = match.groups()
     _known(column, row, "--filter")
 
     def holds(row: Row) -> bool:
@@ -107,10 +107,10 @@ def _condition(text: str, row: Row) -> Callable[[Row], bool]:
                 raise UserError(
                     f"--filter: {column} is text, which {sign} does not compare; use = or !=, * for any text"
                 )
-            return fnmatch.fnmatchcase(value, wanted) is (sign == "=")
+            return fnmatch.fnmatchcase(value, target) is (sign == "=")
         try:
-            return COMPARISONS[sign](value, float(wanted))
+            return COMPARISONS[sign](value, float(target))
         except ValueError:
-            raise UserError(f"--filter: {column}: got {wanted!r}, expected a number") from None
+            raise UserError(f"--filter: {column}: got {target!r}, expected a number") from None
 
     return holds

@@ -1,4 +1,4 @@
-"""Tokens for people to look at."""
+"""Print tokens in a form that people can read."""
 
 from typing import TextIO
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
-BACKGROUNDS = (153, 223, 157, 217, 183)  # of the 256 colours: pale ones, neighbours easy to tell apart
+BACKGROUNDS = (153, 223, 157, 217, 183)  # pale ones of the 256 colours; neighbours are easy to tell apart
 RESET = "\033[0m"
 
 
 def show_tokens(tokenizer: Tokenizer, ids: NDArray[np.uint32], stream: TextIO) -> None:
-    """Write the tokens: on a terminal each on a background of its own, elsewhere one a line with its id.
+    """Write tokens to a terminal with coloured backgrounds, or to any other stream one per line, with their ids.
 
-    The end of a line shows as "⏎", and bytes that are no whole character as "\\xNN".
+    A line end is shown as "⏎", and bytes that are not a whole character as "\\xNN".
     """
     pieces = [_shown(tokenizer.token_bytes(token)) for token in ids.tolist()]
     if not stream.isatty():
@@ -23,7 +23,7 @@ def show_tokens(tokenizer: Tokenizer, ids: NDArray[np.uint32], stream: TextIO) -
         return
     for index, piece in enumerate(pieces):
         colour = f"\033[30;48;5;{BACKGROUNDS[index % len(BACKGROUNDS)]}m"
-        # a line's colour must end with it, or the terminal paints the rest
+        # a colour must end with its line, otherwise the terminal paints the rest of the line
         stream.write(colour + piece.replace("⏎", f"⏎{RESET}\n{colour}") + RESET)
     size = len(tokenizer.decode(ids))
     stream.write(f"\n{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token\n")

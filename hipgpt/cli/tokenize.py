@@ -12,12 +12,12 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, tokenize, "show the tokens of a text")
     parser.add_argument("text", nargs="?", help="the text (default: standard input)")
     add_run(parser)
-    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or .tiktoken to use instead of a run's")
-    parser.add_argument("--ids", action="store_true", help="print ids alone, for other programs")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json or .tiktoken to use instead of that of a run")
+    parser.add_argument("--ids", action="store_true", help="print only the ids, for other programs")
 
 
 def tokenize(arguments: argparse.Namespace) -> None:
-    """Show the pieces of a text, coloured on a terminal, and how many there are."""
+    """Print the tokens of a text; on a terminal they are coloured, and their number is added."""
     from hipgpt.cli.show_tokens import show_tokens
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
 

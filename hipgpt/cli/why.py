@@ -1,4 +1,4 @@
-"""`hipgpt why`: which rules would rerun and because of what, in plain words."""
+"""`hipgpt why`: show which rules would run again, and the reasons."""
 
 import argparse
 import ast
@@ -20,7 +20,7 @@ from hipgpt.pipeline.recipes import STAGES
 
 @dataclass(frozen=True)
 class Job:
-    """A job that would run, and what Snakemake's graph says about it: see hipgpt/pipeline/planned_jobs.py."""
+    """A job that would run, and Snakemake's reasons. hipgpt/pipeline/planned_jobs.py writes these fields."""
 
     rule: str
     wildcards: Mapping[str, str]
@@ -41,13 +41,13 @@ class Job:
 
     @property
     def position(self) -> int:
-        """Where its rule stands in the pipeline."""
+        """The position of its rule in the pipeline."""
         return list(STAGES).index(self.rule) if self.rule in STAGES else len(STAGES)
 
 
 def add(commands: Commands) -> None:
-    about = "say which rules would rerun, and because of what"
-    more = "Whatever else is given is handed to snakemake: targets, --configfile, --config (default: all)."
+    about = "show which rules would run again, and the reasons"
+    more = "All other arguments are passed to snakemake: targets, --configfile, --config (default: all)."
     add_command(commands, why, about, more)
 
 
@@ -69,7 +69,7 @@ def _planned(arguments: Sequence[str]) -> list[Job]:
 
 
 def explain(planned: Sequence[Job]) -> Iterator[str]:
-    """Yield lines about the jobs that would run, those of one run together, in the pipeline's order."""
+    """Yield lines about the jobs that would run, in the order of the pipeline. The jobs of a run are grouped."""
     jobs = sorted((job for job in planned if job.rule != "all"), key=lambda job: (job.position, job.about))
     makers = {output: job for job in jobs for output in job.outputs}
     groups: dict[str, dict[tuple[str, ...], list[str]]] = {}
@@ -94,7 +94,7 @@ def _causes(job: Job, makers: Mapping[str, Job]) -> Iterator[str]:
 
 
 def _roots(job: Job, makers: Mapping[str, Job]) -> Iterator[Job]:
-    """Yield the jobs before this one that have causes of their own, and not only jobs before them."""
+    """Yield the earlier jobs that cause this one to run. Each of them has a cause other than an earlier job."""
     files = (file for file in job.inputs_of_planned_jobs if file in makers)
     for maker in {id(makers[file]): makers[file] for file in files}.values():
         if next(_own_causes(maker), None):
@@ -121,12 +121,12 @@ def _own_causes(job: Job) -> Iterator[str]:
 
 
 def _changed_params(job: Job) -> Iterator[str]:
-    """Yield "key before -> after" from the params that changed, of which the recipe is the one map."""
+    """Yield "key before -> after" for each change of the recipe, which is the only map among the params."""
     before, after = _recipe(job.params_before), _recipe(job.params_now)
     if before is None or after is None:
         yield "its parameters changed"
         return
-    if "source" not in after:  # a recipe for each run, of a rule that reads all of them
+    if "source" not in after:  # a rule that reads all runs has a recipe for each run
         yield from (f"run {name} is new" for name in after if name not in before)
         yield from (f"run {name} is gone" for name in before if name not in after)
         before, after = ({name: side[name] for name in before if name in after} for side in (before, after))
@@ -136,7 +136,7 @@ def _changed_params(job: Job) -> Iterator[str]:
 
 
 def _recipe(params: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the map among params, which Snakemake stores as Python literals."""
+    """Return the map among the params. Snakemake stores params as Python literals."""
     for text in params:
         try:
             value = ast.literal_eval(text)

@@ -1,7 +1,8 @@
-"""The catalogue of all ops. Each is described where it is computed: the headers of kernels/cpu/<family>.cpp.
+"""The contracts of all ops. The formula of each op is at the head of its kernels, in kernels/cpu/<family>.cpp.
 
 Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out, H heads of D channels, V vocabulary,
-T context length, P parameters, K parts.
+T context length or number of tokens, P parameters, W elements of a workspace. K counts partial sums, or rows of a
+table that are indexed by step.
 """
 
 from hipgpt.compute.contract import op
@@ -221,5 +222,5 @@ RECORD_STEP = op("record_step", "optimizer", """
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
 
-# A GPU, where logits of all rows at once are best, makes OUTPUT_LAYER_TRAINING's results by four ops.
+# GPUs lack OUTPUT_LAYER_TRAINING, because they are fastest with the logits of all rows at once: four ops replace it.
 ON_GPUS = {name: value for name, value in CATALOGUE.items() if value is not OUTPUT_LAYER_TRAINING}

@@ -1,7 +1,7 @@
-"""What a kernel's contract is: name, arguments with access, dtype and symbolic shape, scalars, cost.
+"""The contract of a kernel: name, arguments with access, dtype and symbolic shape, scalars, number of operations.
 
-One `Op` gives the order of a kernel's C arguments (tensors, then dimensions as int64, then scalars), the checks that a
-Plan makes, the generated tests, and the bytes and operations of the roofline.
+One `Op` determines four things: the order of a kernel's C arguments (tensors, then dimensions as int64, then scalars),
+the checks that a Plan makes, the generated tests, and the bytes and operations that estimates and benchmarks count.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +14,16 @@ SCALAR_TYPES = ("f32", "i32")
 
 
 class ContractError(ValueError):
-    """A call that an op's contract does not allow; the message names the op, the argument, got and expected."""
+    """A call that violates an op's contract. The message names the op, the argument, the value and what is expected."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """access: `out` is written, `in` read, `inout` read and written, `add` added to, `scratch` worked in, which leaves
-    nothing of use there; optional ones may be None.
+    """A tensor argument of an op.
 
-    dtype: `act` stands for the plan's activation dtype; shape: dimension names or numbers.
+    access: `in` is read; `out` is written; `inout` is read and written; `add` is added to; `scratch` is a workspace,
+    undefined before and after the call. optional: may be None. dtype: a label of DType, or `act` for the plan's
+    activation dtype. shape: names of dimensions, or numbers.
     """
 
     access: str
@@ -33,20 +34,27 @@ class Argument:
 
     @property
     def reads(self) -> bool:
+        """Whether the op uses the values that the tensor has before the call."""
         return self.access not in ("out", "scratch")
 
     @property
     def writes(self) -> bool:
+        """Whether the op changes the tensor, scratch included."""
         return self.access != "in"
 
     @property
     def leaves_values(self) -> bool:
+        """Whether the tensor holds defined values because of the call."""
         return self.access not in ("in", "scratch")
 
 
 @dataclass(frozen=True)
 class Op:
-    """See `op`, which makes one from a table. operations: floating-point operations as a function of the dimensions."""
+    """A contract; the function `op` makes one from a table.
+
+    family: stem of the kernel's source file. scalars: (name, type) pairs. operations: function of the dimensions that
+    returns the number of floating-point operations of a call.
+    """
 
     name: str
     family: str
@@ -56,15 +64,15 @@ class Op:
 
     @property
     def dimensions(self) -> tuple[str, ...]:
-        """Symbolic dimensions in order of first appearance: the kernel's int64 arguments."""
+        """The symbolic dimensions by first appearance: the order of the kernel's int64 arguments."""
         names = (size for argument in self.arguments for size in argument.shape if not size.isdigit())
         return tuple(dict.fromkeys(names))
 
     def bind(self, tensors: Sequence[Tensor | None], scalars: Mapping[str, float], act: DType) -> dict[str, int]:
-        """Check a call's tensors and scalars against the contract and return the value of each dimension.
+        """Check the tensors and scalars of a call, and return the value of each dimension by name.
 
-        Raises ContractError on a wrong count, dtype, rank, dimension, unknown or missing scalar, or an output that
-        overlaps another argument.
+        tensors: in the contract's order; act: the dtype that `act` stands for. Raises ContractError if the number of
+        tensors, a dtype, a rank, a dimension or the set of scalars is wrong, or if an output overlaps another argument.
         """
         if len(tensors) != len(self.arguments):
             names = ", ".join(argument.name for argument in self.arguments)
@@ -110,19 +118,19 @@ class Op:
                     raise ContractError(f"{self.name}: {what}")
 
     def bytes_moved(self, tensors: Sequence[Tensor | None]) -> int:
-        """Return the least memory traffic of a call in bytes: each input read once, each output written once.
+        """Return the minimum memory traffic of a call in bytes: each input is read once, each output written once.
 
-        What is worked in is written and read.
+        Scratch memory counts twice, because it is written, then read. So do `inout` and `add` arguments.
         """
         pairs = [(a, t) for a, t in zip(self.arguments, tensors, strict=True) if t is not None]
         return sum(t.size_bytes * (1 if a.access in ("in", "out") else 2) for a, t in pairs)
 
 
 def op(name: str, family: str, table: str, scalars: str = "", operations: Callable[..., int] = lambda **_: 0) -> Op:
-    """Return the contract written in `table`, one argument a line: `access[?] name dtype (dimensions)`.
+    """Return the contract that `table` describes, one argument a line: `access[?] name dtype (dimensions)`.
 
-    family: the source file's stem in kernels/<backend>; scalars: "name type, name type".
-    Raises ValueError on a line that does not read so.
+    `?` marks an optional argument. family: stem of the source file in kernels/<backend>; scalars: "name type, name
+    type". Raises ValueError if a line or a scalar has another form.
     """
     arguments = []
     for line in table.strip().splitlines():

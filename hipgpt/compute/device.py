@@ -1,4 +1,4 @@
-"""The Device protocol: memory, transfers and launches. All that the rest of HipGPT knows of a backend."""
+"""The Device protocol: memory, transfers and launches. The rest of HipGPT uses a backend through it only."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from hipgpt.compute.contract import Op
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
-Workspace = Callable[[Mapping[str, int], DType], int]  # elements for a call's sizes and its activations' dtype
+Workspace = Callable[[Mapping[str, int], DType], int]  # (sizes of a call, activation dtype) -> elements of its scratch
 
 
 @dataclass(frozen=True)
 class Traits:
-    """How a device computes, as far as those who record plans must know.
+    """The properties of a device that determine which launches a plan should hold.
 
-    act_dtypes: dtypes of activations that it has kernels for, the fastest first.
-    cache_bytes: as much of a pass's activations as its caches hold; None if larger batches are never slower.
-    shares_host_memory: its tensors lie in the host's memory, so that a transfer is a copy.
-    workspaces: ops of the catalogue that only some devices have, with the elements of their scratch argument (W).
+    act_dtypes: the dtypes of activations that it has kernels for, fastest first.
+    cache_bytes: the bytes of activations that its caches hold; None if larger batches are never slower.
+    shares_host_memory: whether its tensors are stored in host memory, where the CPU can read them in place.
+    workspaces: the ops that only some devices have, with the number of elements of their scratch argument (W).
     """
 
     act_dtypes: tuple[DType, ...]
@@ -31,7 +31,7 @@ class Traits:
 
 
 class Device(Protocol):
-    """One processor with its memory. `backend` names the code that computes; `name` and `compiler` are for people."""
+    """One processor with its memory. `backend` names the code that runs on it; `name` and `compiler` are for people."""
 
     backend: str
     name: str
@@ -39,11 +39,14 @@ class Device(Protocol):
     traits: Traits
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
-        """Return (address, owner) of zeroed memory, aligned to at least 64 bytes; freed with its owner."""
+        """Return (address, owner) of zeroed memory, aligned to at least 64 bytes. It is freed with its owner.
+
+        Raises UserError if the device has too little memory.
+        """
         ...
 
     def free_bytes(self) -> int:
-        """Return about how much memory can still be allocated."""
+        """Return about how many bytes can still be allocated."""
         ...
 
     def write(self, tensor: Tensor, values: NDArray[Any]) -> None:
@@ -51,7 +54,7 @@ class Device(Protocol):
         ...
 
     def read(self, tensor: Tensor) -> NDArray[Any]:
-        """Return a host copy of a tensor, after all launches before it."""
+        """Return a host copy of a tensor. Waits for all earlier launches."""
         ...
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
@@ -60,7 +63,7 @@ class Device(Protocol):
 
 
 def check_transfer(tensor: Tensor, values: NDArray[Any]) -> None:
-    """Raise ValueError unless values fit the tensor exactly."""
+    """Raise ValueError unless values have the shape and dtype of the tensor."""
     if values.shape != tensor.shape or values.dtype != tensor.dtype.numpy:
         raise ValueError(
             f"{tensor.name}: got {values.dtype} {values.shape}, expected {tensor.dtype.numpy} {tensor.shape}"

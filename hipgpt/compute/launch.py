@@ -1,4 +1,4 @@
-"""A checked call of an op, and its arguments as a kernel takes them."""
+"""A checked call of an op, and its arguments in the form in which a kernel takes them."""
 
 import ctypes
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ SCALARS: Mapping[str, Callable[[Any], CValue]] = {"f32": ctypes.c_float, "i32": 
 
 @dataclass(frozen=True)
 class Launch:
-    """A checked call of an op: `sizes` by dimension name."""
+    """A checked call of an op. tensors: in the contract's order; sizes: by the name of the dimension."""
 
     op: Op
     tensors: tuple[Tensor | None, ...]
@@ -24,7 +24,7 @@ class Launch:
 
     @property
     def act(self) -> DType:
-        """The dtype that `act` stands for in this call; f32 if no such argument is given."""
+        """The dtype that `act` stands for in this call; f32 if no argument has it."""
         pairs = zip(self.op.arguments, self.tensors, strict=True)
         return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
 

@@ -1,4 +1,4 @@
-"""Devices by their names."""
+"""Open a device by its name."""
 
 import os
 
@@ -11,8 +11,9 @@ GPUS = ("hip", "cuda")
 def open_device(name: str, threads: int | None = None) -> Device:
     """Open a device by its name: `cpu`, `hip`, `cuda`, `cuda:1`, or `auto`.
 
-    auto: the first GPU that answers a call, else the CPU. threads: how many the CPU uses; by default as many as this
-    process may run on. Raises UserError on another name, DeviceAbsent if there is no such device here.
+    auto: the first GPU that can be opened, otherwise the CPU. threads: the number of threads of the CPU device, by
+    default one for each core that this process may use. Raises UserError on another name, DeviceAbsent if this machine
+    has no such device.
     """
     backend, _, index = name.partition(":")
     if name == "auto":

@@ -1,7 +1,8 @@
-"""Plan: record launches with every check on, then replay them.
+"""Plan: a list of launches that is recorded and checked once, then replayed.
 
-Recording binds shapes and refuses what an op's contract does not allow, and a read of memory that nothing wrote. Replay
-only runs the bound launches: what changes from step to step lies in tensors on the device.
+Recording binds the dimensions of each call. It refuses a call that violates the op's contract, and a call that reads
+memory which nothing has written. A replay runs the bound launches and nothing else, so values that change from step to
+step are stored in tensors on the device.
 """
 
 import bisect
@@ -36,8 +37,9 @@ class WrittenMemory:
 class Plan:
     """A list of launches on one device, made by calling the plan: plan(OP, *tensors, **scalars).
 
-    given: tensors that hold values before the plan runs (weights, tokens); all others must be written before they are
-    read. Raises ContractError while recording, naming the op, the argument, what it got and what it expected.
+    given: the tensors that hold values before the plan runs (weights, tokens); a launch must write any other tensor
+    before a later one reads it. act: the dtype that `act` stands for. A call raises ContractError, naming the op, the
+    argument, the value and what is expected.
     """
 
     def __init__(self, device: Device, name: str, given: Iterable[Tensor], act: DType = DType.F32):
@@ -64,12 +66,12 @@ class Plan:
         self.launches.append(Launch(op, tensors, sizes, scalars))
 
     def prepare(self) -> None:
-        """Make the replay ready, unless it is: compile what the cache lacks, bind arguments. No launch can follow."""
+        """Compile the kernels and bind the arguments, unless this is done. No launch can be added afterwards."""
         if self._replay is None:
             self._replay = self._device.prepare(self.launches)
 
     def run(self) -> None:
-        """Run the launches in the order recorded; prepare them first if nobody has."""
+        """Run the launches in the recorded order, after `prepare` if it was not called yet."""
         self.prepare()
         assert self._replay is not None
         self._replay()

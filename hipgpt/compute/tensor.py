@@ -1,4 +1,4 @@
-"""Typed, shaped pieces of device memory, and the arena that holds a table of them in one allocation."""
+"""Tensors, which are typed and shaped views of device memory, and arenas, which allocate a table of them at once."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ ALIGNMENT_ELEMENTS = 128
 
 
 class DType(enum.Enum):
-    """Element types that kernels know: name in the catalogue, bytes, unit roundoff (0 for integers)."""
+    """The element types of kernels: name in the catalogue, bytes, unit roundoff (0 for integers)."""
 
     F32 = ("f32", 4, 2.0**-24)
     BF16 = ("bf16", 2, 2.0**-8)
@@ -31,7 +31,7 @@ class DType(enum.Enum):
 class Field:
     """A row of a tensor table.
 
-    decay: whether AdamW decays it; std: standard deviation of its initial values around `mean`.
+    decay: whether AdamW applies weight decay to it; mean, std: of its normally distributed initial values.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Field:
 class Tensor:
     """A row-major view of device memory.
 
-    address: in bytes; owner: keeps the allocation alive; arena: name of the table that it is part of.
+    address: in bytes; owner: object that keeps the allocation alive; arena: name of the arena that it belongs to.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Tensor:
         return self.elements * self.dtype.size_bytes
 
     def view(self, *shape: int) -> "Tensor":
-        """Return the same elements under another shape; raises ValueError if their number differs."""
+        """Return a view of the same elements with another shape. Raises ValueError if their number differs."""
         if math.prod(shape) != self.elements:
             raise ValueError(f"{self.name}: cannot view shape {self.shape} as {shape}")
         return dataclasses.replace(self, shape=shape)
 
     def rows(self, start: int, stop: int) -> "Tensor":
-        """Return rows start <= i < stop of the first dimension, without a copy."""
+        """Return a view of rows start <= i < stop of the first dimension. Raises ValueError for other rows."""
         if not 0 <= start < stop <= self.shape[0]:
             raise ValueError(f"{self.name}: rows {start}:{stop} of {self.shape[0]}")
         address = self.address + start * (self.size_bytes // self.shape[0])
@@ -84,7 +84,7 @@ class Tensor:
 
 
 class Allocator(Protocol):
-    """What an arena asks of a device."""
+    """The part of a device that an arena uses."""
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
         """Return (address, owner) of zeroed memory, aligned to at least 64 bytes."""
@@ -94,8 +94,8 @@ class Arena:
     """One allocation for a table of fields, in the table's order.
 
     Each field takes a multiple of ALIGNMENT_ELEMENTS elements, and the padding stays zero. `offsets` are in bytes.
-    Arenas of one table and one dtype share them: `flat` of the weights, of the gradients and of both moments line up
-    element by element, and with a copy of the weights in another dtype too.
+    Arenas of the same fields have the same layout: element i of `flat` belongs to the same parameter in the weights,
+    the gradients, both moments, and a copy of the weights in another dtype.
     """
 
     def __init__(self, device: Allocator, name: str, fields: Iterable[Field]):

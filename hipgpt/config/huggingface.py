@@ -1,4 +1,4 @@
-"""What config.json says about a GPT-2 in a Hugging Face directory, as this project's `model` section."""
+"""The config.json of a GPT-2 in a Hugging Face directory, read as this project's `model` section."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from hipgpt.config.settings import LAYERNORM_EPSILON
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # theirs -> ours
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 SIZES = {"n_embd": "embed_dim", "n_layer": "num_layers", "n_head": "num_heads", "n_positions": "context_length"}
-# fields that change what is computed, with the one value that our kernels compute; an absent one has it
+# Fields that change the arithmetic, with the one value that our kernels support. An absent field has that value.
 FIXED = {
     "model_type": "gpt2",
     "layer_norm_epsilon": LAYERNORM_EPSILON,
@@ -25,16 +25,16 @@ LEAST_WEIGHT_BYTES = 2  # float16
 
 
 def model_section(folder: Path) -> dict[str, Any]:
-    """Return the `model` section, and vocab_size, that config.json in a directory says.
+    """Return the `model` section, with vocab_size, of the config.json in a directory.
 
-    Raises UserError, naming file and field, for a directory that is no GPT-2 or not one that we compute, and where the
-    sizes are more than the weights' file can hold: nothing is allocated for them before.
+    Raises UserError, naming file and field, if the directory does not hold a GPT-2 that our kernels support, or if the
+    sizes are larger than the file of weights can hold. This is checked before anything is allocated.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file; model.from must be a directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
-            "save_pretrained of Hugging Face's transformers writes it"
+            f"{path}: no such file; model.from must be a directory with {CONFIG}, {WEIGHTS} and {TOKENIZER}, "
+            "written by save_pretrained of Hugging Face's transformers"
         )
     document = read_json(path, {}, "download it again", MOST_CONFIG_BYTES)
     for field, expected in FIXED.items():
@@ -49,7 +49,7 @@ def model_section(folder: Path) -> dict[str, Any]:
         raise _refusal(path, "activation_function", activation, " or ".join(ACTIVATIONS), "use a GPT-2 that has it")
     tied = document.get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
-        raise _refusal(path, "tie_word_embeddings", tied, "true or false", "mend it")
+        raise _refusal(path, "tie_word_embeddings", tied, "true or false", "fix it")
     section = {
         **{ours: sizes[theirs] for theirs, ours in SIZES.items()},
         "mlp_dim": _size(path, document, "n_inner"),
@@ -70,7 +70,7 @@ def files_sha256(folder: Path) -> dict[str, str]:
 def _size(path: Path, document: Mapping[str, Any], field: str) -> int:
     got = document.get(field)
     if not isinstance(got, int) or isinstance(got, bool) or not 0 < got < 1 << 31:
-        raise _refusal(path, field, got, "a whole number above 0", "mend it or download it again")
+        raise _refusal(path, field, got, "a whole number above 0", "fix it or download it again")
     return got
 
 
@@ -79,7 +79,7 @@ def _check_files(folder: Path, section: Mapping[str, Any]) -> None:
     if not path.is_file():
         pickled = sorted(file.name for file in folder.glob("*.bin"))
         parts = sorted(file.name for file in folder.glob("model*.safetensors*"))
-        found = f"{pickled[0]} is a pickle, which may run any code, and is not read" if pickled else "no such file"
+        found = f"{pickled[0]} is a pickle, which is not read because it may run code" if pickled else "no such file"
         found = f"the weights are in several files ({parts[0]}, ...)" if parts else found
         raise UserError(
             f"{path}: {found}; load the directory with transformers and save it with "
@@ -87,14 +87,14 @@ def _check_files(folder: Path, section: Mapping[str, Any]) -> None:
         )
     if not (folder / TOKENIZER).is_file():
         raise UserError(
-            f"{folder / TOKENIZER}: no such file, and the weights mean nothing without their tokenizer; write it with "
+            f"{folder / TOKENIZER}: no such file, but the weights need their own tokenizer; write it with "
             f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')"
         )
     E, F, L = section["embed_dim"], section["mlp_dim"], section["num_layers"]
     matrices = (section["vocab_size"] + section["context_length"]) * E + L * (4 * E * E + 2 * E * F)
     if matrices * LEAST_WEIGHT_BYTES > path.stat().st_size:
         raise UserError(
-            f"{folder / CONFIG}: its sizes make {matrices:,} weights or more, which do not fit into the "
+            f"{folder / CONFIG}: its sizes give at least {matrices:,} weights, which do not fit into the "
             f"{path.stat().st_size:,} bytes of {path}; download both again"
         )
 

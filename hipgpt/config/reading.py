@@ -1,7 +1,7 @@
-"""config.yaml made into checked, frozen values: one `RunConfig` for each run.
+"""config.yaml read into checked, frozen values: one `RunConfig` for each run.
 
-Values are coerced to the types of the schema (the command line and YAML's `3e-4` give strings), then checked against
-workflow/schemas/config.schema.yaml, then against each other. Every mistake is a UserError of one line.
+Values are first coerced to the types of the schema, because the command line and YAML's `3e-4` give strings. They are
+then checked against workflow/schemas/config.schema.yaml, then against each other. A mistake is a UserError of one line.
 """
 
 import difflib
@@ -18,11 +18,11 @@ from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
-MOST_TOKENS = 1 << 22  # in a batch, whose plan is then recorded in seconds; the largest GPUs hold fewer
+MOST_TOKENS = 1 << 22  # of a batch: its plan is recorded in seconds, and the largest GPUs hold fewer tokens
 
 
 def read_config(*paths: Path) -> dict[str, Any]:
-    """Return config files as one, later ones laid over earlier ones. Raises UserError if one cannot be read."""
+    """Return config files merged into one; later files override earlier ones. Raises UserError if one is unreadable."""
     import yaml
 
     config: dict[str, Any] = {}
@@ -32,7 +32,7 @@ def read_config(*paths: Path) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: no YAML ({' '.join(str(error).split())}); mend it there") from error
+            raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); fix it there") from error
         if not isinstance(found, Mapping):
             raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
         config = _merge(config, found)
@@ -68,11 +68,13 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the sections `model` and `tokenizer` that the directory model.from decides."""
+    """Return the sections `model` and `tokenizer` that the directory model.from determines."""
     source = sections["model"]["from"]
     found = model_section(Path(source))
     if stated := [key for key in overrides.get("model", {}) if key != "from"]:
-        raise UserError(f"config: {prefix}model.{stated[0]}: model.from's config.json decides it; remove one of them")
+        raise UserError(
+            f"config: {prefix}model.{stated[0]}: config.json of model.from determines it; remove one of them"
+        )
     tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
     other = sections["tokenizer"].get("from", tokenizer["from"])
     if Path(other) != Path(tokenizer["from"]):
@@ -92,8 +94,8 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),
         (batch * model.context_length <= MOST_TOKENS, "training.batch_sequences", batch,
-         f"at most {MOST_TOKENS // model.context_length}, as a batch of sequences of {model.context_length} holds at "
-         f"most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
+         f"at most {MOST_TOKENS // model.context_length}, because a batch of sequences of {model.context_length} holds "
+         f"at most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
     ]  # fmt: skip
     for passed, key, got, expected in checks:
         if not passed:
@@ -117,7 +119,7 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return value with strings turned into the number, boolean or null that the schema asks for, if they read so."""
+    """Return value with strings turned into the numbers, booleans and nulls that the schema asks for, if possible."""
     if isinstance(value, Mapping):
         known, other = schema.get("properties", {}), schema.get("additionalProperties")
         other = other if isinstance(other, Mapping) else {}
@@ -129,7 +131,7 @@ def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(value, str) and "string" not in types:
         return _read_string(value, types)
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # comparisons with NaN would let it through; no type of the schema takes a string here
+        return str(value)  # the schema refuses a string here, but its comparisons would accept NaN
     if isinstance(value, float) and value.is_integer() and "integer" in types:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and "number" in types:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_RUN = "default"
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps: they become folders; as in the schema
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 
 
@@ -74,7 +74,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, checked. `sections` holds the coerced config of each key of RUN_KEYS."""
+    """One checked run. `sections` holds the coerced config of each key of RUN_KEYS."""
 
     name: str
     sections: Mapping[str, Any]
@@ -91,7 +91,7 @@ class RunConfig:
 
     @property
     def tokenizer(self) -> str:
-        """The name of the folder of its tokenizer and tokens."""
+        """The name of the folder that holds the run's tokenizer and tokens."""
         section = self.sections["tokenizer"]
         source, pattern = section.get("from"), section.get("pattern")
         if source:
@@ -101,7 +101,7 @@ class RunConfig:
 
     @property
     def pretrained(self) -> Path | None:
-        """The Hugging Face directory whose weights its training begins with; None: it draws them."""
+        """The Hugging Face directory whose weights training starts from; None: from random weights."""
         source = self.sections["model"].get("from")
         return Path(source) if source else None
 
@@ -117,7 +117,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: runs by name, `default` first, the entries of corpora, the runs of each sweep."""
+    """All of config.yaml, checked: the runs by name, `default` first; entries of corpora; the runs of each sweep."""
 
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
@@ -126,7 +126,7 @@ class Config:
 
     @property
     def tokenizers(self) -> dict[str, Mapping[str, Any]]:
-        """The `tokenizer` sections of all runs, by their folders' names."""
+        """The `tokenizer` sections of all runs, by the name of their folder."""
         return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
 
 

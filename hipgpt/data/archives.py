@@ -1,7 +1,7 @@
-"""The documents inside a file: plain, .gz, .zst, .zip, .tar, .tar.gz, .tgz or .tar.zst, by its extension.
+"""The documents in a file, which may be plain, .gz, .zst, .zip, .tar, .tar.gz, .tgz or .tar.zst, by its extension.
 
-Members are read straight from the archive, in the order of their names, and never extracted: no member can write
-anywhere. Only a compressed tar, which cannot be read out of order, is first unpacked to an unnamed temporary file.
+Members are read from the archive itself, in the order of their names. They are never extracted, so no member can write
+anywhere. A compressed tar cannot be read out of order, so it is first unpacked to an unnamed temporary file.
 """
 
 import contextlib
@@ -25,48 +25,47 @@ import zstandard
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import BLOCK
 
-# A file may unpack to this much and no more, whatever its headers promise. Text compresses 3 to 30 times; deflate's
-# limit, which only a bomb reaches, is 1,032.
+# The limit of what a file may unpack to, whatever its headers promise. Text compresses 3 to 30 times. The limit of
+# deflate is 1,032 times, which only a decompression bomb reaches.
 UNPACKED_BYTES_ALWAYS_ALLOWED = 256 << 20
 UNPACKED_BYTES_PER_BYTE = 200
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.zst")
 DAMAGE = (
-    *(
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        gzip.BadGzipFile,
-        zlib.error,
-        zstandard.ZstdError,
-        lzma.LZMAError,
-        EOFError,
-    ),
-    NotImplementedError,  # zipfile: a compression method it does not know
-    *(ValueError, IndexError),  # tarfile and zipfile: a field of a header that is no number, or cut off
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    zstandard.ZstdError,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,  # zipfile: a compression method that it does not know
+    ValueError,  # tarfile and zipfile: a field of a header that is not a number
+    IndexError,  # tarfile and zipfile: a field of a header that is cut off
 )
-LONGEST_READ = 64 << 20  # tarfile reads a long name at once, however long its header says it is
+LONGEST_READ = 64 << 20  # tarfile reads a long name at once, whatever length its header gives
 
 Document = tuple[str, Iterator[bytes]]
 Entry = tuple[str, bool, Callable[[], IO[bytes]]]  # name, whether it is a regular file, how to open it
 
 
 class Source(Protocol):
-    """An open file, as far as it is used here."""
+    """The methods of an open file that are used here."""
 
     def read(self, size: int, /) -> bytes: ...
-    def seek(self, place: int, whence: int = ..., /) -> int: ...
+    def seek(self, offset: int, whence: int = ..., /) -> int: ...
     def tell(self) -> int: ...
 
 
 def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Document]:
-    """Yield (name, blocks of bytes) of each document in path; read a document before asking for the next.
+    """Yield (name, blocks of bytes) for each document in path. A document must be read before the next is asked for.
 
-    members: pattern (fnmatch; * also matches /) of the archive members wanted, None for all; scratch: folder with
+    members: pattern of the requested archive members (fnmatch; * also matches /), None for all. scratch: folder with
     space for one unpacked tar. Raises UserError, naming the file and the member, if the file is damaged or unpacks to
-    more than it may, if a member is a link, a device or points outside, if nothing matches.
+    more than it may, if a member is a link, a device or outside of the archive's folder, or if nothing matches.
     """
     name = path.name.lower()
     if members is not None and not name.endswith((".zip", ".tar", *COMPRESSED_TAR)):
-        raise UserError(f"{path}: is no archive, so members: {members!r} has no meaning; remove that key")
+        raise UserError(f"{path}: is not an archive, so members: {members!r} selects nothing; remove that key")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_damage_named(path))
         if name.endswith(".zip"):
@@ -95,17 +94,19 @@ def _damage_named(path: Path) -> Iterator[None]:
     except DAMAGE as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # bz2: no such stream; zipfile: a place before the file's start
+        if error.errno not in (None, errno.EINVAL):  # bz2: no such stream; zipfile: an offset before the start
             raise
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: damaged, or not what its extension says ({error}); remove it and run again")
+    return UserError(
+        f"{path}: damaged, or of another format than its extension says ({error}); remove it and run again"
+    )
 
 
 class _Bounded:
-    """A file as tarfile uses it, which would read and go wherever a header says."""
+    """A file that refuses reads and seeks out of bounds, because tarfile trusts the sizes and offsets of headers."""
 
     def __init__(self, file: Source) -> None:
         self._file, self.tell = file, file.tell
@@ -117,10 +118,10 @@ class _Bounded:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self._file.read(size)
 
-    def seek(self, place: int) -> int:
-        if not 0 <= place <= self._size:
+    def seek(self, offset: int) -> int:
+        if not 0 <= offset <= self._size:
             raise tarfile.ReadError("unexpected end of data")
-        return self._file.seek(place)
+        return self._file.seek(offset)
 
 
 @contextlib.contextmanager
@@ -136,29 +137,29 @@ def _decompressed(path: Path) -> Iterator[Source]:
 
 
 def _check_last_frame(file: BinaryIO) -> None:
-    """Raise EOFError if a .zst file ends within a frame, which zstandard's reader takes for its end.
+    """Raise EOFError if a .zst file ends within a frame, because zstandard's reader does not notice that.
 
     Walks the headers of frames and blocks (RFC 8878, 3.1.1) and leaves the file at its beginning.
     """
     size = file.seek(0, os.SEEK_END)
-    place = file.seek(0)
-    while place < size:
+    offset = file.seek(0)
+    while offset < size:
         head = file.read(18)
         if head[1:4] == b"\x2a\x4d\x18":  # a skippable frame: magic, length, content
-            place = file.seek(place + 8 + int.from_bytes(head[4:8], "little"))
+            offset = file.seek(offset + 8 + int.from_bytes(head[4:8], "little"))
             continue
         checksum = 4 * zstandard.get_frame_parameters(head).has_checksum
-        place = file.seek(place + zstandard.frame_header_size(head))
+        offset = file.seek(offset + zstandard.frame_header_size(head))
         last = False
         while not last:
             block = file.read(3)
             last, kind = bool(block[:1] and block[0] & 1), block[:1] and block[0] >> 1 & 3
             length = 1 if kind == 1 else int.from_bytes(block, "little") >> 3  # kind 1: one byte, repeated
-            place = file.seek(place + 3 + length)
-            if len(block) < 3 or place > size:
+            offset = file.seek(offset + 3 + length)
+            if len(block) < 3 or offset > size:
                 raise EOFError("it ends within a frame")
-        place = file.seek(place + checksum)
-    if place > size:
+        offset = file.seek(offset + checksum)
+    if offset > size:
         raise EOFError("it ends within a frame")
     file.seek(0)
 
@@ -209,14 +210,14 @@ def _open_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _selected(path: Path, entries: Iterator[Entry], members: str | None) -> Iterator[Document]:
-    """Yield the wanted members by name; of two with one name the later counts, as it would in an extraction."""
+    """Yield the requested members in the order of their names. If a name occurs twice, the later entry counts."""
     every = {name: (regular, opened) for name, regular, opened in entries}
-    wanted = sorted(name for name in every if fnmatch.fnmatchcase(name, members or "*"))
-    if not wanted:
+    requested = sorted(name for name in every if fnmatch.fnmatchcase(name, members or "*"))
+    if not requested:
         some = ", ".join(sorted(every)[:5]) or "nothing"
         raise UserError(f"{path}: no member matches {members or '*'!r}; it holds {len(every)} files: {some}, ...")
     allowance = _Allowance(path)
-    for name in wanted:
+    for name in requested:
         regular, opened = every[name]
         inside = PureWindowsPath(name)  # a Windows path knows /, \ and drives
         if inside.anchor or ".." in inside.parts:

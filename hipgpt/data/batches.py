@@ -1,4 +1,4 @@
-"""Which tokens a step sees: deterministic training batches, and windows that cover a split once for evaluation."""
+"""Windows of tokens: deterministic batches for training, and windows that cover a split once for evaluation."""
 
 from collections.abc import Iterator, Sized
 from typing import Protocol
@@ -10,7 +10,7 @@ from hipgpt.base.errors import UserError
 
 
 class TokenSequence(Protocol):
-    """As much of hipgpt.data.tokens.Tokens as batches need."""
+    """The part of hipgpt.data.tokens.Tokens that batches need."""
 
     def __len__(self) -> int: ...
     def windows(self, starts: NDArray[np.int64], length: int, /) -> NDArray[np.int32]: ...
@@ -19,40 +19,40 @@ class TokenSequence(Protocol):
 class Batches:
     """Training batches as a function of the step alone, so that a resumed run needs no state of the data.
 
-    Window n = step * batch_size + row belongs to epoch n // windows_per_epoch. Each epoch draws a phase and cuts the
-    tokens from there on into windows of context_length that do not overlap, and visits each of them once, in an order
-    drawn too; both come from Philox with the key (seed, epoch).
+    Window n = step * batch_size + row belongs to epoch n // windows_per_epoch. Each epoch draws a phase, which is the
+    offset of its first window, and cuts the tokens from there on into windows of context_length that do not overlap. It
+    visits each window once, in an order that is drawn too. Phase and order come from Philox with the key (seed, epoch).
     """
 
     def __init__(self, tokens: TokenSequence, batch_size: int, context_length: int, seed: int) -> None:
-        """Raise UserError if tokens hold no window of context_length inputs and the target after the last one.
+        """batch_size: windows of a batch; context_length: tokens of a window; 0 <= seed < 2**64.
 
-        batch_size: windows a step; context_length: tokens; 0 <= seed < 2**64.
+        Raises UserError if there are fewer than context_length + 1 tokens: the inputs of a window and its last target.
         """
         _check_length(tokens, context_length)
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
-        # one window fewer than fit, so that there is room for at least context_length phases
+        # one window fewer than would fit, so that at least context_length phases are possible
         self.windows_per_epoch = max(1, len(tokens) // context_length - 1)
         self._phases = len(tokens) - self.windows_per_epoch * context_length
         self._epoch, self._phase, self._order = -1, 0, np.empty(0, np.uint32)
 
     def starts(self, step: int) -> NDArray[np.int64]:
-        """Return the offsets (B,) int64 of the first token of each window of a step, which counts from 0."""
-        epochs, places = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
+        """Return the offsets (B,) int64 of the first token of each window of a step. Steps count from 0."""
+        epochs, indices = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
         starts = np.empty(self.batch_size, np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
             self._draw(epoch)
-            starts[epochs == epoch] = self._phase + self.context_length * self._order[places[epochs == epoch]].astype(
+            starts[epochs == epoch] = self._phase + self.context_length * self._order[indices[epochs == epoch]].astype(
                 np.int64
             )
         return starts
 
     def batch(self, step: int) -> NDArray[np.int32]:
-        """Return the tokens (B, S+1) int32 of a step: columns 0 to S-1 are inputs, 1 to S their targets."""
+        """Return the tokens (B, S+1) int32 of a step. Columns 0 to S-1 are the inputs, columns 1 to S their targets."""
         return self.tokens.windows(self.starts(step), self.context_length + 1)
 
     def _draw(self, epoch: int) -> None:
-        """Make _phase and _order (windows_per_epoch,) those of an epoch; 4 bytes a window are kept."""
+        """Set _phase and _order, (windows_per_epoch,) uint32, to those of an epoch."""
         if epoch != self._epoch:
             random = np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], np.uint64)))
             self._phase = int(random.integers(self._phases))
@@ -62,18 +62,18 @@ class Batches:
 
 
 def windows(tokens: Sized, context_length: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, first_counted) of windows of context_length inputs that count each target token exactly once.
+    """Yield (start, first_counted) for windows of S = context_length inputs that count each target exactly once.
 
-    The window's inputs are tokens[start : start + S], its targets the S tokens one further on, of which those from
-    index first_counted on count. Tokens 1 to len - 1 are the targets; a counted one has at least S - stride + 1 tokens
-    before it in its window, except in the first window. The last window is moved left to end with the tokens.
-    1 <= stride <= context_length. Raises UserError if the tokens are fewer than context_length + 1.
+    The inputs of a window are tokens[start : start + S], and its targets are tokens[start + 1 : start + S + 1]. The
+    targets from index first_counted on count. All tokens but the first are targets. Except in the first window, a
+    counted target has at least S - stride + 1 tokens before it in its window. The last window ends with the last token.
+    Raises UserError unless 1 <= stride <= context_length, or if there are fewer than context_length + 1 tokens.
     """
     _check_length(tokens, context_length)
     if not 1 <= stride <= context_length:
         raise UserError(f"stride: got {stride}, expected 1 to context_length, {context_length}")
     last = len(tokens) - 1 - context_length
-    counted = 0  # targets so far
+    counted = 0  # targets in the windows so far
     for nominal in range(0, last + stride, stride):
         start = min(nominal, last)
         yield start, counted - start

@@ -1,7 +1,7 @@
-"""A corpus: documents fetched, verified, cleaned, and split into a training and a validation text.
+"""A corpus: documents are fetched, verified, cleaned, and split into a training and a validation text.
 
-Everything streams: a document is copied in blocks and each cleaning step holds at most 64 KiB besides its block, so a
-corpus may be larger than memory. The folder that build_corpus writes needs space for the corpus once.
+A corpus may be larger than memory: a document is copied in blocks, and each cleaning step holds at most 64 KiB in
+addition to its block. The folder that build_corpus writes needs space for the corpus once.
 """
 
 import glob
@@ -22,7 +22,7 @@ from hipgpt.data.plain_text import plain_text
 
 Blocks = Iterator[bytes]
 
-GUTENBERG_HEADER_BYTES = 64 << 10  # a licence header is at the start or there is none
+GUTENBERG_HEADER_BYTES = 64 << 10  # a document has its licence header within its first bytes, or has none
 GUTENBERG_START = re.compile(rb"\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK[^*]{0,400}\*\*\*\s*")
 GUTENBERG_END = re.compile(rb"\s{0,64}\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK")
 GUTENBERG_END_BYTES = 256  # more than a match of GUTENBERG_END needs, blank lines included
@@ -50,7 +50,7 @@ def normalize_newlines(blocks: Blocks) -> Blocks:
 
 
 def strip_gutenberg(blocks: Blocks) -> Blocks:
-    """Drop Project Gutenberg's header and footer, marker lines included; without a START marker nothing is dropped."""
+    """Drop the header and the footer of Project Gutenberg with their marker lines, if there is a START marker."""
     text = b""
     for block in blocks:
         text += block
@@ -80,10 +80,10 @@ CLEANING: dict[str, Callable[[Blocks], Blocks]] = {
 
 
 def split_position(file: BinaryIO, begin: int, size: int, validation_fraction: float) -> int:
-    """Return how many bytes of the document at file[begin : begin + size] are for training: the first ones.
+    """Return the length in bytes of the training part of the document at file[begin : begin + size], its beginning.
 
-    It is the last line's end at or before (1 - validation_fraction) * size. Lines may be long, so that only a line's
-    end that leaves at most twice validation_fraction counts; without one it is the last whole UTF-8 character's end.
+    The part ends with the last line that ends at or before (1 - validation_fraction) * size. If that line is so long
+    that more than twice validation_fraction would remain, the part ends with the last whole UTF-8 character instead.
     """
     target = int((1 - validation_fraction) * size)
     lowest = max(0, target - int(validation_fraction * size))
@@ -105,8 +105,8 @@ def split_position(file: BinaryIO, begin: int, size: int, validation_fraction: f
 def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads: Path) -> None:
     """Write output/train.txt, validation.txt and provenance.json of the corpus that settings describe.
 
-    settings: the corpus's entry in config.yaml, checked by the schema; downloads: folder where what was fetched stays.
-    Raises UserError, naming the corpus, where the source cannot be had, is not the expected one, or is too short.
+    settings: the corpus's entry in config.yaml, checked by the schema; downloads: folder that keeps downloaded files.
+    Raises UserError, naming the corpus, if its source cannot be fetched, has an unexpected hash, or is too short.
     """
     try:
         source, paths = _source(name, settings, downloads)
@@ -115,7 +115,7 @@ def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads
         record["validation_fraction"] = settings["validation_fraction"]
         if settings.get("sha256", record["sha256"]) != record["sha256"]:
             raise UserError(
-                f"{source}: sha256 is {record['sha256']}, expected {settings['sha256']}; mend the file or the config"
+                f"{source}: sha256 is {record['sha256']}, expected {settings['sha256']}; correct the file or the config"
             )
         with replacing(output / "train.txt") as train, replacing(output / "validation.txt") as validation:
             record["documents"] = [
@@ -130,7 +130,7 @@ def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads
 
 
 def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[str, list[Path]]:
-    """Return where the corpus is from, in words, and its files on this machine."""
+    """Return the origin of the corpus in words, and its files on this machine."""
     sha256 = settings.get("sha256")
     if settings["kind"] == "file":
         paths = [Path(match) for match in sorted(glob.glob(settings["path"], recursive=True))]
@@ -148,19 +148,19 @@ def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[st
 
 
 def _short_hash(identity: str) -> str:
-    """Return what tells downloads apart when a corpus's address changes and its name stays."""
+    """Return a short hash of a source, which keeps its downloads apart from those of another source of the corpus."""
     return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
 def _sha256_of_all(paths: list[Path]) -> str:
-    """Return the one file's sha256, or for several that of the lines `sha256sum` prints for them."""
+    """Return the sha256 of a single file. For several files, return that of the lines that `sha256sum` prints."""
     if len(paths) == 1:
         return sha256_of(paths[0])
     return hashlib.sha256("".join(f"{sha256_of(path)}  {path}\n" for path in paths).encode()).hexdigest()
 
 
 def _append(train: BinaryIO, validation: BinaryIO, blocks: Blocks, settings: Mapping[str, Any]) -> dict[str, str | int]:
-    """Append the cleaned document's two parts to the two files; return its sha256, bytes and split_at."""
+    """Append the two parts of the cleaned document to the two files; return its sha256, bytes and split_at."""
     for step in settings["cleaning"]:
         blocks = CLEANING[step](blocks)
     begin = train.tell()

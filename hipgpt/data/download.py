@@ -1,6 +1,6 @@
-"""Downloads: retried, resumable and checked against a SHA-256 before they count as there.
+"""Downloads: they are retried, can be resumed, and are checked against a SHA-256 before they are used.
 
-A file is NAME.part while it arrives and NAME once its hash is right, so whatever bears its own name can be trusted.
+A file is called NAME.part until it is complete and its hash is right, so a file with its final name can be trusted.
 """
 
 import os
@@ -25,18 +25,18 @@ PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
 BLOCK = 64 << 10  # bytes received at once, at most
 LEAST_BYTES_PER_SECOND, PATIENCE_SECONDS = 1000, 120  # a server that sends less for so long is given up
-BUSY = (408, 429)  # HTTP statuses below 500 that may pass
+BUSY = (408, 429)  # HTTP statuses below 500 after which another attempt may succeed
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 T = TypeVar("T")
 
 
 def fetch(url: str, folder: Path, sha256: str | None) -> Path:
-    """Download url into folder and return the file; what is there with the right hash is not downloaded again.
+    """Download url into folder and return the file. A file with the right hash is not downloaded again.
 
-    sha256: expected, hex; None takes the file as it is (then a .part of an earlier run is not resumed, because nothing
-    would tell that the file has changed since). Raises UserError with the reason if the file cannot be had, or with
-    both hashes if it is another file; that one is removed.
+    sha256: expected, in hex; None accepts any content. Without a hash, the .part of an earlier run is not resumed,
+    because a change of the file in the meantime would not be noticed. Raises UserError with the reason if the download
+    fails, or with both hashes if they differ; the file is then removed.
     """
     target = folder / (PurePosixPath(urlsplit(url).path).name.strip(".") or "download")
     part = target.with_name(target.name + ".part")
@@ -54,17 +54,17 @@ def fetch(url: str, folder: Path, sha256: str | None) -> Path:
         target.unlink(missing_ok=True)
         raise UserError(
             f"{without_password(url)}: sha256 is {got}, expected {sha256}; the file was removed: "
-            "run again, and if it comes back check where it is from before you change the config"
+            "run again, and if this repeats, check the source before you change the config"
         )
     os.replace(part, target)
     return target
 
 
 def fetch_sdist(package: str, version: str, folder: Path, sha256: str | None) -> Path:
-    """Download a package's source archive into folder and return it; nothing in it is run.
+    """Download the source archive of a package into folder and return it. None of its code is run.
 
-    The index is pip's default one or the one PIP_INDEX_URL names. sha256: expected, hex; None takes the index's own.
-    Raises UserError as fetch does, and if the index has no such package or version.
+    The index is pip's default one, or the one that PIP_INDEX_URL names. sha256: expected, in hex; None takes the hash
+    that the index gives. Raises UserError as `fetch` does, and if the index lacks the package or the version.
     """
     for file in sorted(folder.glob("*")):
         if file.suffix != ".part" and _is_there(file, sha256):
@@ -74,7 +74,7 @@ def fetch_sdist(package: str, version: str, folder: Path, sha256: str | None) ->
 
 
 def without_password(url: str) -> str:
-    """Return url without its user and password, fit for messages and records."""
+    """Return url without its user and password, for messages and records."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -88,7 +88,7 @@ def _find_sdist(package: str, version: str) -> DistributionPackage:
     with PyPISimple(index) if index else PyPISimple() as client:
         url = client.get_project_url(package)
         try:
-            remedy = "check the network, or set PIP_INDEX_URL to a package index within reach"
+            remedy = "check the network, or set PIP_INDEX_URL to a package index that can be reached"
             page = _retry(url, remedy, partial(client.get_project_page, package, timeout=TIMEOUT_SECONDS))
         except (NoSuchProjectError, UnsupportedContentTypeError) as error:
             raise UserError(f"{without_password(url)}: this index has no package {package!r}") from error
@@ -101,7 +101,7 @@ def _find_sdist(package: str, version: str) -> DistributionPackage:
 
 
 def _retry(url: str, remedy: str, action: Callable[[], T]) -> T:
-    """Return action(), tried again after each of PAUSES_SECONDS where the network or the server may recover."""
+    """Return action(). If it fails and the network or server may recover, try again after each of PAUSES_SECONDS."""
     pauses = iter(PAUSES_SECONDS)
     while True:
         try:
@@ -152,7 +152,7 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
 
 
 def _continue_download(url: str, part: Path) -> None:
-    """Append to part what it lacks of url, or start over where the server does not serve ranges."""
+    """Append the missing bytes of url to part, or start over if the server does not serve ranges."""
     there = part.stat().st_size if part.exists() else 0
     # identity: a range counts bytes as sent, so they must be sent as stored
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={there}-"} if there else {})

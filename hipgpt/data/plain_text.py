@@ -1,4 +1,4 @@
-"""The guard of a corpus: documents must be UTF-8 text, so that bytes of another format are never trained on."""
+"""A check that documents are UTF-8 text, so that no run trains on the bytes of another file format."""
 
 import codecs
 import json
@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from hipgpt.base.errors import UserError
 
-MAGIC = {  # first bytes of formats that are mistaken for text
+MAGIC = {  # first bytes of formats that users might take for text
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow",
     b"Obj\x01": "Avro",
@@ -35,8 +35,8 @@ EXTRACT = "write the text of each record into a plain file first"
 def plain_text(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the blocks of a document unchanged.
 
-    Raises UserError, with the document and the position, for another file format, JSON lines, UTF-16, zero bytes in the
-    first 64 KiB, and bytes that are not UTF-8.
+    Raises UserError, naming the document and the position, for another file format, JSON lines, UTF-16, a zero byte in
+    the first 64 KiB, or a byte that is not UTF-8.
     """
     head = b""
     for block in blocks:
@@ -69,7 +69,7 @@ def _refuse_other_formats(name: str, head: bytes) -> None:
 
 
 def _is_json_lines(head: bytes) -> bool:
-    """Return whether the first two lines are a JSON object each."""
+    """Return whether each of the first two lines is a JSON object."""
     lines = head.split(b"\n", 2)[:2]
     try:
         return len(lines) == 2 and all(isinstance(json.loads(line), dict) for line in lines)

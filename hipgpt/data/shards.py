@@ -1,4 +1,4 @@
-"""Token shards, written: corpus and tokenizer to the files that training reads."""
+"""Write token shards: encode a corpus into the files that training reads."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from hipgpt.data.tokenizer.chunks import next_cut
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES, ShardEntry, TokenArray
 
-MOST_TOKENS = 2**31 - 1  # the header counts in int32
+MOST_TOKENS = 2**31 - 1  # of a shard: its header counts in int32
 BLOCK = 1 << 20  # bytes of text that a thread encodes at once
 
-Part = tuple[int, int, bool]  # begin and end in the split's text, whether a document begins there
+Part = tuple[int, int, bool]  # begin and end in the text of the split; whether a document begins there
 
 
 class Document(TypedDict):
-    """A document in provenance.json. bytes: its size; split_at: how many of its bytes, the first ones, train."""
+    """A document in provenance.json. bytes: its size; split_at: bytes of its training part, which comes first."""
 
     bytes: int
     split_at: int
@@ -33,11 +33,11 @@ class Document(TypedDict):
 def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int, threads: int = 1) -> None:
     """Write output/train_00000.bin to train_<train_shards - 1>.bin, validation_00000.bin and manifest.json.
 
-    corpus: folder that build_corpus wrote. The text is mapped, not loaded: it is cut into shards of about equal bytes,
-    and these into blocks, where a cut changes no token. Threads encode blocks, of which no more than two for each
-    thread wait to be written in their order: the files do not depend on the number of threads. Raises UserError if the
-    folder is not whole, if the text cannot be cut into that many shards, or if a shard would hold more tokens than its
-    header can count.
+    corpus: folder that build_corpus wrote. The text is memory-mapped. It is cut into shards of about equal bytes, and
+    these into blocks, at positions where a cut changes no token. Threads encode blocks, which are written in order, so
+    the files do not depend on the number of threads; at most two blocks for each thread wait to be written. Raises
+    UserError if the folder is not whole, if the text cannot be cut into that many shards, or if a shard would hold more
+    tokens than its header can count.
     """
     documents = _documents(corpus)
     lengths = {
@@ -75,7 +75,7 @@ def _version(tokenizer: Tokenizer) -> int:
 def _write_split(
     path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int, threads: int
 ) -> list[ShardEntry]:
-    """Write a split's shards; return their entries in the manifest. lengths: bytes of each document in this split."""
+    """Write the shards of a split and return their manifest entries. lengths: bytes of each document in this split."""
     size = path.stat().st_size if path.is_file() else 0
     if size == 0 or size != sum(lengths):
         raise UserError(
@@ -96,7 +96,7 @@ def _write_split(
 def _parts_of_shards(
     path: Path, text: mmap, lengths: list[int], shards: int, undivided: Sequence[bytes]
 ) -> Iterator[list[Part]]:
-    """Yield the parts of documents that each shard holds; a document without text in this split has none."""
+    """Yield, for each shard, its parts of documents. A document without text in this split has no part."""
     ends = list(accumulate(length for length in lengths if length))
     begins = [0, *ends[:-1]]
     targets = [len(text) * index // shards for index in range(1, shards)]
@@ -116,7 +116,7 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
     version = _version(tokenizer)
     count = 0
     with replacing(path) as file:
-        file.write(bytes(HEADER_BYTES))  # the count is known at the end only
+        file.write(bytes(HEADER_BYTES))  # the header is written last, because it holds the count
         for tokens in _encoded(text, parts, tokenizer, threads):
             count += len(tokens)
             if count > MOST_TOKENS:
@@ -133,7 +133,7 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
 
 
 def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> Iterator[TokenArray]:
-    """Yield the tokens of the parts' blocks, in order, in the type that the shard holds."""
+    """Yield the tokens of each block of the parts, in order, in the dtype of the shard."""
     dtype = TOKEN_TYPES[_version(tokenizer)]
 
     def encode(block: Part) -> TokenArray:
@@ -143,7 +143,7 @@ def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) 
 
     for tokens in ordered_map(encode, _blocks(text, parts, tokenizer.undivided), threads):
         yield tokens
-        text.madvise(MADV_DONTNEED)  # or the process would seem to grow by the whole text
+        text.madvise(MADV_DONTNEED)  # otherwise the process would seem to grow by the whole text
 
 
 def _blocks(text: mmap, parts: list[Part], undivided: Sequence[bytes]) -> Iterator[Part]:

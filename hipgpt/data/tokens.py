@@ -1,4 +1,4 @@
-"""Token shards, read: the format of llm.c, memory-mapped."""
+"""Read token shards, which are files in the format of llm.c. They are memory-mapped."""
 
 import re
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ BLOCK = 1 << 20  # tokens that are checked at once
 REMEDY = "run the tokenize stage again"
 SHARD = {"file": str, "tokens": int, "sha256": str}
 MANIFEST = {"version": int, "tokenizer_sha256": str, "splits": {"train": [SHARD], "validation": [SHARD]}}
-SHARD_NAME = re.compile(r"\w+\.bin")  # beside its manifest
+SHARD_NAME = re.compile(r"\w+\.bin")  # a file in the folder of its manifest
 
 
 class ShardEntry(TypedDict):
-    """A shard in the manifest. tokens: their number; bytes_of_text: that they stand for, which people may read."""
+    """A shard in the manifest. tokens: their number; bytes_of_text: bytes that they stand for, for people to read."""
 
     file: str
     tokens: int
@@ -45,27 +45,30 @@ class Tokens:
         return int(self._ends[-1])
 
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
-        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length], across shards too."""
-        places = starts[:, None] + np.arange(length)
+        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length]. It may span shards.
+
+        starts: (B,).
+        """
+        indices = starts[:, None] + np.arange(length)
         if len(self._shards) == 1:
-            found: NDArray[np.int32] = self._shards[0][places].astype(np.int32)
+            found: NDArray[np.int32] = self._shards[0][indices].astype(np.int32)
             return found
-        found = np.empty(places.shape, np.int32)
-        owner = np.searchsorted(self._ends, places, side="right")
-        for index in np.unique(owner):
-            shard = self._shards[index]
-            found[owner == index] = shard[places[owner == index] - (self._ends[index] - len(shard))]
+        found = np.empty(indices.shape, np.int32)
+        owner = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(owner):
+            shard = self._shards[number]
+            found[owner == number] = shard[indices[owner == number] - (self._ends[number] - len(shard))]
         return found
 
 
 def open_split(
     manifest: Path, split: str, tokenizer_sha256: str | None = None, vocab_size: int | None = None
 ) -> Tokens:
-    """Return the tokens of "train" or "validation", memory-mapped, after reading every byte once to check it.
+    """Return the memory-mapped tokens of "train" or "validation". Every byte is read once and checked.
 
-    tokenizer_sha256, vocab_size: of the tokenizer in use; None if any will do. Raises UserError, naming the file, what
-    was got and what was expected, for another tokenizer, for a shard that is missing, truncated, altered or of another
-    format, and for a token id that the vocabulary lacks.
+    tokenizer_sha256, vocab_size: of the tokenizer in use; None accepts any. Raises UserError, naming the file, the
+    value and the expected one, if the shards belong to another tokenizer, if a shard is missing, truncated, altered or
+    of another format, or if a token id is not in the vocabulary.
     """
     record = read_json(manifest, MANIFEST, REMEDY)
     if tokenizer_sha256 not in (None, record["tokenizer_sha256"]):
@@ -84,7 +87,7 @@ def open_split(
 
 
 def _check_ids(path: Path, tokens: np.ndarray, vocab_size: int) -> None:
-    """Raise UserError at the first id outside of the vocabulary: kernels read and write tables at these ids."""
+    """Raise UserError at the first id outside of the vocabulary, because kernels use ids as indices of tables."""
     for first in range(0, len(tokens), BLOCK):
         block = tokens[first : first + BLOCK]
         if block.max() >= vocab_size:

@@ -1,18 +1,18 @@
-"""Tables of what the passes write: activations, their gradients, cached keys and values."""
+"""Tables of the tensors that the passes write: activations, their gradients, cached keys and values."""
 
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.config.settings import ModelConfig
 
-# LayerNorm's backward pass: rows of a partial sum, at least; partial sums, at most
+# LayerNorm's backward pass: the least number of rows of a partial sum, and the largest number of partial sums
 NORM_ROWS, NORM_PARTIALS = 16, 512
 
 
 def activations(
     model: ModelConfig, sequences: int, length: int, act: DType = DType.F32, logit_rows: int | None = None
 ) -> list[Field]:
-    """Return the table of what the forward pass of (B, S) tokens writes; the backward pass reads it again.
+    """Return the table of activations that the forward pass of (B, S) tokens writes and the backward pass reads.
 
-    logit_rows: of how many tokens the logits are stored at once; default: of all.
+    sequences: B; length: S. logit_rows: the number of tokens whose logits are stored at once; default: all.
     """
     N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
 
@@ -42,9 +42,9 @@ def activation_gradients(
     logit_rows: int | None = None,
     output_layer_workspace: int | None = None,
 ) -> list[Field]:
-    """Return the table of gradients with respect to activations: one block's worth, reused by every block.
+    """Return the table of gradients with respect to activations. It holds those of one block; all blocks reuse it.
 
-    logit_rows, output_layer_workspace: see Blocking; without a workspace, the output layer is not one op.
+    logit_rows, output_layer_workspace: see Blocking. Without a workspace, the output layer takes several ops.
     """
     N, E, F = sequences * length, model.embed_dim, model.mlp_dim
     widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}

@@ -1,4 +1,4 @@
-"""How much of a batch the passes take at once on a device."""
+"""Blocking: how many sequences of a batch, and how many rows of logits, a device computes at once."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from hipgpt.gpt.activations import activations
 
 @dataclass(frozen=True)
 class Blocking:
-    """How a device takes a batch.
+    """The block sizes for a batch on a device.
 
-    sequences: how many the passes take at once, a divisor of the batch; logit_rows: of how many tokens the logits, or
-    their exponentials, are stored at once; output_layer_workspace: elements that OUTPUT_LAYER_TRAINING works in for so
-    many tokens, or None where the device has no such op.
+    sequences: the number of sequences that a pass takes, a divisor of the batch. logit_rows: the number of tokens whose
+    logits, or their exponentials, are stored at once. output_layer_workspace: elements of the workspace that
+    OUTPUT_LAYER_TRAINING needs for that many tokens; None if the device does not have this op.
     """
 
     sequences: int
@@ -24,7 +24,7 @@ class Blocking:
 
 
 def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device: Device) -> Blocking:
-    """Return how a device should take a batch of (sequences, length) tokens."""
+    """Return the block sizes for a batch of (sequences, length) tokens on a device."""
     at_once = sequences_at_once(model, sequences, length, act, device.traits.cache_bytes)
     rows = logit_rows(model, at_once * length, device.traits.cache_bytes)
     workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING)
@@ -32,10 +32,10 @@ def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device
 
 
 def logit_rows(model: ModelConfig, rows: int, cache_bytes: int | None) -> int:
-    """Return for how many of a pass's rows to make logits at once: all of them without caches to fit, otherwise 4E.
+    """Return how many of a pass's rows to compute logits for at once: all of them, or 4E if they should fit a cache.
 
-    A block of R rows stays in the caches, but reads and writes the output layer's gradient, V*E, once more than one
-    block of all rows does. At R = 4E the R*V logits are many times that.
+    The R*V logits of a block of R rows stay in the caches. But each further block reads and writes the gradient of the
+    output layer's weight, V*E elements, once more. At R = 4E a block has four times as many logits as that.
     """
     return rows if cache_bytes is None else min(rows, 4 * model.embed_dim)
 

@@ -1,4 +1,4 @@
-"""Weights files: whole or absent, and refused when they are damaged or of another tokenizer."""
+"""Files of weights: whole or absent, and refused if they are damaged or belong to another tokenizer."""
 
 import dataclasses
 import hashlib
@@ -21,12 +21,12 @@ from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 
 def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """Return an arena's fields by name."""
+    """Return host copies of an arena's fields by name."""
     return {prefix + field.name: device.read(arena[field.name]) for field in arena.fields}
 
 
 def write_arena(device: Device, arena: Arena, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> None:
-    """Set an arena's fields from arrays by name."""
+    """Copy host arrays to an arena's fields, by name."""
     for field in arena.fields:
         device.write(arena[field.name], arrays[prefix + field.name])
 
@@ -39,9 +39,9 @@ def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mappi
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file whose metadata holds ours with the hash of all content, as one JSON text.
+    """Write a safetensors file whose metadata has one entry: a JSON text of `metadata` and of the hash of all content.
 
-    One, because safetensors writes several entries in any order, and equal checkpoints shall be equal files.
+    It is one entry because safetensors writes several entries in any order, and equal checkpoints must be equal files.
     """
     document = {"sha256": _content_sha256(arrays, metadata), "content": dict(metadata)}
     save_tensors(path, arrays, {"hipgpt": json.dumps(document)})
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
             f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
         ) from error
     if not isinstance(document, dict) or not isinstance(document.get("content"), dict):
-        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+        raise UserError(f"{path}: its metadata hold no model, expected a checkpoint of the train stage")
     if document.get("sha256") != _content_sha256(arrays, document["content"]):
         raise UserError(f"{path}: changed since it was written; delete it and run the train stage again")
     return arrays, document["content"]
@@ -76,16 +76,16 @@ def _content_sha256(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, A
 
 
 def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str, NDArray[np.float32]]]:
-    """Return the model and the weights by name of a checkpoint that training wrote.
+    """Return the model, and the weights by name, of a checkpoint that training wrote.
 
-    Raises UserError if the file is no such checkpoint, or was trained with another tokenizer.
+    Raises UserError if the file is not such a checkpoint, or was trained with another tokenizer.
     """
     arrays, metadata = load_checkpoint(path)
     if "model" not in metadata:
-        raise UserError(f"{path}: no model in its metadata, expected a checkpoint of the train stage")
+        raise UserError(f"{path}: its metadata hold no model, expected a checkpoint of the train stage")
     if metadata.get("tokenizer_sha256") != tokenizer_sha256:
         raise UserError(
-            f"{path}: trained with the tokenizer of sha256 {metadata.get('tokenizer_sha256')}, got the one of "
+            f"{path}: trained with the tokenizer of sha256 {metadata.get('tokenizer_sha256')}, but the one in use has "
             f"{tokenizer_sha256}; run the train stage again"
         )
     model = _model_of(path, metadata["model"], len(arrays))
@@ -98,15 +98,18 @@ def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str
 
 
 def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
-    """Return the model of a checkpoint's metadata, once it is sure that its table of parameters is no longer than the
-    file's."""
+    """Return the model that a checkpoint's metadata describe.
+
+    It is checked first that the model has at most as many layers as the file has tensors, because a table of parameters
+    is then built for it.
+    """
     kinds = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
     whole = isinstance(stated, dict) and stated.keys() == kinds.keys()
     if not whole or any(type(stated[key]) is not kind for key, kind in kinds.items()):
-        raise UserError(f"{path}: its metadata describe no model; delete it and run the train stage again")
+        raise UserError(f"{path}: its metadata do not describe a model; delete it and run the train stage again")
     sizes = [value for value in stated.values() if type(value) is int]
     if min(sizes) < 1 or stated["num_layers"] > tensors:
-        raise UserError(f"{path}: its metadata describe a model of other sizes than its {tensors} tensors; delete it")
+        raise UserError(f"{path}: its metadata do not fit its {tensors} tensors; delete it")
     return ModelConfig(**stated)
 
 

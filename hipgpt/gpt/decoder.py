@@ -16,17 +16,17 @@ from hipgpt.gpt.parameters import ParameterTensors
 
 
 class Decoder:
-    """A sequence under continuation.
+    """A sequence that is continued token by token. `window` holds the tokens that the cache covers.
 
     The model has no position beyond its context length T. When the cache is full, decoding starts again from the last
-    T // 2 tokens: each prediction then sees between T // 2 and T tokens, and a token costs two passes on average.
-    Activations, cache and logits have the dtype of the weights.
+    T // 2 tokens. From then on each prediction sees between T // 2 and T tokens, and each token costs two passes on
+    average. Activations, cache and logits have the dtype of the weights.
     """
 
     def __init__(self, device: Device, model: ModelConfig, weights: ParameterTensors):
         self.device, self.model, act = device, model, weights.arena.flat.dtype
         self.window: list[int] = []
-        # one field, so that a token costs one write
+        # one field, so that each token costs one transfer to the device
         inputs = Arena(device, "inputs", [Field("token_and_position", (2,), DType.I32)])
         cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
         saved = Arena(device, "activations", activations(model, 1, 1, act))
@@ -34,7 +34,7 @@ class Decoder:
         token, position = self._token_and_position.rows(0, 1).view(1, 1), self._token_and_position.rows(1, 2)
         given = [weights.arena.flat, inputs.flat, cache.flat]
         self._plan = Plan(device, "decode", given, act)
-        self._greedy_plan = Plan(device, "decode the likeliest", [*given, self._logits], act)
+        self._greedy_plan = Plan(device, "greedy decode", [*given, self._logits], act)
         self._greedy_plan(GREEDY_TOKEN, token.view(1), position, self._logits)
         network = Network(model, weights, saved, token, position, cache=cache)
         for plan in (self._plan, self._greedy_plan):
@@ -52,17 +52,17 @@ class Decoder:
         if not 0 <= token < self.model.vocab_size:
             raise ValueError(f"token: got the id {token}, expected 0 to {self.model.vocab_size - 1}")
         if len(self.window) == self.model.context_length:
-            kept = self.model.context_length // 2
-            self.restart([*self.window, token][-kept:])
+            remaining = self.model.context_length // 2
+            self.restart([*self.window, token][-remaining:])
             return
         self.device.write(self._token_and_position, np.array([token, len(self.window)], np.int32))
         self._plan.run()
         self.window.append(token)
 
-    def append_likeliest(self) -> int:
-        """Read the likeliest token next, of equally likely ones the lowest id, and return it.
+    def append_greedy(self) -> int:
+        """Read the token with the largest logit next, and return it. Ties go to the lower id.
 
-        The device chooses it: the host waits for one number instead of reading the logits.
+        The device chooses the token, so the host waits for one number instead of reading all logits.
         """
         if len(self.window) == self.model.context_length:
             self.append(int(self.logits().argmax()))

@@ -1,12 +1,12 @@
-"""GPT-2 as flat lists of ops: the forward pass, and the backward pass written by hand.
+"""GPT-2 as flat lists of ops: the forward pass, and the backward pass, which is written by hand.
 
 Pre-LayerNorm blocks with learned positions. Radford et al. 2019, "Language models are unsupervised multitask learners".
-With x (N, E) the residual stream of N = B*S rows, B sequences of S positions, a block computes
+x (N, E) is the residual stream of N = B*S rows: B sequences of S positions. A block computes
 
     x = x + projection(attention(qkv(attention_norm(x))))
     x = x + mlp_out(gelu(mlp_in(mlp_norm(x))))
 
-Every sum is one op with the LayerNorm that reads it.
+Each of these sums is computed by the same op as the LayerNorm that reads it.
 """
 
 from collections.abc import Iterator
@@ -45,12 +45,13 @@ MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACK
 
 
 class Network:
-    """The model for one batch shape (B, S); its methods record passes onto plans.
+    """The model for one batch shape (B, S). Its methods record passes: they add launches to a plan.
 
-    weights: the parameters; saved: an Arena of `activations`; tokens (B, S) i32; starts (B) i32: the position of each
-    sequence's first token. cache: an Arena of `kv_cache`: attention then appends to it and reads it (S = 1).
-    drop_probability: dropout of the embedding sum and of both branches of every block; counters (4) i32: see DROPOUT;
-    group: number of the batch within its micro-batch; groups draw different masks.
+    weights: the parameters. saved: an Arena of `activations`. tokens (B, S) i32. starts (B) i32: the position of the
+    first token of each sequence. cache: an Arena of `kv_cache`; with it, S is 1, and attention appends the new keys and
+    values to it and reads the earlier ones. drop_probability: of the dropout after the embedding and after both
+    branches of each block. counters (4) i32: seed low and high, step, micro step, from which the dropout masks are
+    drawn. group: index of these sequences among the groups of a micro-batch; each group draws other masks.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Network:
         self.H, self.D = model.num_heads, model.head_dim
 
     def forward(self, plan: Plan) -> None:
-        """Record tokens -> the output (N, E) of the last LayerNorm."""
+        """Record the pass from the tokens to saved["final_norm"] (N, E), the output of the last LayerNorm."""
         a, w, L = self.saved, self.weights, self.model.num_layers
         self._embed(plan, a["residual0"])
         self._layernorm(plan, "block0.attention_norm", a["residual0"])
@@ -91,9 +92,10 @@ class Network:
             self._add_and_norm(plan, a[f"residual{i + 1}"], middle, next_norm, stream=2 * i + 2)
 
     def backward(self, plan: Plan, gradients: ParameterTensors, activation_gradients: Arena) -> None:
-        """Record the forward pass's lines reversed, after `training_loss`: gradients += d loss / d weights.
+        """Record, after `training_loss`, gradients += d loss / d weights.
 
-        activation_gradients: an Arena of the table of that name.
+        The lines are those of `forward` in reverse order. activation_gradients: an Arena of the table of that name. A
+        name that begins with d is a gradient of the loss: dbranch is d loss / d branch.
         """
         a, w, g, d = self.saved, self.weights, gradients, activation_gradients
         plan(ZERO, _flat(d["residual"]))
@@ -118,11 +120,14 @@ class Network:
         self._embed_backward(plan, g, d)
 
     def logits(self, plan: Plan) -> None:
-        """Record, after `forward`, -> logits (N, V)."""
+        """Record, after `forward`, the pass to saved["logits"] (N, V)."""
         plan(MATMUL_FORWARD, self.saved["logits"], self.saved["final_norm"], *self.weights.output_layer)
 
     def losses(self, plan: Plan, targets: Tensor, ranks: Tensor) -> None:
-        """Record, after `forward`, -> `losses` in nats and the rank of each target; targets, ranks: (N) i32."""
+        """Record, after `forward`, the pass to saved["losses"] (N) in nats and to the ranks of the targets.
+
+        targets, ranks: (N) i32; a rank is the number of tokens that the model prefers to the target.
+        """
         for logits, x, block in self._logit_blocks():
             plan(MATMUL_FORWARD, logits, x, *self.weights.output_layer)
             losses, ranks_of_block = self.saved["losses"].rows(*block), ranks.rows(*block)
@@ -139,8 +144,8 @@ class Network:
     ) -> None:
         """Record, after `forward`, loss (1) += scale * sum of losses, and the backward pass of the output layer.
 
-        Each block of rows goes from logits to gradients at once, while its logits are in the caches. Where
-        `activation_gradients` has a workspace for it, one op does all of that. targets: (N) i32.
+        targets: (N) i32. Each block of rows is taken from logits to gradients before the next one, so that its logits
+        are still in the caches. If `activation_gradients` has a workspace for it, one op does all of this.
         """
         d, weight, bias = activation_gradients, *self.weights.output_layer
         dweight, dbias = gradients.output_layer
@@ -158,7 +163,7 @@ class Network:
         plan(ADD_SUM, loss, self.saved["losses"], scale=scale)
 
     def _logit_blocks(self) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
-        """Yield, for each block of rows whose logits are stored at once, (logits, x, (first, last row))."""
+        """Yield (logits, x, (first, stop)) for each block of rows whose logits are stored at once."""
         logits, x = self.saved["logits"], self.saved["final_norm"]
         rows = logits.shape[0]
         for first in range(0, x.shape[0], rows):
@@ -166,6 +171,7 @@ class Network:
             yield logits.rows(0, last - first), x.rows(first, last), (first, last)
 
     def _embed(self, plan: Plan, x: Tensor) -> None:
+        """Record x = dropout(token embedding + position embedding)."""
         embedded = self.saved["branch"] if self.drop_probability else x
         tables = self.weights["token_embedding.weight"], self.weights["position_embedding.weight"]
         plan(EMBEDDING_FORWARD, embedded.view(self.B, self.S, self.model.embed_dim), self.tokens, self.starts, *tables)
@@ -178,6 +184,7 @@ class Network:
         plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
 
     def _attention(self, plan: Plan, block: str) -> None:
+        """Record the attention of a block, over the sequences of the batch or over the cache."""
         y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
         B, S, H, D = self.B, self.S, self.H, self.D
         if self.cache is None:
@@ -194,7 +201,7 @@ class Network:
         plan(ATTENTION_BACKWARD, d["qkv"].view(*qkv_heads), dy, d["delta"], logsumexp, qkv.view(*qkv_heads))
 
     def _add_and_norm(self, plan: Plan, y: Tensor, x: Tensor, norm: str, stream: int) -> None:
-        """Record y = x + `branch`, the branch under dropout, and the LayerNorm `norm` of y."""
+        """Record y = x + dropout(saved["branch"]), and the LayerNorm named `norm` of y."""
         branch = self.saved["branch"]
         if self.drop_probability:
             self._drop(plan, self.saved["dropped"], branch, stream)
@@ -204,18 +211,18 @@ class Network:
     def _layernorm(
         self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None
     ) -> None:
-        """Record the LayerNorm `name` of x, or of y = x + branch."""
+        """Record the LayerNorm called `name` of x, or, if there is a branch, of y = x + branch."""
         outputs = self.saved[name], self.saved[f"{name}.mean"], self.saved[f"{name}.rstd"], y
         plan(LAYERNORM_FORWARD, *outputs, x, branch, *self.weights.norm(name), epsilon=LAYERNORM_EPSILON)
 
     def _layernorm_backward(self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor) -> None:
-        """Record d["residual"] += d loss / d x of a LayerNorm, given d["norm"], the gradient of its output."""
+        """Record d["residual"] += d loss / d x of a LayerNorm. d["norm"] is the gradient of its output."""
         mean, rstd, gamma = self.saved[f"{name}.mean"], self.saved[f"{name}.rstd"], self.weights[f"{name}.gamma"]
         plan(LAYERNORM_BACKWARD, d["residual"], d["norm_partials"], d["norm"], x, mean, rstd, gamma)
         plan(ADD_PARTIALS, *g.norm(name), d["norm_partials"])
 
     def _branch_gradient(self, plan: Plan, d: Arena, stream: int) -> Tensor:
-        """Return the gradient of a branch: that of the residual stream, under the mask of the branch's dropout."""
+        """Return the gradient of a branch: the gradient of the residual stream, with the dropout mask of the branch."""
         if not self.drop_probability:
             return d["residual"]
         self._drop(plan, d["dropped"], d["residual"], stream)

@@ -1,4 +1,4 @@
-"""GPT-2's parameters: their table, their initial values, and the tensors of a table by name.
+"""The parameters of GPT-2: their table, their initial values, and their tensors by name.
 
 Weights of linear layers are (out, in). Radford et al. 2019, "Language models are unsupervised multitask learners".
 """
@@ -15,7 +15,7 @@ INITIAL_STD = 0.02
 
 
 def parameters(model: ModelConfig) -> list[Field]:
-    """Return the parameter table: fields that weight decay touches (matrices) first, then biases and LayerNorms.
+    """Return the table of parameters: first the matrices, which weight decay applies to, then biases and LayerNorms.
 
     Projections into the residual stream start with std 0.02 / sqrt(2 L), as in GPT-2.
     """
@@ -53,12 +53,12 @@ def parameters(model: ModelConfig) -> list[Field]:
 
 
 def parameter_count(model: ModelConfig) -> int:
-    """Return the number of trained parameters (the table in README.md)."""
+    """Return the number of trained parameters."""
     return sum(field.elements for field in parameters(model))
 
 
 def initial_values(field: Field, seed: int) -> NDArray[np.float32]:
-    """Return a field's initial values, f32: normal draws that depend on the seed and the field's name only."""
+    """Return a field's initial values, f32. Normal draws depend on the seed and the field's name alone."""
     if field.std == 0:
         return np.full(field.shape, field.mean, np.float32)
     name = int.from_bytes(field.name.encode()[:64], "little")

@@ -1,4 +1,4 @@
-"""Mixed precision: what `training.precision` means on a device, and copies of weights in another dtype."""
+"""Mixed precision: the dtype that `training.precision` selects on a device, and copies of weights in that dtype."""
 
 import dataclasses
 
@@ -13,18 +13,18 @@ PRECISIONS = {"float32": DType.F32, "bfloat16": DType.BF16}
 
 
 def act_of(precision: str, device: Device) -> DType:
-    """Return the dtype of activations that a precision of the config stands for on a device."""
+    """Return the dtype of activations that a precision of the config selects on a device."""
     return device.traits.act_dtypes[0] if precision == "auto" else PRECISIONS[precision]
 
 
 def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
-    """Return the settings with a precision of `auto` replaced by what the device is fastest with."""
+    """Return the settings with the precision `auto` replaced by the device's fastest one."""
     act = act_of(training.precision, device)
     return dataclasses.replace(training, precision=next(name for name, dtype in PRECISIONS.items() if dtype is act))
 
 
 class RoundedCopy:
-    """`arena`: a copy of weights in the dtype `act`, as they were at the last renew()."""
+    """A copy of weights in the dtype `act`. `arena` holds the weights as they were at the last call of renew()."""
 
     def __init__(self, device: Device, weights: Arena, act: DType):
         fields = [dataclasses.replace(field, dtype=act) for field in weights.fields]
@@ -33,11 +33,12 @@ class RoundedCopy:
         self._plan(ROUND_WEIGHTS, self.arena.flat, weights.flat)
 
     def renew(self) -> None:
+        """Round the current weights into the copy."""
         self._plan.run()
 
 
 def weights_in(precision: str, device: Device, model: ModelConfig, weights: ParameterTensors) -> ParameterTensors:
-    """Return weights in the dtype of a precision: these, or a copy that is made once."""
+    """Return the weights in the dtype of a precision: these, or a rounded copy of them."""
     if (act := act_of(precision, device)) is weights.arena.flat.dtype:
         return weights
     copy = RoundedCopy(device, weights.arena, act)

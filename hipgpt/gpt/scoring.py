@@ -26,9 +26,9 @@ class Scores:
 
 
 class Scorer:
-    """Scores windows of S + 1 tokens: the model reads the first S and is asked for the last S. Dropout is off.
+    """Scores windows of S + 1 tokens: the model reads the first S tokens and predicts the last S. Dropout is off.
 
-    sequences: how many windows a pass takes; saved: an Arena of `activations` for so many, to share with training.
+    sequences: the number of windows of a pass; saved: an Arena of `activations` for that many, if training shares one.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Scorer:
         network.losses(self._plan, self._inputs["targets"], self._inputs["ranks"])
 
     def prepare(self) -> None:
-        """Compile and bind now, so that the first call does not take that time."""
+        """Compile the kernels now, so that the time of the first call does not include it."""
         self._plan.prepare()
 
     def __call__(self, windows: NDArray[np.int32]) -> Scores:
         """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
 
-        Raises ValueError if a window holds an id that the vocabulary lacks.
+        Raises ValueError if an id is not in the vocabulary.
         """
         if windows.min() < 0 or windows.max() >= self._vocab_size:
             raise ValueError(
@@ -76,9 +76,9 @@ class Scorer:
 
 
 def bits_per_byte(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> float:
-    """Return the corpus's bits per byte, comparable across tokenizers.
+    """Return the bits per byte of a text, which are comparable across tokenizers.
 
-    nats: (...) loss of each target token; byte_counts: (...) the bytes it stands for, 0 leaves a token out.
+    nats: (...) loss of each target token; byte_counts: (...) bytes that it stands for; a token with 0 is left out.
     Raises ValueError if byte_counts sums to 0. Formula: sum(nats[byte_counts > 0]) / (ln 2 * sum(byte_counts)).
     """
     total = int(byte_counts.sum())

@@ -1,4 +1,4 @@
-"""Predictors without a network, on the same tokens or bytes, that give a model's loss a meaning."""
+"""Predictors without a network, with which the loss of a model on the same tokens or bytes is compared."""
 
 import lzma
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hipgpt.data.tokens import Tokens
 
-MOST_TOKENS = 50_000_000  # of the training split, its end: counts of more would not fit beside everything else
+MOST_TOKENS = 50_000_000  # from the end of the training split: the counts of more tokens would need too much memory
 LZMA_DICTIONARY_BYTES = 8 << 20
 BLOCK = 1 << 20
 
@@ -25,11 +25,12 @@ def read_tokens(tokens: Tokens, most: int) -> NDArray[np.int64]:
 def ngram_losses(train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: int, order: int) -> NDArray[np.float64]:
     """Return the loss in nats, (N - 1,), of each token of `text` but the first, by a back-off n-gram model of `train`.
 
-    Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h),
-    with d = n1 / (n1 + 2 n2) of the n-grams seen once and twice, or 1/2 if none was seen once: d = 0 would leave
-    nothing for what is new. Unseen histories take the shorter one's p; the unigram is (n(w) + 1) / (N + V).
-    The text's first tokens have shorter histories. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences
-    in stochastic language modelling".
+    Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h).
+    d = n1 / (n1 + 2 n2), where n1 and n2 count the n-grams seen once and twice. If none was seen once, d = 1/2, because
+    d = 0 would leave no probability for unseen n-grams. For an unseen history, p is that of the shorter history. The
+    unigram is (n(w) + 1) / (N + V). The first tokens of the text have shorter histories.
+    order: n; train, text: (N,) ids. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences in stochastic
+    language modelling".
     """
     counts = np.bincount(train, minlength=vocab_size)
     probability: NDArray[np.float64] = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
@@ -39,9 +40,9 @@ def ngram_losses(train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: 
         totals = np.add.reduceat(seen_counts, begins)
         once, twice = (int((seen_counts == n).sum()) for n in (1, 2))
         discount = once / (once + 2 * twice) if once else 0.5
-        wanted = _keys(text, length, vocab_size)
-        n_word, n_history = _look_up(seen, seen_counts, wanted), _look_up(histories, totals, wanted // vocab_size)
-        n_types = _look_up(histories, types, wanted // vocab_size)
+        queries = _keys(text, length, vocab_size)
+        n_word, n_history = _look_up(seen, seen_counts, queries), _look_up(histories, totals, queries // vocab_size)
+        n_types = _look_up(histories, types, queries // vocab_size)
         shorter = probability[length - 2 :]
         known = n_history > 0
         longer = (np.maximum(n_word - discount, 0) + discount * n_types * shorter)[known] / n_history[known]
@@ -57,16 +58,16 @@ def _keys(tokens: NDArray[np.int64], length: int, vocab_size: int) -> NDArray[np
     return keys
 
 
-def _look_up(keys: NDArray[np.int64], values: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the value of each wanted key, 0 where it is not among the sorted keys."""
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[places] == wanted, values[places], 0)
+def _look_up(keys: NDArray[np.int64], values: NDArray[np.int64], queries: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the value of each queried key, 0 if it is not among the sorted keys."""
+    indices = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
+    return np.where(keys[indices] == queries, values[indices], 0)
 
 
 def lzma_bits(train: bytes, text: bytes) -> int:
-    """Return how many bits `text` adds to the LZMA stream of `train`, cut to its last LZMA_DICTIONARY_BYTES."""
+    """Return how many bits `text` adds to the LZMA stream of the last LZMA_DICTIONARY_BYTES of `train`."""
     known = train[-LZMA_DICTIONARY_BYTES:]
-    with ThreadPoolExecutor(2) as threads:  # at once where there are two cores
+    with ThreadPoolExecutor(2) as threads:  # in parallel, because lzma releases Python's lock
         both, alone = threads.map(_compress, (known + text, known))
     return 8 * (len(both) - len(alone))
 

@@ -1,4 +1,4 @@
-"""The last word on a finished model: figures on the whole validation split, beside predictors without a network."""
+"""Evaluate a finished model on the whole validation split, compared with predictors without a network."""
 
 import math
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
 
 @dataclass(frozen=True)
 class Predictions:
-    """nats, ranks (N,): loss and rank of each target token (rank 0: the model's first choice); targets (N,)."""
+    """nats, ranks (N,): loss and rank of each target token, where rank 0 is the model's first choice; targets (N,)."""
 
     nats: NDArray[np.float32]
     ranks: NDArray[np.int32]
@@ -35,7 +35,7 @@ class Predictions:
 
 
 def predict(device: Device, model: ModelConfig, weights: ParameterTensors, tokens: Tokens, stride: int) -> Predictions:
-    """Run the model over a split, each target token predicted once, in windows that begin every `stride` tokens."""
+    """Score a split in windows that begin every `stride` tokens. Each target token counts once."""
     S = model.context_length
     scorer = Scorer(device, model, weights, max(1, ROWS_AT_ONCE // S))
     nats, ranks, targets = [], [], []
@@ -58,7 +58,7 @@ def write_evaluation(
     texts: list[Path],
     byte_counts: NDArray[np.int64],
 ) -> None:
-    """Write evaluation.csv: the model's row, then the baselines' on the same tokens and bytes.
+    """Write evaluation.csv: the row of the model, then those of the baselines on the same tokens and bytes.
 
     texts: train.txt and validation.txt; byte_counts: (V,) bytes of each token.
     """

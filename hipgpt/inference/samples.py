@@ -1,4 +1,4 @@
-"""Files of samples: those of a finished run and those written while it trains."""
+"""The samples of a finished run as files, and those that are written while a run trains."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
 
 
 class TrainingSampler:
-    """Continues training.sample_prompt with the weights of a model in training."""
+    """Continues training.sample_prompt with the current weights of a model in training."""
 
     def __init__(self, device: Device, model: ModelConfig, training: TrainingConfig, tokenizer: Tokenizer):
         self._device, self._model, self._tokenizer = device, model, tokenizer
@@ -28,7 +28,7 @@ class TrainingSampler:
         self._decoder: Decoder | None = None
 
     def __call__(self, weights: ParameterTensors) -> str:
-        """Return the prompt and its continuation; every call takes the same weights on the device."""
+        """Return the prompt and its continuation. All calls must be given the same tensors, whose values may change."""
         if self._decoder is None:
             self._decoder = Decoder(self._device, self._model, weights)
         continuation = generate(self._decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
@@ -36,9 +36,9 @@ class TrainingSampler:
 
 
 def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, table: Path) -> None:
-    """Continue each prompt of the config's sampling section; write a text to read, and a CSV with the settings.
+    """Continue each prompt of the config's sampling section. Write a text to read, and a CSV with the settings.
 
-    Prompt number i draws from stream i, so adding a prompt leaves the others' texts as they were.
+    Prompt number i draws from stream i, so adding a prompt does not change the texts of the others.
     """
     sampling = SamplingConfig(**{key: value for key, value in settings.items() if key != "prompts"})
     exact = [repr(value) if isinstance(value, float) else value for value in vars(sampling).values()]

@@ -1,4 +1,4 @@
-"""Continuing a text: the distribution that a token is drawn from, and the draw."""
+"""Continue a text: compute the distribution of the next token, and draw from it."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,18 @@ def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling:
     """Return the distribution (V,) f64 that a token is drawn from.
 
     In this order: repetition penalty (Keskar et al. 2019, arXiv:1909.05858), temperature, top-k, top-p (Holtzman et al.
-    2020, arXiv:1904.09751: the smallest set of likeliest tokens whose probabilities sum to at least top_p).
-    Equal logits count as ordered by id, the lowest first. Temperature 0 puts all on the likeliest token.
+    2020, arXiv:1904.09751: the smallest set of most probable tokens whose probabilities sum to at least top_p).
+    Ties go to the lower id. Temperature 0 gives the greedy token the probability 1. logits: (V,) f32; context: ids that
+    the repetition penalty applies to.
     """
     scores = logits.astype(np.float64)
     seen = np.unique(np.asarray(context, np.int64))
     penalty = sampling.repetition_penalty
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
     if sampling.temperature == 0:
-        likeliest = np.zeros(len(scores))
-        likeliest[scores.argmax()] = 1
-        return likeliest
+        greedy = np.zeros(len(scores))
+        greedy[scores.argmax()] = 1
+        return greedy
     chosen = _chosen(scores, sampling)
     weights = _weights(scores[chosen], sampling.temperature)
     result = np.zeros(len(scores))
@@ -33,7 +34,7 @@ def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling:
 
 
 def _chosen(scores: NDArray[np.float64], sampling: SamplingConfig) -> NDArray[np.intp]:
-    """Return the ids that top-k and top-p leave."""
+    """Return the ids that top-k and top-p allow."""
     ids = np.arange(len(scores))
     if sampling.top_k is not None and sampling.top_k < len(scores):
         ids = _largest(scores, sampling.top_k, np.partition(scores, -sampling.top_k)[-sampling.top_k])
@@ -46,14 +47,14 @@ def _chosen(scores: NDArray[np.float64], sampling: SamplingConfig) -> NDArray[np
 
 
 def _weights(scores: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Return the scores' probabilities up to a factor, 1 for the largest."""
-    with np.errstate(over="ignore"):  # near temperature 0 a quotient may be -inf, whose exp is 0 as it should be
+    """Return the probabilities of the scores up to a factor: the largest score has weight 1."""
+    with np.errstate(over="ignore"):  # near temperature 0 a quotient may be -inf; its exp is 0, which is right
         quotients: NDArray[np.float64] = (scores - scores.max()) / temperature
         return np.exp(quotients)
 
 
 def _largest(values: NDArray[np.float64], count: int, smallest: float) -> NDArray[np.intp]:
-    """Return the indices of the `count` largest values, the last of which is `smallest`; of equal ones the first."""
+    """Return the indices of the `count` largest values; `smallest` is the least of them. Ties go to the lower index."""
     above = np.flatnonzero(values > smallest)
     return np.concatenate([above, np.flatnonzero(values == smallest)[: count - len(above)]])
 
@@ -61,14 +62,15 @@ def _largest(values: NDArray[np.float64], count: int, smallest: float) -> NDArra
 def generate(
     decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0
 ) -> Iterator[int]:
-    """Yield the tokens that follow `prompt` (ids; empty: a new document), at most sampling.num_tokens of them.
+    """Yield the tokens that follow `prompt`, at most sampling.num_tokens of them.
 
-    Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key
-    (seed, stream): same seed and stream, same text; none at temperature 0. The penalty looks at the decoder's window.
+    prompt: ids; if it is empty, a new document begins. Stops before <|endoftext|> if sampling.stop_at_end_of_text.
+    Each token takes one uniform number from Philox with the key (seed, stream), so the same seed and stream give the
+    same text. The repetition penalty applies to the tokens of the decoder's window.
     """
     decoder.restart(list(prompt) or [end_of_text])
-    likeliest = sampling.temperature == 0 and sampling.repetition_penalty == 1
-    tokens = _greedy_tokens(decoder) if likeliest else _drawn_tokens(decoder, sampling, stream)
+    greedy = sampling.temperature == 0 and sampling.repetition_penalty == 1
+    tokens = _greedy_tokens(decoder) if greedy else _drawn_tokens(decoder, sampling, stream)
     for token in itertools.islice(tokens, sampling.num_tokens):
         if sampling.stop_at_end_of_text and token == end_of_text:
             return
@@ -77,7 +79,7 @@ def generate(
 
 def _greedy_tokens(decoder: Decoder) -> Iterator[int]:
     while True:
-        yield decoder.append_likeliest()
+        yield decoder.append_greedy()
 
 
 def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> Iterator[int]:

@@ -1,6 +1,6 @@
-"""A run as a GGUF file, which llama.cpp and what is built on it read: weights in float32 and the tokenizer.
+"""Write a run as a GGUF file for llama.cpp and the programs built on it: weights in float32 and the tokenizer.
 
-Names, keys and tensor layouts are those of llama.cpp's architecture "gpt2"; its package gguf writes the file.
+Names, keys and tensor layouts are those of the architecture "gpt2" of llama.cpp, whose package gguf writes the file.
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -29,7 +29,7 @@ WHOLE = {
 }
 LINEAR = {"qkv": "attn_qkv", "projection": "attn_output", "mlp_in": "ffn_up", "mlp_out": "ffn_down"}
 NORMS = {"attention_norm": "attn_norm", "mlp_norm": "ffn_norm"}
-PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2"}  # our pattern -> llama.cpp's name of the same
+PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2"}  # our name of a pattern -> llama.cpp's
 
 
 def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
     try:
         import gguf
     except ImportError as error:
-        raise UserError("the package gguf is missing, which writes this format; pip install -e '.[interop]'") from error
+        raise UserError("the package gguf is missing, but this format needs it; pip install -e '.[interop]'") from error
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     if reasons := _obstacles(model, tokenizer):
         raise UserError(f"{run.name}: llama.cpp cannot express this model: {'; '.join(reasons)}; export it --to hf")
@@ -63,7 +63,7 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
 
 
 def tensor_names(num_layers: int) -> dict[str, str]:
-    """Return llama.cpp's name of each weight of ours; both keep linear weights as (out, in)."""
+    """Return llama.cpp's name of each of our weights. Both store linear weights as (out, in)."""
     names = dict(WHOLE)
     for i in range(num_layers):
         for ours, theirs in LINEAR.items():
@@ -79,10 +79,10 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 def _obstacles(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     found = []
     if model.activation != "gelu":
-        found.append(f"model.activation is {model.activation}, there a gpt2 has gelu")
+        found.append(f"model.activation is {model.activation}, its gpt2 has gelu")
     if tokenizer.pattern not in PRE_TOKENIZERS:
         known = " or ".join(PRE_TOKENIZERS)
-        found.append(f"tokenizer.pattern is {tokenizer.pattern}, which is there not quite the same; it has {known}")
+        found.append(f"tokenizer.pattern is {tokenizer.pattern}, which differs there; it has {known}")
     if tokenizer.ignore_merges or tokenizer.whole:
         found.append("the tokenizer has tokens that no merges make")
     return found

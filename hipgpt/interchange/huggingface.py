@@ -1,4 +1,4 @@
-"""The finished model as a Hugging Face directory: weights, config.json, the tokenizer's files and a model card."""
+"""Write a finished model as a Hugging Face directory: weights, config.json, the tokenizer's files and a model card."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +16,17 @@ from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokenizer.write_formats import tokenizer_config
 from hipgpt.gpt.checkpoint import load_model, save_tensors
 from hipgpt.gpt.parameters import INITIAL_STD
-from hipgpt.interchange.pretrained import HEAD, places
+from hipgpt.interchange.pretrained import HEAD, weight_names
 
 FILES = (WEIGHTS, CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "README.md")
-ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # "gelu" is the form by erf there
+ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # its "gelu" is the exact one, with erf
 
 
 def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str) -> list[Path]:
-    """Write the directory that transformers' AutoModelForCausalLM and AutoTokenizer load; return its files.
+    """Write a directory that AutoModelForCausalLM and AutoTokenizer of transformers load. Return its files.
 
     run: the folder of a trained run; card: the text of its model card. Raises UserError if its best checkpoint is
-    damaged, of another tokenizer, or its output bias cannot be folded.
+    damaged or belongs to another tokenizer, or if its output bias cannot be folded.
     """
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     weights = huggingface_arrays(model, arrays)
@@ -41,11 +41,11 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str)
 
 
 def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Return the weights under GPT-2's names and layouts, a head of its own where it is not the token embedding."""
+    """Return the weights with GPT-2's names and layouts. A head is included if it is not the token embedding."""
     arrays = with_gpt2_head(model, arrays)
     found = {
-        place.theirs: np.ascontiguousarray(arrays[place.ours].T if place.transposed else arrays[place.ours])
-        for place in places(model.num_layers)
+        name.theirs: np.ascontiguousarray(arrays[name.ours].T if name.transposed else arrays[name.ours])
+        for name in weight_names(model.num_layers)
     }
     if model.output_bias or not model.tie_embeddings:
         found[HEAD] = arrays["output.weight"]
@@ -53,7 +53,7 @@ def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, NDArray[np.float
 
 
 def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Return the weights by our names with output.weight and without output.bias, which `fold_output_bias` folds in."""
+    """Return the weights by our names, with output.weight and without output.bias: `fold_output_bias` removes it."""
     found = {"output.weight": arrays["token_embedding.weight"], **arrays}
     if model.output_bias:
         gamma, beta = found["final_norm.gamma"], found["final_norm.beta"]
@@ -67,16 +67,16 @@ def fold_output_bias(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return (weight', beta') with weight' (gamma n + beta') = weight (gamma n + beta) + bias for every normalized n.
 
-    GPT-2's head has no bias. A normalized row n sums to 0, so v = 1 / (E gamma) gives v . (gamma n) = 0, and with
-    t = 1 - mean(beta / gamma), beta' = beta + t gamma gives v . beta' = 1: the rank-one term
-    (bias - t weight gamma) v^T adds the bias and takes back what beta' changed. weight (V, E), computed in f64.
-    Raises UserError if a gamma is 0.
+    The head of GPT-2 has no bias. A normalized row n sums to 0, so v = 1 / (E gamma) gives v . (gamma n) = 0. With
+    t = 1 - mean(beta / gamma), beta' = beta + t gamma gives v . beta' = 1. Therefore the rank-one term
+    (bias - t weight gamma) v^T, added to weight, adds the bias and cancels the effect of the change of beta.
+    weight (V, E); bias (V); gamma, beta (E). Computed in f64. Raises UserError if a gamma is 0.
     """
     if not np.all(gamma):
         zeros = int((gamma == 0).sum())
         raise UserError(
-            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so GPT-2's head, which has no bias, cannot carry "
-            "the output bias; train with model.output_bias: false"
+            f"final_norm.gamma: {zeros} of {gamma.size} values are 0, so the output bias cannot be folded into "
+            "GPT-2's head, which has none; train with model.output_bias: false"
         )
     w, b, g, shift = (array.astype(np.float64) for array in (weight, bias, gamma, beta))
     t = 1 - np.mean(shift / g)
@@ -85,7 +85,7 @@ def fold_output_bias(
 
 
 def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict[str, Any]:
-    """Return config.json's content; tied: whether the head is the token embedding."""
+    """Return the content of config.json. tied: whether the head is the token embedding."""
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -109,5 +109,5 @@ def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict
 
 
 def generation_config(end_of_text: int) -> dict[str, Any]:
-    """Return the content of generation_config.json: generation ends, and is padded, with the token that ends a text."""
+    """Return the content of generation_config.json: the end-of-text token begins, ends and pads generation."""
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}

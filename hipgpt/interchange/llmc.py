@@ -1,9 +1,9 @@
-"""A run for llm.c: its checkpoint of float32 weights and its table of tokens.
+"""Write a run for llm.c: a checkpoint of float32 weights and a table of tokens.
 
-The checkpoint (version 3) is 256 int32 (magic, version, context, vocabulary, layers, heads, width, padded vocabulary,
-zeros) and the weights, each kind with all layers in turn; linear weights are (out, in) as here. The table of tokens
-(version 2) is 256 uint32 (magic, version, tokens, <|endoftext|>, zeros) and, for each token, a byte with its length and
-its bytes. Karpathy, https://github.com/karpathy/llm.c, train_gpt2.py.
+The checkpoint (version 3) begins with 256 int32: magic, version, context, vocabulary, layers, heads, width, padded
+vocabulary, zeros. The weights follow, each kind for all layers before the next kind; linear weights are (out, in), as
+here. The table of tokens (version 2) begins with 256 uint32: magic, version, tokens, <|endoftext|>, zeros. For each
+token, a byte with its length and its bytes follow. Karpathy, https://github.com/karpathy/llm.c, train_gpt2.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,15 +25,15 @@ HEADER_WORDS = 256
 VOCABULARY_MULTIPLE = 128
 LONGEST_TOKEN = 255
 OF_BLOCKS = (
-    *("attention_norm.gamma", "attention_norm.beta", "qkv.weight", "qkv.bias", "projection.weight", "projection.bias"),
-    *("mlp_norm.gamma", "mlp_norm.beta", "mlp_in.weight", "mlp_in.bias", "mlp_out.weight", "mlp_out.bias"),
-)
+    "attention_norm.gamma", "attention_norm.beta", "qkv.weight", "qkv.bias", "projection.weight", "projection.bias",
+    "mlp_norm.gamma", "mlp_norm.beta", "mlp_in.weight", "mlp_in.bias", "mlp_out.weight", "mlp_out.bias",
+)  # fmt: skip
 
 
 def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
-    """Write model.bin and tokenizer.bin and return their paths.
+    """Write model.bin and tokenizer.bin, and return their paths.
 
-    Raises UserError, with every reason, if llm.c cannot express the model.
+    Raises UserError, with all reasons, if llm.c cannot express the model.
     """
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     tokens = [tokenizer.token_bytes(index) for index in range(tokenizer.vocab_size)]
@@ -52,16 +52,16 @@ def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
 
 
 def _obstacles(model: ModelConfig) -> Iterator[str]:
-    wanted = {"tie_embeddings": True, "output_bias": False, "activation": "gelu", "mlp_dim": 4 * model.embed_dim}
-    for key, value in wanted.items():
+    required = {"tie_embeddings": True, "output_bias": False, "activation": "gelu", "mlp_dim": 4 * model.embed_dim}
+    for key, value in required.items():
         if getattr(model, key) != value:
-            yield f"model.{key} is {getattr(model, key)}, there it is always {value}"
+            yield f"model.{key} is {getattr(model, key)}, llm.c has {value}"
 
 
 def _obstacles_of_tokens(tokens: list[bytes]) -> Iterator[str]:
     odd = [index for index, token in enumerate(tokens) if not 0 < len(token) <= LONGEST_TOKEN]
     if odd:
-        yield f"token {odd[0]} has {len(tokens[odd[0]])} bytes, there a token has 1 to {LONGEST_TOKEN}"
+        yield f"token {odd[0]} has {len(tokens[odd[0]])} bytes, llm.c allows 1 to {LONGEST_TOKEN}"
 
 
 def _header(dtype: str, *words: int) -> bytes:

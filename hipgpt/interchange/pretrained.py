@@ -1,4 +1,4 @@
-"""The weights of a GPT-2 in a Hugging Face directory: what they are called there, and reading them."""
+"""Read the weights of a GPT-2 in a Hugging Face directory, and map their names to ours."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -14,49 +14,49 @@ from hipgpt.config.huggingface import WEIGHTS
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import parameters
 
-# ours -> GPT-2's; its Conv1D layers keep weights as (in, out), ours are (out, in)
+# our name -> GPT-2's; its Conv1D layers store weights as (in, out), ours are (out, in)
 LINEAR = {"qkv": "attn.c_attn", "projection": "attn.c_proj", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
 NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
 PREFIX, HEAD = "transformer.", "lm_head.weight"
-BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which older files hold
+BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which older files contain
 READABLE = ("F32", "F16")
 
 
-class Place(NamedTuple):
-    """A weight of ours, what GPT-2's file calls it, and whether it lies there transposed."""
+class WeightName(NamedTuple):
+    """Our name of a weight, its name in GPT-2's file, and whether it is stored transposed there."""
 
     ours: str
     theirs: str
     transposed: bool = False
 
 
-def places(num_layers: int) -> Iterator[Place]:
-    """Yield the place of each weight of a tied GPT-2."""
-    yield Place("token_embedding.weight", "transformer.wte.weight")
-    yield Place("position_embedding.weight", "transformer.wpe.weight")
+def weight_names(num_layers: int) -> Iterator[WeightName]:
+    """Yield the names of each weight of a GPT-2 whose head is its token embedding."""
+    yield WeightName("token_embedding.weight", "transformer.wte.weight")
+    yield WeightName("position_embedding.weight", "transformer.wpe.weight")
     for i in range(num_layers):
         for ours, theirs in LINEAR.items():
-            yield Place(f"block{i}.{ours}.weight", f"transformer.h.{i}.{theirs}.weight", transposed=True)
-            yield Place(f"block{i}.{ours}.bias", f"transformer.h.{i}.{theirs}.bias")
+            yield WeightName(f"block{i}.{ours}.weight", f"transformer.h.{i}.{theirs}.weight", transposed=True)
+            yield WeightName(f"block{i}.{ours}.bias", f"transformer.h.{i}.{theirs}.bias")
         for ours, theirs in NORMS.items():
-            yield Place(f"block{i}.{ours}.gamma", f"transformer.h.{i}.{theirs}.weight")
-            yield Place(f"block{i}.{ours}.beta", f"transformer.h.{i}.{theirs}.bias")
-    yield Place("final_norm.gamma", "transformer.ln_f.weight")
-    yield Place("final_norm.beta", "transformer.ln_f.bias")
+            yield WeightName(f"block{i}.{ours}.gamma", f"transformer.h.{i}.{theirs}.weight")
+            yield WeightName(f"block{i}.{ours}.beta", f"transformer.h.{i}.{theirs}.bias")
+    yield WeightName("final_norm.gamma", "transformer.ln_f.weight")
+    yield WeightName("final_norm.beta", "transformer.ln_f.bias")
 
 
 def read_weights(folder: Path, model: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """Return the weights by our names and in our layouts, f32. Raises UserError as `check_weights` does."""
+    """Return the weights with our names and layouts, f32. Raises UserError as `check_weights` does."""
     with _opened(folder / WEIGHTS) as file:
         stored = _check_shapes(folder / WEIGHTS, file, model)
-        return {place.ours: _array(file.get_tensor(name), place) for place, name in stored.items()}
+        return {name.ours: _array(file.get_tensor(in_file), name) for name, in_file in stored.items()}
 
 
 def check_weights(folder: Path, model: ModelConfig) -> None:
-    """Compare the file's table of shapes with the model; no weight is read.
+    """Compare the table of shapes in the file with the model. No weight is read.
 
-    model: as hipgpt.config.huggingface.model_section says. Raises UserError, naming the weight, if one is missing, too
-    many, or of another shape or type.
+    model: as hipgpt.config.huggingface.model_section describes it. Raises UserError, naming the weight, if a weight is
+    missing or unknown, or has another shape or type.
     """
     with _opened(folder / WEIGHTS) as file:
         _check_shapes(folder / WEIGHTS, file, model)
@@ -71,42 +71,42 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from error
 
 
-def _check_shapes(path: Path, file: Any, model: ModelConfig) -> dict[Place, str]:
-    """Return the names in the file of the weights that the model has."""
-    names = {_full(name): name for name in file.keys()}  # noqa: SIM118 (not a dict)
-    expected_places = list(places(model.num_layers))
+def _check_shapes(path: Path, file: Any, model: ModelConfig) -> dict[WeightName, str]:
+    """Return the name in the file of each weight that the model has."""
+    stored = {_full(name): name for name in file.keys()}  # noqa: SIM118 (not a dict)
+    names = list(weight_names(model.num_layers))
     if not model.tie_embeddings:
-        expected_places.append(Place("output.weight", HEAD))
-    _check_names(path, names, expected_places)
+        names.append(WeightName("output.weight", HEAD))
+    _check_names(path, stored, names)
     shapes = {field.name: field.shape for field in parameters(model)}
-    for place in expected_places:
-        part, expected = file.get_slice(names[place.theirs]), shapes[place.ours]
-        expected = expected[::-1] if place.transposed else expected
+    for name in names:
+        part, expected = file.get_slice(stored[name.theirs]), shapes[name.ours]
+        expected = expected[::-1] if name.transposed else expected
         dtype, shape = part.get_dtype(), tuple(part.get_shape())
         if dtype not in READABLE or shape != expected:
             raise UserError(
-                f"{path}: {names[place.theirs]}: got {dtype} {shape}, expected {' or '.join(READABLE)} "
-                f"{expected}, as config.json says; save the model as float32 with its own config.json"
+                f"{path}: {stored[name.theirs]}: got {dtype} {shape}, expected {' or '.join(READABLE)} "
+                f"{expected} according to config.json; save the model as float32 with its own config.json"
             )
-    return {place: names[place.theirs] for place in expected_places}
+    return {name: stored[name.theirs] for name in names}
 
 
 def _full(name: str) -> str:
-    """Return a weight's name as GPT2LMHeadModel saves it; GPT2Model leaves the prefix out."""
+    """Return the name of a weight as GPT2LMHeadModel saves it. GPT2Model omits the prefix."""
     return name if name.startswith(PREFIX) or name == HEAD else PREFIX + name
 
 
-def _check_names(path: Path, names: Mapping[str, str], expected_places: list[Place]) -> None:
-    expected = {place.theirs for place in expected_places}
-    missing = sorted(expected - names.keys())
-    unknown = sorted(name for name in names.keys() - expected - {HEAD} if not name.endswith(BUFFERS))
-    for found, what in ((missing, "is missing"), (unknown, "is no weight of the GPT-2 that config.json describes")):
+def _check_names(path: Path, stored: Mapping[str, str], names: list[WeightName]) -> None:
+    expected = {name.theirs for name in names}
+    missing = sorted(expected - stored.keys())
+    unknown = sorted(name for name in stored.keys() - expected - {HEAD} if not name.endswith(BUFFERS))
+    for found, what in ((missing, "is missing"), (unknown, "is not a weight of the GPT-2 that config.json describes")):
         if found:
             raise UserError(
-                f"{path}: {names.get(found[0], found[0])} {what}, {len(found)} in all; use a GPT2LMHeadModel as "
+                f"{path}: {stored.get(found[0], found[0])} {what}, {len(found)} in all; use a GPT2LMHeadModel as "
                 "save_pretrained writes it"
             )
 
 
-def _array(stored: NDArray[Any], place: Place) -> NDArray[np.float32]:
-    return np.ascontiguousarray(stored.T if place.transposed else stored, np.float32)
+def _array(values: NDArray[Any], name: WeightName) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values.T if name.transposed else values, np.float32)

@@ -1,7 +1,7 @@
-"""The hash of the code that a stage runs: when it changes, and only then, the stage's results are out of date.
+"""The hash of the code that a stage runs. If the code changes, the hash does, and the stage runs again.
 
-Code counts, words do not: Python by its syntax tree without docstrings, C++ and HIP by their tokens without comments.
-A reworded comment or a reformatted line therefore reruns nothing.
+Only code counts: of Python the syntax tree without docstrings, of C++ and HIP the tokens without comments. A reworded
+comment or a reformatted line therefore reruns nothing.
 """
 
 import ast
@@ -19,14 +19,14 @@ KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all f
     "hipgpt.data.tokenizer.native": ("bpe",),
     "hipgpt.data.tokenizer.pretokenize": ("bpe/limits.h",),
 }
-# Node fields that carry no code, or that a Python version adds: a hash must not depend on the version.
+# Node fields that carry no code, or that only some Python versions have: the hash must not depend on the version.
 IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 CPP_TOKEN = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?\*/)
     |(?P<directive_end>\n)
     |(?P<blank>[^\S\n]+)
     |(?P<token>
-        \#[^\S\n]*define[^\S\n]+\w+\(?                    # whether "(" follows at once decides what it defines
+        \#[^\S\n]*define[^\S\n]+\w+\(?                    # "(" right after the name makes it a function-like macro
         |R"(?P<delimiter>[^(\s]*)\(.*?\)(?P=delimiter)"   # raw string
         |"(?:\\.|[^"\\\n])*"                             # string
         |\.?\d(?:[\w.]|'\w|[eEpP][+-])*                  # number, 1'000 and 1e-5 included
@@ -39,8 +39,10 @@ CPP_TOKEN = re.compile(
 
 
 def code_hash(*modules: str) -> str:
-    """Return 16 hex digits over these modules ("hipgpt.training.loop"), every module of the package that they import,
-    directly or not, and every kernel that these compile. Paths are relative to the repository; dates do not count.
+    """Return 16 hex digits: a hash of the code of these modules ("hipgpt.training.loop").
+
+    It covers every module of the package that they import, directly or indirectly, and every kernel that these modules
+    compile. The paths of the files, relative to the repository, count too; their dates do not.
     """
     files: set[Path] = set()
     for module in modules:
@@ -53,7 +55,7 @@ def code_hash(*modules: str) -> str:
 
 @functools.cache
 def code_of(path: Path) -> bytes:
-    """Return the code of a Python, C++ or HIP file in a form that comments, docstrings and layout do not change."""
+    """Return the code of a Python, C++ or HIP file without comments, docstrings and layout."""
     if path.suffix == ".py":
         parts: list[str] = []
         _write_python(_syntax_tree(path), parts)
@@ -62,7 +64,7 @@ def code_of(path: Path) -> bytes:
 
 
 def _write_python(node: object, parts: list[str]) -> None:
-    """Add a syntax tree's text to parts. Unlike ast.dump's text, it is the same in Python 3.11 to 3.13."""
+    """Append a syntax tree as text to parts. Unlike the text of ast.dump, it is the same in Python 3.11 to 3.13."""
     if isinstance(node, ast.AST):
         parts.append(type(node).__name__)
         for name in node._fields:
@@ -80,12 +82,12 @@ def _write_python(node: object, parts: list[str]) -> None:
 
 
 def _is_text_alone(node: object) -> bool:
-    """Return whether a node is a string as a statement of its own, as docstrings are."""
+    """Return whether a node is a statement that consists of a string. Docstrings are such statements."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def cpp_tokens(source: str) -> Iterator[str]:
-    """Yield the tokens of a C++ source; a line end counts only where it ends a preprocessor directive."""
+    """Yield the tokens of a C++ source. A line end is a token only if it ends a preprocessor directive."""
     in_directive, at_line_start = False, True
     for match in CPP_TOKEN.finditer(source.replace("\\\n", " ")):
         if match["directive_end"]:
@@ -100,7 +102,7 @@ def cpp_tokens(source: str) -> Iterator[str]:
 
 @functools.cache
 def files_of(module: str) -> frozenset[Path]:
-    """Return the files whose code a module runs: its own, those of all that it imports, and their kernels."""
+    """Return the files whose code a module runs: its own, those of the modules that it imports, and their kernels."""
     files, waiting = set(), list(_with_parents({module}))
     met = set(waiting)
     while waiting:
@@ -133,7 +135,7 @@ def _syntax_tree(path: Path) -> ast.Module:
 def imported_names(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports from this package, at its top or inside a function.
 
-    A name is a module, or a module with one of its names: "hipgpt.compute.plan", "hipgpt.compute.plan.Plan".
+    A name is a module or an attribute of one: "hipgpt.compute.plan", "hipgpt.compute.plan.Plan".
     """
     for node in ast.walk(_syntax_tree(path)):
         names = []

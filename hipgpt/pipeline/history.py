@@ -1,7 +1,8 @@
-"""Finished runs that a changed recipe replaces: kept in results/history until they are pruned, and brought back.
+"""Finished runs that a changed recipe replaces. They are kept in results/history, and can be restored or pruned.
 
-A kept run is results/history/<run>/<id>/: the run's files, and Snakemake's records of them, so that a restored run with
-its old settings needs no rerun. The id is the start of the hash of its run.json and its last checkpoint.
+The folder results/history/<run>/<id>/ holds the files of a kept run and Snakemake's records of them. Because of these
+records, a restored run is not trained again if the config has its old settings. The id is the beginning of a hash of
+its run.json and its last checkpoint.
 """
 
 import base64
@@ -17,14 +18,14 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
 
 HISTORY, FILES, RECORDS = "history", "files", "records"
-NEVER_KEPT = {"state", "exports"}  # training keeps states by their fingerprint; exports can be written again
+NEVER_KEPT = {"state", "exports"}  # training keeps states by itself; exports can be written again
 ID_DIGITS = 8
-PROOF = ("run.json", "checkpoints/last.safetensors")  # a run that has these was trained to its end
+PROOF = ("run.json", "checkpoints/last.safetensors")  # a run that has these files is finished
 
 
 @dataclass(frozen=True)
 class KeptRun:
-    """run: its name; id: what `restore` takes; folder: where its files are."""
+    """run: its name; id: the argument of `restore`; folder: holds its files and records."""
 
     run: str
     id: str
@@ -32,7 +33,7 @@ class KeptRun:
 
 
 def keep(results: Path, run: str) -> KeptRun | None:
-    """Keep a run's files if it is finished and not kept yet, and return it; None if it is not finished."""
+    """Keep the files of a finished run, unless they are kept already, and return it. None if it is unfinished."""
     source = results / "runs" / run
     if not all((source / name).is_file() for name in PROOF):
         return None
@@ -50,15 +51,15 @@ def keep(results: Path, run: str) -> KeptRun | None:
 
 
 def kept_runs(results: Path) -> list[KeptRun]:
-    """Return all kept runs, by run, the latest first."""
+    """Return all kept runs, sorted by name. Those of one name are sorted by date, the latest first."""
     folders = sorted((results / HISTORY).glob("*/*"), key=lambda path: (path.parent.name, -path.stat().st_mtime_ns))
     return [KeptRun(path.parent.name, path.name, path) for path in folders if path.suffix != ".partial"]
 
 
 def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, list[Path]]:
-    """Put the files of a kept run, by default the latest, in the run's place; return it and its files there.
+    """Replace the files of a run by those of a kept run, by default the latest. Return the kept run and the new files.
 
-    The caller keeps the present run first. Raises UserError if there is no such kept run.
+    The caller must keep the present run first. Raises UserError if there is no such kept run.
     """
     known = [kept for kept in kept_runs(results) if kept.run == run]
     found = next((kept for kept in known if id in (None, kept.id)), None)
@@ -78,7 +79,7 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
 
 
 def prune(results: Path, run: str | None = None) -> list[KeptRun]:
-    """Delete the kept runs, all or those of one run, and return them."""
+    """Delete all kept runs, or those of one name, and return them."""
     gone = [kept for kept in kept_runs(results) if run in (None, kept.run)]
     for kept in gone:
         shutil.rmtree(kept.folder)
@@ -86,7 +87,7 @@ def prune(results: Path, run: str | None = None) -> list[KeptRun]:
 
 
 def run_files(folder: Path) -> list[Path]:
-    """Return the files of a run's folder that are kept with it."""
+    """Return the files in the folder of a run that `keep` stores."""
     return [file for file in _files(folder) if not NEVER_KEPT & set(file.relative_to(folder).parts)]
 
 
@@ -95,12 +96,12 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def _record_of(file: Path) -> Path:
-    """Return where Snakemake 9 records how an output was made."""
+    """Return the path of the file in which Snakemake 9 records how an output was made."""
     return Path(".snakemake", "metadata", base64.urlsafe_b64encode(str(file).encode()).decode())
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its dates. A large one, which is only ever replaced, gets a second name instead."""
+    """Copy a file with its dates. Weights get a hard link instead, because their files are large and never edited."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if source.suffix == ".safetensors":

@@ -1,8 +1,8 @@
-"""The jobs that Snakemake would run, asked of its graph of jobs, with the reasons that it found for each.
+"""List the jobs that Snakemake would run, and its reasons for each, from its graph of jobs.
 
-    python -m hipgpt.pipeline.planned_jobs JOBS.json [snakemake's arguments]
+    python -m hipgpt.pipeline.planned_jobs JOBS.json [arguments of snakemake]
 
-Snakemake 9 has no public call for this, so its command line runs up to the point where it would execute the graph.
+Snakemake 9 has no public call for this, so its command line is run up to the point where it would execute the graph.
 """
 
 import json
@@ -16,7 +16,7 @@ from snakemake.cli import main as snakemake
 
 
 def write_planned_jobs(path: Path, arguments: list[str]) -> None:
-    """Write a JSON list with an object for each job that would run; exit with Snakemake's status."""
+    """Write a JSON list with an object for each job that would run. Exit with the status of Snakemake."""
 
     def write_instead_of_execution(dag_api: DAGApi, *_: Any, **__: Any) -> None:
         workflow = dag_api.workflow_api._workflow

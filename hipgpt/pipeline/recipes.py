@@ -1,7 +1,7 @@
-"""What decides each stage's result: settings and code of the stage and of all stages before it.
+"""Recipes: a recipe is the settings and the code that determine the result of a stage, earlier stages included.
 
-The workflow hands a recipe to Snakemake as the one param `depends` of a rule. When it differs from the one that the
-existing files were made by, the stage reruns.
+The workflow gives a recipe to Snakemake as the param `depends` of a rule. Snakemake stores it with the outputs. If it
+differs from the stored one, Snakemake runs the stage again.
 """
 
 import glob
@@ -18,14 +18,18 @@ from hipgpt.pipeline.code_hash import code_hash
 
 @dataclass(frozen=True)
 class Stage:
-    """modules: the code that it runs; before: the stages whose files it reads; sections: the keys of a run it reads."""
+    """A rule of the Snakefile.
+
+    modules: those that it runs; the modules that they import count too. before: the stages whose files it reads.
+    sections: the sections of a run's config that it reads.
+    """
 
     modules: tuple[str, ...]
     before: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
 
 
-DEVICES = "hipgpt.compute.open_device"  # and so every backend and its kernels
+DEVICES = "hipgpt.compute.open_device"  # imports every backend, so the kernels of all backends count
 STAGES = {
     "download": Stage(("hipgpt.data.corpus",)),
     "train_tokenizer": Stage(("hipgpt.data.tokenizer.stage",), ("download",)),
@@ -47,7 +51,7 @@ STAGES = {
 
 
 class Recipes:
-    """The recipes of all stages of a config."""
+    """The recipes of the stages under one config."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -55,7 +59,7 @@ class Recipes:
         self._sources: dict[str, Mapping[str, Any]] = {}
 
     def of_corpus(self, stage: str, corpus: str, tokenizer: str | None = None) -> dict[str, Any]:
-        """Return the recipe of `download`, or of a stage after it with the tokenizer of that name."""
+        """Return the recipe of `download`, or, with the name of a tokenizer, of a later stage before training."""
         stages = upstream(stage)
         code = {name: self._code[name] for name in stages}
         recipe: dict[str, Any] = {"corpus": corpus, "source": self.source(corpus), "code": code}
@@ -70,7 +74,7 @@ class Recipes:
         return recipe
 
     def of_run(self, stage: str, name: str) -> dict[str, Any]:
-        """Return the recipe of a stage from `train` on."""
+        """Return the recipe of `train` or of a later stage, for the run of that name."""
         run = self.config.runs[name]
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
         if run.pretrained:
@@ -78,7 +82,10 @@ class Recipes:
         return self.of_corpus(stage, run.corpus, run.tokenizer) | recipe
 
     def source(self, corpus: str) -> Mapping[str, Any]:
-        """Return what decides a corpus's text: its entry, and the hash of files here if the entry pins none."""
+        """Return the inputs that determine the text of a corpus.
+
+        They are its entry in the config and, if the entry names local files without a sha256, the hashes of the files.
+        """
         if corpus not in self._sources:
             entry = dict(self.config.corpora[corpus])
             if entry["kind"] == "file" and "sha256" not in entry:
@@ -89,5 +96,5 @@ class Recipes:
 
 
 def upstream(stage: str) -> list[str]:
-    """Return a stage and all stages before it, first things first."""
+    """Return all stages before a stage, in an order in which they can run, and the stage itself."""
     return list(dict.fromkeys([name for before in STAGES[stage].before for name in upstream(before)] + [stage]))

@@ -1,9 +1,9 @@
-"""results/SHA256SUMS: the hash of every finished file, so that a damaged one is named before anything is built on it.
+"""Seals: results/SHA256SUMS holds the hash of every finished file, so that a damaged file is found before it is used.
 
-`cd results && sha256sum --check SHA256SUMS` checks them too. The workflow checks them when it starts, because Snakemake
-would build on a damaged file, or leave it as it is. When the workflow ends, it seals the files that are finished. While
-it runs there is a marker. A killed workflow leaves the marker behind, and files that are newer than the marker are
-trusted, because that workflow wrote them.
+When the workflow starts, it checks the hashes, because Snakemake would not notice a damaged file. When it ends, it
+seals the finished files, which means that it writes their hashes. While it runs, there is a marker. A killed workflow
+leaves the marker. Files newer than the marker are then trusted, because that workflow wrote them.
+`cd results && sha256sum --check SHA256SUMS` checks the hashes too.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 def check_seals(results: Path) -> None:
-    """Raise UserError, naming it, if a sealed file in results changed since; an absent one will be made again."""
+    """Raise UserError, naming the file, if a sealed file has changed. An absent file is ignored: it is made again."""
     damaged = list(_damage(results))
     if damaged:
         file, what = damaged[0]
-        linked = f" and {file.resolve()}, which it links to," if file.is_symlink() else ""  # a cache's
+        linked = f" and {file.resolve()}, which it links to," if file.is_symlink() else ""  # into a cache
         more = f" (and {len(damaged) - 1} more)" if damaged[1:] else ""
         raise UserError(f"{file}: {what}; delete it{linked} and run the same command again{more}")
 
 
 def open_seals(results: Path) -> None:
-    """Mark that files of results may change from now on. The marker of a killed workflow stays as old as it is."""
+    """Create the marker: from now on, files in results may change. The marker of a killed workflow keeps its date."""
     results.mkdir(parents=True, exist_ok=True)
     (results / MARKER).open("a").close()
 
 
 def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:
-    """Write the hashes of finished files below results, together with those of sealed files that are still there.
+    """Write the hashes of finished files below results, and those of sealed files that still exist. Remove the marker.
 
-    changed: hash every finished file again; otherwise only those that are newer than the list, or not in it.
+    changed: hash every finished file again. Otherwise only those are hashed that are newer than the list, or not in it.
     """
     ledger, sealed_at = results / LEDGER, _date(results / LEDGER)
     known = dict(_entries(ledger) or []) if ledger.exists() else {}
@@ -55,7 +55,7 @@ def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None
 
 
 def _damage(results: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each damaged file, and what is wrong with it."""
+    """Yield (file, description of the damage) for each damaged file."""
     ledger, marker = results / LEDGER, results / MARKER
     if not ledger.exists():
         return
@@ -77,7 +77,7 @@ def _damage(results: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _entries(ledger: Path) -> list[tuple[str, str]] | None:
-    """Return (name, sha256) of each line; None if a line is damaged or names a file outside of the ledger's folder."""
+    """Return (name, sha256) of each line. None if a line is damaged or names a file outside of the ledger's folder."""
     text = ledger.read_bytes().decode("utf-8", "replace")
     matches = [LINE.fullmatch(line) for line in text.splitlines()]
     entries = [(match[2], match[1]) for match in matches if match]
@@ -92,6 +92,6 @@ def _date(file: Path) -> int:
 
 
 def _bring_back_from_the_future(file: Path) -> None:
-    """Date a whole file today if the clock was ahead when it was made: Snakemake fails where an input is newer."""
+    """Set the date of a file to now if it is in the future, because Snakemake fails if an input is newer than now."""
     if file.stat().st_mtime > time.time():
         os.utime(file)

@@ -1,4 +1,4 @@
-"""Sweeps: lists of values in the config, made into runs with readable names."""
+"""Sweeps: lists of values in the config, which are expanded to runs with readable names."""
 
 import dataclasses
 import itertools
@@ -16,14 +16,14 @@ Point = dict[str, Any]  # a value for each dotted key
 
 
 def load_runs(config: Mapping[str, Any]) -> Config:
-    """Return the checked config with the runs of its sweeps among its runs. Raises UserError on the first mistake."""
+    """Return the checked config, with the runs of its sweeps among its runs. Raises UserError on the first mistake."""
     loaded = load_config(config)
     runs, sweeps = dict(config["runs"]), {}
     for name, sweep in config["sweep"].items():
         points = list(_points(name, sweep))
         overrides = dict(zip(_names(name, points), map(_nested, points), strict=True))
         if taken := sorted(overrides.keys() & (runs.keys() | {DEFAULT_RUN})):
-            raise UserError(f"config: sweep.{name}: makes a run named {taken[0]!r}, which there is; rename the sweep")
+            raise UserError(f"config: sweep.{name}: makes a run named {taken[0]!r}, which exists; rename the sweep")
         if "tokens_per_parameter" in sweep:
             overrides = _with_steps({**config, "runs": overrides, "sweep": {}}, float(sweep["tokens_per_parameter"]))
         sweeps[name] = tuple(overrides)
@@ -39,7 +39,7 @@ def _points(name: str, sweep: Mapping[str, Any]) -> Iterator[Point]:
     for key in lists:
         if not isinstance(key, str) or key.split(".")[0] not in RUN_KEYS:
             raise UserError(
-                f"config: sweep.{name}: got {key!r}, expected a key of a run, dotted, as in model.embed_dim; "
+                f"config: sweep.{name}: got {key!r}, expected a dotted key of a run, such as model.embed_dim; "
                 f"it begins with one of {', '.join(RUN_KEYS)}"
             )
     lengths = {key: len(values) for key, values in lists.items()}
@@ -52,18 +52,18 @@ def _points(name: str, sweep: Mapping[str, Any]) -> Iterator[Point]:
 
 
 def _names(sweep: str, points: Sequence[Point]) -> Iterator[str]:
-    """Yield a name for each point: the fewest of its keys, first ones first, that tell all points apart."""
+    """Yield a name for each point. It has as many of the first keys as are needed to make all names different."""
     keys = list(points[0])
     for count in range(1, len(keys) + 1):
         names = ["_".join(f"{key.split('.')[-1]}-{_word(point[key])}" for key in keys[:count]) for point in points]
         if len(set(names)) == len(points):
             yield from (f"{sweep}_{name}" for name in names)
             return
-    raise UserError(f"config: sweep.{sweep}: two of its points are the same, or read the same; remove one")
+    raise UserError(f"config: sweep.{sweep}: two of its points are the same, or have the same name; remove one")
 
 
 def _word(value: Any) -> str:
-    """Return a value as part of a file's name."""
+    """Return a value in a form that fits into the name of a file."""
     try:
         text = f"{float(value):g}"  # YAML reads 1e-3 as a string
     except (TypeError, ValueError):
@@ -75,15 +75,15 @@ def _nested(point: Point) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in point.items():
         *sections, last = key.split(".")
-        place = result
+        inner = result
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
+            inner = inner.setdefault(section, {})
+        inner[last] = value
     return result
 
 
 def _with_steps(config: Mapping[str, Any], tokens_per_parameter: float) -> dict[str, Any]:
-    """Return the runs' overrides with training.steps such that each run sees this many tokens a parameter."""
+    """Return the overrides of the runs, with the training.steps that give each run this many tokens per parameter."""
     found = {}
     for name, overrides in config["runs"].items():
         run = load_config(config).runs[name]

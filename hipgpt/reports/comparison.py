@@ -1,4 +1,4 @@
-"""Runs side by side: their curves, and final loss against parameters and compute with a fitted power law."""
+"""Compare runs: plot their curves, and their final losses over parameters and compute, with a fitted power law."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from hipgpt.base.tables import table
 from hipgpt.reports.plots import axes_of, save
 from hipgpt.reports.runs import RETRAIN, run_row
 
-FEWEST_POINTS = 3  # a line through two has no residual to judge it by
+FEWEST_POINTS = 3  # a line through two points has no residuals, so its error cannot be estimated
 FITTED = ("scale", "exponent", "exponent_standard_error", "relative_scatter")
 AXES = {"parameters": "parameters", "operations": "floating-point operations of training"}
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """loss = scale * x ** -exponent. covariance: (2, 2) of (log scale, exponent), from the residuals.
+    """loss = scale * x ** -exponent. covariance: (2, 2), of (log scale, exponent), from the residuals.
 
-    scatter: standard deviation of log loss about the line, about the share by which a run lies off it.
+    scatter: standard deviation of log loss around the line, which is about the relative distance of a run from it.
     """
 
     log_scale: float
@@ -38,23 +38,24 @@ class PowerLaw:
 
     @property
     def exponent_error(self) -> float:
-        """One standard error."""
+        """The standard error of the exponent."""
         return float(np.sqrt(self.covariance[1, 1]))
 
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.exp(self.log_scale - self.exponent * np.log(x))
 
     def error_factor(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return exp of one standard error of log loss at x: the band reaches from loss / factor to loss * factor."""
+        """Return exp(standard error of log loss) at x, (N,). The error band is loss / factor to loss * factor."""
         gradient = np.stack([np.ones_like(x), -np.log(x)])
         variance: NDArray[np.float64] = np.einsum("in,ij,jn->n", gradient, self.covariance, gradient)
         return np.exp(np.sqrt(variance))
 
 
 def fit_power_law(x: NDArray[np.float64], loss: NDArray[np.float64]) -> PowerLaw:
-    """Fit log loss = log scale - exponent * log x by least squares; x, loss: (N,), positive, N >= FEWEST_POINTS.
+    """Fit log loss = log scale - exponent * log x by least squares. x, loss: (N,), positive, N >= FEWEST_POINTS.
 
-    Kaplan et al. 2020, arXiv:2001.08361, equation 1.1. No floor: a range of a few model sizes does not determine one.
+    Kaplan et al. 2020, arXiv:2001.08361, equation 1.1. There is no constant term, because a few model sizes do not
+    determine one.
     """
     design = np.stack([np.ones_like(x), -np.log(x)], axis=1)
     solution, *_ = np.linalg.lstsq(design, np.log(loss), rcond=None)
@@ -82,8 +83,8 @@ def _row(folder: Path) -> Mapping[str, str | int | float | None]:
 
 def _plot_curves(folders: Sequence[Path], picture: Path) -> None:
     figure, axes = axes_of("validation loss by run", "tokens seen", "loss, nats per token")
-    for place, folder in enumerate(folders):
-        rows, color = pd.read_csv(folder / "validation.csv"), plt.cm.viridis(place / max(1, len(folders) - 1) * 0.9)
+    for index, folder in enumerate(folders):
+        rows, color = pd.read_csv(folder / "validation.csv"), plt.cm.viridis(index / max(1, len(folders) - 1) * 0.9)
         axes.plot(rows.tokens_seen, rows.loss_nats_per_token, "o-", markersize=3, color=color, label=folder.name)
     _logarithmic(axes)
     axes.legend(frameon=False, fontsize="small")
@@ -98,7 +99,7 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Mapping[str, str | int | float | None]:
-    """Draw loss against a column; return the row of fit.csv."""
+    """Plot the loss over a column, and return the row of fit.csv."""
     x, loss = runs[column].to_numpy(float), runs.validation_loss_nats_per_token.to_numpy(float)
     figure, axes = axes_of(f"validation loss by {column}", AXES[column], "loss, nats per token")
     _logarithmic(axes)

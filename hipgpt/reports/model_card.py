@@ -1,4 +1,4 @@
-"""The model card: README.md of the Hugging Face directory, filled from what the run's folder tells."""
+"""The model card: README.md of the Hugging Face directory, filled in from the files of the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ tags: [hipgpt, gpt2]
 
 # $name
 
-A GPT-2 of $parameters parameters, $origin with HipGPT on the corpus `$corpus`.
+A GPT-2 of $parameters parameters. HipGPT trained it on the corpus `$corpus`, starting from $origin.
 
 ## Use
 
@@ -34,8 +34,8 @@ inputs = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20, do_sample=True)[0]))
 ```
 
-It reads at most $context_length tokens and continues texts of the corpus's kind; it follows no instructions, and
-nothing was done about what such texts may say.
+It reads at most $context_length tokens and continues texts like those of the corpus. It does not follow instructions,
+and its texts are not filtered.
 
 ## Data
 
@@ -45,12 +45,13 @@ $data
 $sizes
 ## Training
 
-The best checkpoint by validation loss, of step $best_step; $tokens_seen tokens were seen in all.
+The weights have the lowest validation loss of the run, at step $best_step. Training saw $tokens_seen tokens in all.
 
 $training
 ## Evaluation
 
-The whole validation split, each token predicted once from a sliding context; bits per byte compare across tokenizers.
+Each token of the validation split is predicted once, from a sliding context. Bits per byte are comparable across
+tokenizers.
 
 $evaluation
 ## Provenance
@@ -58,16 +59,16 @@ $evaluation
 $provenance
 ## Licence
 
-The weights are made from the corpus named above: fill in what its licence allows before you publish them.
+The weights were trained on the corpus named above. Before you publish them, state here what its licence allows.
 """)
 EVALUATED = ("predictor", "loss_nats_per_token", "bits_per_byte", "next_token_accuracy", "top5_accuracy")
 
 
 def model_card(run: Path) -> str:
-    """Return the text of a run's model card; run: the folder of a trained and evaluated run."""
+    """Return the text of a run's model card. run: the folder of a trained and evaluated run."""
     record, row = read_record(run), run_row(run)
     model = model_of(record)
-    pretrained = record.get("pretrained_sha256")  # an older record has none
+    pretrained = record.get("pretrained_sha256")  # absent in older records
     evaluation = [
         {name: _rounded(line[name]) for name in EVALUATED}
         for line in read_csv(run / "evaluation.csv", EVALUATION, RERUN)
@@ -77,9 +78,7 @@ def model_card(run: Path) -> str:
     return CARD.substitute(
         name=run.name,
         parameters=f"{row['parameters']:,}",
-        origin="fine-tuned, from the weights whose hashes stand below,"
-        if pretrained
-        else "trained from random weights",
+        origin="the weights whose hashes are given below" if pretrained else "random weights",
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
         data=_pairs(data),
@@ -97,5 +96,5 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _rounded(value: Any) -> str:
-    """Return a table's cell: numbers with four digits, nothing for None."""
+    """Return the cell of a table: numbers with four digits, an empty cell for None."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

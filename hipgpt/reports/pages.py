@@ -1,4 +1,4 @@
-"""Runs as HTML pages that stand alone: pictures are inside, nothing is fetched, no script runs."""
+"""Runs as self-contained HTML pages: pictures are embedded, nothing is fetched, no script runs."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,24 @@ from hipgpt.base.tables import cell
 from hipgpt.reports.runs import EVALUATION, RERUN, Row, read_record, run_row
 
 PICTURES = {
-    "loss": "Loss of each training batch with its moving average, and of the validation windows. Where the two part, "
-    "the model begins to know its training text by heart.",
-    "learning_rate": "The learning rate of the schedule, and the gradient's norm before clipping: a norm that grows, "
-    "or has spikes, asks for a lower rate.",
-    "throughput": "Tokens per second between two rows of metrics.csv; a dip is another job on the same processor.",
+    "loss": "Loss of each training batch with its moving average, and loss of the validation windows. If the two "
+    "diverge, the model begins to memorize its training text.",
+    "learning_rate": "The learning rate, and the gradient norm before clipping. If the norm grows or has spikes, a "
+    "lower rate is better.",
+    "throughput": "Tokens per second between two rows of throughput.csv. Other jobs on the same processor cause dips.",
 }
 EVALUATION_CAPTION = (
-    "The best checkpoint on the whole validation split, each token predicted once from a sliding context, beside "
-    "predictors without a network on the same text. Bits per byte compare across tokenizers; lower is better."
+    "The best checkpoint on the whole validation split, compared with predictors without a network on the same text. "
+    "Each token is predicted once, from a sliding context. Bits per byte are comparable across tokenizers; lower is "
+    "better."
 )
 PROVENANCE_CAPTION = (
-    "What this run was made from. The same hashes on the same kind of processor give the same bytes; a commit that "
-    "ends with + had changed files, which the code hash covers."
+    "The inputs of this run. The same hashes on the same kind of processor give the same bytes. A commit that ends "
+    "with + had changed files, which the code hash covers."
 )
 RUNS_CAPTION = (
-    "One row a run: its size, what it has seen, what its best checkpoint reaches on the whole validation split, its "
-    "median speed, and the hashes of the code and corpus it is from."
+    "One row for each run: its size, the tokens that it has seen, the scores of its best checkpoint on the whole "
+    "validation split, its median speed, and the hashes of its code and corpus."
 )
 
 STYLE = """
@@ -74,7 +75,7 @@ RUNS_PAGE = """{% extends "page" %}{% from "macros" import table %}{% block body
 
 
 def write_run_page(folder: Path, page: Path) -> None:
-    """Write a run's page from its folder's files."""
+    """Write the page of a run from the files in its folder."""
     record, row = read_record(folder), run_row(folder)
     evaluation = read_csv(folder / "evaluation.csv", EVALUATION, RERUN)
     provenance = {key: value for key, value in leaves(record) if not key.startswith("config.")}

@@ -1,4 +1,4 @@
-"""A run's curves as pictures."""
+"""Plot the curves of a run."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from hipgpt.base.files import replacing
 
 TRAIN, VALIDATION = "#9db8d2", "#c2410c"
-SMOOTHED_SHARE = 0.02  # of all steps, in one point of a moving average
+SMOOTHED_SHARE = 0.02  # of all steps: the width of the moving average
 
 
 def plot_loss(metrics: Path, validation: Path, picture: Path, title: str) -> None:
-    """Draw the training loss (each step, and its moving average) and the validation loss."""
+    """Draw the training loss of each step, its moving average, and the validation loss."""
     steps, held_out = pd.read_csv(metrics), pd.read_csv(validation)
     figure, axes = axes_of(title, "step", "loss, nats per token")
     axes.plot(steps.step, steps.loss_nats_per_token, color=TRAIN, linewidth=0.6, alpha=0.6)
@@ -57,7 +57,7 @@ def plot_throughput(throughput: Path, picture: Path, title: str) -> None:
 
 
 def plot_tokenizer(merges: Path, compression: Path, picture: Path) -> None:
-    """Draw bytes per token by vocabulary size and, where the merges were trained here, each pair's count by rank."""
+    """Draw bytes per token by vocabulary size and, if the merges were trained here, the count of each pair by rank."""
     ranks, sizes = pd.read_csv(merges), pd.read_csv(compression)
     trained = bool(ranks.pair_count.notna().any())
     figure, panels = plt.subplots(1, 1 + trained, figsize=(4 + 4 * trained, 4), layout="constrained", squeeze=False)

@@ -1,4 +1,4 @@
-"""run.json: what a run was made from, written when its training starts."""
+"""Provenance: run.json records the inputs of a run. It is written when training starts."""
 
 import platform
 import subprocess
@@ -49,12 +49,12 @@ def write_record(
 
 
 def git_commit() -> str | None:
-    """Return the commit of this checkout, with "+" where files differ from it; None outside of git."""
+    """Return the commit of this checkout, followed by "+" if files differ from it; None outside of git."""
     if not (ROOT / ".git").exists():
         return None
     try:
         commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
         changed = subprocess.run(["git", "-C", ROOT, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    except FileNotFoundError:  # no git here
+    except FileNotFoundError:  # git is not installed
         return None
     return commit.stdout.strip() + ("+" if changed.stdout else "") or None

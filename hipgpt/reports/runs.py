@@ -1,4 +1,4 @@
-"""What the folder of a run tells: its row in the table of runs, and what sets two runs apart."""
+"""Read the folder of a run: its row in the table of runs, and its differences from another run."""
 
 import dataclasses
 import statistics
@@ -15,9 +15,9 @@ from hipgpt.gpt.parameters import parameter_count
 
 RETRAIN, RERUN = "run the train stage again", "run snakemake again"
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
-MOST_LAYERS = 1 << 16  # what is counted layer by layer is then counted in a second
+MOST_LAYERS = 1 << 16  # so many layers are counted one by one in about a second
 MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
-# what is read of a run's files, and as what
+# the fields and columns that are read from the files of a run, with their types
 RECORD = {
     "config": {"model": MODEL, "training": {"precision": str}},
     "device": str,
@@ -57,7 +57,7 @@ def model_of(record: Mapping[str, Any]) -> ModelConfig:
 
 
 def run_row(folder: Path) -> Row:
-    """Return a run's row; what a run in progress does not have yet is None. Raises UserError if a file is damaged."""
+    """Return the row of a run. Values that an unfinished run lacks are None. Raises UserError if a file is damaged."""
     record = read_record(folder)
     evaluation = next(
         (row for row in read_csv(folder / "evaluation.csv", EVALUATION, RERUN) if row["predictor"] == "model"), {}
@@ -88,7 +88,7 @@ def run_row(folder: Path) -> Row:
 
 
 def run_rows(results: Path) -> list[Row]:
-    """Return the rows of all runs in a results folder, by name."""
+    """Return the rows of all runs in a results folder, sorted by name."""
     return [run_row(path.parent) for path in sorted(results.glob("runs/*/run.json"))]
 
 

@@ -1,4 +1,4 @@
-"""results/summary.csv: one row a run."""
+"""Write results/summary.csv, which has one row for each run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hipgpt.reports.runs import run_row
 
 
 def summarize(folders: list[Path], path: Path, page: Path) -> None:
-    """Write a row for each run's folder, as CSV and as a page: size, tokens seen, figures, speed, what it is from."""
+    """Write a row for each run, as CSV and as a page: its size, tokens seen, scores, speed and hashes."""
     rows = [run_row(folder) for folder in folders]
     with replacing(path) as file:
         file.write(table(rows, "csv").encode())

@@ -1,4 +1,4 @@
-"""What a training run needs, from its plans recorded on the null device: memory, operations, bytes moved."""
+"""Estimate the memory, operations and memory traffic of a training run, from plans recorded on the null device."""
 
 import functools
 import math
@@ -22,16 +22,16 @@ from hipgpt.gpt.parameters import parameter_count
 from hipgpt.training.step import Trainer
 
 HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards in use
-# What our kernels sustain, low, so that a job is rather given too much time than too little.
+# A low estimate of the speed of our kernels, so that a job asks for too much time rather than too little.
 OPERATIONS_PER_SECOND = {"cpu": 2e10, "gpu": 2e12}
 STARTUP_SECONDS = 900  # compiling kernels, reading the tokens, validating, saving
-DTYPES = (DType.F32, DType.BF16)  # of a device that is not here: with f32 first, it needs no more memory than this
-STATE_COPIES = 2  # a state on its way to the disk: read from the device, and as the bytes of its file
+DTYPES = (DType.F32, DType.BF16)  # assumed of a device that is not here: f32 is first, because it needs more memory
+STATE_COPIES = 2  # host memory of a state that is being saved: the arrays, and the bytes of the file
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the launches of one op come to in a step."""
+    """The cost of all launches of one op in a step."""
 
     launches: int = 0
     operations: int = 0
@@ -47,7 +47,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """arenas: bytes of each table on the device; host_bytes: memory beside the device's; ops: cost of a step by op."""
+    """arenas: bytes of each arena on the device; host_bytes: memory of the process on the host; ops: cost by op."""
 
     parameters: int
     arenas: Mapping[str, int]
@@ -66,9 +66,9 @@ class Estimate:
 
 @functools.cache
 def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
-    """Return what a training asks a cluster for: mem_mb and gpu, and runtime in minutes.
+    """Return the resources that a training job asks a cluster for: mem_mb, gpu, and runtime in minutes.
 
-    device: as in the config; only one that names a GPU asks for one.
+    device: as in the config. A job asks for a GPU only if its device names one.
     """
     gpu = device.startswith(GPUS)
     found = estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES))
@@ -79,7 +79,7 @@ def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> 
 
 
 class AnyTokens:
-    """Stands for a split of `count` tokens of which none is looked at."""
+    """A stand-in for a split of `count` tokens whose values are not read."""
 
     def __init__(self, count: int):
         self._count = count
@@ -92,9 +92,9 @@ class AnyTokens:
 
 
 def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, tokens: int = 0) -> Estimate:
-    """Return what a run needs; nothing is allocated or computed.
+    """Return the estimate of a run. Nothing is allocated or computed.
 
-    traits: of the device that it will run on; tokens: of the training split, which a GPU holds too.
+    traits: of the device that it will run on; tokens: length of the training split, which a GPU stores too.
     """
     device = NullDevice(traits)
     S = model.context_length

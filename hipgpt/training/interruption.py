@@ -1,4 +1,4 @@
-"""Stopping a run by a signal: the step is finished and its state is saved first."""
+"""Stop a run by a signal. The step is finished and its state is saved first."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,12 +9,12 @@ from hipgpt.base.log import LOG
 
 
 class Interrupted(UserError):
-    """A signal ended the run after a finished step; its state is saved."""
+    """A signal stopped the run after a finished step. Its state is saved."""
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come; a second signal acts as it does by default."""
+    """Yield a function that returns whether SIGINT or SIGTERM was received. A second signal acts as by default."""
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The training run: the loop, the files that grow with it, and the state it resumes from."""
+"""The training run: its loop, the files that grow with it, and the state that it resumes from."""
 
 import math
 import time
@@ -35,10 +35,10 @@ Arrays = Mapping[str, NDArray[Any]]
 class Run:
     """A training run in its folder.
 
-    fingerprint: what decides the result (config, data, code, device); a saved state of another one is refused.
+    fingerprint: the inputs that determine the result (config, data, code, device). States of other ones are not loaded.
     sampler: returns a sample of the model with the weights on the device. It is handed in, so that the code hash of
     training does not cover the sampler's code.
-    read_initial_weights: returns the weights by name to begin with instead of random ones.
+    read_initial_weights: returns the weights by name to start from, instead of random ones.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Run:
         sampler: Sampler,
         read_initial_weights: Callable[[], Arrays] | None = None,
     ):
-        """Raise UserError if the tokens are too few for the context, or of another vocabulary."""
+        """Raise UserError if there are too few tokens for the context, or if their vocabulary has another size."""
         if len(splits.byte_counts) != model.vocab_size:
             raise UserError(
                 f"vocab_size: got {model.vocab_size}, but the tokenizer has {len(splits.byte_counts)} tokens"
@@ -73,10 +73,10 @@ class Run:
         self._best_loss, self._recorded_step = math.inf, 0
 
     def run(self) -> None:
-        """Train to the last step, from the last saved state if there is one; then write both checkpoints.
+        """Train from the last saved state, or from step 1, to the last step. Then write both checkpoints.
 
-        Raises Interrupted after SIGINT or SIGTERM, once the step is finished and saved; UserError if a loss or a
-        gradient is not finite.
+        Raises Interrupted after SIGINT or SIGTERM, when the step is finished and its state saved. Raises UserError if a
+        loss or a gradient norm is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
         self.trainer.prepare()
@@ -108,7 +108,7 @@ class Run:
         return history_is_full or any(self._due(step, every) for every in intervals)
 
     def _validate_sample_save(self, step: int, stopping: bool) -> None:
-        """Do what the step is due for."""
+        """Validate, sample and save, each if it is due after this step."""
         if self._due(step, self.training.validate_every_steps):
             self._validate(step)
         if self._due(step, self.training.sample_every_steps):
@@ -120,7 +120,7 @@ class Run:
             self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
 
     def _resume_or_begin(self) -> int:
-        """Return the last finished step: that of the last saved state, or 0 after a fresh start."""
+        """Load the last saved state, or initialize the weights and files. Return the last finished step, or 0."""
         state = self.states.load_last()
         if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
             LOG.warning("%s: is missing; starting at step 1", self.states.best)
@@ -144,12 +144,12 @@ class Run:
         return 0
 
     def _record(self, step: int) -> float:
-        """Write the rows of metrics.csv that are not written yet, and return the last loss."""
+        """Append the rows of metrics.csv up to this step, and return the last loss."""
         first = self._recorded_step + 1
         for at, (loss, norm) in enumerate(self.trainer.history.read(first, step), start=first):
             if not (np.isfinite(loss) and np.isfinite(norm)):
                 saved = self.states.steps()
-                good = f"the last good state is {self.states.path(saved[-1])}" if saved else "no state was saved before"
+                good = f"the last good state is {self.states.path(saved[-1])}" if saved else "no state was saved yet"
                 raise UserError(
                     f"step {at}: loss is {loss}, gradient norm {norm}, expected finite numbers; {good}; "
                     "lower training.learning_rate_peak or training.clip_norm, or raise training.warmup_fraction"

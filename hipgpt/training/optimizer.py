@@ -1,4 +1,4 @@
-"""AdamW over arenas, with clipping by the global norm."""
+"""AdamW over arenas, with gradients clipped by their global norm."""
 
 from hipgpt.compute.catalogue import ADAMW, GRADIENT_NORM, SUM_OF_SQUARES
 from hipgpt.compute.device import Device
@@ -10,7 +10,7 @@ NORM_PARTS = 256
 
 
 class AdamW:
-    """Both moments of a weights arena, and the ops of one update."""
+    """The two moments of an arena of weights, and the ops of one update."""
 
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig):
         self.weights, self.training = weights, training
@@ -21,16 +21,16 @@ class AdamW:
 
     @property
     def given(self) -> list[Tensor]:
-        """The tensors that hold values before an update."""
+        """The tensors that must hold values before an update."""
         return [self.weights.flat, self.first_moment.flat, self.second_moment.flat]
 
     def update(
         self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None = None
     ) -> None:
-        """Record: global norm, then AdamW; gradients are zero afterwards.
+        """Record the global norm of the gradients, then AdamW. The gradients are zero afterwards.
 
-        schedule (K, 3): rows as `schedule` returns them, of which `counters` choose; copy: the weights' bf16 copy, to
-        be renewed.
+        schedule (K, 3): rows of the function `schedule`; counters: select the row. copy: the copy of the weights that
+        the passes read, which is written too.
         """
         training = self.training
         plan(SUM_OF_SQUARES, self._scratch["partials"], gradients.flat)

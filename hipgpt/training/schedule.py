@@ -9,7 +9,7 @@ from hipgpt.config.settings import TrainingConfig
 
 
 def learning_rate(training: TrainingConfig, step: int) -> float:
-    """Return the learning rate of a step, which counts from 1 to training.steps.
+    """Return the learning rate of a step, 1 <= step <= training.steps.
 
     Linear warm-up to the peak, then half a cosine down to the floor. Loshchilov & Hutter 2017, arXiv:1608.03983.
     """
@@ -22,6 +22,6 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 
 
 def schedule(training: TrainingConfig, step: int) -> NDArray[np.float32]:
-    """Return a step's row of ADAMW's schedule: learning rate and both bias corrections, (3) f32. Steps count from 1."""
+    """Return a row of ADAMW's schedule, (3) f32: the learning rate and both bias corrections of a step, from 1 on."""
     corrections = (1 / (1 - beta**step) for beta in (training.beta1, training.beta2))
     return np.array([learning_rate(training, step), *corrections], np.float32)

@@ -1,4 +1,4 @@
-"""Training under Slurm's time limit: a run that is stopped near it puts its own job into the queue again."""
+"""Training under Slurm's time limit. A run that is stopped near the limit puts its own job into the queue again."""
 
 import subprocess
 import time
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 
 from hipgpt.base.log import LOG
 
-# The signal comes this long before the limit (profiles/slurm: --signal=TERM@120), or at it; a stop earlier than twice
-# that is the user's (scancel), whose job shall not come back.
+# Slurm sends its signal 120 s before the limit (profiles/slurm: --signal=TERM@120), or at the limit. A signal that is
+# more than twice as early is the user's (scancel), and that job must not come back.
 NEAR_THE_END_SECONDS = 240
 
 
 def requeue_at_the_time_limit(environment: Mapping[str, str]) -> bool:
-    """Ask Slurm to run this job again, from its beginning, if its time is nearly over; return whether it was asked.
+    """Ask Slurm to run this job again if its time is nearly over. Return whether Slurm accepted.
 
-    environment: of the process; outside Slurm it lacks the job's id and end, and nothing happens.
+    environment: of the process. Outside Slurm it lacks the id and the end of the job, and nothing happens.
     """
     job, end = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_END_TIME")
     if job is None or end is None or float(end) - time.time() > NEAR_THE_END_SECONDS:
         return False
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode != 0:
-        LOG.warning("scontrol requeue %s: %s; start the workflow again to go on", job, done.stderr.strip())
+        LOG.warning("scontrol requeue %s: %s; start the workflow again to continue", job, done.stderr.strip())
         return False
     LOG.info("job %s goes back into the queue: its time limit is near", job)
     return True

@@ -1,4 +1,4 @@
-"""The resumable state of a training run: whole or absent, and refused when it belongs to another run."""
+"""The resumable state of a training run. It is whole or absent, and a state of another run is not loaded."""
 
 import hashlib
 import json
@@ -19,10 +19,11 @@ OTHER_RUNS_KEPT = 2
 
 
 class StateFolder:
-    """`keep_last` states of one run, one folder each: state.safetensors and copies of the files that grow with it.
+    """The last `keep_last` states of one run, each in a folder: state.safetensors and copies of the growing files.
 
-    fingerprint: what decides the run (config, data, code, device). Its hash names the folder below `root`, so a state
-    of another fingerprint is never loaded; the latest OTHER_RUNS_KEPT of them stay beside it, to be gone on with.
+    fingerprint: the inputs that determine the run (config, data, code, device). Its hash names the folder below `root`,
+    so a state of another fingerprint is never loaded. The folders of the OTHER_RUNS_KEPT latest other fingerprints are
+    kept too, so that going back to earlier settings resumes that run. live_files: the files that grow with the run.
     """
 
     def __init__(self, root: Path, fingerprint: Mapping[str, Any], keep_last: int, live_files: list[Path]):
@@ -33,11 +34,11 @@ class StateFolder:
 
     @property
     def best(self) -> Path:
-        """Where the weights with the lowest validation loss so far are kept."""
+        """The path of the weights with the lowest validation loss so far."""
         return self.folder / "best.safetensors"
 
     def steps(self) -> list[int]:
-        """Return the saved steps, oldest first; a state of which a file was deleted is none."""
+        """Return the saved steps, oldest first. A state with a missing file does not count."""
         names = ["state.safetensors", *(file.name for file in self.live_files)]
         whole = [path for path in self.folder.glob("step_*[0-9]") if all((path / name).exists() for name in names)]
         return sorted(int(path.name.removeprefix("step_")) for path in whole)
@@ -46,7 +47,7 @@ class StateFolder:
         return self.folder / f"step_{step:08d}"
 
     def save(self, step: int, arrays: Mapping[str, NDArray[Any]], progress: Mapping[str, Any]) -> Path:
-        """Save a state and drop the oldest ones beyond keep_last; return the new state's folder."""
+        """Save a state, delete the oldest states beyond keep_last, and return the folder of the new one."""
         part = self.folder / "saving"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -64,7 +65,7 @@ class StateFolder:
         return target
 
     def load_last(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Return arrays and progress of the last undamaged state and restore the live files; None if there is none."""
+        """Return arrays and progress of the last undamaged state, and restore the live files. None without a state."""
         for step in reversed(self.steps()):
             folder = self.path(step)
             try:
@@ -86,7 +87,10 @@ class StateFolder:
         return None
 
     def refuse_others(self) -> str | None:
-        """Say what sets the latest state of another fingerprint apart; delete those beyond OTHER_RUNS_KEPT."""
+        """Return a message with the differences of the latest state of another run; None if there is no such state.
+
+        Deletes the states of other runs beyond the latest OTHER_RUNS_KEPT runs.
+        """
         others = [path for path in self.root.glob("*/step_*[0-9]/state.safetensors") if path.parents[1] != self.folder]
         others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         folders = list(dict.fromkeys(path.parents[1] for path in others))

@@ -1,4 +1,4 @@
-"""One training step on a device: plans that are recorded once and replayed."""
+"""One training step on a device: its plans are recorded once, then replayed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +22,15 @@ from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
 
 class Trainer:
-    """One model in training on one device: weights, moments, gradients, and the plans of a step over them.
+    """One model in training on one device: weights, moments, gradients, and the plans of a step.
 
-    weights: the parameters, f32; computed: what the passes compute with, the same or a copy in bf16; scorer: scores
-    windows under the weights as they stand; steps_ahead: the history must be read at least so often.
-    In mixed precision the passes compute with activations and a copy of the weights in bf16; weights, moments,
-    gradients of weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740. The exponents of bf16
-    need no scaling of the loss: Kalamkar et al. 2019, arXiv:1905.12322.
+    weights: the parameters, f32. computed: the weights that the passes read: the same tensors, or a copy in bf16.
+    scorer: scores windows with the current weights. steps_ahead: the number of steps whose results the history holds;
+    it must be read before it is full.
+
+    In mixed precision the passes use activations and a copy of the weights in bf16. Weights, moments, gradients of
+    weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740. The loss is not scaled, because bf16
+    has the exponent range of f32: Kalamkar et al. 2019, arXiv:1905.12322.
     """
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device, batches: Batches):
@@ -52,12 +54,13 @@ class Trainer:
         gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace)
         self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
         self.scorer = Scorer(device, model, self.computed, self.blocking.sequences, self._saved)
-        # replayed accumulation_steps - 1 times, and then once: planning does not grow with accumulation_steps
+        # A step replays micro_plan accumulation_steps - 1 times, then last_plan once, so that the time to record them
+        # does not grow with accumulation_steps.
         self.micro_plan = self._record(act, last=False) if training.accumulation_steps > 1 else None
         self.last_plan = self._record(act, last=True)
 
     def _record(self, act: DType, last: bool) -> Plan:
-        """Record a micro-batch, forward and backward by groups of sequences; after the last one, the update."""
+        """Record the passes of a micro-batch, one group of sequences after the other. last: record the update too."""
         training, inputs, loss = self.training, self.step_inputs, self._loss
         tokens, targets = self._batch["tokens"], self._batch["targets"]
         given = [*self.optimizer.given, *self.history.given, *inputs.given, self.computed.arena.flat]
@@ -81,33 +84,33 @@ class Trainer:
         return plan
 
     def _network(self, group: int, **dropout: Any) -> tuple[Network, Tensor]:
-        """Return the network of a group of the batch's sequences, and their targets."""
+        """Return the network of a group of sequences, and the targets of the group."""
         first, last = group * self.blocking.sequences, (group + 1) * self.blocking.sequences
         tokens, starts, S = self._batch["tokens"].rows(first, last), self._batch["starts"], self.model.context_length
         network = Network(self.model, self.computed, self._saved, tokens, starts, group=group, **dropout)
         return network, self._batch["targets"].rows(first * S, last * S)
 
     def initialize(self, weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
-        """Begin with these weights by name, or draw them from the seed."""
+        """Set the weights to these, by name, or draw them from the seed."""
         for field in self.weights.fields:
             values = initial_values(field, self.training.seed) if weights is None else weights[field.name]
             self.device.write(self.weights[field.name], values)
         self.weights_written()
 
     def weights_written(self) -> None:
-        """Renew the copy that the passes compute with; to be called when `weights` were set from outside."""
+        """Update the copy that the passes read. Must be called after `weights` were set from outside."""
         if self._copy:
             self._copy.renew()
 
     def prepare(self) -> None:
-        """Compile and bind all plans now, so that the first step is not timed with compilation."""
+        """Compile and bind all plans now, so that the time of the first step does not include compilation."""
         if self.micro_plan:
             self.micro_plan.prepare()
         self.last_plan.prepare()
         self.scorer.prepare()
 
     def step(self, step: int) -> None:
-        """Run one optimizer step, counted from 1; its loss and norm go to the history."""
+        """Run one optimizer step. Steps count from 1; loss and gradient norm are added to the history."""
         self.step_inputs.prepare(step)
         if self.micro_plan:
             for _ in range(self.training.accumulation_steps - 1):
@@ -116,5 +119,5 @@ class Trainer:
 
     @property
     def state(self) -> list[Arena]:
-        """The arenas that a resumed run needs."""
+        """The arenas that a run resumes from."""
         return [self.weights, self.optimizer.first_moment, self.optimizer.second_moment]

@@ -1,4 +1,4 @@
-"""What changes from step to step, kept on the device some steps ahead: a step then waits for nothing from the host."""
+"""The inputs and results of several steps, stored on the device, so that a step does not wait for the host."""
 
 import dataclasses
 
@@ -13,23 +13,24 @@ from hipgpt.config.settings import TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.training.schedule import schedule
 
-RESIDENT_BYTES = 1 << 30
-AHEAD_BYTES = 64 << 20
+RESIDENT_BYTES = 1 << 30  # a split of at most this size is stored on a GPU whole
+AHEAD_BYTES = 64 << 20  # limit of the windows that are prepared ahead
 
 
 def steps_ahead(training: TrainingConfig, context_length: int) -> int:
-    """Return how many steps the tables hold: those between two rows of the log, if their windows fit AHEAD_BYTES."""
+    """Return how many steps the tables hold: log_every_steps, or fewer if their windows would exceed AHEAD_BYTES."""
     windows = training.accumulation_steps * training.batch_sequences
     step_bytes = windows * (context_length + 1) * DType.I32.size_bytes
     return max(1, min(training.log_every_steps, training.steps, AHEAD_BYTES // step_bytes))
 
 
 class StepInputs:
-    """Tables with a row for each of `steps_ahead` steps, which the device's own counters look up.
+    """Tables of inputs for `steps_ahead` steps. Counters on the device select the rows of a step.
 
-    counters: seed low and high, step, micro step; schedule: what ADAMW reads. The tokens of a split of at most
-    RESIDENT_BYTES lie on a GPU whole, and batches are built there from the windows' first places; of a larger one, and
-    on a CPU, where tokens are in its memory anyway, `corpus` holds the windows of the steps to come.
+    counters (4) i32: seed low and high, step, micro step. schedule: the rows that ADAMW reads.
+    A GPU stores the tokens of a split of at most RESIDENT_BYTES whole, and builds batches from the offsets of windows.
+    For a larger split, `corpus` holds the windows of the coming steps instead. So it does on a CPU, because the tokens
+    are in its memory anyway.
     """
 
     def __init__(self, device: Device, batches: Batches, training: TrainingConfig, steps_ahead: int):
@@ -45,7 +46,7 @@ class StepInputs:
         self._integers = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
         self.counters = self._integers["counters"]
         self.schedule = Arena(device, "schedule", [Field("schedule", (steps_ahead, 3))])["schedule"]
-        self._next, self._filled = 0, 0  # the step that the counters come to next; the last step in the tables
+        self._next, self._filled = 0, 0  # the step that the counters are at; the last step in the tables
         if self._resident:
             device.write(self._integers["corpus"], batches.tokens.windows(np.zeros(1, np.int64), T)[0])
 
@@ -54,16 +55,16 @@ class StepInputs:
         return [self._integers.flat, self.schedule]
 
     def record(self, plan: Plan, tokens: Tensor, targets: Tensor) -> None:
-        """Record: tokens and targets (B, S) of the micro-batch that the counters stand at are built."""
+        """Record the building of the tokens and targets, (B, S), of the micro-batch that the counters are at."""
         tables, steps = (self._integers["corpus"], self._integers["window_starts"]), self._training.accumulation_steps
         plan(BUILD_BATCH, tokens, targets, *tables, self.counters, accumulation_steps=steps)
 
     def record_advance(self, plan: Plan) -> None:
-        """Record: on to the next micro-batch of the step; RECORD_STEP goes on to the next step."""
+        """Record ADVANCE: the counters go to the next micro-batch. RECORD_STEP takes them to the next step."""
         plan(ADVANCE, self.counters)
 
     def prepare(self, step: int) -> None:
-        """Have the tables and counters ready for a step, counted from 1; to be called before each."""
+        """Fill the tables and set the counters for a step, from 1 on. Must be called before each step."""
         if step != self._next:
             self._device.write(self.counters, counters(self._training.seed, step, micro_step=0))
             self._filled = 0
@@ -72,7 +73,7 @@ class StepInputs:
         self._next = step + 1
 
     def _fill(self, first: int) -> None:
-        """Write the rows of `steps_ahead` steps from `first` on, each at its number modulo their count."""
+        """Write the rows of `steps_ahead` steps from `first` on. The row of a step is its number modulo steps_ahead."""
         steps, A = self._steps, self._training.accumulation_steps
         at = {(first + i) % steps: first + i for i in range(steps)}
         micro_steps = [(at[row] - 1) * A + micro for row in range(steps) for micro in range(A)]
@@ -88,7 +89,7 @@ class StepInputs:
 
 
 class StepHistory:
-    """Loss and gradient norm of the last `steps` steps, kept on the device and read all at once."""
+    """Loss and gradient norm of the last `steps` steps, stored on the device and read together."""
 
     def __init__(self, device: Device, steps: int):
         self._device, self._steps = device, steps
@@ -99,20 +100,20 @@ class StepHistory:
         return [self._history]
 
     def record(self, plan: Plan, loss: Tensor, norm: Tensor, counters: Tensor) -> None:
-        """Record: both figures go to the step's row, loss is zero then, and the counters stand at the next step."""
+        """Record RECORD_STEP: store both figures in the row of the step, zero the loss, advance to the next step."""
         plan(RECORD_STEP, self._history, loss, counters, norm)
 
     @property
     def last(self) -> Tensor:
-        """A row of the table: reading it waits for all launches before."""
+        """A row of the table. Reading it waits for all earlier launches."""
         return self._history.rows(0, 1)
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
-        """Return (last - first + 1, 2) f32: loss in nats per token and gradient norm of the steps first to last."""
+        """Return the loss in nats per token and the gradient norm of steps first to last, (last - first + 1, 2) f32."""
         return self._device.read(self._history)[np.arange(first, last + 1) % self._steps]
 
 
 def counters(seed: int, step: int, micro_step: int) -> NDArray[np.int32]:
-    """Return the counters that ops read: seed low and high, step, micro step; (4) i32."""
+    """Return the counters that ops read, (4) i32: seed low and high, step, micro step."""
     words = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, step, micro_step], np.uint32)
     return words.view(DType.I32.numpy)

@@ -1,4 +1,4 @@
-"""Loss on windows of the validation split while a run trains."""
+"""Measure the loss on windows of the validation split while a run trains."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Splits:
 
 
 class ValidationSet:
-    """Plain windows spread evenly over the validation split; a validation reads all of them."""
+    """Windows spread evenly over the validation split. Each validation scores all of them."""
 
     def __init__(self, splits: Splits, model: ModelConfig, training: TrainingConfig):
         S, tokens = model.context_length, splits.validation

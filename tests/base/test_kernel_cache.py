@@ -1,4 +1,4 @@
-"""The cache of compiled kernels: only whole objects are used, whatever was done to its files."""
+"""The cache of compiled kernels: damaged objects are never used."""
 
 import fcntl
 import os
@@ -44,7 +44,7 @@ DAMAGE = {
     "another object": lambda path: path.write_bytes(b"\x7fELF of another machine"),
     "no hash": lambda path: path.with_name(path.name + ".sha256").unlink(),
     "an empty hash": lambda path: path.with_name(path.name + ".sha256").write_bytes(b""),
-    "a hash that is no text": lambda path: path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe"),
+    "a hash that is not text": lambda path: path.with_name(path.name + ".sha256").write_bytes(b"\xff\xfe"),
     "gone": lambda path: path.unlink(),
     **{f"bit flip {n}": lambda path, n=n: flip_a_bit(path, n * 631 % len(CONTENT)) for n in range(40)},
 }

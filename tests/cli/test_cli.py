@@ -1,4 +1,4 @@
-"""The command `hipgpt`: it streams what the sampler draws, and a mistake is one line, never a traceback."""
+"""The command `hipgpt`: it streams the tokens that the sampler draws, and a mistake is one line without traceback."""
 
 import os
 import subprocess
@@ -100,8 +100,8 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     status, text, _ = hipgpt("generate", "--help")
     assert status == 0
     words = " ".join(text.split())
-    assert "--top-k K sample among the k likeliest tokens (default: all)" in words
-    assert "--num-tokens TOKENS longest continuation, in tokens (default: 100)" in words
+    assert "--top-k K sample among the k most probable tokens (default: all)" in words
+    assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: 100)" in words
     assert text.count("(default: ") == text.count("\n  --")
     assert "None" not in text and "==SUPPRESS==" not in text
     assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())

@@ -1,4 +1,4 @@
-"""`hipgpt info`: the null device's figures are those of a real run."""
+"""`hipgpt info`: the figures from the null device equal those of a real run."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ TRAITS = traits((DType.F32, DType.BF16))
 
 
 class Counting:
-    """A device that counts what it hands on."""
+    """A device that counts the memory that another device allocates."""
 
     def __init__(self, device):
         self.device, self.allocated_bytes = device, 0
@@ -106,8 +106,8 @@ def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
         ("--configfile {}.absent", "", "{}.absent: cannot be read as a config: No such file or directory"),
         ("--configfile {}", "[1, 2]", "{}: got a list, expected keys and values, as in config.yaml"),
         ("--configfile {}", "root:x:0:0", "{}: got a str, expected keys and values, as in config.yaml"),
-        ("--configfile {}", "a: : b", "{}: no YAML (mapping values are not allowed here"),
-        ("--configfile {}", b"\xff\x00", "{}: no YAML ('utf-8' codec can't decode byte 0xff"),
+        ("--configfile {}", "a: : b", "{}: not YAML (mapping values are not allowed here"),
+        ("--configfile {}", b"\xff\x00", "{}: not YAML ('utf-8' codec can't decode byte 0xff"),
     ],
 )
 def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):
@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line(hipgpt, tmp_path, options, text, message):
     assert status.startswith("error: " + message.format(file)) and "\n" not in status and output == ""
 
 
-def test_gpt2_s_size_is_told_without_allocating_it(tmp_path):
+def test_the_size_of_gpt2_is_printed_without_allocating_it(tmp_path):
     config = "{model: {embed_dim: 768, num_layers: 12, num_heads: 12, mlp_dim: 3072, context_length: 1024, "
     config += "tie_embeddings: true, output_bias: false}, tokenizer: {vocab_size: 50257}}"
     (tmp_path / "gpt2.yaml").write_text(config)

@@ -52,7 +52,7 @@ def test_several_settings_are_a_line_each(why):
     assert lines[at + 1] == "    training.seed 1 -> 2"
 
 
-def test_the_word_that_parts_before_from_after_may_stand_in_a_value(why):
+def test_a_value_may_contain_the_words_before_and_now(why):
     lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
     assert lines == [
         "sample (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
@@ -87,7 +87,7 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
     sample.write_bytes(sampled)
 
 
-def test_what_is_new_takes_a_line_for_each_run(why):
+def test_each_new_run_is_a_line(why):
     lines = why({**TINY, "runs": {"wide": {}}, "sweep": {"seeds": {"grid": {"training.seed": [1, 2]}}}})
     assert lines == [
         "train, evaluate, export, sample, plot, describe (run seeds_seed-1): not made yet",
@@ -101,7 +101,7 @@ def test_what_is_new_takes_a_line_for_each_run(why):
     ]
 
 
-def test_missing_files_stand_in_the_order_of_their_rule(project, why):
+def test_missing_files_are_listed_in_the_order_of_their_rule(project, why):
     folder = project.folder / "results/runs/default/plots"
     pictures = {folder / name: (folder / name).read_bytes() for name in ("throughput.png", "loss.png")}
     for picture in pictures:

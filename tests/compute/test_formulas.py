@@ -38,7 +38,7 @@ def bits(x: float) -> int:
 
 
 @pytest.mark.parametrize("sign, furthest", [(1, 88.0), (-1, 87.0)], ids=["positive", "negative"])
-def test_exp_is_as_accurate_as_scalar_h_says(probe, sign, furthest):
+def test_exp_is_as_accurate_as_formulas_h_says(probe, sign, furthest):
     tiny = 2.0**-26  # below it, e^x rounds to 1
     at = ctypes.c_float()
     error = probe.exp_error_ulps(bits(sign * tiny), bits(sign * furthest), STRIDE, ctypes.byref(at))
@@ -55,14 +55,14 @@ def test_exp_around_zero_is_one(probe, x):
     assert probe.exp_f32_of(x) == 1.0
 
 
-@pytest.mark.parametrize("counter, key, wanted", PHILOX)
-def test_philox_gives_the_published_words(probe, counter, key, wanted):
+@pytest.mark.parametrize("counter, key, expected", PHILOX)
+def test_philox_gives_the_published_words(probe, counter, key, expected):
     got = np.empty(4, np.uint32)
     pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (got, words(counter), words(key)))
     probe.philox_of(*pointers)
-    np.testing.assert_array_equal(got, words(wanted))
+    np.testing.assert_array_equal(got, words(expected))
 
 
-@pytest.mark.parametrize("counter, key, wanted", PHILOX)
-def test_philox_of_the_reference_gives_them_too(counter, key, wanted):
-    np.testing.assert_array_equal(reference.philox(words(counter), words(key)), words(wanted))
+@pytest.mark.parametrize("counter, key, expected", PHILOX)
+def test_philox_of_the_reference_gives_them_too(counter, key, expected):
+    np.testing.assert_array_equal(reference.philox(words(counter), words(key)), words(expected))

@@ -1,4 +1,4 @@
-"""Every op of the catalogue, on every device, at awkward sizes, against float64 formulas with derived bounds."""
+"""Every op of the catalogue on every device, at awkward sizes, compared with float64 formulas and derived bounds."""
 
 import functools
 
@@ -39,20 +39,20 @@ def expected(case: Case) -> dict[str, Rounded | np.ndarray]:
 @every_case_of_every_device
 def test_result_lies_within_its_derived_bound(device, case):
     got = Memory(device, case, draw(case)).run()
-    for name, wanted in expected(case).items():
-        if isinstance(wanted, Rounded):
-            error = np.abs(got[name].astype(np.float64) - wanted.value)
-            assert (error <= wanted.error).all(), f"{name}: error {error.max():.3g}, bound {wanted.error.max():.3g}"
+    for name, target in expected(case).items():
+        if isinstance(target, Rounded):
+            error = np.abs(got[name].astype(np.float64) - target.value)
+            assert (error <= target.error).all(), f"{name}: error {error.max():.3g}, bound {target.error.max():.3g}"
         else:
-            np.testing.assert_array_equal(got[name], wanted)
+            np.testing.assert_array_equal(got[name], target)
 
 
 @every_case
 def test_bound_is_a_small_part_of_the_result(case):
-    for name, wanted in expected(case).items():
-        if isinstance(wanted, Rounded):
+    for name, target in expected(case).items():
+        if isinstance(target, Rounded):
             part = 1e-2 if case.act is DType.F32 else 2**4 * case.act.unit_roundoff
-            assert wanted.error.max() < part * max(1.0, np.abs(wanted.value).max()), name
+            assert target.error.max() < part * max(1.0, np.abs(target.value).max()), name
 
 
 @every_case
@@ -81,8 +81,8 @@ def test_nothing_outside_the_tensors_is_written(device, case):
 def test_results_do_not_depend_on_the_number_of_threads(case):
     values = draw(case)
     one, *others = (Memory(CpuDevice(threads), case, values).run() for threads in (1, 2, 3))
-    for name, wanted in one.items():
-        assert all(other[name].tobytes() == wanted.tobytes() for other in others), name
+    for name, target in one.items():
+        assert all(other[name].tobytes() == target.tobytes() for other in others), name
 
 
 def test_every_op_of_the_catalogue_has_cases():

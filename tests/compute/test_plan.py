@@ -1,4 +1,4 @@
-"""What a Plan refuses and in which words; what it records."""
+"""Plan: the calls that it refuses, its messages, and the launches that it records."""
 
 import pytest
 from support.recorded_model import MODEL, RecordedModel, draw_batch
@@ -30,7 +30,7 @@ def tensors(device, dtype=DType.F32, **shapes):
 
 
 def refusal(plan, *call, **scalars) -> str:
-    """Return the message with which a plan refuses a call; a refused call is not recorded."""
+    """Return the message with which a plan refuses a call. Asserts that the call is not recorded."""
     before = list(plan.launches)
     with pytest.raises(ContractError) as refused:
         plan(*call, **scalars)
@@ -152,7 +152,7 @@ def test_an_output_may_be_read_afterwards(null):
     assert [launch.op.name for launch in plan.launches] == ["copy", "scale"]
 
 
-def test_half_an_output_does_not_stand_for_all_of_it(null):
+def test_writing_half_a_tensor_does_not_write_all_of_it(null):
     y, x = tensors(null, y=(8,), x=(8,))
     plan = Plan(null, "p", [x])
     plan(COPY, y.rows(0, 4), x.rows(0, 4))
@@ -169,7 +169,7 @@ def test_recording_after_a_run_is_refused(null):
 
 
 @pytest.mark.parametrize("line", ["inn x f32 (N)", "in x f32 N"])
-def test_a_contract_that_does_not_read_so_is_refused(line):
+def test_a_contract_of_another_form_is_refused(line):
     with pytest.raises(ValueError, match="broken: cannot read the line"):
         op("broken", "none", line)
 

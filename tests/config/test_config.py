@@ -1,4 +1,4 @@
-"""Config: what is written is what runs, however it was typed; every mistake is one line that names its key."""
+"""Config: values are read in every notation that people type; every mistake is one line that names its key."""
 
 import copy
 import dataclasses
@@ -19,19 +19,19 @@ OVERLAYS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """Return base with changes laid over it, map by map, as Snakemake merges its config files and --config."""
+    """Return base with changes merged into it, map by map, as Snakemake merges its config files and --config."""
     if not (isinstance(base, dict) and isinstance(changes, dict)):
         return copy.deepcopy(changes)
     return base | {key: merged(base.get(key), value) for key, value in changes.items()}
 
 
 def load(text: str = "{}") -> Config:
-    """Load the shipped config with a YAML text laid over it."""
+    """Load the shipped config with a YAML text merged into it."""
     return load_config(merged(SHIPPED, yaml.safe_load(text)))
 
 
 def mistake(text: str) -> str:
-    """Return the message that the shipped config with a YAML text laid over it is refused with."""
+    """Return the error message for the shipped config with a YAML text merged into it."""
     with pytest.raises(UserError) as refused:
         load(text)
     message = str(refused.value)
@@ -108,7 +108,7 @@ def test_a_number_may_be_written_in_any_way(text, key, value):
         ("train_shards: 99999", "train_shards: got 99999, expected integer >= 1 and <= 4096"),
     ],
 )
-def test_a_value_without_reason_or_bound_is_refused_by_its_key(text, message):
+def test_a_value_out_of_bounds_is_refused_by_its_key(text, message):
     with pytest.raises(UserError) as error:
         load(text)
     assert str(error.value).startswith(f"config: {message}") and "\n" not in str(error.value)
@@ -120,11 +120,11 @@ def test_a_boolean_may_be_a_string(text, value):
 
 
 @pytest.mark.parametrize(("text", "value"), [("null", None), ("'null'", None), ("'none'", None), ("'40'", 40)])
-def test_what_may_be_absent_may_be_null_as_a_string(text, value):
+def test_null_may_be_a_string(text, value):
     assert load(f"sampling: {{top_k: {text}}}").runs["default"].sections["sampling"]["top_k"] == value
 
 
-def test_what_is_a_text_stays_one():
+def test_a_text_stays_a_text():
     config = load("{training: {sample_prompt: '1e3'}, sampling: {prompts: ['true', '12']}}").runs["default"]
     assert config.training.sample_prompt == "1e3"
     assert config.sections["sampling"]["prompts"] == ["true", "12"]
@@ -138,7 +138,7 @@ def test_a_run_overrides_nested_keys_and_shares_the_rest():
     assert runs["other"].corpus == "tiny_shakespeare"
 
 
-def test_a_run_overrides_what_is_changed_beside_it():
+def test_a_run_overrides_a_changed_default():
     runs = load("{training: {steps: 10}, runs: {long: {training: {steps: 20}}, same: {}}}").runs
     assert {name: run.training.steps for name, run in runs.items()} == {"default": 10, "long": 20, "same": 10}
 
@@ -212,8 +212,8 @@ def test_a_long_integer_in_a_string_loses_no_digit():
         ("training: {accumulation_steps: 1e9}", "training.accumulation_steps: got 1000000000, expected integer >= 1"),
         (
             "training: {batch_sequences: 1e6}",
-            "training.batch_sequences: got 1000000, expected at most 131072, as a batch of sequences of 32 holds at "
-            "most 4,194,304 tokens; use training.accumulation_steps for larger steps",
+            "training.batch_sequences: got 1000000, expected at most 131072, because a batch of sequences of 32 holds "
+            "at most 4,194,304 tokens; use training.accumulation_steps for larger steps",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Archives: every supported extension gives the same documents; what is dangerous or damaged is refused by name."""
+"""Archives: every extension gives the same documents; dangerous or damaged archives are refused by name."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ import zstandard
 from hipgpt.base.errors import UserError
 from hipgpt.data import archives
 
-TEXTS = {"texts/b.txt": b"second\n", "texts/a.txt": b"first\n", "notes.md": b"not wanted\n"}
+TEXTS = {"texts/b.txt": b"second\n", "texts/a.txt": b"first\n", "notes.md": b"not requested\n"}
 
 
 def tar_bytes(texts: dict[str, bytes], *links: tarfile.TarInfo) -> bytes:
@@ -60,7 +60,7 @@ def test_matching_members_come_in_the_order_of_their_names(tmp_path, extension, 
     path = written(tmp_path / f"corpus.{extension}", content)
     assert read(path, "texts/*.txt") == [("texts/a.txt", b"first\n"), ("texts/b.txt", b"second\n")]
     assert len(read(path)) == 3
-    assert list(tmp_path.iterdir()) == [path]  # nothing was extracted beside it
+    assert list(tmp_path.iterdir()) == [path]  # nothing was extracted
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_pattern_that_matches_nothing_says_what_is_there(tmp_path):
 
 
 def test_a_pattern_for_a_file_that_is_no_archive_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no archive"):
+    with pytest.raises(UserError, match="is not an archive"):
         read(written(tmp_path / "text.txt", b"text"), "*.txt")
 
 

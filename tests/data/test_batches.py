@@ -1,4 +1,4 @@
-"""Batches: every window once an epoch, the step as the only state; evaluation windows that count each target once."""
+"""Batches: every window comes once per epoch, the step is the only state, and evaluation counts each target once."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hipgpt.data.tokens import Tokens
 
 
 def counting(length: int) -> Tokens:
-    """Return the tokens 0, 1, 2, ...: each is its own position."""
+    """Return the tokens 0, 1, 2, ...: each equals its position."""
     return Tokens([np.arange(length, dtype=np.uint16)])
 
 

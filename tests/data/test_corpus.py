@@ -1,4 +1,4 @@
-"""A corpus: cleaning in a stream, the split's position, provenance, and what is refused."""
+"""A corpus: cleaning as a stream, the position of the split, provenance, and refusals."""
 
 import gzip
 import hashlib

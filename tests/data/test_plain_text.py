@@ -1,4 +1,4 @@
-"""Only UTF-8 text becomes a corpus: other formats are refused by what they are, bad bytes by where they are."""
+"""Only UTF-8 text becomes a corpus: the message names another format, or the position of a bad byte."""
 
 import gzip
 import json

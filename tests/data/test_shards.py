@@ -1,4 +1,4 @@
-"""Shards: every document's tokens in order, llm.c's format to the byte, and each kind of damage refused by name."""
+"""Shards: they hold the tokens of each document in order, in llm.c's format, and damage is refused by name."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def tokenizer() -> Tokenizer:
 
 
 def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
-    """Return a tokenizer whose tokens are bytes, with as large a vocabulary as asked."""
+    """Return a tokenizer whose tokens are bytes, with a vocabulary of the requested size."""
 
     def encode(text: bytes) -> np.ndarray:
         return np.frombuffer(text, np.uint8).astype(np.uint32)
@@ -42,7 +42,7 @@ def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
 
 
 def write_corpus(folder: Path, *documents: tuple[bytes, bytes]) -> Path:
-    """Write the corpus of documents, each its training and its validation part; return its folder."""
+    """Write a corpus of documents, each given as its training and validation part. Return its folder."""
     folder.mkdir(exist_ok=True)
     (folder / "train.txt").write_bytes(b"".join(part for part, _ in documents))
     (folder / "validation.txt").write_bytes(b"".join(part for _, part in documents))
@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_refused_by_name(written, damage, message):
     assert len(open_split(written, "validation"))
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "no JSON")])
+@pytest.mark.parametrize(("content", "message"), [(None, "no such file"), ("{", "not JSON")])
 def test_a_damaged_manifest_is_refused_by_name(tmp_path, content, message):
     if content:
         (tmp_path / "manifest.json").write_text(content)

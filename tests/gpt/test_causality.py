@@ -1,4 +1,4 @@
-"""No position sees a later one."""
+"""Causality: the logits of a position do not depend on later tokens."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ POSITIONS = range(MODEL.context_length)
 
 @pytest.fixture
 def logits_before_and_after(device, act):
-    """Return, for a position, the logits (B, S, V) of a batch and those with another token there."""
+    """Return the logits (B, S, V) of a batch, and those of the batch with another token at a position."""
     recorded = RecordedModel(device, MODEL, act=act)
     tokens, _ = draw_batch(MODEL, 3)
 

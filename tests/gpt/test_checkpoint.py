@@ -1,4 +1,4 @@
-"""Checkpoints and resumable state: whole or absent, of this run or refused, and never half of each."""
+"""Checkpoints and resumable state: they are whole or absent, and those of other runs are not loaded."""
 
 import json
 import os
@@ -68,7 +68,10 @@ def test_equal_checkpoints_are_equal_files(tmp_path):
         (lambda path: path.unlink(), "no such file; run the train stage"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not a whole safetensors file .*; delete it and run"),
         (lambda path: path.write_bytes(b""), "not a whole safetensors file .*; delete it and run the train stage"),
-        (lambda path: save_file(load_file(path), path), "no model in its metadata, expected a checkpoint of the train"),
+        (
+            lambda path: save_file(load_file(path), path),
+            "its metadata hold no model, expected a checkpoint of the train",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage, message):
@@ -206,7 +209,7 @@ def test_the_states_of_two_other_runs_are_kept(states, live):
     assert kept == {"dd", "ee"}
 
 
-def test_a_state_without_one_of_its_files_is_none(states, live):
+def test_a_state_without_one_of_its_files_does_not_count(states, live):
     for step in (2, 4):
         states.save(step, arrays_of(step), {"step": step})
     (states.path(4) / live[0].name).unlink()

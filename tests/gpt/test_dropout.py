@@ -1,4 +1,4 @@
-"""Dropout: how much it keeps, and on what the choice depends. (Its values: test_ops.py; its Philox: test_scalar.py.)"""
+"""Dropout: how much it keeps, and what the mask depends on. test_ops.py tests values, test_formulas.py Philox."""
 
 import math
 
@@ -29,7 +29,7 @@ def dropped(
 
 
 def five_deviations(probability: float) -> float:
-    """Return five standard deviations of the fraction kept of N independent draws: a chance of 6e-7."""
+    """Return five standard deviations of the fraction that N draws keep. The probability of exceeding it is 6e-7."""
     return 5 * math.sqrt(probability * (1 - probability) / N)
 
 

@@ -1,4 +1,4 @@
-"""The gradients of the whole model, written by hand, against autograd's float64 of an independent model."""
+"""The hand-written gradients of the whole model, compared with autograd on an independent float64 model."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 @functools.cache
 def expected(variant: str, act: DType) -> tuple[model_reference.Values, model_reference.Values]:
-    """Return loss and gradients of a batch of 3 in float64, of weights rounded to `act`, and their tolerances."""
+    """Return loss and gradients of a batch of 3 in float64, from weights rounded to `act`, and their tolerances."""
     model, drop_probability = model_of(variant)
     arguments = model, *draw_batch(model, 3), drop_probability
     weights = {name: values.astype(act.numpy).astype(np.float64) for name, values in draw_weights(model).items()}
@@ -45,12 +45,12 @@ def model_of(variant: str) -> tuple[ModelConfig, float]:
     return dataclasses.replace(MODEL, **changes), drop_probability
 
 
-def distances(got, wanted):
-    return {name: np.linalg.norm(np.asarray(got[name], np.float64) - wanted[name]) for name in wanted}
+def distances(got, target):
+    return {name: np.linalg.norm(np.asarray(got[name], np.float64) - target[name]) for name in target}
 
 
 def beyond(distance, tolerance):
-    """Return what is further off than it may be."""
+    """Return the distances that exceed their tolerance, by name."""
     return {name: (distance[name], tolerance[name]) for name in tolerance if not distance[name] <= tolerance[name]}
 
 
@@ -58,56 +58,56 @@ def beyond(distance, tolerance):
 @every_device_in_every_dtype
 def test_loss_and_gradients_equal_float64_autograd(device, act, variant):
     model, drop_probability = model_of(variant)
-    wanted, tolerance = expected(variant, act)
+    target, tolerance = expected(variant, act)
     recorded = RecordedModel(device, model, drop_probability=drop_probability, act=act)
     recorded.train(*draw_batch(model, 3))
-    assert not beyond(distances(recorded.read_gradients(), wanted), tolerance)
+    assert not beyond(distances(recorded.read_gradients(), target), tolerance)
 
 
 @every_variant
 @pytest.mark.parametrize("act", [DType.F32, DType.BF16], ids=lambda act: act.label)
 def test_the_output_layer_by_four_ops_on_a_cpu(variant, act):
-    """As a GPU has it; above, the CPU has one op."""
+    """A GPU has these four ops. In the test above, the CPU uses its one op."""
     model, drop_probability = model_of(variant)
-    wanted, tolerance = expected(variant, act)
+    target, tolerance = expected(variant, act)
     recorded = RecordedModel(CpuDevice(2), model, drop_probability=drop_probability, act=act, output_layer=False)
     recorded.train(*draw_batch(model, 3))
-    assert not beyond(distances(recorded.read_gradients(), wanted), tolerance)
+    assert not beyond(distances(recorded.read_gradients(), target), tolerance)
 
 
 @every_variant
 @pytest.mark.parametrize("act, part", [(DType.F32, 1e-3), (DType.BF16, 0.5)])
 def test_tolerance_is_a_small_part_of_every_gradient(variant, act, part):
-    """In bf16 all it can tell is a term or a factor forgotten: 8 bits pass through two layers and back."""
-    wanted, tolerance = expected(variant, act)
-    for name, norm in distances(wanted, dict.fromkeys(wanted, 0.0)).items():
+    """In bf16 the test can only detect a missing term or factor, because 8 bits pass through two layers and back."""
+    target, tolerance = expected(variant, act)
+    for name, norm in distances(target, dict.fromkeys(target, 0.0)).items():
         assert tolerance[name] < part * norm, name
 
 
 @every_variant
 def test_reference_gradients_are_its_finite_differences(variant):
-    """Central differences at h are off by h^2 (third derivative) and by the rounding of two losses over 2h."""
+    """Central differences at h are off by h^2/6 times the third derivative, and by the rounding of two losses / 2h."""
     model, drop_probability = model_of(variant)
-    wanted, _ = expected(variant, DType.F32)
+    target, _ = expected(variant, DType.F32)
     batch, random, h = draw_batch(model, 3), np.random.default_rng(5), 1e-5
     weights = {name: values.astype(np.float64) for name, values in draw_weights(model).items()}
 
     def difference(direction, h):
-        ahead, behind = (
+        plus, minus = (
             model_reference.loss(
                 {name: values + sign * h * direction[name] for name, values in weights.items()},
                 model, *batch, drop_probability,
             )
             for sign in (1, -1)
         )  # fmt: skip
-        return (ahead - behind) / (2 * h)
+        return (plus - minus) / (2 * h)
 
     for _ in range(3):
         direction = {name: random.normal(size=values.shape) for name, values in weights.items()}
-        slope = sum(np.sum(wanted[name] * direction[name]) for name in weights)
+        slope = sum(np.sum(target[name] * direction[name]) for name in weights)
         once, twice = difference(direction, h), difference(direction, 2 * h)
         truncation = abs(twice - once)  # h^2 f'''/2: three times that of `once`
-        rounding = sum(values.size for values in weights.values()) * 2.0**-53 * wanted["loss"] / h
+        rounding = sum(values.size for values in weights.values()) * 2.0**-53 * target["loss"] / h
         assert abs(once - slope) <= truncation + rounding
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: every target predicted once from the context it is due, and baselines that are true distributions."""
+"""Evaluation: every target is predicted once from its full context, and the baselines are true distributions."""
 
 import csv
 import json
@@ -32,19 +32,21 @@ def test_each_token_but_the_first_is_predicted_once_from_its_window(device, monk
     found = predict(device, tiny.MODEL, weights, Tokens([TOKENS[:20], TOKENS[20:]]), stride)
     assert found.targets.tolist() == TOKENS[1:].tolist()
 
-    for place in range(1, len(TOKENS)):
+    for position in range(1, len(TOKENS)):
         # the first window that holds the target: windows begin at multiples of the stride, the last one ends the text
-        first = max(0, -(-(place - T) // stride)) * stride
-        context = TOKENS[min(first, len(TOKENS) - 1 - T) : place].tolist()
+        first = max(0, -(-(position - T) // stride)) * stride
+        context = TOKENS[min(first, len(TOKENS) - 1 - T) : position].tolist()
         logits = tiny.logits(tiny.MODEL, arrays, context)[-1:]
-        target, loss = TOKENS[place], found.nats[place - 1]
+        target, loss = TOKENS[position], found.nats[position - 1]
         exact = math.log(np.exp(logits.value - logits.value[0, target]).sum())
         # logits are off by at most `error`, so their logsumexp is; then exp, sum and log round
         rounding = 2 * logits.error.max() + 2**-24 * (len(logits.value[0]) + 8) * (1 + np.ptp(logits.value))
         assert abs(loss - exact) <= rounding
         margin = logits.value[0] - logits.value[0, target]
         unsure = np.abs(margin) <= 2 * logits.error.max()
-        assert (margin[~unsure] > 0).sum() <= found.ranks[place - 1] <= (margin[~unsure] > 0).sum() + unsure.sum() - 1
+        assert (
+            (margin[~unsure] > 0).sum() <= found.ranks[position - 1] <= (margin[~unsure] > 0).sum() + unsure.sum() - 1
+        )
 
 
 def test_bits_per_byte_counts_the_bytes_of_the_tokens_that_stand_for_text():
@@ -68,7 +70,7 @@ def discounts(train: list[int], order: int) -> dict[int, float]:
 
 
 def slow_probability(train: list[int], history: tuple[int, ...], word: int, vocab_size: int, order: int) -> float:
-    """Return p(word | history) by looking for the history in the training tokens, place by place."""
+    """Return p(word | history) by looking for the history in the training tokens, position by position."""
     if not history:
         return (train.count(word) + 1) / (len(train) + vocab_size)
     shorter = slow_probability(train, history[1:], word, vocab_size, order)
@@ -90,7 +92,7 @@ TEXTS = st.lists(st.integers(0, 4), min_size=4, max_size=40)
 @example([0, 1] * 4, [0, 1, 2, 0], 3)  # no n-gram is seen once
 def test_ngram_losses_are_those_of_the_definition(train, text, order):
     found = ngram_losses(np.array(train), np.array(text), 5, order)
-    histories = [tuple(text[max(0, place - order + 1) : place]) for place in range(1, len(text))]
+    histories = [tuple(text[max(0, position - order + 1) : position]) for position in range(1, len(text))]
     expected = [slow_probability(train, h, w, 5, order) for h, w in zip(histories, text[1:], strict=True)]
     assert np.exp(-found) == pytest.approx(expected, rel=1e-12)
 
@@ -131,7 +133,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def test_evaluation_csv_sets_the_model_beside_baselines_of_the_same_bytes(device, corpus):
+def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(device, corpus):
     weights = tiny.place(device, tiny.MODEL, tiny.draw_arrays())
     train, validation = (open_split(corpus / "manifest.json", split) for split in ("train", "validation"))
     predictions = predict(device, tiny.MODEL, weights, validation, stride=4)

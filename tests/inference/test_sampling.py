@@ -1,4 +1,4 @@
-"""Sampling: the cache changes nothing, a seed fixes the text, and each setting does what it says and no more."""
+"""Sampling: the cache does not change the result, a seed fixes the text, and each setting has its documented effect."""
 
 import csv
 import io
@@ -62,8 +62,8 @@ def test_the_device_takes_the_greedy_token_as_the_host_would(device):
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
     decoder.restart([END])
     for _ in range(2 * T):
-        likeliest = int(decoder.logits().argmax())
-        assert decoder.append_likeliest() == decoder.window[-1] == likeliest
+        greedy = int(decoder.logits().argmax())
+        assert decoder.append_greedy() == decoder.window[-1] == greedy
 
 
 def test_a_prompt_longer_than_the_context_counts_by_its_last_tokens(decoder):
@@ -102,7 +102,7 @@ def test_draws_follow_the_distribution(decoder):
     expected = probabilities(decoder.logits(), [7], one)
     draws = [next(generate(decoder, [7], one, END, stream)) for stream in range(4000)]
     counts = np.bincount(draws, minlength=len(expected))
-    # Hoeffding: a token's share is further off with probability 2 exp(-2 n off^2), for all five together 1e-9
+    # Hoeffding: the error of a token's share exceeds `off` with probability 2 exp(-2 n off^2), for all five 1e-9
     off = np.sqrt(np.log(2 * 5 / 1e-9) / (2 * len(draws)))
     assert (counts > 0).sum() == (expected > 0).sum() == 5
     assert np.abs(counts / len(draws) - expected).max() < off
@@ -121,11 +121,11 @@ def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
     ending.append = ending.window.append
     ending.logits = lambda: np.where(np.arange(4) == min(3, len(ending.window)), 99, 0).astype(np.float32)
 
-    def append_likeliest() -> int:
+    def append_greedy() -> int:
         ending.append(int(ending.logits().argmax()))
         return ending.window[-1]
 
-    ending.append_likeliest = append_likeliest
+    ending.append_greedy = append_greedy
     for temperature in (0, 1):
         sampling = SamplingConfig(num_tokens=6, temperature=temperature)
         ending.window.clear()
@@ -151,7 +151,7 @@ def test_probabilities_sum_to_one_over_no_more_than_top_k_tokens(logits, tempera
 
 @settings(deadline=None)
 @given(LOGITS, st.floats(0.05, 5), st.none() | st.integers(1, 14), st.floats(0.01, 1))
-def test_a_likelier_token_is_never_left_out_before_a_less_likely_one(logits, temperature, top_k, top_p):
+def test_a_more_probable_token_is_never_left_out_before_a_less_probable_one(logits, temperature, top_k, top_p):
     found = probabilities(logits, [], SamplingConfig(1, temperature, top_k, top_p))
     by_logit_then_id = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     assert (np.diff(found[by_logit_then_id]) <= 0).all()
@@ -188,7 +188,7 @@ def test_a_repetition_penalty_lowers_the_tokens_of_the_context_alone(logits, pen
     assert found == pytest.approx(np.exp(scores) / np.exp(scores).sum(), rel=1e-12)
 
 
-def test_equal_logits_are_ordered_by_id():
+def test_ties_between_logits_go_to_the_lower_id():
     logits = np.array([0, 1, 1, 0, 1, 1], np.float32)
     for options, kept in (({"top_k": 3}, [1, 2, 4]), ({"top_k": 5}, [0, 1, 2, 4, 5]), ({"temperature": 0}, [1])):
         assert np.flatnonzero(probabilities(logits, [], SamplingConfig(1, **options))).tolist() == kept

@@ -1,4 +1,4 @@
-"""Export: a Hugging Face directory whose GPT-2, computed from its files alone, gives our checkpoint's logits."""
+"""Export: a GPT-2 that is computed from the files of the Hugging Face directory has the logits of our checkpoint."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
 
 
 def gpt2(folder: Path, tokens: list[int]) -> np.ndarray:
-    """Return the logits (S, V) f64 of a Hugging Face GPT-2, following their modeling_gpt2.py and nothing of ours."""
+    """Return the logits (S, V) f64 of a Hugging Face GPT-2, after their modeling_gpt2.py, without any of our code."""
     config = json.loads((folder / "config.json").read_text())
     w = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
     activate = {"gelu_new": gelu_new, "relu": lambda x: np.maximum(x, 0)}[config["activation_function"]]
@@ -151,7 +151,7 @@ def test_config_json_says_the_same_model(tmp_path):
     sizes = {"vocab_size": 300, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 3, "n_inner": 20}
     assert config.items() >= sizes.items()
     assert config["layer_norm_epsilon"] == LAYERNORM_EPSILON
-    assert config["activation_function"] == "gelu_new"  # "gelu" is the form by erf there
+    assert config["activation_function"] == "gelu_new"  # its "gelu" is the exact one, with erf
     assert config["bos_token_id"] == config["eos_token_id"] == tiny.tokenizer().end_of_text
 
 
@@ -174,7 +174,7 @@ def test_a_gamma_of_zero_is_refused_with_a_remedy():
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(tmp_path):
     run = tiny.save_run(tmp_path)
-    with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, got the one of 0000"):
+    with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, but the one in use has 0000"):
         load_model(run / "checkpoints" / "best.safetensors", "0000")
 
 
@@ -183,14 +183,15 @@ def test_the_model_card_is_filled_from_the_run(tmp_path):
     card = (run / "model" / "README.md").read_text()
     head, front, text = card.split("---\n", 2)
     assert head == "" and yaml.safe_load(front)["pipeline_tag"] == "text-generation"
-    assert "A GPT-2 of 9,988 parameters, trained from random weights with HipGPT on the corpus `plays`." in text
+    first = "A GPT-2 of 9,988 parameters. HipGPT trained it on the corpus `plays`, starting from random weights."
+    assert first in text
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     found = {row[0].removeprefix("| "): row[1].removesuffix(" |") for row in cells}
     record = json.loads((run / "run.json").read_text())
     assert found["sha256"] == record["corpus"]["sha256"]
     assert found["tokenizer_sha256"] == tiny.tokenizer().sha256
     assert found["embed_dim"] == "12" and found["steps"] == "7"
-    assert "best checkpoint by validation loss, of step 7; 56 tokens were seen" in text
+    assert "lowest validation loss of the run, at step 7. Training saw 56 tokens in all." in text
     assert found["model"] == "5.25" and found["lzma"] == ""
     assert "$" not in card
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]

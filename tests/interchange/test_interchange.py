@@ -1,4 +1,4 @@
-"""`hipgpt export`: llm.c and GGUF readers find the checkpoint and its tokenizer in the files, or the user a reason."""
+"""`hipgpt export`: readers of llm.c and GGUF files find the checkpoint and its tokenizer, or the user gets a reason."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ LLMC_TENSORS = {
 
 
 def read_llmc(path: Path) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Return header and tensors of a model.bin, following train_gpt2.c and nothing of ours."""
+    """Return header and tensors of a model.bin. It follows train_gpt2.c and uses none of our code."""
     words = np.fromfile(path, "<i4", 256)
     assert words[0] == 20240326 and words[1] == 3 and not words[8:].any()
     T, V, L, H, C, P = map(int, words[2:8])
@@ -75,13 +75,13 @@ def test_llm_c_reads_every_token(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tie_embeddings": False}, "model.tie_embeddings is False, there it is always True"),
-        ({"output_bias": True}, "model.output_bias is True, there it is always False"),
-        ({"activation": "relu"}, "model.activation is relu, there it is always gelu"),
-        ({"mlp_dim": 20}, "model.mlp_dim is 20, there it is always 48"),
+        ({"tie_embeddings": False}, "model.tie_embeddings is False, llm.c has True"),
+        ({"output_bias": True}, "model.output_bias is True, llm.c has False"),
+        ({"activation": "relu"}, "model.activation is relu, llm.c has gelu"),
+        ({"mlp_dim": 20}, "model.mlp_dim is 20, llm.c has 48"),
     ],
 )
-def test_what_llm_c_cannot_express_is_refused_with_the_reason(tmp_path, changes, reason):
+def test_a_model_that_llm_c_cannot_express_is_refused_with_the_reason(tmp_path, changes, reason):
     run = tiny.save_run(tmp_path, model=replace(GPT2, **changes))
     with pytest.raises(UserError, match=rf"default: llm.c cannot express this model: {reason}; export it --to hf"):
         export_llmc(run, tiny.tokenizer(), tmp_path / "out")
@@ -91,7 +91,7 @@ def test_what_llm_c_cannot_express_is_refused_with_the_reason(tmp_path, changes,
 def test_every_reason_is_told_at_once(tmp_path):
     with pytest.raises(UserError) as refused:
         export_llmc(tiny.save_run(tmp_path), tiny.tokenizer(), tmp_path / "out")
-    assert str(refused.value).count("there it is always") == 3
+    assert str(refused.value).count("llm.c has") == 3
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def test_transformers_reads_the_gguf_file_and_gives_the_checkpoint_s_logits(gguf
     export_gguf(run, tiny.tokenizer(), tmp_path / "out")
     export_huggingface(
         run, tiny.tokenizer(), tmp_path / "hf", "a card"
-    )  # the same arithmetic of the folded bias, for the bound
-    # what transformers takes over from the file lacks context and MLP width
+    )  # for the bound: the arithmetic of the folded bias is the same
+    # transformers does not take the context and the MLP width from the file
     config = transformers.GPT2Config(**huggingface_config(model, end_of_text=299, tied=model.tie_embeddings))
     read = {"pretrained_model_name_or_path": tmp_path / "out", "gguf_file": "model.gguf"}
     theirs = transformers.GPT2LMHeadModel.from_pretrained(**read, config=config).eval()
@@ -166,7 +166,7 @@ def test_transformers_reads_the_gguf_file_and_gives_the_checkpoint_s_logits(gguf
 
 
 def rebuilt(fields: dict) -> Tokenizer:
-    """Return the tokenizer that a GGUF file's fields describe."""
+    """Return the tokenizer that the fields of a GGUF file describe."""
     names, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     assert set(types[:299]) == {1} and types[299] == 3 and names[299] == "<|endoftext|>"
     ids = {name: index for index, name in enumerate(names)}
@@ -174,12 +174,12 @@ def rebuilt(fields: dict) -> Tokenizer:
     return Tokenizer(tuple(merges))  # ids 0 to 255 are the bytes
 
 
-def test_what_llama_cpp_cannot_express_is_refused_with_every_reason(gguf, tmp_path):
+def test_a_model_that_llama_cpp_cannot_express_is_refused_with_every_reason(gguf, tmp_path):
     tokenizer = train([tiny.TEXT], 300, "cl100k")
     run = tiny.save_run(tmp_path, model=replace(tiny.MODEL, activation="relu"), other=tokenizer)
     with pytest.raises(UserError) as refused:
         export_gguf(run, tokenizer, tmp_path / "out")
-    assert "model.activation is relu, there a gpt2 has gelu; tokenizer.pattern is cl100k" in str(refused.value)
+    assert "model.activation is relu, its gpt2 has gelu; tokenizer.pattern is cl100k" in str(refused.value)
     assert not (tmp_path / "out").exists()
 
 

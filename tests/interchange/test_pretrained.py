@@ -1,4 +1,4 @@
-"""`model.from`: a GPT-2 of a Hugging Face directory is trained on from its own weights and tokenizer, or refused."""
+"""`model.from`: training starts from the weights and tokenizer of a GPT-2 in a Hugging Face directory."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 
 
 def directory(folder: Path, model: ModelConfig = GPT2) -> Path:
-    """Write a Hugging Face directory; test_export.py proves that it says what the checkpoint does."""
+    """Write a Hugging Face directory. test_export.py proves that it equals the checkpoint."""
     run = tiny.save_run(folder, model=model)
     export_huggingface(run, tiny.tokenizer(), folder / "gpt2", "a card")
     shutil.rmtree(folder / "runs")
@@ -113,14 +113,14 @@ def test_a_config_of_another_model_is_refused_by_file_and_field(tmp_path, field)
 
 def test_sizes_that_the_file_cannot_hold_are_refused_before_anything_is_allocated(tmp_path):
     folder = change_config(directory(tmp_path), n_embd=1 << 30, n_layer=1 << 30)
-    with pytest.raises(UserError, match=r"config.json: its sizes make [\d,]+ weights or more, which do not fit into"):
+    with pytest.raises(UserError, match=r"config.json: its sizes give at least [\d,]+ weights, which do not fit into"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"[" * 100_000, b"[]", b"\xff", b" " * (2 << 20)], ids=lambda text: f"{text[:2]}"
 )
-def test_a_config_json_that_is_none_is_refused(tmp_path, text):
+def test_a_config_json_of_another_form_is_refused(tmp_path, text):
     folder = directory(tmp_path)
     (folder / "config.json").write_bytes(text)
     with pytest.raises(UserError, match="config.json: "):
@@ -130,7 +130,10 @@ def test_a_config_json_that_is_none_is_refused(tmp_path, text):
 def test_a_pickle_is_refused_with_the_remedy(tmp_path):
     folder = directory(tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model.bin is a pickle, which may run any code, .* save_pretrained\("):
+    with pytest.raises(
+        UserError,
+        match=r"pytorch_model.bin is a pickle, which is not read because it may run code; load .* save_pretrained\(",
+    ):
         load(folder)
 
 
@@ -153,10 +156,10 @@ def add(name: str, array: np.ndarray):
 C_PROJ = "transformer.h.0.mlp.c_proj.weight"
 REFUSED_WEIGHTS = {
     "missing": (pop(C_PROJ), rf"{C_PROJ} is missing, 1 in all; use a GPT2LMHeadModel"),
-    "too many": (add("transformer.h.2.ln_1.weight", np.ones(12)), "h.2.ln_1.weight is no weight of the GPT-2 that"),
+    "too many": (add("transformer.h.2.ln_1.weight", np.ones(12)), "h.2.ln_1.weight is not a weight of the GPT-2 that"),
     "transposed": (
         add(C_PROJ, np.ones((12, 20), np.float32)),
-        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 \(20, 12\), as config.json says",
+        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 \(20, 12\) according to config.json",
     ),
     "of integers": (add(C_PROJ, np.ones((20, 12), np.int32)), rf"{C_PROJ}: got I32 \(20, 12\), expected F32 or F16"),
 }
@@ -182,7 +185,7 @@ def test_another_tokenizer_and_stated_sizes_are_refused(tmp_path):
         UserError, match=r"tokenizer.from: got 'other.json', but the weights of model.from were trained"
     ):
         load(folder, tokenizer={"from": "other.json"})
-    with pytest.raises(UserError, match=r"runs.wide.model.embed_dim: model.from's config.json decides it"):
+    with pytest.raises(UserError, match=r"runs.wide.model.embed_dim: config.json of model.from determines it"):
         load_config({**SHIPPED, "runs": {"wide": {"model": {"from": str(folder), "embed_dim": 64}}}})
 
 
@@ -209,7 +212,7 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     record = json.loads((run / "run.json").read_text())
     assert record["config"]["model"] == asdict(GPT2)
     assert record["pretrained_sha256"] == files_sha256(project.folder / "gpt2")
-    assert "fine-tuned, from the weights whose hashes stand below, with HipGPT" in (project.folder / target).read_text()
+    assert "starting from the weights whose hashes are given below." in (project.folder / target).read_text()
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
     change_weights(project.folder / "gpt2", lambda weights: weights[C_PROJ].__iadd__(1))
     assert "rule train:" in project.snakemake("--dry-run", target)

@@ -1,4 +1,4 @@
-"""Code hashes and recipes: an edit changes the stages that run the code, and those that read what they made, alone."""
+"""Code hashes and recipes: an edit changes those of the stages that run the code, and of the stages after them."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.split(".
 
 
 def output_of(program: str, root: Path, *arguments: str) -> object:
-    """Return what a Python program prints as JSON, run with the package of `root`."""
+    """Return the JSON that a Python program prints. It runs with the package of `root`."""
     command, environment = [sys.executable, "-c", program, *arguments], {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -44,7 +44,7 @@ def output_of(program: str, root: Path, *arguments: str) -> object:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """Copy what the hashes could see."""
+    """Copy all files that a hash can depend on."""
     folder = tmp_path_factory.mktemp("elsewhere") / "project"
     for part in ("hipgpt", "kernels", "workflow"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -208,7 +208,7 @@ def test_stages_are_hashed_with_all_before_them():
 
 
 def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, str]:
-    """Return each stage's recipe for the shipped config, with the changes laid over its sections."""
+    """Return the recipe of each stage for the shipped config, with the changes merged into its sections."""
     config = copy.deepcopy(yaml.safe_load((ROOT / "config.yaml").read_text()))
     for key, value in changes.items():
         config[key] = config[key] | value if isinstance(value, dict) else value

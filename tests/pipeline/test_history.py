@@ -74,4 +74,4 @@ def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without
     assert project.would_run() <= {"summarize"}
     project.snakemake("all")
     assert contents(run) == before
-    assert len(kept_runs(project.folder / "results")) == 2  # the run in its place is kept too
+    assert len(kept_runs(project.folder / "results")) == 2  # the run that was replaced is kept too

@@ -1,4 +1,4 @@
-"""Snakemake's cache between workflows: what another checkout made is taken, and only where it is the same."""
+"""Snakemake's cache between workflows: outputs of another checkout are reused only if they are the same."""
 
 import copy
 import os
@@ -26,7 +26,7 @@ class CachedProject(Project):
         return {**super().environment(), "SNAKEMAKE_OUTPUT_CACHE": str(self.cache)}
 
     def make(self, *arguments: str) -> set[str]:
-        """Make both corpora's tokens with the cache on; return the rules whose outputs were taken from it."""
+        """Make the tokens of both corpora with the cache on. Return the rules whose outputs came from the cache."""
         output = self.snakemake(*(TOKENS.format(name) for name in CORPORA), "--cache", *arguments)
         taken = [line for line in output.splitlines() if "Symlinking output file" in line]
         names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "manifest.json": "tokenize"}

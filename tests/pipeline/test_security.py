@@ -154,7 +154,7 @@ def test_a_tokenizer_nested_without_end_or_too_large_is_refused(tmp_path):
         Tokenizer.load(path)
     with open(path, "wb") as file:
         file.truncate(MOST_BYTES + 1)
-    with pytest.raises(UserError, match="expected at most 268,435,456; it is no tokenizer"):
+    with pytest.raises(UserError, match="expected at most 268,435,456; it is not a tokenizer"):
         Tokenizer.load(path)
 
 
@@ -166,7 +166,7 @@ def test_a_tokenizer_nested_without_end_or_too_large_is_refused(tmp_path):
 def test_a_checkpoint_s_sizes_are_checked_before_its_table_is_made(tmp_path, changes):
     metadata = {"model": {**asdict(tiny.MODEL), **changes}, "tokenizer_sha256": "ab"}
     save_checkpoint(tmp_path / "x.safetensors", tiny.draw_arrays(), metadata)
-    with pytest.raises(UserError, match="its metadata describe"):
+    with pytest.raises(UserError, match="its metadata do not"):
         load_model(tmp_path / "x.safetensors", "ab")
 
 

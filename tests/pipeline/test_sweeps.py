@@ -1,4 +1,4 @@
-"""Sweeps: lists become runs with readable names; the fitted power law is the one that made the points."""
+"""Sweeps: lists become runs with readable names; the fit recovers the power law that made the points."""
 
 import csv
 
@@ -66,7 +66,7 @@ def test_tokens_per_parameter_sets_the_steps():
             {"zip": {"model.num_layers": [1, 2], "model.num_heads": [1]}},
             "sweep.s.zip: lists of lengths .* one length; grid",
         ),
-        ({"grid": {"num_layers": [1, 2]}}, "sweep.s: got 'num_layers', expected a key of a run, dotted"),
+        ({"grid": {"num_layers": [1, 2]}}, "sweep.s: got 'num_layers', expected a dotted key of a run, such as"),
         ({"grid": {"model.num_layer": [1, 2]}}, r"model.num_layer: unknown key, did you mean 'num_layers'\?"),
         ({"grid": {"model.num_layers": [1, 0]}}, "model.num_layers: got 0, expected integer >= 1"),
         ({"grid": {"model.num_layers": []}}, "sweep.s.grid.model.num_layers: got "),
@@ -84,9 +84,7 @@ def test_a_mistake_is_one_line(sweep, message):
 
 def test_a_name_that_is_taken_is_refused():
     config = {**read_config(ROOT / "config.yaml"), "sweep": {"s": {"grid": {"model.num_layers": [1]}}}}
-    with pytest.raises(
-        UserError, match="sweep.s: makes a run named 's_num_layers-1', which there is; rename the sweep"
-    ):
+    with pytest.raises(UserError, match="sweep.s: makes a run named 's_num_layers-1', which exists; rename the sweep"):
         load_runs({**config, "runs": {"s_num_layers-1": {}}})
 
 
@@ -104,7 +102,7 @@ def test_the_fit_finds_the_law_and_its_error_shrinks_with_the_noise():
 
 
 def test_one_standard_error_holds_the_true_exponent_as_often_as_it_should():
-    """Of many noisy draws, about 66 % (Student's t with 5 degrees of freedom: 63.7 %) lie within one error."""
+    """Of many noisy draws, 63.7 % should be within one standard error (Student's t with 5 degrees of freedom)."""
     random, x = np.random.default_rng(0), np.geomspace(1e4, 1e7, 7)
     draws = [fit_power_law(x, 12 * x**-0.07 * np.exp(random.normal(0, 0.02, len(x)))) for _ in range(2000)]
     assert np.isclose(np.sqrt(np.mean([law.scatter**2 for law in draws])), 0.02, rtol=0.05)
@@ -112,7 +110,7 @@ def test_one_standard_error_holds_the_true_exponent_as_often_as_it_should():
     assert abs(share - 0.637) < 4 * np.sqrt(0.637 * 0.363 / 2000)  # four standard deviations of the share
 
 
-def test_a_sweep_runs_in_parallel_and_is_compared_and_goes_on_where_it_stopped(tmp_path):
+def test_a_sweep_runs_in_parallel_and_is_compared_and_resumes_where_it_stopped(tmp_path):
     project = Project(tmp_path / "project")
     ladder = {"zip": {"model.embed_dim": [4, 8, 16]}, "tokens_per_parameter": 0.25}
     project.write_config({**TINY, "sweep": {"ladder": ladder}})

@@ -1,4 +1,4 @@
-"""The workflow as a user meets it: one command makes everything, and only what changed reruns."""
+"""The workflow as a user sees it: one command makes everything, and only changed stages run again."""
 
 import copy
 import csv

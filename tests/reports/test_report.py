@@ -1,4 +1,4 @@
-"""The report as its reader meets it: opened in headless Chromium, without an error, and without asking the network."""
+"""The report as its reader sees it: headless Chromium opens it without an error and without a network request."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def project(tmp_path_factory) -> Project:
 
 
 def browse(page: Path, work: Path) -> tuple[list[str], list[str], str]:
-    """Return what a page says on the console, the addresses it asked for beyond this disk, and its last title."""
+    """Return the console messages of a page, the addresses that it requested beyond this disk, and its last title."""
     log = work / "net.json"
     command = [
         CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -53,7 +53,7 @@ def browse(page: Path, work: Path) -> tuple[list[str], list[str], str]:
     errors = [message for message in messages if TAILWIND not in message]
     events = json.loads(log.read_text())["events"]
     starts = [event["params"] for event in events if {"url", "initiator"} <= event.get("params", {}).keys()]
-    # what Chromium asks on its own behalf has no origin
+    # Chromium's own requests have no origin
     asked = [start["url"] for start in starts if start["initiator"] != "not an origin"]
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     return errors, [url for url in asked if not url.startswith(("file:", "data:"))], title[1] if title else ""
@@ -98,8 +98,9 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
     runs = (project.folder / "results/summary.html").read_text()
     assert all(name in runs for name in ("default", "ladder_embed_dim-4", "ladder_embed_dim-16"))
     report = (project.folder / "results/report.html").read_text()
-    for caption in ("on the whole validation split", "fewer than three have no line", "From raw text to trained models",
-                    "what it was made from", "One row a run"):  # fmt: skip
+    for caption in ("on the whole validation split", "fewer than three sizes have no line",
+                    "From raw text to trained models", "its samples, and its provenance",
+                    "One row for each run"):  # fmt: skip
         assert caption in report
 
 

@@ -1,4 +1,4 @@
-"""`hipgpt runs` and `hipgpt diff`: tables of what the runs' folders hold, in every form."""
+"""`hipgpt runs` and `hipgpt diff`: tables about the folders of runs, in every format."""
 
 import csv
 import io
@@ -148,10 +148,10 @@ def test_diff_of_a_run_that_is_not_there(hipgpt, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"{", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"null", "all of it: got 'None', expected dict"),
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"null", "top level: got 'None', expected dict"),
         (b'{"config": {"model": {"vocab_size": "5"}}}', "config.model.vocab_size: got '5', expected int"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What tests share: reference arithmetic, stand-ins for devices and clusters, copies of the project."""
+"""Code that tests share: reference arithmetic, stand-ins for devices and clusters, copies of the project."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Calls of single ops for tests: which sizes, which values, and memory that shows what a kernel did to it."""
+"""Calls of single ops for tests: their sizes, their values, and memory that shows where a kernel wrote."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ AWKWARD = (17, 31, 33, 3, 5)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
-MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # terms summed in turns, whole tiles of them, rows of A as they lie
+MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
@@ -83,7 +83,7 @@ class Case:
 
 
 def cases(act: DType = DType.F32) -> Iterator[Case]:
-    """Yield every op of the catalogue at sizes of one, awkward and large, with and without what is optional.
+    """Yield every op of the catalogue at sizes of one, awkward and large, with and without optional arguments.
 
     In another dtype than f32 only those that have to do with activations.
     """
@@ -116,7 +116,9 @@ def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
     if case.op.name == "attention_backward":  # probabilities, so that they stay below 1
         forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {}, case.act)
         values["logsumexp"] = forward["logsumexp"].value.astype(np.float32)
-    if case.op.name == "output_layer_training":  # every other target is the likeliest token, some a certain one
+    if (
+        case.op.name == "output_layer_training"
+    ):  # every other target is the most probable token, for some with probability 1
         x, weight = (values[name].astype(np.float32) for name in ("x", "weight"))
         values["targets"][::2] = (x @ weight.T).argmax(1)[::2]
     return values

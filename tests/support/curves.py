@@ -1,4 +1,4 @@
-"""How far a GPU's losses may be from the CPU's: a few times as far as roundings move these, shown by moving them.
+"""The tolerance between the losses of a GPU and of the CPU: a few times the effect of roundings, which is measured.
 
 A kernel is off by gamma of its longest sum at most, in bf16 by the rounding of what it stores: test_ops.py. The CPU
 trains with weights as far off at every step, with random signs; an activation's roundings in a pass add to those of
@@ -19,7 +19,7 @@ SEEDS, TIMES = range(3), 4
 def losses(trainer: Trainer, take_step: Callable[[int], None] | None = None) -> np.ndarray:
     """Return the losses (steps) of a trainer from its beginning; take_step: what to call for each step, if not its own.
 
-    Its log_every_steps must be its steps: the history holds as many.
+    Its log_every_steps must equal its steps, because the history holds that many.
     """
     trainer.initialize()
     steps = trainer.training.steps
@@ -29,7 +29,7 @@ def losses(trainer: Trainer, take_step: Callable[[int], None] | None = None) -> 
 
 
 def losses_if_moved(trainer: Trainer, size: float, seed: int) -> np.ndarray:
-    """Return the losses if every step sees every weight off by `size`, relatively, but no step inherits that."""
+    """Return the losses if every weight is off by the relative error `size` in every step. Errors are not inherited."""
     device, flat, random = trainer.device, trainer.weights.flat, np.random.default_rng(seed)
 
     def take_step(step: int) -> None:
@@ -43,7 +43,7 @@ def losses_if_moved(trainer: Trainer, size: float, seed: int) -> np.ndarray:
 
 
 def tolerance(cpu_trainer: Callable[[], Trainer], reference: np.ndarray, act: DType) -> np.ndarray:
-    """Return by how much each step's loss may differ from the CPU's; cpu_trainer makes another one each time."""
+    """Return how much the loss of each step may differ from the CPU's. cpu_trainer: makes a new trainer."""
     model, training = cpu_trainer().model, cpu_trainer().training
     terms = max(model.vocab_size, training.batch_sequences * model.context_length)
     size = accumulated(terms) if act is DType.F32 else act.unit_roundoff

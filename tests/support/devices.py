@@ -4,7 +4,7 @@ import pytest
 
 from hipgpt.compute.tensor import DType
 
-# A backend joins these tests by its name here: the dtypes that it has kernels for, and marks.
+# The backends that run these tests, by name: the dtypes that each has kernels for, and marks.
 DEVICES = {
     "cpu": ((DType.F32, DType.BF16), ()),
     "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),

@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/support/fuzz_tokenizer.py --seconds 3600 --corpus fuzz_corpus
 
-Inputs that reach new code are kept in the corpus folder, where the next run begins. What breaks a claim is written to
-crash-<hash>; give its name as the corpus to run it alone. Needs clang++ with libFuzzer, of version 14 or later.
+Inputs that reach new code are stored in the corpus folder, from which the next run starts. An input that breaks a claim
+is written to crash-<hash>; give its name as the corpus to run it alone. Needs clang++ 14 or later with libFuzzer.
 """
 
 import argparse
@@ -48,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t*, std::size_t) { return 0; }
 
 
 def compiler_with_fuzzer() -> str | None:
-    """Return a clang++ that can link libFuzzer, None if there is none on the PATH."""
+    """Return a clang++ that can link libFuzzer; None if the PATH has none."""
     for name in COMPILERS:
         command = [name, FUZZER, SANITIZERS, "-x", "c++", "-", "-o", os.devnull]
         if shutil.which(name) and subprocess.run(command, input=EMPTY_TARGET, capture_output=True).returncode == 0:
@@ -57,7 +57,7 @@ def compiler_with_fuzzer() -> str | None:
 
 
 def build(compiler: str, folder: Path, kernels: Path = KERNELS) -> Path:
-    """Compile the target into folder, with the files it reads and first inputs beside it; return the program."""
+    """Compile the target into folder, and write the files that it reads and first inputs there. Return the program."""
     program = folder / "fuzz_bpe"
     (folder / "classes").write_bytes(class_table())
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS)
@@ -73,7 +73,7 @@ def build(compiler: str, folder: Path, kernels: Path = KERNELS) -> Path:
 
 
 def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    """Run libFuzzer with its own arguments, in the program's folder; its report is in stderr."""
+    """Run libFuzzer with these arguments in the folder of the program. Its report is in stderr."""
     environment = {**os.environ, "HIPGPT_CLASS_TABLE": str(program.parent / "classes")}
     # no limit to the whole memory: Linux counts the peak of the process that started this one in it
     memory = ["-rss_limit_mb=0", "-malloc_limit_mb=1024"]

@@ -78,7 +78,7 @@ NUM_TEXTS = 250
 
 
 def texts() -> list[str]:
-    """Return spans of every kind side by side, each one alone and in runs, on both sides of a run of letters."""
+    """Return spans of every kind next to each other, each alone and repeated, on both sides of a run of letters."""
     draw = random.Random(0)
     mixed = ["".join(draw.choice(SPANS) for _ in range(draw.randint(1, 14))) for _ in range(NUM_TEXTS)]
     return ["", *SPANS, *(span * 40 for span in SPANS), *(f"a{span}a {span}{span}b" for span in SPANS), *mixed]

@@ -1,6 +1,6 @@
-"""GPT-2's loss in float64 from its formulas, differentiated by autograd: what hipgpt/gpt/model.py must agree with.
+"""GPT-2's loss in float64 from its formulas, differentiated by autograd. hipgpt/gpt/model.py must agree with it.
 
-Nothing is shared with the engine but the names of the weights and, for dropout, the masks of reference.py.
+It shares only the names of the weights with the engine. For dropout it uses the masks of reference.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def loss(
     drop_probability: float = 0.0,
     rounded: Callable = lambda x: x,
 ) -> float:
-    """Return the mean loss in nats of tokens and targets (B, S); rounded: what happens to every intermediate."""
+    """Return the mean loss in nats of tokens and targets (B, S). rounded: function applied to every intermediate."""
     B, S = tokens.shape
     H, D = model.num_heads, model.head_dim
     w = {name: rounded(values) for name, values in w.items()}
@@ -75,7 +75,7 @@ def loss(
 
 
 def gradients(w: Mapping[str, numpy.ndarray], *arguments, **keywords) -> Values:
-    """Return `loss` and its gradient with respect to each weight by name; arguments as for `loss`."""
+    """Return `loss`, and its gradient with respect to each weight, by name. The arguments are those of `loss`."""
     value, derivatives = autograd.value_and_grad(loss)(dict(w), *arguments, **keywords)
     return {"loss": value} | derivatives
 

@@ -1,4 +1,4 @@
-"""A model small enough for float64, recorded on a device with its gradients; its weights make every term count."""
+"""A model small enough for float64, recorded on a device with its gradients. Its weights make every term matter."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.nd
 class RecordedModel:
     """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients.
 
-    output_layer: False: as four ops, even where the device has one op for it.
+    output_layer: False uses four ops for the output layer, even if the device has one op for it.
     """
 
     def __init__(
@@ -102,6 +102,6 @@ class RecordedModel:
         self.training.run()
 
     def read_gradients(self) -> dict[str, np.ndarray]:
-        """Return `loss` and every gradient by its field's name."""
+        """Return `loss` and every gradient, by the name of the field."""
         gradients = {field.name: self.device.read(self.gradients[field.name]) for field in self.gradients.fields}
         return {"loss": self.device.read(self.loss["loss"])[0]} | gradients

@@ -56,8 +56,8 @@ def advance(counters) -> Result:
 
 def build_batch(corpus, window_starts, counters, S, K, accumulation_steps) -> Result:
     starts = window_starts[(counters[2] * accumulation_steps + counters[3]) % K]
-    places = starts[:, None] + np.arange(S)
-    return {"tokens": corpus[places], "targets": corpus[places + 1]}
+    indices = starts[:, None] + np.arange(S)
+    return {"tokens": corpus[indices], "targets": corpus[indices + 1]}
 
 
 def embedding_forward(tokens, starts, token_table, position_table, S) -> Result:
@@ -229,13 +229,13 @@ def dropout_mask(counters: np.ndarray, stream: int, drop_probability: float, N: 
 
 
 def dropout(x, counters, drop_probability, stream, first_quad, N) -> Result:
-    kept = dropout_mask(counters, stream, float(drop_probability.value), N, first_quad)
-    return {"y": (x * (1.0 / (1.0 - drop_probability))).where(kept)}
+    mask = dropout_mask(counters, stream, float(drop_probability.value), N, first_quad)
+    return {"y": (x * (1.0 / (1.0 - drop_probability))).where(mask)}
 
 
 def cross_entropy_forward(logits, targets, N, V, act=DType.F32) -> Result:
-    wanted = logits.value[np.arange(N), targets][:, None]
-    before = (logits.value > wanted) | ((logits.value == wanted) & (np.arange(V) < targets[:, None]))
+    target_logits = logits.value[np.arange(N), targets][:, None]
+    before = (logits.value > target_logits) | ((logits.value == target_logits) & (np.arange(V) < targets[:, None]))
     return {"losses": _losses(logits, targets, act)[0], "ranks": before.sum(1)}
 
 
@@ -244,8 +244,8 @@ def _losses(logits: Rounded, targets: np.ndarray, act: DType) -> tuple[Rounded, 
     maximum = logits.maximum_of_rows()
     exponentials = (logits - maximum).exp(quick=act is not DType.F32)
     total = exponentials.sum(1, keepdims=True)
-    wanted = logits[np.arange(len(targets)), targets]
-    return total.log()[:, 0] + (maximum[:, 0] - wanted), exponentials / total
+    target_logits = logits[np.arange(len(targets)), targets]
+    return total.log()[:, 0] + (maximum[:, 0] - target_logits), exponentials / total
 
 
 def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
@@ -264,21 +264,21 @@ def greedy_token(positions, logits) -> Result:
 
 
 def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
-    def kept(exponentials: Rounded) -> Rounded:  # rounded, and maybe once more for a higher reference
+    def packed(exponentials: Rounded) -> Rounded:  # rounded, and once more if the reference is raised
         return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)
 
     logits = matmul_forward(x, weight, bias, act)["y"]
-    maximum, wanted = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
+    maximum, target_logits = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
     exponentials = (logits - maximum).exp()
     total = exponentials.sum(1, keepdims=True)
     one_hot, factor = targets[:, None] == np.arange(V), scale / total
     at_target = exponentials - total
     value = np.where(one_hot, at_target.value, exponentials.value)
-    gradient = kept(Rounded(value, np.where(one_hot, at_target.error, exponentials.error)))
-    others = kept(exponentials.where(~one_hot))
+    gradient = packed(Rounded(value, np.where(one_hot, at_target.error, exponentials.error)))
+    others = packed(exponentials.where(~one_hot))
     of_target = at_target[np.arange(len(targets)), targets][:, None]
     result = {
-        "losses": (total.log() + (maximum - wanted))[:, 0],
+        "losses": (total.log() + (maximum - target_logits))[:, 0],
         "dx": (_product(others, weight, act) + of_target * weight[targets]) * factor,
         "dweight": _product(gradient.transpose(1, 0), _stored(x * factor, act), act, dweight),
     }

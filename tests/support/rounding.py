@@ -1,4 +1,4 @@
-"""Numbers that know how far an f32 computation of them may be off: running error analysis.
+"""Numbers with a bound on the error of their f32 computation: running error analysis.
 
 A `Rounded` holds exact-looking float64 values and, for each, a bound of |f32 result - value|. Every operation adds the
 error that its inputs bring along and the error of its own rounding, so a formula written with `Rounded` gives its own
@@ -15,8 +15,8 @@ import numpy as np
 
 F32_ROUNDOFF = 2.0**-24
 F64_ROUNDOFF = 2.0**-53
-UNDERFLOW = 2.0**-126  # what lies below the normal numbers may lose its digits or be flushed to zero
-EXP_ERROR_ULPS = 2.0  # of exp_f32 in kernels/formulas.h; test_scalar.py proves it
+UNDERFLOW = 2.0**-126  # smaller numbers may lose digits or be flushed to zero
+EXP_ERROR_ULPS = 2.0  # of exp_f32 in kernels/formulas.h; test_formulas.py proves it
 EXP_ARGUMENT_LOWEST = -87.0  # exp_f32 clamps there
 # of a GPU's own exponential: 2^-22 (PTX ISA, ex2.approx), and for each unit of x the rounding of x log2(e)
 QUICK_EXP_ERROR, QUICK_EXP_ERROR_OF_X = 2.0**-22, 2.0**-23
@@ -30,12 +30,12 @@ Operand = Union["Rounded", np.ndarray, float]
 
 
 def accumulated(roundings: int, roundoff: float = F32_ROUNDOFF) -> float:
-    """Return Higham's gamma: the relative error of a value that passed through so many roundings, at most."""
+    """Return Higham's gamma: the largest relative error of a value after this many roundings."""
     return roundings * roundoff / (1 - roundings * roundoff)
 
 
 def constant(value: float) -> "Rounded":
-    """Return a constant that the kernel's source gives in decimals: the compiler rounds it."""
+    """Return a constant that a kernel's source gives in decimals, which the compiler rounds."""
     return Rounded(value, F32_ROUNDOFF * abs(value))
 
 
@@ -98,7 +98,7 @@ class Rounded:
         return Rounded(np.minimum(self.value, limit), self.error)
 
     def maximum_of_rows(self) -> "Rounded":
-        """Return the maximum over the last axis, kept; |max a - max b| <= max |a - b|."""
+        """Return the maximum over the last axis, which stays with size 1. |max a - max b| <= max |a - b|."""
         return Rounded(self.value.max(-1, keepdims=True), self.error.max(-1, keepdims=True))
 
     def sum(self, axis: int, start: Operand = 0.0, keepdims: bool = False, roundoff: float = F32_ROUNDOFF) -> "Rounded":

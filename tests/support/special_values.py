@@ -1,4 +1,4 @@
-"""The arguments of ops that need special values, because the op is not defined, or not tested well, for any others.
+"""Special values of arguments, for ops that are undefined, or poorly tested, with other values.
 
 All other arguments are drawn by their dtype alone: `plain`.
 """
@@ -36,14 +36,14 @@ def _positive(random: np.random.Generator, shape: tuple[int, ...], sizes: Mappin
 
 
 def _logits(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
-    """Quarters, so that some are equal. One is far above the others of its row, for which exp_f32 clamps."""
+    """Return quarters, so that some are equal. One is so far above the others of its row that exp_f32 clamps."""
     values = np.round(random.normal(size=shape) * 12) / 4
     values[0, -1] = 300
     return values
 
 
 def _weight(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
-    """Scaled so that products stay where an activation bends."""
+    """Return values so scaled that products stay in the range where an activation is nonlinear."""
     return random.normal(size=shape) / math.sqrt(sizes["C"])
 
 
@@ -55,7 +55,7 @@ def _output_weight(random: np.random.Generator, shape: tuple[int, ...], sizes: M
 
 
 def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
-    """Wide enough to saturate an activation, and with both zeros."""
+    """Return values wide enough to saturate an activation, with both zeros."""
     values = random.normal(size=shape) * 4
     values.ravel()[:4] = [30, -30, 0.0, -0.0][: values.size]
     return values

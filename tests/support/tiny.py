@@ -1,4 +1,4 @@
-"""A model small enough to compute a second way: shape, weights whose predictions differ, tokenizer, logits."""
+"""A model small enough to compute in a second way: its shape, weights whose predictions differ, tokenizer, logits."""
 
 import functools
 import json
@@ -60,7 +60,7 @@ def place(device: Device, model: ModelConfig, arrays: Mapping[str, np.ndarray]) 
 def save_run(
     results: Path, name: str = "default", model: ModelConfig = MODEL, seed: int = 0, other: Tokenizer | None = None
 ) -> Path:
-    """Write what the stages before export leave of a run, of another tokenizer if given; return its folder."""
+    """Write the files of a run that the stages before export write. Return its folder."""
     folder, used = results / "runs" / name, other or tokenizer()
     metadata = {"model": asdict(model), "step": 7, "tokenizer_sha256": used.sha256}
     save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)

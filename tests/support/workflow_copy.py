@@ -1,4 +1,4 @@
-"""A copy of the project in which a tiny run takes seconds, and the workflow's command line in it."""
+"""A copy of the project in which a tiny run takes seconds, with functions that run its commands."""
 
 import os
 import re
@@ -61,7 +61,7 @@ class Project:
         return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", "tiny.yaml"]
 
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
-        """Run snakemake here and return what it prints; fails the test on another exit status."""
+        """Run snakemake in the copy and return its output. Fails the test on another exit status."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.folder, env=self.environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -70,7 +70,7 @@ class Project:
         return done.stdout
 
     def hipgpt(self, *arguments: str) -> str:
-        """Run the command hipgpt here and return what it prints; fails the test on an exit status other than 0."""
+        """Run the command hipgpt in the copy and return its output. Fails the test on a status other than 0."""
         command = [sys.executable, "-c", "from hipgpt.cli.main import main; main()", *arguments]
         done = subprocess.run(
             command,
@@ -84,7 +84,7 @@ class Project:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        """Return an environment in which the copy's package is the one that is imported."""
+        """Return an environment in which Python imports the package of the copy."""
         return {**os.environ, "PYTHONPATH": str(self.folder)}
 
     def would_run(self, *arguments: str) -> set[str]:

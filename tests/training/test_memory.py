@@ -1,4 +1,4 @@
-"""The memory that a Plan reasons about: which bytes are written, how arenas place fields, what views share."""
+"""The memory that a Plan checks: written bytes, the offsets of fields in arenas, and views."""
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ TRAITS = traits((DType.F32, DType.BF16))
 
 
 class OneByte:
-    """Stands for a DType of one byte, so that addresses count elements."""
+    """A stand-in for a DType of one byte, so that addresses count elements."""
 
     size_bytes = 1
 

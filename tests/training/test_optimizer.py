@@ -1,4 +1,4 @@
-"""AdamW over several steps against float64, clipping by global norm, and the learning-rate schedule."""
+"""AdamW over several steps compared with float64, clipping by the global norm, and the learning-rate schedule."""
 
 import dataclasses
 import math
@@ -82,24 +82,24 @@ def float64_steps(weights, settings, scale):
             flat = [Rounded(part.value.ravel(), part.error.ravel()) for part in state[field.name]]
             tensors = [*flat, Rounded(gradients[field.name].ravel()), None, norm, rates, np.zeros(4, np.int32), 1]
             updated = reference.adamw(*tensors, **scalars, weight_decay=decay, decayed=size)
-            kept = [updated[name] for name in ("weights", "first_moment", "second_moment")]
-            state[field.name] = [Rounded(p.value.reshape(field.shape), p.error.reshape(field.shape)) for p in kept]
+            results = [updated[name] for name in ("weights", "first_moment", "second_moment")]
+            state[field.name] = [Rounded(p.value.reshape(field.shape), p.error.reshape(field.shape)) for p in results]
     return {name: stack(parts, axis=0) for name, parts in state.items()}
 
 
 @pytest.mark.parametrize("scale, clipped", [(1.0, True), (1e-3, False)])
 def test_several_updates_equal_float64(device, scale, clipped):
     training = Training(device)
-    wanted = float64_steps(training.read(training.weights), TRAINING, scale)
+    reference = float64_steps(training.read(training.weights), TRAINING, scale)
     for step in range(1, STEPS + 1):
         training.step(step, random_gradients(step, scale))
         assert (device.read(training.optimizer.norm)[0] > TRAINING.clip_norm) == clipped
     arenas = training.weights, training.optimizer.first_moment, training.optimizer.second_moment
     got = [training.read(arena) for arena in arenas]
-    for name, expected in wanted.items():
+    for name, expected in reference.items():
         error = np.abs(np.stack([values[name] for values in got]) - expected.value)
         assert (error <= expected.error).all(), name
-        # the bounds, which grow with the steps, are small beside the change: about a learning rate a step
+        # the bounds grow with the steps, but stay small compared with the change: about a learning rate per step
         assert expected.error[0].max() < 1e-2 * STEPS * TRAINING.learning_rate_peak
 
 
@@ -187,8 +187,8 @@ def test_a_training_of_one_step_has_a_learning_rate():
 
 @pytest.mark.parametrize("step", [1, 2, 10])
 def test_schedule_holds_the_learning_rate_and_both_bias_corrections(step):
-    wanted = [learning_rate(TRAINING, step), 1 / (1 - 0.9**step), 1 / (1 - 0.95**step)]
-    np.testing.assert_array_equal(schedule(TRAINING, step), np.array(wanted, np.float32))
+    expected = [learning_rate(TRAINING, step), 1 / (1 - 0.9**step), 1 / (1 - 0.95**step)]
+    np.testing.assert_array_equal(schedule(TRAINING, step), np.array(expected, np.float32))
 
 
 def test_counters_hold_the_seed_in_two_words_then_step_and_micro_step():

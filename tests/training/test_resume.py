@@ -1,4 +1,4 @@
-"""Interrupted and resumed runs give the same bytes as undisturbed ones; foreign state is refused."""
+"""Interrupted and resumed runs give the same bytes as undisturbed ones; states of other runs are not loaded."""
 
 import dataclasses
 import os

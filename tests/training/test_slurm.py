@@ -1,4 +1,4 @@
-"""The Slurm profile against a stand-in Slurm: jobs ask for what the run needs, and go on after their time limit."""
+"""The Slurm profile against a stand-in Slurm: jobs ask for their run's resources, and continue after the time limit."""
 
 import json
 import os
@@ -72,8 +72,8 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     calls = project.submissions()
     assert set(calls) == {"download", "train_tokenizer", "tokenize", "train"}
     run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
-    wanted = job_resources(run.model, run.training, "auto")
-    assert f"--mem {wanted['mem_mb']} " in calls["train"] and f"-t {wanted['runtime']} " in calls["train"]
+    expected = job_resources(run.model, run.training, "auto")
+    assert f"--mem {expected['mem_mb']} " in calls["train"] and f"-t {expected['runtime']} " in calls["train"]
     assert "--signal=TERM@120" in calls["train"] and "--requeue" in calls["train"]
     assert "--gpus" not in calls["train"]
     assert "--mem 4000 " in calls["tokenize"]
@@ -81,7 +81,7 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     assert (project.folder / "results/runs/default/metrics.csv").exists()
 
 
-def test_a_run_that_meets_its_time_limit_saves_and_goes_on_in_the_queue(cluster, tmp_path):
+def test_a_run_that_meets_its_time_limit_saves_and_resumes_from_the_queue(cluster, tmp_path):
     project, undisturbed = cluster(stop_at="results/runs/default/metrics.csv"), Project(tmp_path / "undisturbed")
     training = {**TINY["training"], "steps": 2000, "save_every_steps": 100000, "validate_every_steps": 500}
     for one in (project, undisturbed):
@@ -128,7 +128,7 @@ def test_a_refusal_of_slurm_is_told_and_is_not_an_error(monkeypatch, tmp_path, c
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert not requeue_at_the_time_limit({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "0"})
-    assert "scontrol requeue 7: slurm_requeue error: Access denied; start the workflow again to go on" in caplog.text
+    assert "scontrol requeue 7: slurm_requeue error: Access denied; start the workflow again to continue" in caplog.text
 
 
 def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():

@@ -1,4 +1,4 @@
-"""The batches that a device builds are those of Batches, step by step, and so are schedule and counters."""
+"""The batches that a device builds equal those of Batches in every step; so do the schedule and the counters."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field i
 
 @pytest.fixture(params=["resident", "gathered"])
 def inputs(request, device, monkeypatch):
-    """Return the inputs with the split whole on the device (on a GPU), or only the windows of the steps to come."""
+    """Return inputs that store the whole split (on a GPU), or only the windows of the coming steps."""
     if request.param == "gathered":
         monkeypatch.setattr(step_io, "RESIDENT_BYTES", 0)
     tokens = Tokens([np.arange(200, dtype=np.uint16), np.arange(200, 317, dtype=np.uint16)])

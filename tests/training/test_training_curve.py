@@ -1,4 +1,4 @@
-"""Training on a GPU, or in bf16: the curve of the CPU in f32, and the same bytes however it is run."""
+"""Training on a GPU or in bf16 has the loss curve of the CPU in f32, and gives the same bytes each time."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field i
 
 
 def text() -> Tokens:
-    """Return tokens that can be learned: each follows from the one before, but for one in eight."""
+    """Return tokens that can be learned: seven of eight follow from the token before."""
     random = np.random.default_rng(3)
     follows, tokens = random.permutation(MODEL.vocab_size), [0]
     for surprise in random.random(5000) < 1 / 8:

@@ -1,4 +1,4 @@
-# What the rules share: the checked config, the folders of results, and what a rule asks of a run's settings.
+# Definitions that the rules share: the checked config, the paths of results, and functions that read a run's settings.
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ except UserError as error:
 
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
-EVERY_CORE = 1024  # Snakemake gives a job at most --cores
+EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
 WAIT_FOR_THE_END = "trap : TERM; "
@@ -57,7 +57,7 @@ COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 
 
 def run_files(*patterns):
-    """Paths whose corpus and tokenizer are those of the run."""
+    """Return a function of the wildcards: the paths, with the corpus and the tokenizer of the run filled in."""
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
@@ -67,22 +67,22 @@ def run_files(*patterns):
 
 
 def of_corpus(stage):
-    """The recipe of a stage before training."""
+    """Return a function of the wildcards: the recipe of a stage before training."""
     return lambda wildcards: RECIPES.of_corpus(stage, wildcards.corpus, wildcards.get("tokenizer"))
 
 
 def of_run(stage):
-    """The recipe of a stage from training on."""
+    """Return a function of the wildcards: the recipe of the train stage or of a later one."""
     return lambda wildcards: RECIPES.of_run(stage, wildcards.run)
 
 
 def section(key):
-    """A section of the run's config, as JSON for a script."""
+    """Return a function of the wildcards: a section of the run's config, as JSON for a script."""
     return lambda wildcards: json.dumps(CONFIG.runs[wildcards.run].sections[key])
 
 
 def setting(key, name):
-    """One value of a section of the run's config."""
+    """Return a function of the wildcards: one value of a section of the run's config."""
     return lambda wildcards: CONFIG.runs[wildcards.run].sections[key][name]
 
 
@@ -100,7 +100,10 @@ def pretrained_options(wildcards):
 
 
 def needs(resource):
-    """What a run's training asks a cluster for; `gpu` also keeps runs here from sharing one (profiles/default)."""
+    """Return a function of the wildcards: how much of a resource the training of the run asks a cluster for.
+
+    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU.
+    """
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
@@ -110,7 +113,7 @@ def needs(resource):
 
 
 def begin_alone():
-    """Keep a second snakemake out of this folder for as long as this one lives, and make results ready for changes."""
+    """Lock this folder against a second snakemake until this one ends, and prepare results for changes."""
     results = Path("results")
     if results.exists() and not os.access(results, os.W_OK):
         raise SystemExit("error: results: cannot be written to; mount it or set its mode so that it can")
@@ -128,7 +131,7 @@ def jobs_that_train():
 
 
 def check_pretrained_weights():
-    """Refuse weights that do not fit before Snakemake deletes anything of the run that is to begin with them."""
+    """Refuse pretrained weights that do not fit their run, before Snakemake deletes old outputs of that run."""
     for name in [job.wildcards.run for job in jobs_that_train()]:
         run = CONFIG.runs[name]
         try:
@@ -151,7 +154,7 @@ def keep_finished_runs():
 
 
 def seal_finished_files():
-    """Seal the outputs of all jobs that are done."""
+    """Write the hashes of the outputs of all finished jobs."""
     dag = workflow.dag
     jobs = [job for job in dag.jobs if dag.finished(job) or not dag.needrun(job)]
     files = {Path(str(file)) for job in jobs for file in job.output}

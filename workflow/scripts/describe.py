@@ -1,4 +1,4 @@
-"""Write a run's page: figures, curves, evaluation beside baselines, samples, provenance."""
+"""Write a run's page: figures, curves, evaluation compared with baselines, samples, provenance."""
 
 import argparse
 from pathlib import Path

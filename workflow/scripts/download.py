@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="the corpus's name in config.yaml")
     parser.add_argument("--settings", required=True, type=json.loads, help="its entry in config.yaml, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder for the three files")
-    parser.add_argument("--downloads", type=Path, default=Path("downloads"), help="folder that keeps what was fetched")
+    parser.add_argument("--downloads", type=Path, default=Path("downloads"), help="folder that keeps downloaded files")
     arguments = parser.parse_args()
     build_corpus(arguments.name, arguments.settings, arguments.output, arguments.downloads)
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the whole validation split, beside baselines: writes evaluation.csv."""
+"""Evaluate a checkpoint on the whole validation split, compared with baselines: writes evaluation.csv."""
 
 import argparse
 from pathlib import Path
@@ -20,9 +20,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
     parser.add_argument("--texts", required=True, nargs=2, type=Path, help="train.txt and validation.txt of the corpus")
-    parser.add_argument("--stride-tokens", required=True, type=int, help="step between the windows")
+    parser.add_argument("--stride-tokens", required=True, type=int, help="tokens between the beginnings of two windows")
     parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Draw what a tokenizer's merges are worth: compression.png."""
+"""Draw how far the merges of a tokenizer compress its text: compression.png."""
 
 import argparse
 from pathlib import Path

@@ -22,11 +22,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
     parser.add_argument(
-        "--precision", default="auto", help="float32, bfloat16, or auto for what the device is fastest with"
+        "--precision", default="auto", help="float32, bfloat16, or auto for the fastest one on the device"
     )
     parser.add_argument("--text", required=True, type=Path, help="samples.txt")
     parser.add_argument("--table", required=True, type=Path, help="samples.csv")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best present")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Put every run into one table, a row each."""
+"""Write a table with one row for each run: summary.csv and summary.html."""
 
 import argparse
 from pathlib import Path

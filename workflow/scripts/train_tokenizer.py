@@ -1,5 +1,7 @@
-"""Train a byte-level BPE tokenizer on a corpus's training split, or take over an existing one: writes tokenizer.json,
-merges.csv and compression.csv."""
+"""Train a byte-level BPE tokenizer on the training split of a corpus, or take over an existing one.
+
+Writes tokenizer.json, merges.csv and compression.csv.
+"""
 
 import argparse
 import json
@@ -15,9 +17,13 @@ from hipgpt.data.tokenizer.stage import make_tokenizer
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", required=True, type=Path, help="train.txt of a corpus")
-    parser.add_argument("--settings", required=True, type=json.loads, help='JSON of a tokenizer: {"vocab_size": 5000}')
+    parser.add_argument(
+        "--settings", required=True, type=json.loads, help='the tokenizer section, as JSON: {"vocab_size": 5000}'
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder for the files")
-    parser.add_argument("--threads", type=int, default=1, help="threads that count words; the result is the same")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads that count words; the result does not depend on them"
+    )
     arguments = parser.parse_args()
     make_tokenizer(arguments.settings, arguments.text, arguments.output, arguments.threads)
 

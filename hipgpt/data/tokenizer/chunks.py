@@ -1,19 +1,23 @@
-"""Where a text may be cut so that the tokens of its parts, one after the other, are the tokens of the whole.
+"""Cuts of a text after which the tokens of the two parts, one after the other, are the tokens of the whole.
 
-Rule: before an ASCII white space byte, no line end, that follows no white space ("blank"); and behind a line end that
-follows no white space, where a byte comes that begins none ("line"). Proof, for every pattern of pretokenize.py:
-- No symbol spans the cut: beside it is an ASCII byte, which is a symbol of its own, whatever precedes it.
-- No piece spans the cut. Blank: a piece is white space alone, or has after its first symbol none but line ends. Line: a
-  piece goes on behind a line end with white space only.
-- The left part falls into the same pieces without its sequel: the scanner looks past the end of a piece only to learn
-  that a run ends there, or that non-white-space follows white space. Blank: the last piece ends with no white space,
-  and its run ends at the end of the text as it does before a blank. Line: the last white space is one symbol, which
-  is a piece, or the end of one, whatever follows. White space further left is followed by something in the part.
-- The right part is scanned from the cut on in both cases, and the scanner never looks back.
-- No special token spans the cut: <|endoftext|> holds no white space, and of others, `undivided`, no occurrence may.
-  So those of the parts are those of the whole.
+Rule. A text may be cut at two kinds of positions:
+- "blank": before an ASCII white space byte that is not a line end and does not follow white space;
+- "line": after a line end that does not follow white space, if the next byte does not begin white space.
 
-Text without such a place (a run of one letter, Chinese without a blank or a line end) stays in one part.
+Proof, for every pattern of pretokenize.py:
+- No symbol spans the cut, because one of its neighbours is an ASCII byte, which is always a symbol of its own.
+- No piece spans the cut. Blank: after its first symbol, a piece that is not white space alone can contain line ends but
+  no other white space. Line: after a line end, a piece can continue with white space only.
+- The left part has the same pieces without the right part, because the scanner looks past the end of a piece for two
+  reasons only: to learn that a run ends there, or that non-white-space follows white space. Blank: the last piece does
+  not end with white space, and its run ends at the end of the text as it does before a blank. Line: the last white
+  space is one symbol, which is a piece or the end of one, whatever follows. Earlier white space is followed by text in
+  the part itself.
+- The right part has the same pieces, because the scanner starts at the cut in both cases and never looks back.
+- No special token spans the cut. <|endoftext|> contains no white space; a cut inside an occurrence of a token that
+  does (`undivided`) is skipped. So the special tokens of the parts are those of the whole.
+
+Text without such a position, such as a run of one letter or Chinese without spaces and newlines, stays in one part.
 """
 
 import mmap
@@ -34,9 +38,9 @@ def _cut_pattern() -> re.Pattern[bytes]:
     by_length = [b"|".join(map(re.escape, group)) for _, group in groupby(encoded, key=len)]
     begins_white_space = b"".join(sorted({one[:1] for one in encoded}))
     before_blank = b"".join(b"(?<!%b)" % group for group in by_length)
-    behind_line = b"".join(b"(?<!(?:%b)[\r\n])" % group for group in by_length)
+    after_line = b"".join(b"(?<!(?:%b)[\r\n])" % group for group in by_length)
     return re.compile(
-        b"(?=[ \t\v\f])%b|(?<=[\r\n])%b(?=[^%b])" % (before_blank, behind_line, re.escape(begins_white_space)),
+        b"(?=[ \t\v\f])%b|(?<=[\r\n])%b(?=[^%b])" % (before_blank, after_line, re.escape(begins_white_space)),
         re.DOTALL,
     )
 
@@ -45,10 +49,10 @@ CUT = _cut_pattern()
 
 
 def next_cut(text: bytes | bytearray | mmap.mmap, offset: int, undivided: Sequence[bytes] = ()) -> int:
-    """Return the first place at or after offset where the text may be cut; its length if there is none.
+    """Return the first position at or after offset where the text may be cut; its length if there is none.
 
-    undivided: special tokens that hold white space. The beginning and the end are such places too. An mmap of a file is
-    searched without reading the rest of it.
+    undivided: special tokens that contain white space. The text may also be cut at its beginning and its end. An mmap
+    is read up to the cut only.
     """
     if offset <= 0:
         return 0
@@ -60,9 +64,9 @@ def next_cut(text: bytes | bytearray | mmap.mmap, offset: int, undivided: Sequen
 
 
 def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
-    """Yield the stream's bytes in order, about chunk_bytes at a time, cut only where no token can span the cut.
+    """Yield the bytes of a stream in chunks of about chunk_bytes, cut only where no token can span the cut.
 
-    Memory: two chunks, or the longest stretch that has no place to cut where that is longer.
+    Memory: two chunks, or the longest stretch that has no position for a cut, if that is longer.
     """
     pending = bytearray(stream.read(chunk_bytes))
     while block := stream.read(chunk_bytes):
@@ -77,9 +81,9 @@ def text_chunks(stream: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
 
 
 def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -> Iterator[NDArray[np.uint8]]:
-    """Yield the file's bytes in order as text_chunks does, uint8, without copying them: the file is mapped.
+    """Yield the bytes of a file as text_chunks does, as uint8 arrays. They are not copied: the file is memory-mapped.
 
-    undivided: as of next_cut. A chunk's memory is given back when the third one after it is asked for.
+    undivided: as in next_cut.
     """
     if path.stat().st_size == 0:
         return
@@ -92,4 +96,4 @@ def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -
         yield whole[begin:end]
         begin = end
         if hasattr(mmap, "MADV_DONTNEED"):
-            text.madvise(mmap.MADV_DONTNEED)  # or the process would seem to grow by the whole text
+            text.madvise(mmap.MADV_DONTNEED)  # otherwise the process would seem to grow by the whole text

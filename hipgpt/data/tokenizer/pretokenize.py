@@ -1,19 +1,20 @@
-r"""Pre-tokenization: a text falls into pieces, and no token ever spans two of them.
+r"""Pre-tokenization: a text is split into pieces, and no token spans two of them.
 
-Definition: the pieces are the successive matches of a pattern, in which the first alternative that matches wins:
+Definition: the pieces are the successive matches of a pattern, in which the first matching alternative wins:
 
     gpt2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
     cl100k  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
             |\s*[\r\n]+|\s+(?!\S)|\s+
-    qwen2   as cl100k, with \p{N} in the place of \p{N}{1,3}
+    qwen2   cl100k with \p{N} instead of \p{N}{1,3}
 
-Read as a scanner over four classes of symbols, gpt2 is: a contraction; else an optional space and a run of one class
-that is not white space; else a run of white space, without its last symbol if it has several and something follows it.
+gpt2 as a scanner over four classes of symbols takes the first of these that is possible: a contraction; an optional
+space and a run of one class that is not white space; a run of white space, without its last symbol if the run has
+several symbols and something follows it.
 
 Example: "I'll  say 42!\n" -> "I" "'ll" " " " say" " 42" "!" "\n"
 
-Every byte string is a text: a byte that belongs to no well-formed UTF-8 sequence is a symbol of class OTHER by itself.
-Special tokens such as <|endoftext|> are cut out first, so the text before one ends there, as far as `(?!\S)` can see.
+Every byte string is a text: a byte that does not belong to well-formed UTF-8 is a symbol of its own, of class OTHER.
+Special tokens such as <|endoftext|> are cut out first, so for `(?!\S)` the text ends before each of them.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (encoder.py); cl100k and its relatives: the
 tokenizers of GPT-4, Llama 3 and Qwen 2.
@@ -49,16 +50,16 @@ CLASS_TABLE_SIZE = kernel_constants(KERNELS / "bpe" / "limits.h")["CLASS_TABLE_S
 
 
 def most_digits(pattern: str) -> int:
-    """Return how many numbers a piece may have in a pattern of cl100k's style; 0 for gpt2, which is of another."""
+    """Return how many numbers a piece may have in a pattern of cl100k's kind; 0 for gpt2, which has no such limit."""
     return {"gpt2": 0, "cl100k": 3, "qwen2": 1}[pattern]
 
 
 @functools.cache
 def class_table() -> bytes:
-    """Return the class of each code point below CLASS_TABLE_SIZE, one byte each; about 30 ms, once a process.
+    """Return the class of each code point below CLASS_TABLE_SIZE, one byte each. Takes about 30 ms, once per process.
 
-    \\p{L} and \\p{N} are this Python's unicodedata (Unicode 13 in Python 3.10, 15.1 in 3.13): only characters that a
-    Unicode version had not assigned yet are OTHER in one Python and LETTER or NUMBER in another.
+    \\p{L} and \\p{N} come from Python's unicodedata (Unicode 14 in Python 3.11, 15.1 in 3.13). Two Python versions
+    differ only in characters that the older Unicode version had not assigned yet: these are OTHER there.
     """
     major = "".join(map(unicodedata.category, map(chr, range(CLASS_TABLE_SIZE))))[::2].encode()
     table = bytearray(major.translate(bytes({ord("L"): LETTER, ord("N"): NUMBER}.get(i, OTHER) for i in range(256))))
@@ -72,21 +73,21 @@ def symbol_class(symbol: str) -> int:
     return class_table()[ord(symbol)] if ord(symbol) < CLASS_TABLE_SIZE else OTHER
 
 
-def run_end(text: str, start: int, wanted: int) -> int:
-    """Return where the run of symbols of the wanted class that begins at start ends."""
+def run_end(text: str, start: int, kind: int) -> int:
+    """Return the end of the run of symbols of the class `kind` that begins at start."""
     end = start
-    while end < len(text) and symbol_class(text[end]) == wanted:
+    while end < len(text) and symbol_class(text[end]) == kind:
         end += 1
     return end
 
 
 def white_space_end(text: str, start: int, end: int) -> int:
-    r"""Return where the match of \s+(?!\S)|\s+ ends in the white space text[start:end]."""
+    r"""Return the end of the match of \s+(?!\S)|\s+ in the white space text[start:end]."""
     return end - 1 if end < len(text) and end - start > 1 else end
 
 
 def gpt2_piece_end(text: str, start: int) -> int:
-    """Return where the piece that begins at start ends."""
+    """Return the end of the piece that begins at start."""
     if contraction := CONTRACTIONS.match(text, start):
         return contraction.end()
     after_space = start + 1 if text[start] == " " and start + 1 < len(text) else start
@@ -97,7 +98,7 @@ def gpt2_piece_end(text: str, start: int) -> int:
 
 
 def cl100k_piece_end(text: str, start: int, digits: int) -> int:
-    """Return where the piece that begins at start ends; digits: how many numbers a piece may have."""
+    """Return the end of the piece that begins at start. digits: how many numbers a piece may have."""
     if contraction := CONTRACTIONS_OF_ANY_CASE.match(text, start):
         return contraction.end()
     first = symbol_class(text[start])
@@ -117,8 +118,8 @@ def cl100k_piece_end(text: str, start: int, digits: int) -> int:
 
 
 def split_pieces(text: bytes, pattern: str = "gpt2") -> Iterator[bytes]:
-    """Yield the pieces of a text without special tokens; joined, they are the text."""
-    # surrogateescape makes each stray byte one lone surrogate: a symbol that is no letter, number or white space.
+    """Yield the pieces of a text without special tokens. Joined, they give the text."""
+    # surrogateescape turns each stray byte into one lone surrogate, which is not a letter, number or white space.
     symbols = text.decode("utf-8", "surrogateescape")
     digits = most_digits(pattern)
     start = 0

@@ -1,8 +1,8 @@
-"""Reading tokenizers that others wrote: tokenizer.json and tiktoken's ranks, as formats.py describes them.
+"""Read tokenizer.json of Hugging Face's tokenizers; write_formats.py describes the format.
 
-What a field may hold is said in one place here, and anything else is refused by the field's name, so nothing foreign is
-silently ignored. A post_processor is read over: it adds special tokens around a text that is given to a model, and a
-corpus is encoded without.
+ACCEPTED lists the values that a field may have. Any other field or value is refused by name, so that nothing is
+silently ignored. The one exception is post_processor: it adds special tokens around a model's input, and a corpus is
+encoded without them.
 """
 
 import json
@@ -15,7 +15,7 @@ from hipgpt.data.tokenizer.renumber import MergeIds, assemble, unsupported
 from hipgpt.data.tokenizer.write_formats import BYTE_CHARACTERS, Parts, unspell_all
 
 ABSENT = (None, "")
-# What may stand in a field of tokenizer.json, where more than one value means the same; absent fields are the first.
+# The values that a field of tokenizer.json may have; several mean the same. An absent field has the first one.
 ACCEPTED = {
     "truncation": (None,),
     "padding": (None,),
@@ -25,7 +25,7 @@ ACCEPTED = {
     "model.unk_token": (None,),
     "model.continuing_subword_prefix": ABSENT,
     "model.end_of_word_suffix": ABSENT,
-    "model.fuse_unk": (False, True),  # there is nothing unknown to fuse
+    "model.fuse_unk": (False, True),  # a byte-level tokenizer has no unknown tokens to fuse
     "model.byte_fallback": (False,),
 }
 READ = {"version", "added_tokens", "pre_tokenizer", "post_processor", "decoder", "model"}
@@ -39,7 +39,7 @@ def read_json(text: bytes, where: str) -> Parts:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise UserError(
-            f"{where}: not a tokenizer.json ({error}); expected JSON as Hugging Face's tokenizers write"
+            f"{where}: not a tokenizer.json ({error}); expected JSON in the format of Hugging Face's tokenizers"
         ) from error
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, dict):
@@ -118,7 +118,7 @@ def _read_added_tokens(found: object, where: str) -> dict[str, int]:
 
 
 def _read_vocab(found: object, specials: dict[str, int], where: str) -> dict[str, int]:
-    """Return the ids of the tokens that are no special ones, by their names."""
+    """Return the ids of the tokens that are not special, by name."""
     if not isinstance(found, dict):
         raise unsupported(where, "model.vocab", found, "an object of tokens and their ids")
     taken = {index: content for content, index in specials.items()}
@@ -134,7 +134,7 @@ def _read_vocab(found: object, specials: dict[str, int], where: str) -> dict[str
             raise unsupported(where, f"model.vocab.{name}", name, "a token in GPT-2's byte characters")
     for character in BYTE_CHARACTERS.values():
         if character not in vocab:
-            raise unsupported(where, f"model.vocab.{character}", "nothing", "an id, as every byte has")
+            raise unsupported(where, f"model.vocab.{character}", "nothing", "an id, because every byte has one")
     return vocab
 
 

@@ -1,4 +1,4 @@
-"""Reading tiktoken's ranks."""
+"""Read tiktoken's ranks."""
 
 import base64
 import binascii
@@ -16,9 +16,9 @@ LONGEST_SPELLING = 4096  # tokens of published files have 128 bytes at most; eve
 def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
     """Return the parts of tiktoken's ranks: a line "<token in base64> <rank>" for each token; <|endoftext|> is added.
 
-    tiktoken merges the two neighbours whose bytes together have the lowest rank, and takes a piece that is a token
-    whole. Only one pair can ever make a token: the two that its bytes merge to below its rank.
-    Raises UserError naming the line that is damaged.
+    tiktoken merges the two neighbours whose joined bytes have the lowest rank; a piece that is a token is not split at
+    all. Only one pair can ever become a given token: the two tokens that its bytes merge to below its rank.
+    Raises UserError, naming the line, if the file is damaged.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -35,7 +35,7 @@ def read_ranks(text: bytes, where: str, pattern: str) -> Parts:
                 f"{where}: line {number}: got {shortened(repr(line))}, expected a token in base64 and its rank"
             ) from None
     if missing := [byte for byte in range(BYTES) if bytes([byte]) not in ranks]:
-        raise UserError(f"{where}: the byte {missing[0]} has no rank; the file is damaged or of another kind")
+        raise UserError(f"{where}: there is no rank for the byte {missing[0]}; the file is damaged or of another kind")
     if (
         len(set(ranks.values())) != len(ranks)
         or not 0 <= min(ranks.values()) <= max(ranks.values()) < native.ID_LIMIT - 1

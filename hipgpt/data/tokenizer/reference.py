@@ -1,13 +1,14 @@
-"""Byte-pair encoding, in plain Python: the readable reference of kernels/bpe/api.cpp, which a test keeps equal to it.
+"""Byte-pair encoding in plain Python. It defines the result of kernels/bpe/api.cpp; a test compares the two.
 
-Definition. Tokens 0 to 255 are the bytes. Training splits the text into pieces (pretokenize.py), starts with one token
-a byte, and repeats: count every pair of neighbouring tokens inside the pieces (in "aaaa" the pair (a, a) counts three
-times); the pair with the highest count, of equal counts the one with the smallest (left id, right id), becomes the next
-token; replace it everywhere, from left to right. Encoding starts with bytes too and applies, in each piece, always the
-earliest merge that fits, from left to right. The last id, after all the merges, is <|endoftext|>.
+Definition. Tokens 0 to 255 are the bytes. Training splits the text into pieces (pretokenize.py) and starts with one
+token for each byte. Then it repeats three steps. Count every pair of neighbouring tokens inside the pieces; in "aaaa"
+the pair (a, a) counts three times. Make the pair with the highest count the next token; ties go to the smallest (left
+id, right id). Replace that pair everywhere, from left to right. Encoding starts with bytes too. In each piece it
+applies the earliest merge that fits, from left to right, until none fits. The last id, after all merges, is
+<|endoftext|>.
 
-Corollary. The merges depend on how often each piece occurs and on nothing else: not on the order of the text, nor on
-how it is cut into chunks or threads, as long as no cut falls inside a piece (chunks.py).
+Corollary. The merges depend on how often each piece occurs and on nothing else. They depend neither on the order of the
+text nor on how it is divided into chunks or among threads, as long as no cut falls inside a piece (chunks.py).
 
 Worked example. (l, o) and (o, w) both occur 5 times, and (l, o) is the smaller pair. At the end several pairs occur
 once, and (s, t) = (115, 116) is smaller than (" lowe", r) = (259, 114):
@@ -35,7 +36,7 @@ BYTES = 256
 
 
 def train(text: bytes, vocab_size: int) -> list[Pair]:
-    """Return the merges, first to last: vocab_size - 257 of them, or fewer when no pair is left."""
+    """Return the merges in order: vocab_size - 257 of them, or fewer if no pair is left."""
     words = Counter(piece for document in text.split(END_OF_TEXT.encode()) for piece in split_pieces(document))
     tokens = {word: list(word) for word in words}
     merges: list[Pair] = []
@@ -54,7 +55,7 @@ def train(text: bytes, vocab_size: int) -> list[Pair]:
 
 
 def replace_pair(tokens: list[int], pair: Pair, merged: int) -> list[int]:
-    """Return tokens with each occurrence of pair, from left to right, replaced by the token merged."""
+    """Return tokens with each occurrence of pair, from left to right, replaced by the token `merged`."""
     replaced, at = [], 0
     while at < len(tokens):
         found = tuple(tokens[at : at + 2]) == pair
@@ -64,7 +65,7 @@ def replace_pair(tokens: list[int], pair: Pair, merged: int) -> list[int]:
 
 
 def encode(text: bytes, merges: list[Pair]) -> list[int]:
-    """Return the ids of the text, in which the literal <|endoftext|> is the last id of the vocabulary."""
+    """Return the ids of the text. The literal <|endoftext|> becomes the last id of the vocabulary."""
     rank = {pair: index for index, pair in enumerate(merges)}
     ids: list[int] = []
     for index, document in enumerate(text.split(END_OF_TEXT.encode())):
@@ -94,7 +95,7 @@ def check_merges(merges: Sequence[Pair]) -> None:
 
 
 def spell_merges(merges: Iterable[Pair]) -> list[bytes]:
-    """Return the bytes of each token: those of the 256 bytes, then what each merge makes."""
+    """Return the bytes of each token: first the 256 bytes, then the result of each merge."""
     table = [bytes([byte]) for byte in range(BYTES)]
     for left, right in merges:
         table.append(table[left] + table[right])

@@ -1,4 +1,4 @@
-"""Foreign merges to our numbering: bytes first, then tokens in the order in which merges make them."""
+"""Renumber the tokens of foreign merges: bytes first, then tokens in the order in which merges make them."""
 
 import json
 
@@ -9,13 +9,13 @@ from hipgpt.data.tokenizer import native
 from hipgpt.data.tokenizer.reference import BYTES
 from hipgpt.data.tokenizer.write_formats import BYTE_CHARACTERS, Parts, unspell_all
 
-MergeIds = tuple[int, int, int]  # of left, right and what they make
+MergeIds = tuple[int, int, int]  # of left, right and their result
 
 
 def unsupported(where: str, field: str, got: object, expected: object) -> UserError:
     return UserError(
         f"{where}: {field}: got {shortened(got)}, expected {shortened(expected)}; "
-        "of Hugging Face's tokenizers byte-level BPE is supported: use another one, or train one here"
+        "only byte-level BPE is supported: use another tokenizer, or train one here"
     )
 
 
@@ -32,10 +32,10 @@ def assemble(
     ignore_merges: bool,
     where: str,
 ) -> Parts:
-    """Return the parts, with only those merges that are ever applied: files may list several for one token.
+    """Return the parts with the merges that are applied to some text. A file may list several merges for one token.
 
-    vocab: ids by names in GPT-2's characters. Tokens are numbered as the merges make them, and then anew without those
-    that are never made.
+    vocab: ids by names in GPT-2's characters. Tokens are numbered in the order in which the merges make them, and then
+    again without those that no merge makes. Raises UserError if the order of the merges is not supported.
     """
     number = {vocab[BYTE_CHARACTERS[byte]]: byte for byte in range(BYTES)}
     pairs: list[int] = []
@@ -48,10 +48,10 @@ def assemble(
         _check_order(merges, vocab, where)
     joined, made = np.array(pairs, np.uint32).reshape(-1, 2), np.array(results, np.uint32)
     fires = native.fires(joined, made)
-    kept = np.concatenate([np.arange(BYTES), made[fires]])
+    reached = np.concatenate([np.arange(BYTES), made[fires]])
     renumbered = np.zeros(len(number), np.uint32)
-    renumbered[kept] = np.arange(len(kept))
-    ids = np.array([*number])[kept].tolist()
+    renumbered[reached] = np.arange(len(reached))
+    ids = np.array([*number])[reached].tolist()
     used = {*ids}
     rest = [name for name, index in vocab.items() if index not in used]
     return Parts(
@@ -65,10 +65,10 @@ def assemble(
 
 
 def _check_order(merges: list[MergeIds], vocab: dict[str, int], where: str) -> None:
-    """Refuse a merge that could be applied only after a later one.
+    """Raise UserError for a merge that could be applied only after a later one.
 
-    Files made from tiktoken's ranks list every pair that makes a token, also such with a part that comes later. These
-    never apply: where the token is made before its parts are, the parts never stand side by side.
+    Files made from tiktoken's ranks list every pair that joins to a token, even if a part of the pair is a later token.
+    Such a merge is never applied: if the token is made before its parts, the parts never become neighbours.
     """
     never = len(merges)
     made_at = {vocab[character]: -1 for character in BYTE_CHARACTERS.values()}

@@ -1,9 +1,9 @@
-"""The stage train_tokenizer: a corpus's text to tokenizer.json, with what its merges are worth in two tables.
+"""The stage train_tokenizer: it makes tokenizer.json from the text of a corpus, and two tables about its merges.
 
-merges.csv has a row for each merge: rank, left, right and their joined piece as Python writes bytes, how often the pair
-occurred when it was chosen, and the tokens it saved. compression.csv has the bytes of the training text for each token
-at 256, 512, ... tokens and at the whole vocabulary, all from the one training: a merge that is applied n times leaves n
-tokens fewer.
+merges.csv has a row for each merge: its rank; left, right and the joined token in Python's notation for bytes; the
+count of the pair when it was chosen; and the number of tokens that it saved. compression.csv has the bytes per token of
+the training text for vocabularies of 256, 512, ... tokens and for the whole one. One training gives all of these,
+because a merge that is applied n times makes the text n tokens shorter.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,8 +28,8 @@ COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
 def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
     """Write the stage's files into the folder output.
 
-    settings: the `tokenizer` section of config.yaml. Raises UserError if the text cannot give such a tokenizer, or the
-    existing one cannot be read or has not the size that the section says.
+    settings: the `tokenizer` section of config.yaml. Raises UserError if the text is too short for that many tokens, or
+    if an existing tokenizer cannot be read or has another size than the section says.
     """
     if "from" in settings:
         _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
@@ -42,7 +42,7 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
     with tqdm(total=1, unit_scale=True, desc="tokenizer", delay=1) as bar:
 
         def advance(stage: str, done: int) -> None:
-            # words are about a third of the work, merges the rest
+            # counting words is about a third of the work, merging the rest
             share = done * CHUNK_BYTES / max(size, 1) / 3 if stage == "chunks" else done / max(vocab_size, 1) * 2 / 3
             bar.update(min(share, 1 - bar.n))
 
@@ -54,7 +54,7 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
 
 
 def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
-    """The tables then say what is known: merges without counts, and the compression of the text with all of them."""
+    """Write the stage's files for an existing tokenizer. Its merges have no counts, and one compression is known."""
     vocab_size = settings["vocab_size"]
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
@@ -78,9 +78,9 @@ def _merge_rows(merges: NDArray[np.void]) -> Iterable[tuple[int, bytes, bytes, b
 
 
 def _compression_rows(merges: NDArray[np.void], size: int) -> Iterable[tuple[int, int, str]]:
-    """Yield the rows for 256, 512, ... tokens, and the last for all of them with <|endoftext|>."""
+    """Yield the rows for 256, 512, ... tokens, then one for the whole vocabulary, which includes <|endoftext|>."""
     tokens_left = size - np.concatenate([[0], np.cumsum(merges["applied"])])
     doublings = [BYTES << i for i in range(32) if BYTES << i <= BYTES + len(merges)]
-    places = [(vocab_size, vocab_size - BYTES) for vocab_size in doublings] + [(BYTES + len(merges) + 1, len(merges))]
-    for vocab_size, used in places:
+    sizes = [(vocab_size, vocab_size - BYTES) for vocab_size in doublings] + [(BYTES + len(merges) + 1, len(merges))]
+    for vocab_size, used in sizes:
         yield vocab_size, int(tokens_left[used]), f"{size / max(tokens_left[used], 1):.4f}"

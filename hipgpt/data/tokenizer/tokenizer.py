@@ -20,18 +20,19 @@ from hipgpt.data.tokenizer.native import MERGE, Text
 from hipgpt.data.tokenizer.pretokenize import END_OF_TEXT
 from hipgpt.data.tokenizer.reference import BYTES, Pair, check_merges, spell_merges
 
-MOST_BYTES = 256 << 20  # of a file; one of 256,000 tokens has 20 to 40 MB
+MOST_BYTES = 256 << 20  # of a file; the file of a tokenizer with 256,000 tokens has 20 to 40 MB
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>")  # GPT-2's and its relatives'; Llama 3's
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Merges and what ids they have. By default ids 0 to 255 are the bytes, then one for each merge, and <|endoftext|>.
+    """Merges and the ids of tokens. By default ids 0 to 255 are the bytes, then each merge has one, then <|endoftext|>.
 
-    merges: pairs of token numbers, where 0 to 255 are the bytes and 256 + i is what merge i makes. Every one is applied
-    to some text. pattern: a name of pretokenize.PATTERNS. ids: of each token number. specials: literals that are tokens
-    wherever they stand, with their ids. whole: tokens that no merges make; ignore_merges: whether a piece that is a
-    token is taken whole, whatever the merges say (without it no text gets the tokens of `whole`).
+    merges: pairs of token numbers; numbers 0 to 255 are the bytes, and 256 + i is the result of merge i. Every merge is
+    applied to some text. pattern: a name of pretokenize.PATTERNS. ids: the id of each token number. specials: literals
+    that are tokens wherever they occur, with their ids. whole: tokens that no merges make, with their ids.
+    ignore_merges: whether a piece that is a token is encoded as that token, whatever the merges give. Without it, no
+    text is encoded to a token of `whole`.
     """
 
     merges: tuple[Pair, ...]
@@ -55,19 +56,19 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path, pattern: str | None = None) -> "Tokenizer":
-        """Return the tokenizer of a tokenizer.json, or of tiktoken's ranks where the name ends with .tiktoken.
+        """Return the tokenizer in a tokenizer.json, or in tiktoken's ranks if the name ends with .tiktoken.
 
-        pattern: of pretokenize.PATTERNS. Ranks do not say theirs, which is taken to be cl100k if None is given.
-        Raises UserError naming the field that is damaged or not supported, or if a tokenizer.json has another pattern.
+        pattern: a name of pretokenize.PATTERNS. A file of ranks does not name its pattern; the default is cl100k.
+        Raises UserError, naming the field, if it is damaged or not supported, or if tokenizer.json has another pattern.
         """
         try:
             if (size := Path(path).stat().st_size) > MOST_BYTES:
-                raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is no tokenizer")
+                raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is not a tokenizer")
             text = Path(path).read_bytes()
         except OSError as error:
             raise UserError(
-                f"{path}: cannot read the tokenizer ({error.strerror}); expected a tokenizer.json or *.tiktoken, of "
-                "which the rule train_tokenizer makes one"
+                f"{path}: cannot read the tokenizer ({error.strerror}); expected a tokenizer.json, as the rule "
+                "train_tokenizer makes it, or a *.tiktoken"
             ) from error
         if str(path).endswith(".tiktoken"):
             return cls(*read_tiktoken.read_ranks(text, str(path), pattern or "cl100k"))
@@ -80,7 +81,7 @@ class Tokenizer:
         return read
 
     def save(self, path: str | Path) -> None:
-        """Write tokenizer.json, or tiktoken's ranks where the name ends with .tiktoken, which hold no special tokens.
+        """Write tokenizer.json, or tiktoken's ranks if the name ends with .tiktoken. Ranks hold no special tokens.
 
         Equal tokenizers give equal bytes.
         """
@@ -105,23 +106,24 @@ class Tokenizer:
 
     @functools.cached_property
     def undivided(self) -> tuple[bytes, ...]:
-        """The special tokens that hold white space, which next_cut must be told of where these ids are wanted."""
+        """The special tokens that contain white space. next_cut needs them, so that no cut divides one."""
         return tuple(content.encode() for content, _ in self.specials if re.search(r"\s", content))
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The hash of tokenizer.json, in hex: shards and checkpoints name their tokenizer by it."""
+        """The hash of tokenizer.json, in hex. Shards and checkpoints identify their tokenizer by it."""
         return hashlib.sha256(self._json).hexdigest()
 
     def encode(self, text: Text | str) -> NDArray[np.uint32]:
-        """Return the ids of the text, (N,) uint32; the literals of special tokens become their ids.
+        """Return the ids of the text, (N,) uint32. The literals of special tokens become their ids.
 
-        A str is encoded as UTF-8, lone surrogates as the three bytes they would have. Threads may call this together.
+        A str is read as UTF-8; a lone surrogate becomes the three bytes that its code point would have. Several threads
+        may call this at once.
         """
         return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
 
     def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[NDArray[np.uint32]]:
-        """Yield encode(text) for each text, in order; no more than 2 * threads texts are held at a time."""
+        """Yield encode(text) for each text, in order. At most 2 * threads texts are held at once."""
         return self._encoder.encode_all(texts, threads)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bytes:
@@ -142,12 +144,12 @@ class Tokenizer:
         return text
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one token; for a special token its literal."""
+        """Return the bytes of one token. For a special token this is its literal."""
         return self.decode([token])
 
     @functools.cached_property
     def byte_counts(self) -> NDArray[np.int64]:
-        """How many bytes of text each token stands for, (vocab_size,) int64; a special token stands for none."""
+        """The number of bytes of text that each token stands for, (vocab_size,) int64; 0 for a special token."""
         counts = np.array([*map(len, self._table)], np.int64)
         counts[[index for _, index in self.specials]] = 0
         return counts
@@ -183,7 +185,7 @@ class Tokenizer:
 
 
 def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:
-    """Return the tokenizer that train_merges finds."""
+    """Return the tokenizer with the merges that train_merges learns."""
     merges = train_merges(chunks, vocab_size, pattern, threads)
     return Tokenizer(tuple(map(tuple, merges["pair"].tolist())), pattern)
 
@@ -195,24 +197,24 @@ def train_merges(
     threads: int = 1,
     progress: Callable[[str, int], None] = lambda stage, done: None,
 ) -> NDArray[np.void]:
-    """Return the merges of vocab_size ids that byte-pair encoding learns from the chunks of a text, (N,) of MERGE.
+    """Return the merges that byte-pair encoding learns from the chunks of a text for vocab_size ids, (N,) of MERGE.
 
-    Each chunk is split into words by itself (chunks.py cuts a file so that this makes no difference), and memory grows
-    with the distinct words only. Equal counts are decided by the smallest (left id, right id). The number of threads
-    changes nothing but the time. progress: called with "chunks" or "merges" and how many more of them are done.
-    Raises UserError if vocab_size is under 257, or more than the text can give.
+    Each chunk is split into words by itself; chunks.py cuts a file so that this makes no difference. Memory grows with
+    the number of distinct words only. Ties between counts go to the smallest (left id, right id). The number of threads
+    does not change the result. progress: called with "chunks" or "merges" and the number of them that were done since
+    the last call. Raises UserError if vocab_size is less than 257, or more than the text can give.
     """
-    wanted = vocab_size - BYTES - 1
-    if wanted < 0:
+    requested = vocab_size - BYTES - 1
+    if requested < 0:
         raise UserError(
             f"vocab_size: got {vocab_size}, expected at least {BYTES + 1}: {BYTES} bytes and {END_OF_TEXT}; raise it"
         )
     found = [np.empty(0, MERGE)]
-    for merges in native.train(chunks, wanted, pattern, threads):
+    for merges in native.train(chunks, requested, pattern, threads):
         progress("merges" if len(merges) else "chunks", len(merges) or 1)
         found.append(merges)
     merges = np.concatenate(found)
-    if len(merges) < wanted:
+    if len(merges) < requested:
         raise UserError(
             f"vocab_size: got {vocab_size}, but this text gives {len(merges)} merges, so at most "
             f"{BYTES + len(merges) + 1}; lower vocab_size or use more text"

@@ -1,7 +1,7 @@
-"""Tokenizers as files: Hugging Face's tokenizer.json for byte-level BPE, and tiktoken's ranks. reading.py reads them.
+"""Write tokenizers as Hugging Face's tokenizer.json for byte-level BPE, and as tiktoken's ranks.
 
-tokenizer.json spells bytes with GPT-2's characters: a printable byte as itself, any other as a character above U+00FF
-(" " is "Ġ").
+read_huggingface.py and read_tiktoken.py read them. tokenizer.json spells bytes with GPT-2's characters: a printable
+byte as itself, any other byte as a character above U+00FF (" " is "Ġ").
 """
 
 import base64
@@ -24,7 +24,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 
 
 class Parts(NamedTuple):
-    """What makes a tokenizer; hipgpt.data.tokenizer.tokenizer.Tokenizer describes the fields."""
+    """The content of a tokenizer; hipgpt.data.tokenizer.tokenizer.Tokenizer describes the fields."""
 
     merges: tuple[Pair, ...]
     pattern: str
@@ -45,7 +45,7 @@ def spell_all(tokens: list[bytes]) -> list[str]:
 
 
 def unspell_all(names: list[str]) -> list[bytes | None]:
-    """Return the bytes that names in GPT-2's characters spell, None for one with a character that is none of these."""
+    """Return the bytes that names in GPT-2's characters spell; None for a name with any other character."""
     try:
         return [*_cut("".join(names).translate(_BYTES).encode("latin-1"), names)]
     except UnicodeEncodeError:
@@ -53,18 +53,18 @@ def unspell_all(names: list[str]) -> list[bytes | None]:
 
 
 def _cut(joined: Joined, names: Sequence[Sized]) -> list[Joined]:
-    """Return the joined names as a list: a character is a byte."""
+    """Return the joined names as a list. Each character stands for one byte."""
     ends: list[int] = [*accumulate(map(len, names))]
     return [joined[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 def write_json(parts: Parts) -> str:
-    """Return the text of tokenizer.json: equal parts give equal text."""
+    """Return the text of tokenizer.json. Equal parts give equal text."""
     return json.dumps(tokenizer_document(parts), indent=2, ensure_ascii=False) + "\n"
 
 
 def tokenizer_document(parts: Parts) -> dict[str, Any]:
-    """Return what tokenizer.json says about a tokenizer."""
+    """Return the content of tokenizer.json."""
     names = spell_all(spell_merges(parts.merges))
     vocab = {**dict(zip(names, parts.ids, strict=True)), **{spell(token): index for token, index in parts.whole}}
     vocab |= {content: index for content, index in parts.specials if content == END_OF_TEXT}
@@ -101,14 +101,14 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any]:
 
 
 def write_ranks(parts: Parts) -> str:
-    """Return tiktoken's ranks: a line "<token in base64> <id>" for each token but the special ones."""
+    """Return tiktoken's ranks: a line "<token in base64> <id>" for each token that is not special."""
     tokens = dict(zip(spell_merges(parts.merges), parts.ids, strict=True)) | dict(parts.whole)
     rows = sorted(tokens.items(), key=lambda item: item[1])
     return "".join(f"{base64.b64encode(token).decode()} {index}\n" for token, index in rows)
 
 
 def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dict[str, str | int | list[str]]:
-    """Return the content of tokenizer_config.json, which transformers reads beside tokenizer.json."""
+    """Return the content of tokenizer_config.json, which transformers reads in addition to tokenizer.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end_of_text,

@@ -1,4 +1,4 @@
-"""The tokenizer's claims: native equals the readable reference, no byte is lost, HF gives the same ids."""
+"""The tokenizer: the native code equals the readable reference, no byte is lost, Hugging Face gives the same ids."""
 
 import doctest
 import io
@@ -50,7 +50,7 @@ HOSTILE = [
 FRAGMENTS = [b" ", b"  ", b"\n", b"'", b"'s", b"'ll", b"a", b"ab", b"7", b"!", END, END[:5], END[5:], b"\xc2", b"\x85"]
 FRAGMENTS += [b"\xc2\xa0", b"\xe2\x80", b"\x83", "é".encode(), "你".encode(), "\u3000".encode(), "😀".encode(), b"\xff"]
 
-any_time = settings(deadline=None)  # the first example may compile the library and build the class table
+any_time = settings(deadline=None)  # the first example may have to compile the library and build the class table
 texts = st.one_of(
     st.binary(max_size=60),
     st.text(max_size=40).map(str.encode),
@@ -100,8 +100,8 @@ def test_native_training_equals_the_reference_on_overlaps_and_ties(words):
     assert list(train([text], 257 + len(reference)).merges) == reference
 
 
-def test_native_training_passes_over_a_pair_that_has_merged_otherwise_since():
-    # In "abcb", (a, b) becomes (a, bc), then abc: when (a, b) is merged later, abc stands before b there.
+def test_native_training_skips_a_pair_that_has_since_merged_with_others():
+    # In "abcb", (a, b) becomes (a, bc), then abc. When (a, b) is merged later, abc precedes b there.
     text = b"bc\n" * 9 + b"abc\n" * 9 + b"abcb\n" * 5 + b"ab\n" * 7
     assert list(train([text], 261).merges) == bpe.train(text, 261) == [(98, 99), (97, 256), (97, 98), (257, 98)]
 
@@ -172,7 +172,7 @@ def test_encoding_chunks_equals_encoding_the_whole(pattern, text, chunk_bytes):
     assert np.array_equal(np.concatenate([*ids, np.empty(0, np.uint32)]), tokenizer.encode(text))
 
 
-# White space of one, two and three bytes beside each other, beside their own stray bytes, letters and other symbols.
+# White space of one, two and three bytes next to each other, to their own stray bytes, letters and other symbols.
 AROUND_CUTS = [*" \n\r\t7\x85\xa0\u2003\u3000aé你!", "'s", "\udcc2", "\udc85", "\udce2", "\udc80"]
 around_cuts = st.lists(st.sampled_from(AROUND_CUTS))
 
@@ -215,7 +215,7 @@ def test_training_depends_neither_on_the_chunks_nor_on_the_threads(parts, chunk_
     assert train(text_chunks(io.BytesIO(text), chunk_bytes), 300, threads=threads) == train([text], 300)
 
 
-def test_equal_counts_are_decided_by_the_smallest_pair_of_ids():
+def test_ties_between_counts_go_to_the_smallest_pair_of_ids():
     assert train([b"zy xw\nba"], 258).merges == ((ord(" "), ord("x")),)
     assert train([b"zy\nxw\nba\nbc"], 260).merges == ((98, 97), (98, 99), (120, 119))
 

@@ -1,4 +1,4 @@
-"""docs/tokenizer.md: its tables are what the tokenizer does, and its Python is true."""
+"""docs/tokenizer.md: its tables agree with the tokenizer, and its Python runs."""
 
 import doctest
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Files of other tools: what they say is read and written to the same ids, and what is not supported is named."""
+"""Files of other tools: reading and writing them keeps all ids, and unsupported fields are named."""
 
 import base64
 import json
@@ -43,12 +43,12 @@ every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
 
 def assigned(text):
-    """Return the text without the characters that this Python's Unicode does not know, but the peers' may."""
+    """Return the text without the characters that are unassigned in this Python's version of Unicode."""
     return "".join(c for c in text if unicodedata.category(c) not in ("Cn", "Cs"))
 
 
 def hostile_texts():
-    """Yield the fixed hostile set: spans of every kind side by side, long runs, every code point between others."""
+    """Yield the hostile set: neighbouring spans of every kind, long runs, every code point between others."""
     draw = random.Random(1)
     for _ in range(3000):
         yield "".join(draw.choice(SPANS) for _ in range(draw.randint(0, 14)))
@@ -245,7 +245,7 @@ def test_a_file_that_is_no_tokenizer_json_is_refused_by_its_name(content, tmp_pa
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"IQ== 0\nnonsense\n", "line 2: got"), (b"IQ== x\n", "line 1: got"), (b"", "the byte 0 has no rank"),
+    (b"IQ== 0\nnonsense\n", "line 2: got"), (b"IQ== x\n", "line 1: got"), (b"", "there is no rank for the byte 0"),
 ])  # fmt: skip
 def test_damaged_ranks_are_refused_by_line(content, message, tmp_path):
     (tmp_path / "a.tiktoken").write_bytes(content)

@@ -1,4 +1,4 @@
-"""The fuzz target of the tokenizer's C++, for a few seconds: tests/support/fuzz_tokenizer.py runs it for hours."""
+"""Run the fuzz target of the tokenizer's C++ for a few seconds. tests/support/fuzz_tokenizer.py runs it for hours."""
 
 import shutil
 
