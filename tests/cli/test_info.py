@@ -60,6 +60,7 @@ def test_operations_are_those_of_the_plans_and_near_six_a_parameter_and_token():
     assert 6 * in_products * found.tokens_per_step <= found.step.operations < 7 * in_products * found.tokens_per_step
 
 
+@pytest.mark.slow
 def test_a_real_training_stays_within_the_estimate(tmp_path):
     project = Project(tmp_path)
     model = {"embed_dim": 256, "num_layers": 4, "num_heads": 4, "mlp_dim": 1024, "context_length": 64}

@@ -198,6 +198,7 @@ def test_the_recipe_of_training_knows_the_content_of_the_files(tmp_path):
     assert "pretrained_sha256" not in Recipes(load_config(SHIPPED)).of_run("train", "default")
 
 
+@pytest.mark.slow
 def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_path):
     project = Project(tmp_path / "project")
     directory(project.folder)

@@ -83,6 +83,7 @@ def test_every_value_in_the_workflow_s_commands_is_quoted():
     assert [field for field in fields if not field.endswith(":q") and field not in NUMBERS] == []
 
 
+@pytest.mark.slow
 def test_values_of_the_config_reach_the_scripts_as_they_are_and_no_shell(tmp_path):
     project = Project(tmp_path / "project")
     (project.folder / "texts").rename(project.folder / "te'xts; touch pwned")
@@ -244,6 +245,7 @@ def test_whatever_stands_in_a_checkpoint_s_metadata_is_refused(tmp_path, metadat
         load_model(tmp_path / "x.safetensors", "ab")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a:b", "a b", "naïve", "quote'", "{braces}", "$HOME"])
 def test_the_workflow_runs_its_own_package_wherever_the_checkout_is(tmp_path, name):
     """PYTHONPATH is split at colons, so a checkout could not be named there; another hipgpt there must not run."""

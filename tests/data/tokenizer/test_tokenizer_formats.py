@@ -71,6 +71,7 @@ def peer(tokenizer, tmp_path_factory):
     return tokenizers.Tokenizer.from_file(str(path))
 
 
+@pytest.mark.slow
 def test_hugging_face_gives_the_same_ids_on_the_hostile_set(peer, tokenizer):
     for text in hostile_texts():
         assert peer.encode(text).ids == tokenizer.encode(text).tolist(), ascii(text[:80])
@@ -140,6 +141,7 @@ def tokenizer_document(tokenizer):
     return json.loads(tokenizer._json)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_of_llamas_kind_gives_hugging_faces_ids_before_and_after_writing_it(tmp_path):
     tokenizers = pytest.importorskip("tokenizers", reason="HF's tokenizers is not installed: ids not compared with it")
     document = llama(train([RICH], 700, "cl100k"))
