@@ -41,12 +41,8 @@ rule all:
         [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
         [expand(TOKEN_FILES, corpus=run.corpus, tokenizer=run.tokenizer) for run in CONFIG.runs.values()],
         ["results/summary.csv", "results/summary.html"],
-        expand(RUN + "/checkpoints/{which}.safetensors", run=CONFIG.runs, which=["best", "last"]),
-        expand(RUN + "/model/{file}", run=CONFIG.runs, file=MODEL_FILES),
-        expand(RUN + "/plots/{picture}", run=CONFIG.runs, picture=PICTURES),
-        expand(RUN + "/{file}", run=CONFIG.runs, file=["run.json", *CURVES, "training_samples.txt", "evaluation.csv"]),
-        expand(RUN + "/{file}", run=CONFIG.runs, file=["samples.txt", "samples.csv"]),
-        expand(RUN + "/report.html", run=CONFIG.runs),
+        expand(in_run(*TRAINED, *PLOTS, *MODEL_FILES), run=CONFIG.runs),
+        expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
         expand(SWEEP + "/{file}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
 
 
@@ -129,7 +125,7 @@ rule train:
         record=RUN + "/run.json",
         best=RUN + "/checkpoints/best.safetensors",
         last=RUN + "/checkpoints/last.safetensors",
-        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
+        curves=in_run(*CURVES),
         samples=report(
             RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
         ),
@@ -180,11 +176,11 @@ rule evaluate:
 rule export:
     """Write the best checkpoint as a Hugging Face directory with a model card."""
     input:
-        run=expand(RUN + "/{file}", file=["run.json", "evaluation.csv", *CURVES], allow_missing=True),
+        run=in_run("run.json", "evaluation.csv", *CURVES),
         checkpoint=RUN + "/checkpoints/best.safetensors",
         tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
-        model=expand(RUN + "/model/{file}", file=MODEL_FILES, allow_missing=True),
+        model=in_run(*MODEL_FILES),
     params:
         depends=of_run("export"),
         run=RUN,
@@ -219,13 +215,9 @@ rule sample:
 rule plot:
     """Draw a run's loss, learning rate and throughput."""
     input:
-        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
+        curves=in_run(*CURVES),
     output:
-        pictures=report(
-            expand(RUN + "/plots/{picture}", picture=PICTURES, allow_missing=True),
-            caption="workflow/report/curves.rst",
-            category="Run {run}",
-        ),
+        pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
     params:
         depends=of_run("plot"),
         run=RUN,
@@ -238,9 +230,9 @@ rule describe:
     """Write a run's page: its figures, curves, samples and provenance."""
     input:
         record=RUN + "/run.json",
-        curves=expand(RUN + "/{file}", file=CURVES, allow_missing=True),
-        pictures=expand(RUN + "/plots/{picture}", picture=PICTURES, allow_missing=True),
-        texts=expand(RUN + "/{file}", file=["samples.txt", "training_samples.txt"], allow_missing=True),
+        curves=in_run(*CURVES),
+        pictures=in_run(*PLOTS),
+        texts=in_run("samples.txt", "training_samples.txt"),
         evaluation=RUN + "/evaluation.csv",
     output:
         page=report(RUN + "/report.html", caption="workflow/report/run.rst", category="Run {run}"),
@@ -255,7 +247,7 @@ rule summarize:
     """Put every run into one table, one row per run."""
     input:
         records=expand(RUN + "/run.json", run=CONFIG.runs),
-        curves=expand(RUN + "/{file}", run=CONFIG.runs, file=CURVES),
+        curves=expand(in_run(*CURVES), run=CONFIG.runs),
         evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
     output:
         page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
@@ -264,15 +256,13 @@ rule summarize:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=expand(RUN, run=CONFIG.runs),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q}" " --page {output.page:q}"
+        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q} --page {output.page:q}"
 
 
 rule compare:
     """Compare the runs of a sweep: curves, and loss against parameters and operations with fitted power laws."""
     input:
-        lambda wildcards: expand(
-            RUN + "/{file}", run=CONFIG.sweeps[wildcards.sweep], file=["run.json", "evaluation.csv", *CURVES]
-        ),
+        lambda wildcards: expand(in_run("run.json", "evaluation.csv", *CURVES), run=CONFIG.sweeps[wildcards.sweep]),
     output:
         pictures=report(
             expand(SWEEP + "/{file}", file=COMPARISON_PICTURES, allow_missing=True),

@@ -49,11 +49,17 @@ TOKEN_FILES = [
 ]
 TOKEN_FILES += SHARDS
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
-PICTURES = ["loss.png", "learning_rate.png", "throughput.png"]
-MODEL_FILES = ["model.safetensors", "config.json", "generation_config.json", "README.md"]
-MODEL_FILES += ["tokenizer.json", "tokenizer_config.json"]
+TRAINED = ["run.json", "checkpoints/best.safetensors", "checkpoints/last.safetensors", *CURVES, "training_samples.txt"]
+PLOTS = ["plots/loss.png", "plots/learning_rate.png", "plots/throughput.png"]
+MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation_config.json", "model/README.md"]
+MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
 COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+
+
+def in_run(*files):
+    """Paths of files of a run."""
+    return [f"{RUN}/{file}" for file in files]
 
 
 def run_files(*patterns):
