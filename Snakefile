@@ -1,4 +1,4 @@
-# The pipeline, top to bottom: download, train_tokenizer, tokenize, train; then evaluate, export, sample, plot; summarize.
+# The pipeline, top to bottom: corpus and tokenizer; training; what reads one trained run; what reads several runs.
 #
 # Each rule calls the script of its name in workflow/scripts. Its param `depends` is the recipe of its result
 # (hipgpt/pipeline/recipes.py): the settings and the code of the stage and of all stages before it.

@@ -1,13 +1,13 @@
 // layernorm_forward: y = (x - mean) * rstd * gamma + beta over each row of C; rstd = 1 / sqrt(variance + epsilon).
-//   With a branch it first adds it: sum = x + branch, and normalizes sum in place of x. branch and sum may be null.
+//   With a branch, sum = x + branch is stored and takes the place of x. Without one, branch and sum are null.
 //   x, branch, sum, y (N, C) row-major, act; gamma, beta (C), act; mean, rstd (N) f32; sums in f32.
-//   Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes; with a branch, 4*N*C*sizeof(act) and the rest.
+//   Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes; with a branch, the first term is 4*N*C*sizeof(act).
 //   Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
 // layernorm_backward: with n = (x - mean) * rstd, the normalized row, and g = dy * gamma,
 //     dx += rstd * (g - average(g) - n * average(g * n)), averages over C.
 //   The N rows are cut into K equal slices. partials (K, 2, C) f32: of each slice, the sums of dy * n and of dy.
-//   Minimum traffic: 4*N*C*sizeof(act) + 8*N + 8*K*C bytes.
+//   Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.
 //
 // add_partials: dgamma += sum over k of partials[k,0], dbeta += sum over k of partials[k,1]. dgamma, dbeta (C) f32.
 //   The order of these sums depends on K alone, so results do not depend on the number of threads.
@@ -49,7 +49,6 @@ extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
                 load(row, sum + n * C, C);  // as rounded to act, because the backward pass reads `sum`
             }
 
-            // the mean
             float total = 0;
 #pragma omp simd reduction(+ : total)
             for (int64_t c = 0; c < C; ++c) total += row[c];

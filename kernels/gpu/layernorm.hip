@@ -20,7 +20,7 @@ constexpr int ROWS = THREADS / WAVE;
 // One row by one wave. Each lane handles W neighbours of every WAVE * W channels. The row is read three times, because
 // the second and third pass hit the cache.
 template <int W>
-DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
+DEVICE void normalize_row(act* y, float* mean, float* rstd, act* sum, const act* x, const act* branch, const act* gamma,
                           const act* beta, int64_t n, int64_t C, float epsilon) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float total = 0.0f, squares = 0.0f, values[W], others[W];
@@ -47,7 +47,7 @@ DEVICE void normalise_row(act* y, float* mean, float* rstd, act* sum, const act*
     }
     const float r = 1.0f / sqrtf(wave_sum(squares) / C + epsilon);
 
-    // normalise, scale and shift
+    // normalize, scale and shift
     for (int64_t c = begin; c < C; c += WAVE * W) {
         float scales[W];
         load(values, row + c);
@@ -68,9 +68,9 @@ layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, cons
     const int64_t n = int64_t{blockIdx.x} * ROWS + threadIdx.x / WAVE;
     if (n >= N) return;
     if (is_wide(C))
-        normalise_row<WIDTH>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
+        normalize_row<WIDTH>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
     else
-        normalise_row<1>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
+        normalize_row<1>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
 }
 
 // dx of one row by one wave. dx, dy, x: the row's first element; m, r: its mean and rstd.
