@@ -30,7 +30,7 @@ STARTS_AFTER_THE_LAST_KILL = 20
 
 
 def start(project: Project, log: Path) -> subprocess.Popen:
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         return subprocess.Popen(
             project.command("all", *STEPS), cwd=project.folder, env=project.environment(),
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
@@ -39,7 +39,9 @@ def start(project: Project, log: Path) -> subprocess.Popen:
 
 def running_rule(log: Path) -> str:
     """Return the rule that Snakemake's output named last."""
-    return (re.findall(r"^(?:local)?rule (\w+):", log.read_text(), re.MULTILINE) or ["before any rule"])[-1]
+    return (
+        re.findall(r"^(?:local)?rule (\w+):", log.read_text(encoding="utf-8"), re.MULTILINE) or ["before any rule"]
+    )[-1]
 
 
 def disturb(project: Project, draw: random.Random, seconds: float, log: Path) -> list[str]:
@@ -63,7 +65,7 @@ def finish(project: Project, log: Path) -> str | None:
     for _ in range(STARTS_AFTER_THE_LAST_KILL):
         if start(project, log).wait() == 0:
             return None
-        text = log.read_text()
+        text = log.read_text(encoding="utf-8")
         if "Traceback" in text:
             return f"a traceback:\n{text}"
         if "wait for it to end or stop it" not in text:
@@ -81,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         undisturbed, log = Project(Path(work) / "undisturbed"), Path(work) / "log"
         began = time.monotonic()
-        assert start(undisturbed, log).wait() == 0, log.read_text()
+        assert start(undisturbed, log).wait() == 0, log.read_text(encoding="utf-8")
         seconds, expected = time.monotonic() - began, contents(undisturbed)
         for number in range(arguments.rounds):
             project = Project(Path(work) / str(number))

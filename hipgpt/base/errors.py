@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import io
 import logging
 import os
 import sys
@@ -35,6 +36,7 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(main)
     def guarded(*arguments: P.args, **keywords: P.kwargs) -> R:
+        _write_whatever_the_terminal_shows()
         try:
             return main(*arguments, **keywords)
         except UserError as error:
@@ -54,6 +56,13 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
             sys.exit(130)
 
     return guarded
+
+
+def _write_whatever_the_terminal_shows() -> None:
+    """Write characters that the encoding of stdout or stderr lacks as escapes instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(message: str) -> NoReturn:

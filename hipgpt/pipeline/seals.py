@@ -34,7 +34,7 @@ def check_seals(results: Path) -> None:
 def open_seals(results: Path) -> None:
     """Mark that files of results may change from now on. The marker of a killed workflow stays as old as it is."""
     results.mkdir(parents=True, exist_ok=True)
-    (results / MARKER).open("a").close()
+    (results / MARKER).open("ab").close()
 
 
 def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:

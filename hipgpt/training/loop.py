@@ -138,7 +138,7 @@ class Run:
         self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)
         for file in (self.metrics, self.validation, self.throughput):
             file.begin()
-        self.samples.write_text("")
+        self.samples.write_text("", encoding="utf-8")
         origin = " from pretrained weights" if self._read_initial_weights else ""
         LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, self.trainer.device.name)
         return 0
