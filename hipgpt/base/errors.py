@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
+from hipgpt.base.terminal import printable
+
 P = ParamSpec("P")
 R = TypeVar("R")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,8 +24,12 @@ SURROUNDINGS = (
 class UserError(Exception):
     """A mistake outside the code: a config value, a missing tool, a damaged file.
 
-    The message says where, what was got, what was expected and what to do.
+    The message says where, what was got, what was expected and what to do. It may quote a file, so control characters
+    are escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.files import check_regular
 from hipgpt.config.huggingface import WEIGHTS
 from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.checkpoint import check_finite
 from hipgpt.gpt.parameters import parameters
 
 # ours -> GPT-2's; its Conv1D layers keep weights as (in, out), ours are (out, in)
@@ -46,10 +48,16 @@ def places(num_layers: int) -> Iterator[Place]:
 
 
 def read_weights(folder: Path, model: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """Return the weights by our names and in our layouts, f32. Raises UserError as `check_weights` does."""
+    """Return the weights by our names and in our layouts, f32. Raises UserError as `check_weights` does,
+    and for a weight that is not finite."""
     with _opened(folder / WEIGHTS) as file:
         stored = _check_shapes(folder / WEIGHTS, file, model)
-        return {place.ours: _array(file.get_tensor(name), place) for place, name in stored.items()}
+        arrays = {}
+        for place, name in stored.items():
+            array = file.get_tensor(name)
+            check_finite(folder / WEIGHTS, {name: array})
+            arrays[place.ours] = _array(array, place)
+        return arrays
 
 
 def check_weights(folder: Path, model: ModelConfig) -> None:
@@ -65,6 +73,7 @@ def check_weights(folder: Path, model: ModelConfig) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             yield file
     except (SafetensorError, FileNotFoundError) as error:

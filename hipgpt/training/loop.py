@@ -121,7 +121,10 @@ class Run:
 
     def _resume_or_begin(self) -> int:
         """Return the last finished step: that of the last saved state, or 0 after a fresh start."""
-        state = self.states.load_last()
+        fields = {
+            f"{arena.name}.{f.name}": (f.shape, f.dtype.numpy) for arena in self.trainer.state for f in arena.fields
+        }
+        state = self.states.load_last(fields)
         if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
             LOG.warning("%s: is missing; starting at step 1", self.states.best)
             state = None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing
+from hipgpt.base.files import check_regular, replacing
 from hipgpt.data.tokenizer import native, read_huggingface, read_tiktoken
 from hipgpt.data.tokenizer import write_formats as formats
 from hipgpt.data.tokenizer.native import MERGE, Text
@@ -61,6 +61,7 @@ class Tokenizer:
         Raises UserError naming the field that is damaged or not supported, or if a tokenizer.json has another pattern.
         """
         try:
+            check_regular(Path(path))
             if (size := Path(path).stat().st_size) > MOST_BYTES:
                 raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is no tokenizer")
             text = Path(path).read_bytes()
