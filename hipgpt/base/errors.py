@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
-from hipgpt.base.terminal import printable
+from hipgpt.base.terminal import one_line, printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
+MOST_CHARACTERS = 1600  # of a message
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # faults of the disk or of a path that was given, not of the code
 SURROUNDINGS = (
@@ -24,12 +25,12 @@ SURROUNDINGS = (
 class UserError(Exception):
     """A mistake outside the code: a config value, a missing tool, a damaged file.
 
-    The message says where, what was got, what was expected and what to do. It may quote a file, so control characters
-    are escaped.
+    The message says where, what was got, what was expected and what to do. It is made one line of bounded length,
+    because it may quote a file. details: further lines, such as those of a compiler.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(one_line(message, MOST_CHARACTERS) + (f"\n{printable(details)}" if details else ""))
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.errors import UserError
+from hipgpt.base.errors import MOST_CHARACTERS, UserError
 from hipgpt.base.files import replacing, sha256_of
 from hipgpt.base.log import LOG
 from hipgpt.base.nested import differences
+from hipgpt.base.terminal import one_line
 from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
 
 OTHER_RUNS_KEPT = 2
@@ -114,7 +115,9 @@ class StateFolder:
         if not isinstance(metadata.get("fingerprint"), dict):
             return f"{others[0].parent}: this state does not say which run it belongs to, and stays there"
         what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
-        return f"{others[0].parent}: this state belongs to another run ({what}) and stays there"
+        return one_line(
+            f"{others[0].parent}: this state belongs to another run ({what}) and stays there", MOST_CHARACTERS
+        )
 
 
 def _wrong(
