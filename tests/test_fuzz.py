@@ -52,7 +52,7 @@ def die() -> None:
 
 
 def eat() -> None:
-    bytearray(fuzz.EXTRA_BYTES)
+    bytearray(2 * fuzz.EXTRA_BYTES)
 
 
 def refuse() -> None:

@@ -1,5 +1,6 @@
 """Which tokens a step sees: deterministic training batches, and windows that cover a split once for evaluation."""
 
+import operator
 from collections.abc import Iterator, Sized
 from typing import Protocol
 
@@ -7,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
+
+MOST_WINDOWS = 1 << 22  # of a batch, and tokens of a window
 
 
 class TokenSequence(Protocol):
@@ -27,8 +30,11 @@ class Batches:
     def __init__(self, tokens: TokenSequence, batch_size: int, context_length: int, seed: int) -> None:
         """Raise UserError if tokens hold no window of context_length inputs and the target after the last one.
 
-        batch_size: windows a step; context_length: tokens; 0 <= seed < 2**64.
+        batch_size: windows a step; context_length: tokens; 0 <= seed < 2**64. Raises ValueError for other numbers.
         """
+        _check_number("batch_size", batch_size, 1, MOST_WINDOWS)
+        _check_number("context_length", context_length, 1, MOST_WINDOWS)
+        _check_number("seed", seed, 0, 2**64 - 1)
         _check_length(tokens, context_length)
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
         # one window fewer than fit, so that there is room for at least context_length phases
@@ -38,6 +44,7 @@ class Batches:
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Return the offsets (B,) int64 of the first token of each window of a step, which counts from 0."""
+        _check_number("step", step, 0, 2**53)
         epochs, places = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
         starts = np.empty(self.batch_size, np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -78,6 +85,11 @@ def windows(tokens: Sized, context_length: int, stride: int) -> Iterator[tuple[i
         start = min(nominal, last)
         yield start, counted - start
         counted = start + context_length
+
+
+def _check_number(name: str, got: int, least: int, most: int) -> None:
+    if operator.index(got) != got or not least <= got <= most:
+        raise ValueError(f"batches: {name}: got {got}, expected a whole number from {least} to {most}")
 
 
 def _check_length(tokens: Sized, context_length: int) -> None:

@@ -1,6 +1,7 @@
 """Continuing a text: the distribution that a token is drawn from, and the draw."""
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,9 +17,15 @@ def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling:
     In this order: repetition penalty (Keskar et al. 2019, arXiv:1909.05858), temperature, top-k, top-p (Holtzman et al.
     2020, arXiv:1904.09751: the smallest set of likeliest tokens whose probabilities sum to at least top_p).
     Equal logits count as ordered by id, the lowest first. Temperature 0 puts all on the likeliest token.
+    Raises ValueError for other logits than (V,) floats, and for a context of other ids than the vocabulary's.
     """
+    if logits.ndim != 1 or len(logits) == 0 or logits.dtype.kind != "f":
+        raise ValueError(f"probabilities: got logits {logits.dtype} {logits.shape}, expected floats (V,)")
     scores = logits.astype(np.float64)
-    seen = np.unique(np.asarray(context, np.int64))
+    seen = np.unique(np.asarray(context))
+    if len(seen) and not (seen.dtype.kind in "iu" and 0 <= seen[0] <= seen[-1] < len(scores)):
+        raise ValueError(f"probabilities: got a context of {seen[0]} to {seen[-1]}, expected ids below {len(scores)}")
+    seen = seen.astype(np.int64)
     penalty = sampling.repetition_penalty
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
     if sampling.temperature == 0:
@@ -66,6 +73,9 @@ def generate(
     Ends before <|endoftext|> if sampling.stop_at_end_of_text. One uniform number a token, from Philox with the key
     (seed, stream): same seed and stream, same text; none at temperature 0. The penalty looks at the decoder's window.
     """
+    for name, number in (("seed", sampling.seed), ("stream", stream)):
+        if not 0 <= operator.index(number) < 2**64:
+            raise ValueError(f"generate: {name}: got {number}, expected 0 to 2^64 - 1")
     decoder.restart(list(prompt) or [end_of_text])
     likeliest = sampling.temperature == 0 and sampling.repetition_penalty == 1
     tokens = _greedy_tokens(decoder) if likeliest else _drawn_tokens(decoder, sampling, stream)

@@ -3,6 +3,7 @@ file formats: docs/tokenizer.md."""
 
 import functools
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -131,8 +132,8 @@ class Tokenizer:
         Raises UserError for an id outside the vocabulary, ValueError for ids of more dimensions than one.
         """
         given = np.asarray(ids)
-        if given.ndim != 1:
-            raise ValueError(f"decode: got ids of shape {given.shape}, expected one dimension")
+        if given.ndim != 1 or given.dtype == object:
+            raise ValueError(f"decode: got ids of shape {given.shape} and type {given.dtype}, expected numbers (N,)")
         tokens = np.ascontiguousarray(given, np.uint32)
         text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
         if text is None:
@@ -203,7 +204,7 @@ def train_merges(
     changes nothing but the time. progress: called with "chunks" or "merges" and how many more of them are done.
     Raises UserError if vocab_size is under 257, or more than the text can give.
     """
-    wanted = vocab_size - BYTES - 1
+    wanted = operator.index(vocab_size) - BYTES - 1
     if wanted < 0:
         raise UserError(
             f"vocab_size: got {vocab_size}, expected at least {BYTES + 1}: {BYTES} bytes and {END_OF_TEXT}; raise it"
