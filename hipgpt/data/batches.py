@@ -32,10 +32,10 @@ class Batches:
 
         batch_size: windows a step; context_length: tokens; 0 <= seed < 2**64. Raises ValueError for other numbers.
         """
+        _check_length(tokens, context_length)
         _check_number("batch_size", batch_size, 1, MOST_WINDOWS)
         _check_number("context_length", context_length, 1, MOST_WINDOWS)
         _check_number("seed", seed, 0, 2**64 - 1)
-        _check_length(tokens, context_length)
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
         # one window fewer than fit, so that there is room for at least context_length phases
         self.windows_per_epoch = max(1, len(tokens) // context_length - 1)
