@@ -63,12 +63,14 @@ def main() -> None:
         for size in arguments.sizes.split(","):
             command = [sys.executable, __file__, "--one", size, "--device", arguments.device]
             done = subprocess.run(
-                [*command, "--precision", arguments.precision], stdout=subprocess.PIPE, text=True, check=True
+                [*command, "--precision", arguments.precision], stdout=subprocess.PIPE, encoding="utf-8", check=True
             )
             tokens = SIZES[size][5] * SIZES[size][6]
             ours.setdefault(size, []).append(tokens / float(done.stdout))
         if arguments.peer:
-            output = subprocess.run(shlex.split(arguments.peer), stdout=subprocess.PIPE, text=True, check=True).stdout
+            output = subprocess.run(
+                shlex.split(arguments.peer), stdout=subprocess.PIPE, encoding="utf-8", check=True
+            ).stdout
             for line in output.splitlines():
                 if line.startswith("{") and "tok_s" in (row := json.loads(line)):
                     theirs.setdefault(row["shape"], {}).setdefault(f"{row['mode']} {row['dtype']}", []).append(

@@ -1,16 +1,18 @@
-"""Kill `snakemake all` with SIGKILL at random times, run it again, and compare with an undisturbed run.
+"""Kill `snakemake all` with SIGKILL while each rule runs, rerun it plainly, and compare with an undisturbed run.
 
     python bench/kill_test.py --rounds 20 --seed 1
 
-Each round takes a fresh tiny project and kills one to three starts at random times within the length of an undisturbed
-run. A kill hits Snakemake with all its jobs, as a power cut does, or Snakemake alone, so that its job continues. Then
-the round runs Snakemake until it succeeds. A start that fails must give the reason in one line without a traceback. The
-exit status is 1 if any round fails.
+Each round takes a fresh tiny project and kills one to three starts, each while a chosen rule runs, some with all their
+jobs (a power cut), some Snakemake alone (its job continues). Then it reruns until it ends well. The rules take turns in
+the order of the pipeline, so 100 kills give every rule five or more. The moment within the rule is drawn from its time
+in an undisturbed run. A start that ends badly must say why in one line without a traceback. Exit status 1 if any round
+fails.
 """
 
 import argparse
 import collections
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -28,34 +30,50 @@ from support.workflow_copy import Project  # noqa: E402
 
 STEPS = ("--config", "training={steps: 600, save_every_steps: 50}")
 STARTS_AFTER_THE_LAST_KILL = 20
+POLL_SECONDS = 0.02
 
 
 def start(project: Project, log: Path) -> subprocess.Popen:
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         return subprocess.Popen(
             project.command("all", *STEPS), cwd=project.folder, env=project.environment(),
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
 
-def running_rule(log: Path) -> str:
-    """Return the last rule that Snakemake's output names."""
-    return (re.findall(r"^(?:local)?rule (\w+):", log.read_text(), re.MULTILINE) or ["before any rule"])[-1]
+def started_rules(log: Path) -> list[str]:
+    """Return the rules that Snakemake's output names as started, in order."""
+    return re.findall(r"^(?:local)?rule (\w+):", log.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def disturb(project: Project, draw: random.Random, seconds: float, log: Path) -> list[str]:
-    """Kill up to three starts, and return the rules that were running."""
+def watch(process: subprocess.Popen, log: Path) -> dict[str, float]:
+    """Return how many seconds each rule of an undisturbed run took, until the next one began."""
+    began: dict[str, float] = {}
+    while process.poll() is None:
+        for rule in started_rules(log):
+            began.setdefault(rule, time.monotonic())
+        time.sleep(POLL_SECONDS)
+    ends = [*list(began.values())[1:], time.monotonic()]
+    return {rule: end - start for (rule, start), end in zip(began.items(), ends, strict=True)}
+
+
+def disturb(
+    project: Project, draw: random.Random, targets: list[str], seconds: dict[str, float], log: Path
+) -> list[str]:
+    """Kill a start while each of these rules runs; return the rules."""
     killed = []
-    for _ in range(draw.randint(1, 3)):
+    for target in targets:
         process = start(project, log)
+        while process.poll() is None and target not in started_rules(log):
+            time.sleep(POLL_SECONDS)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(draw.uniform(0, seconds / (1 + len(killed))))
-        if process.poll() is not None:  # done, or refused because a job that was left alone still runs
+            process.wait(draw.uniform(0, seconds[target]))
+        if process.poll() is not None:  # done, or refused because what was left alone is still at work
             continue
         alone = draw.random() < 0.3
         (os.kill if alone else os.killpg)(process.pid, signal.SIGKILL)
         process.wait()
-        killed.append(running_rule(log) + (" (Snakemake alone)" if alone else ""))
+        killed.append(target + (" (Snakemake alone)" if alone else ""))
     return killed
 
 
@@ -64,7 +82,7 @@ def finish(project: Project, log: Path) -> str | None:
     for _ in range(STARTS_AFTER_THE_LAST_KILL):
         if start(project, log).wait() == 0:
             return None
-        text = log.read_text()
+        text = log.read_text(encoding="utf-8")
         if "Traceback" in text:
             return f"a traceback:\n{text}"
         if "wait for it to end or stop it" not in text:
@@ -81,12 +99,15 @@ def main() -> None:
     draw, tally, failures = random.Random(arguments.seed), collections.Counter(), 0
     with tempfile.TemporaryDirectory() as work:
         undisturbed, log = Project(Path(work) / "undisturbed"), Path(work) / "log"
-        began = time.monotonic()
-        assert start(undisturbed, log).wait() == 0, log.read_text()
-        seconds, expected = time.monotonic() - began, contents(undisturbed)
+        process = start(undisturbed, log)
+        seconds = watch(process, log)
+        assert process.returncode == 0, log.read_text(encoding="utf-8")
+        expected, turns = contents(undisturbed), itertools.cycle(rule for rule in seconds if rule != "all")
         for number in range(arguments.rounds):
             project = Project(Path(work) / str(number))
-            killed = disturb(project, draw, seconds, log)
+            # in the pipeline's order, because a rule that is done does not run again
+            targets = sorted((next(turns) for _ in range(draw.randint(1, 3))), key=[*seconds].index)
+            killed = disturb(project, draw, targets, seconds, log)
             tally.update(killed)
             wrong, found = finish(project, log), contents(project)
             names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

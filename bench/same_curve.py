@@ -50,11 +50,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="stop after this many steps of the schedule (default: all)")
     arguments = parser.parse_args()
     root = Path(__file__).resolve().parents[1]
-    run = load_config(yaml.safe_load((root / "config.yaml").read_text())).runs["default"]
+    run = load_config(yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))).runs["default"]
     model, training = run.model, run.training
     manifest = arguments.results / "corpora" / run.corpus / f"bpe-{run.vocab_size}" / "manifest.json"
     train, validation = (open_split(manifest, split) for split in ("train", "validation"))
-    with open(arguments.results / "runs" / "default" / "metrics.csv") as file:
+    with open(arguments.results / "runs" / "default" / "metrics.csv", encoding="utf-8") as file:
         ours = [float(row["loss_nats_per_token"]) for row in csv.DictReader(file)]
 
     fields = parameters(model)

@@ -104,7 +104,7 @@ def encoder_ours(tokenizer: Path, threads: int):
 def encoder_gigatoken(tokenizer: Path, threads: int):
     import gigatoken
 
-    peer = gigatoken.Tokenizer.from_json(tokenizer.read_text())
+    peer = gigatoken.Tokenizer.from_json(tokenizer.read_text(encoding="utf-8"))
     return lambda texts: peer.encode_batch(texts, parallel=threads > 1), peer.decode
 
 

@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def home() -> str:
-    return (ROOT / "README.md").read_text().replace("](docs/", "](")
+    return (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
 
 
 def kernels() -> str:
@@ -62,13 +62,13 @@ def kernel_sources() -> list[Path]:
 
 
 def _header(path: Path) -> str:
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     comment = lines[: next(at for at, line in enumerate(lines) if not line.startswith("//"))]
     return "".join(line.removeprefix("//").removeprefix(" ") for line in comment)
 
 
 def settings() -> str:
-    schema, shipped = (yaml.safe_load(path.read_text()) for path in (SCHEMA, ROOT / "config.yaml"))
+    schema, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (SCHEMA, ROOT / "config.yaml"))
     text = f"# Config\n\n{schema['description']} `config.yaml` has the default run; an unknown key is refused.\n"
     for key, one in schema["properties"].items():
         text += f"\n## {key}\n\n{one['description']}\n"

@@ -38,7 +38,9 @@ font-family="system-ui, sans-serif" font-size="13">
 
 def sentence(wing: str) -> str:
     """Return the first sentence of a wing's introduction, without its full stop."""
-    introduction = ast.get_docstring(ast.parse((ROOT / "hipgpt" / wing / "__init__.py").read_text())) or ""
+    introduction = (
+        ast.get_docstring(ast.parse((ROOT / "hipgpt" / wing / "__init__.py").read_text(encoding="utf-8"))) or ""
+    )
     return re.split(r"\.(?:\s|$)", introduction, maxsplit=1)[0].replace("`", "")
 
 

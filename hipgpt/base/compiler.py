@@ -118,9 +118,9 @@ def host_library(source: Path, macros: Mapping[str, int] = MappingProxyType({}))
     command = [*host_compiler(), *host_options(), *include_options(macros), str(source)]
 
     def compile(library: Path) -> None:
-        done = subprocess.run([*command, "-o", str(library)], capture_output=True, text=True, errors="replace")
+        done = subprocess.run([*command, "-o", str(library)], capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode != 0:
-            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}\n{done.stderr}")
+            raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}", done.stderr)
 
     return cached(f"{source.stem}-{digest.hexdigest()[:24]}.so", compile)
 

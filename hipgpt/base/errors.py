@@ -2,14 +2,18 @@
 
 import errno
 import functools
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
+from hipgpt.base.terminal import one_line, printable
+
 P = ParamSpec("P")
 R = TypeVar("R")
+MOST_CHARACTERS = 1600  # of a message
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # faults of the disk or of a path that was given, not of the code
 SURROUNDINGS = (
@@ -21,8 +25,12 @@ SURROUNDINGS = (
 class UserError(Exception):
     """A mistake outside the code: a config value, a missing tool, a damaged file.
 
-    The message names where it is, the value found, the value expected, and the remedy.
+    The message names where it is, the value found, the value expected, and the remedy. It is made one line of bounded
+    length, because it may quote a file. details: further lines, such as those of a compiler.
     """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(one_line(message, MOST_CHARACTERS) + (f"\n{printable(details)}" if details else ""))
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
@@ -35,6 +43,7 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(main)
     def guarded(*arguments: P.args, **keywords: P.kwargs) -> R:
+        _write_whatever_the_terminal_shows()
         try:
             return main(*arguments, **keywords)
         except UserError as error:
@@ -54,6 +63,13 @@ def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
             sys.exit(130)
 
     return guarded
+
+
+def _write_whatever_the_terminal_shows() -> None:
+    """Write characters that the encoding of stdout or stderr lacks as escapes instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(message: str) -> NoReturn:

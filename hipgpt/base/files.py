@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +13,8 @@ from typing import BinaryIO
 from hipgpt.base.errors import UserError
 
 BLOCK = 1 << 20  # bytes read or written at once
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+NOT_ON_A_DISK = ("proc", "sys")  # whose files may block or never end
 
 
 @contextlib.contextmanager
@@ -56,6 +60,31 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError unless path is a file on a disk, because reading a pipe, a device or /proc may never end.
+
+    Raises OSError if there is no such file.
+    """
+    mode = path.stat().st_mode
+    of_the_system = path.resolve().parts[1:2] in [(folder,) for folder in NOT_ON_A_DISK]
+    if not stat.S_ISREG(mode) or of_the_system:
+        got = "a file of the system" if of_the_system else KINDS.get(stat.S_IFMT(mode), "a device")
+        raise UserError(
+            f"{path}: got {got}, expected a file on a disk; name another one, or copy its bytes into a file"
+        )
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """Return the files that a glob matches, in the order of their names.
+
+    Folders, pipes and devices are left out. Raises UserError for a file of /proc.
+    """
+    found = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if path.is_file()]
+    for path in found:
+        check_regular(path)
+    return found
 
 
 def sha256_of(path: Path) -> str:

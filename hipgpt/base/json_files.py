@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing
+from hipgpt.base.files import check_regular, replacing
 
 MOST_BYTES = 1 << 30
 Shape = type | Mapping[str, Any] | list[Any]  # a type; the shape of each key that is read; [the shape of each item]
@@ -21,6 +21,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path, shape: Shape, remedy: str, most_bytes: int = MOST_BYTES) -> Any:
     """Return the content of a JSON file. Raises UserError, with the remedy, if it is absent or has another shape."""
     try:
+        check_regular(path)
         if (size := path.stat().st_size) > most_bytes:
             raise UserError(f"{path}: got {size:,} bytes, expected at most {most_bytes:,}; delete it and {remedy}")
         content = json.loads(path.read_bytes())

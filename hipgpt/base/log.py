@@ -17,7 +17,7 @@ def start_log(path: Path | None) -> None:
     LOG.addHandler(logging.StreamHandler(sys.stderr))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path)
+        file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         LOG.addHandler(file)
 

@@ -9,12 +9,20 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WAITING_PER_THREAD = 2
+MOST_THREADS = 4096  # more than any machine has cores
+
+
+def check_threads(threads: int) -> None:
+    """Raise ValueError unless this is a number of threads that a machine can run."""
+    if threads < 1:
+        raise ValueError(f"threads: got {threads}, expected 1 or more")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads: got {threads}, expected at most {MOST_THREADS}")
 
 
 def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield function(item) for each item, in order. At most 2 * threads calls or results are held at once."""
-    if threads < 1:
-        raise ValueError(f"threads: got {threads}, expected 1 or more")
+    check_threads(threads)
     if threads == 1:
         yield from map(function, items)
         return

@@ -6,6 +6,7 @@ import os
 import sys
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.terminal import printable
 from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
 from hipgpt.config.settings import SamplingConfig
 
@@ -38,7 +39,7 @@ def add(commands: Commands) -> None:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Stream a continuation of the prompt to stdout."""
+    """Stream a continuation of the prompt to stdout, with control characters escaped if that is a terminal."""
     from hipgpt.compute.open_device import open_device
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
@@ -57,10 +58,11 @@ def generate(arguments: argparse.Namespace) -> None:
     precision = read_record(folder)["config"]["training"]["precision"]
     decoder = Decoder(device, model, weights_in(precision, device, model, weights))
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    shown = printable if sys.stdout.isatty() else str
     prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
-    sys.stdout.write(text.decode(prompt))
+    sys.stdout.write(shown(text.decode(prompt)))
     for token in continuation(decoder, tokenizer.encode(prompt).tolist(), settings, tokenizer.end_of_text):
-        sys.stdout.write(text.decode(tokenizer.token_bytes(token)))
+        sys.stdout.write(shown(text.decode(tokenizer.token_bytes(token))))
         sys.stdout.flush()
     sys.stdout.write(text.decode(b"", final=True) + "\n")
 

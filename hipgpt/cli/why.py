@@ -60,7 +60,9 @@ def _planned(arguments: Sequence[str]) -> list[Job]:
     with tempfile.TemporaryDirectory() as folder:
         jobs = Path(folder, "jobs.json")
         command = [sys.executable, "-m", "hipgpt.pipeline.planned_jobs", str(jobs), *arguments]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        )
         if done.returncode != 0 or not jobs.exists():
             lines = [line for line in done.stdout.splitlines() if line.strip()]
             ours = (line.removeprefix("error: ") for line in lines if line.startswith("error: "))

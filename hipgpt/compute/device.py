@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
@@ -63,7 +64,9 @@ class Device(Protocol):
 
 
 def check_transfer(tensor: Tensor, values: NDArray[Any]) -> None:
-    """Raise ValueError unless values have the shape and dtype of the tensor."""
+    """Raise ValueError unless values have the shape and dtype of the tensor, TypeError unless they are an array."""
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"{tensor.name}: got a {type(values).__name__}, expected an array")
     if values.shape != tensor.shape or values.dtype != tensor.dtype.numpy:
         raise ValueError(
             f"{tensor.name}: got {values.dtype} {values.shape}, expected {tensor.dtype.numpy} {tensor.shape}"

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,8 +77,9 @@ class Tensor:
 
     def rows(self, start: int, stop: int) -> "Tensor":
         """Return a view of rows start <= i < stop of the first dimension. Raises ValueError for other rows."""
-        if not 0 <= start < stop <= self.shape[0]:
-            raise ValueError(f"{self.name}: rows {start}:{stop} of {self.shape[0]}")
+        start, stop = operator.index(start), operator.index(stop)
+        if not self.shape or not 0 <= start < stop <= self.shape[0]:
+            raise ValueError(f"{self.name}: rows {start}:{stop} of a tensor of shape {self.shape}")
         address = self.address + start * (self.size_bytes // self.shape[0])
         shape = (stop - start, *self.shape[1:])
         return dataclasses.replace(self, name=f"{self.name}[{start}:{stop}]", shape=shape, address=address)

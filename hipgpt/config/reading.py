@@ -16,6 +16,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
+from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
 MOST_TOKENS = 1 << 22  # of a batch: its plan is recorded in seconds, and the largest GPUs hold fewer tokens
@@ -23,16 +24,11 @@ MOST_TOKENS = 1 << 22  # of a batch: its plan is recorded in seconds, and the la
 
 def read_config(*paths: Path) -> dict[str, Any]:
     """Return config files merged into one; later files override earlier ones. Raises UserError if one is unreadable."""
-    import yaml
+    from hipgpt.config.yaml_file import read_yaml
 
     config: dict[str, Any] = {}
     for path in paths:
-        try:
-            found = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); fix it there") from error
+        found = read_yaml(path) or {}
         if not isinstance(found, Mapping):
             raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
         config = _merge(config, found)
@@ -42,6 +38,7 @@ def read_config(*paths: Path) -> dict[str, Any]:
 def load_config(config: Mapping[str, Any]) -> Config:
     """Return the checked form of a parsed config.yaml. Raises UserError on the first mistake."""
     schema = _schema()
+    check_values(config)
     config = _coerce(config, schema)
     _validate(config, schema, prefix="")
     base = {key: config[key] for key in RUN_KEYS}
@@ -106,7 +103,9 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
 def _schema() -> dict[str, Any]:
     import yaml
 
-    schema: dict[str, Any] = yaml.load(SCHEMA.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    schema: dict[str, Any] = yaml.load(
+        SCHEMA.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
     return schema
 
 
@@ -170,17 +169,17 @@ def _validate(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str)
 
 
 def _explain(error: Any, prefix: str) -> str:
-    where = prefix + ".".join(str(part) for part in error.absolute_path)
+    where = prefix + ".".join(shown_key(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = next(key for key in error.instance if key not in known)
-        key = f"{where}.{unknown}".lstrip(".")
+        key = f"{where}.{shown_key(unknown)}".lstrip(".")
         return f"{key}: unknown key{_nearest(str(unknown), known)}; accepted here: {', '.join(known)}"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
         return f"{where}.{missing}".lstrip(".") + f": missing; {about}".rstrip("; ")
-    return f"{where or 'top level'}: got {error.instance!r}, expected {' '.join(_expected(error.schema))}"
+    return f"{where or 'top level'}: got {shown(error.instance)}, expected {' '.join(_expected(error.schema))}"
 
 
 def _expected(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,8 @@ class RunConfig:
         section = self.sections["tokenizer"]
         source, pattern = section.get("from"), section.get("pattern")
         if source:
-            name = f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
+            stem = re.sub(r"[^A-Za-z0-9_.-]", "-", Path(source).stem)  # Snakemake reads braces as wildcards
+            name = f"{stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}-{self.vocab_size}"
             return name + (f"-{pattern}" if pattern else "")
         return f"bpe-{self.vocab_size}" + (f"-{pattern}" if pattern not in (None, "gpt2") else "")
 

@@ -1,5 +1,6 @@
 """Windows of tokens: deterministic batches for training, and windows that cover a split once for evaluation."""
 
+import operator
 from collections.abc import Iterator, Sized
 from typing import Protocol
 
@@ -7,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
+
+MOST_WINDOWS = 1 << 22  # of a batch, and tokens of a window
 
 
 class TokenSequence(Protocol):
@@ -28,8 +31,12 @@ class Batches:
         """batch_size: windows of a batch; context_length: tokens of a window; 0 <= seed < 2**64.
 
         Raises UserError if there are fewer than context_length + 1 tokens: the inputs of a window and its last target.
+        Raises ValueError for numbers outside of their ranges.
         """
         _check_length(tokens, context_length)
+        _check_number("batch_size", batch_size, 1, MOST_WINDOWS)
+        _check_number("context_length", context_length, 1, MOST_WINDOWS)
+        _check_number("seed", seed, 0, 2**64 - 1)
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
         # one window fewer than would fit, so that at least context_length phases are possible
         self.windows_per_epoch = max(1, len(tokens) // context_length - 1)
@@ -38,6 +45,7 @@ class Batches:
 
     def starts(self, step: int) -> NDArray[np.int64]:
         """Return the offsets (B,) int64 of the first token of each window of a step. Steps count from 0."""
+        _check_number("step", step, 0, 2**53)
         epochs, indices = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
         starts = np.empty(self.batch_size, np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -78,6 +86,11 @@ def windows(tokens: Sized, context_length: int, stride: int) -> Iterator[tuple[i
         start = min(nominal, last)
         yield start, counted - start
         counted = start + context_length
+
+
+def _check_number(name: str, got: int, least: int, most: int) -> None:
+    if operator.index(got) != got or not least <= got <= most:
+        raise ValueError(f"batches: {name}: got {got}, expected a whole number from {least} to {most}")
 
 
 def _check_length(tokens: Sized, context_length: int) -> None:

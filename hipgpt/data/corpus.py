@@ -4,7 +4,6 @@ A corpus may be larger than memory: a document is copied in blocks, and each cle
 addition to its block. The folder that build_corpus writes needs space for the corpus once.
 """
 
-import glob
 import hashlib
 import itertools
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import BLOCK, replacing, sha256_of
+from hipgpt.base.files import BLOCK, matching_files, replacing, sha256_of
 from hipgpt.base.json_files import write_json
 from hipgpt.data.archives import documents
 from hipgpt.data.download import fetch, fetch_sdist, without_password
@@ -133,8 +132,7 @@ def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[st
     """Return the origin of the corpus in words, and its files on this machine."""
     sha256 = settings.get("sha256")
     if settings["kind"] == "file":
-        paths = [Path(match) for match in sorted(glob.glob(settings["path"], recursive=True))]
-        paths = [path for path in paths if path.is_file()]
+        paths = matching_files(settings["path"])
         if not paths:
             raise UserError(f"path {settings['path']!r} matches no file in {Path.cwd()}")
         return settings["path"], paths

@@ -45,10 +45,20 @@ class Tokens:
         return int(self._ends[-1])
 
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int32]:
-        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length]. It may span shards.
+        """Return tokens (B, length) int32: row b is tokens[starts[b] : starts[b] + length], which may span shards.
 
-        starts: (B,).
+        Raises ValueError for starts that are not an array (B,) of integers, or a window that is not inside the tokens.
         """
+        starts = np.asarray(starts)
+        if starts.ndim != 1 or starts.dtype.kind not in "iu":
+            raise ValueError(f"windows: got starts {starts.dtype} {starts.shape}, expected integers (B,)")
+        if not 0 <= length <= len(self) or (
+            len(starts) and not 0 <= starts.min() <= starts.max() <= len(self) - length
+        ):
+            raise ValueError(
+                f"windows: got {length} tokens from {starts}, expected windows inside of {len(self)} tokens"
+            )
+        starts = starts.astype(np.int64)
         indices = starts[:, None] + np.arange(length)
         if len(self._shards) == 1:
             found: NDArray[np.int32] = self._shards[0][indices].astype(np.int32)

@@ -13,11 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing
+from hipgpt.base.files import check_regular, replacing
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena
+from hipgpt.config.huggingface import ACTIVATIONS
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors, parameters
+
+READABLE = ("F32", "F64", "F16", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # dtypes of NumPy
 
 
 def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, NDArray[Any]]:
@@ -50,12 +53,19 @@ def save_checkpoint(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Ma
 def load_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return arrays and metadata that `save_checkpoint` wrote. Raises UserError if the file is absent or damaged."""
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                if (dtype := file.get_slice(name).get_dtype()) not in READABLE:
+                    raise UserError(
+                        f"{path}: {name}: got {dtype}, expected one of {', '.join(READABLE)}; delete the file and run "
+                        "the train stage again"
+                    )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             document = json.loads((file.metadata() or {}).get("hipgpt", "{}"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the train stage") from error
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); delete it and run the train stage again"
         ) from error
@@ -94,7 +104,19 @@ def load_model(path: Path, tokenizer_sha256: str) -> tuple[ModelConfig, dict[str
         if got is None or got.shape != field.shape or got.dtype != field.dtype.numpy:
             found = "nothing" if got is None else f"{got.dtype} {got.shape}"
             raise UserError(f"{path}: {field.name}: got {found}, expected {field.dtype.numpy} {field.shape}")
+    check_finite(path, arrays)
     return model, arrays
+
+
+def check_finite(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise UserError, naming the tensor, if a weight is NaN or infinite: every loss and text would be wrong."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            position = int(np.argmin(np.isfinite(array).reshape(-1)))
+            raise UserError(
+                f"{path}: {name}: element {position:,}: got {array.reshape(-1)[position]}, expected finite weights; "
+                "take them from a run whose loss stayed finite"
+            )
 
 
 def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
@@ -110,6 +132,14 @@ def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
     sizes = [value for value in stated.values() if type(value) is int]
     if min(sizes) < 1 or stated["num_layers"] > tensors:
         raise UserError(f"{path}: its metadata do not fit its {tensors} tensors; delete it")
+    if stated["activation"] not in ACTIVATIONS.values():
+        expected = " or ".join(sorted(set(ACTIVATIONS.values())))
+        raise UserError(f"{path}: model.activation: got {stated['activation']!r}, expected {expected}; delete it")
+    if stated["embed_dim"] % stated["num_heads"]:
+        raise UserError(
+            f"{path}: model.num_heads: got {stated['num_heads']}, expected a divisor of embed_dim = "
+            f"{stated['embed_dim']}; delete it"
+        )
     return ModelConfig(**stated)
 
 

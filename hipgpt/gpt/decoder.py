@@ -44,7 +44,7 @@ class Decoder:
     def restart(self, tokens: Sequence[int]) -> None:
         """Forget the sequence and read the last T of `tokens`."""
         self.window = []
-        for token in tokens[-self.model.context_length :]:
+        for token in list(tokens)[-self.model.context_length :]:
             self.append(token)
 
     def append(self, token: int) -> None:

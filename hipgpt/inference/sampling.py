@@ -1,6 +1,7 @@
 """Continue a text: compute the distribution of the next token, and draw from it."""
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,10 +17,15 @@ def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling:
     In this order: repetition penalty (Keskar et al. 2019, arXiv:1909.05858), temperature, top-k, top-p (Holtzman et al.
     2020, arXiv:1904.09751: the smallest set of most probable tokens whose probabilities sum to at least top_p).
     Ties go to the lower id. Temperature 0 gives the greedy token the probability 1. logits: (V,) f32; context: ids that
-    the repetition penalty applies to.
+    the repetition penalty applies to. Raises ValueError for other shapes and ids.
     """
+    if logits.ndim != 1 or len(logits) == 0 or logits.dtype.kind != "f":
+        raise ValueError(f"probabilities: got logits {logits.dtype} {logits.shape}, expected floats (V,)")
     scores = logits.astype(np.float64)
-    seen = np.unique(np.asarray(context, np.int64))
+    seen = np.unique(np.asarray(context))
+    if len(seen) and not (seen.dtype.kind in "iu" and 0 <= seen[0] <= seen[-1] < len(scores)):
+        raise ValueError(f"probabilities: got a context of {seen[0]} to {seen[-1]}, expected ids below {len(scores)}")
+    seen = seen.astype(np.int64)
     penalty = sampling.repetition_penalty
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
     if sampling.temperature == 0:
@@ -68,6 +74,9 @@ def generate(
     Each token takes one uniform number from Philox with the key (seed, stream), so the same seed and stream give the
     same text. The repetition penalty applies to the tokens of the decoder's window.
     """
+    for name, number in (("seed", sampling.seed), ("stream", stream)):
+        if not 0 <= operator.index(number) < 2**64:
+            raise ValueError(f"generate: {name}: got {number}, expected 0 to 2^64 - 1")
     decoder.restart(list(prompt) or [end_of_text])
     greedy = sampling.temperature == 0 and sampling.repetition_penalty == 1
     tokens = _greedy_tokens(decoder) if greedy else _drawn_tokens(decoder, sampling, stream)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.files import check_regular
 from hipgpt.config.huggingface import WEIGHTS
 from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.checkpoint import check_finite
 from hipgpt.gpt.parameters import parameters
 
 # our name -> GPT-2's; its Conv1D layers store weights as (in, out), ours are (out, in)
@@ -46,10 +48,18 @@ def weight_names(num_layers: int) -> Iterator[WeightName]:
 
 
 def read_weights(folder: Path, model: ModelConfig) -> dict[str, NDArray[np.float32]]:
-    """Return the weights with our names and layouts, f32. Raises UserError as `check_weights` does."""
+    """Return the weights with our names and layouts, f32.
+
+    Raises UserError as `check_weights` does, and for a weight that is not finite.
+    """
     with _opened(folder / WEIGHTS) as file:
         stored = _check_shapes(folder / WEIGHTS, file, model)
-        return {name.ours: _array(file.get_tensor(in_file), name) for name, in_file in stored.items()}
+        arrays = {}
+        for name, in_file in stored.items():
+            array = file.get_tensor(in_file)
+            check_finite(folder / WEIGHTS, {in_file: array})
+            arrays[name.ours] = _array(array, name)
+        return arrays
 
 
 def check_weights(folder: Path, model: ModelConfig) -> None:
@@ -65,6 +75,7 @@ def check_weights(folder: Path, model: ModelConfig) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             yield file
     except (SafetensorError, FileNotFoundError) as error:

@@ -4,13 +4,14 @@ The workflow gives a recipe to Snakemake as the param `depends` of a rule. Snake
 differs from the stored one, Snakemake runs the stage again.
 """
 
-import glob
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hipgpt.base.files import sha256_of
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import check_regular, matching_files, sha256_of
 from hipgpt.config.huggingface import files_sha256
 from hipgpt.config.settings import Config
 from hipgpt.pipeline.code_hash import code_hash
@@ -89,10 +90,29 @@ class Recipes:
         if corpus not in self._sources:
             entry = dict(self.config.corpora[corpus])
             if entry["kind"] == "file" and "sha256" not in entry:
-                files = sorted(path for path in map(Path, glob.glob(entry["path"], recursive=True)) if path.is_file())
-                entry["files_sha256"] = {str(path): sha256_of(path) for path in files}
+                entry["files_sha256"] = {str(path): sha256_of(path) for path in matching_files(entry["path"])}
             self._sources[corpus] = entry
         return self._sources[corpus]
+
+
+def check_sources(config: Config) -> None:
+    """Raise UserError, naming the key, if a file that a recipe hashes is not one on a disk."""
+    for name, corpus in config.corpora.items():
+        if corpus["kind"] == "file":
+            with _key_named(f"corpora.{name}.path"):
+                matching_files(corpus["path"])
+    for run in config.runs.values():
+        if source := run.sections["tokenizer"].get("from"):
+            with _key_named("tokenizer.from"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                check_regular(Path(source))
+
+
+@contextlib.contextmanager
+def _key_named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (UserError, OSError, ValueError) as error:
+        raise UserError(f"config: {key}: {error}") from error
 
 
 def upstream(stage: str) -> list[str]:

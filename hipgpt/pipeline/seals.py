@@ -34,7 +34,7 @@ def check_seals(results: Path) -> None:
 def open_seals(results: Path) -> None:
     """Create the marker: from now on, files in results may change. The marker of a killed workflow keeps its date."""
     results.mkdir(parents=True, exist_ok=True)
-    (results / MARKER).open("a").close()
+    (results / MARKER).open("ab").close()
 
 
 def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:

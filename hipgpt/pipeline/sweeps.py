@@ -12,6 +12,7 @@ from hipgpt.config.reading import load_config
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config
 from hipgpt.gpt.parameters import parameter_count
 
+MOST_RUNS = 1024  # of a sweep: Snakemake plans more than ten jobs for each
 Point = dict[str, Any]  # a value for each dotted key
 
 
@@ -42,10 +43,16 @@ def _points(name: str, sweep: Mapping[str, Any]) -> Iterator[Point]:
                 f"config: sweep.{name}: got {key!r}, expected a dotted key of a run, such as model.embed_dim; "
                 f"it begins with one of {', '.join(RUN_KEYS)}"
             )
+    if both := [key for key in lists if any(other.startswith(f"{key}.") for other in lists)]:
+        raise UserError(f"config: sweep.{name}: got {both[0]!r} and a key inside of it; remove one of them")
     lengths = {key: len(values) for key, values in lists.items()}
     if not grid and len(set(lengths.values())) > 1:
         raise UserError(
             f"config: sweep.{name}.zip: lists of lengths {lengths}, expected one length; grid combines them"
+        )
+    if (count := math.prod(lengths.values()) if grid else max(lengths.values())) > MOST_RUNS:
+        raise UserError(
+            f"config: sweep.{name}: makes {count:,} runs, expected at most {MOST_RUNS:,}; shorten its lists"
         )
     rows = itertools.product(*lists.values()) if grid else zip(*lists.values(), strict=True)
     return (dict(zip(lists, row, strict=True)) for row in rows)
@@ -84,11 +91,14 @@ def _nested(point: Point) -> dict[str, Any]:
 
 def _with_steps(config: Mapping[str, Any], tokens_per_parameter: float) -> dict[str, Any]:
     """Return the overrides of the runs, with the training.steps that give each run this many tokens per parameter."""
-    found = {}
+    found, runs = {}, load_config(config).runs
     for name, overrides in config["runs"].items():
-        run = load_config(config).runs[name]
+        run = runs[name]
         training = run.training
         tokens_per_step = training.batch_sequences * training.accumulation_steps * run.model.context_length
-        steps = math.ceil(tokens_per_parameter * parameter_count(run.model) / tokens_per_step)
+        tokens = tokens_per_parameter * parameter_count(run.model)
+        if not math.isfinite(tokens):
+            raise UserError(f"config: {name}: tokens_per_parameter: got {tokens_per_parameter}, expected fewer tokens")
+        steps = math.ceil(tokens / tokens_per_step)
         found[name] = {**overrides, "training": {**overrides.get("training", {}), "steps": steps}}
     return found

@@ -53,8 +53,10 @@ def git_commit() -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changed = subprocess.run(["git", "-C", ROOT, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+        commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8")
+        changed = subprocess.run(
+            ["git", "-C", ROOT, "status", "--porcelain", "-uno"], capture_output=True, encoding="utf-8"
+        )
     except FileNotFoundError:  # git is not installed
         return None
     return commit.stdout.strip() + ("+" if changed.stdout else "") or None

@@ -121,7 +121,10 @@ class Run:
 
     def _resume_or_begin(self) -> int:
         """Load the last saved state, or initialize the weights and files. Return the last finished step, or 0."""
-        state = self.states.load_last()
+        fields = {
+            f"{arena.name}.{f.name}": (f.shape, f.dtype.numpy) for arena in self.trainer.state for f in arena.fields
+        }
+        state = self.states.load_last(fields)
         if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
             LOG.warning("%s: is missing; starting at step 1", self.states.best)
             state = None
@@ -138,7 +141,7 @@ class Run:
         self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)
         for file in (self.metrics, self.validation, self.throughput):
             file.begin()
-        self.samples.write_text("")
+        self.samples.write_text("", encoding="utf-8")
         origin = " from pretrained weights" if self._read_initial_weights else ""
         LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, self.trainer.device.name)
         return 0

@@ -19,7 +19,7 @@ def requeue_at_the_time_limit(environment: Mapping[str, str]) -> bool:
     job, end = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_END_TIME")
     if job is None or end is None or float(end) - time.time() > NEAR_THE_END_SECONDS:
         return False
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         LOG.warning("scontrol requeue %s: %s; start the workflow again to continue", job, done.stderr.strip())
         return False

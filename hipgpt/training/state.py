@@ -2,20 +2,25 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.errors import UserError
+from hipgpt.base.errors import MOST_CHARACTERS, UserError
 from hipgpt.base.files import replacing, sha256_of
 from hipgpt.base.log import LOG
 from hipgpt.base.nested import differences
+from hipgpt.base.terminal import one_line
 from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
 
 OTHER_RUNS_KEPT = 2
+STEP = re.compile(r"step_[0-9]{8,18}")
+PROGRESS = {"step": (int,), "best_loss": (float, int)}
 
 
 class StateFolder:
@@ -40,7 +45,8 @@ class StateFolder:
     def steps(self) -> list[int]:
         """Return the saved steps, oldest first. A state with a missing file does not count."""
         names = ["state.safetensors", *(file.name for file in self.live_files)]
-        whole = [path for path in self.folder.glob("step_*[0-9]") if all((path / name).exists() for name in names)]
+        found = [path for path in self.folder.glob("step_*") if STEP.fullmatch(path.name)]
+        whole = [path for path in found if all((path / name).exists() for name in names)]
         return sorted(int(path.name.removeprefix("step_")) for path in whole)
 
     def path(self, step: int) -> Path:
@@ -64,14 +70,22 @@ class StateFolder:
             shutil.rmtree(self.path(old))
         return target
 
-    def load_last(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        """Return arrays and progress of the last undamaged state, and restore the live files. None without a state."""
+    def load_last(
+        self, expected: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """Return arrays and progress of the last undamaged state, and restore the live files. None without a state.
+
+        expected: shape and dtype of each array; a state with others counts as damaged.
+        """
         for step in reversed(self.steps()):
             folder = self.path(step)
             try:
                 arrays, metadata = load_checkpoint(folder / "state.safetensors")
             except UserError as error:
                 LOG.warning("%s; going back to the state before it", error)
+                continue
+            if wrong := _wrong(arrays, metadata, expected):
+                LOG.warning("%s: %s; going back to the state before it", folder, wrong)
                 continue
             if metadata["files_sha256"].keys() != {file.name for file in self.live_files}:
                 LOG.warning("%s: has other files than a state; going back to the state before it", folder)
@@ -91,13 +105,39 @@ class StateFolder:
 
         Deletes the states of other runs beyond the latest OTHER_RUNS_KEPT runs.
         """
-        others = [path for path in self.root.glob("*/step_*[0-9]/state.safetensors") if path.parents[1] != self.folder]
+        others = [path for path in self.root.glob("*/step_*/state.safetensors") if path.parents[1] != self.folder]
         others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         folders = list(dict.fromkeys(path.parents[1] for path in others))
         for folder in folders[OTHER_RUNS_KEPT:]:
             shutil.rmtree(folder)
         if not others:
             return None
-        _, metadata = load_checkpoint(others[0])
+        try:
+            _, metadata = load_checkpoint(others[0])
+        except UserError as error:
+            return f"{others[0].parent}: this state belongs to another run and is damaged ({error}); it stays there"
+        if not isinstance(metadata.get("fingerprint"), dict):
+            return f"{others[0].parent}: this state does not say which run it belongs to, and stays there"
         what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
-        return f"{others[0].parent}: this state belongs to another run ({what}) and stays there"
+        return one_line(
+            f"{others[0].parent}: this state belongs to another run ({what}) and stays there", MOST_CHARACTERS
+        )
+
+
+def _wrong(
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    expected: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]] | None,
+) -> str | None:
+    """Say what keeps a state whose hash is right from being resumed, None if nothing does."""
+    files, progress = metadata.get("files_sha256"), metadata.get("progress")
+    if not isinstance(files, dict) or not isinstance(progress, dict):
+        return "its metadata are not those of a state"
+    for name, (shape, dtype) in (expected or {}).items():
+        got = arrays.get(name)
+        if got is None or got.shape != shape or got.dtype != dtype:
+            found = "nothing" if got is None else f"{got.dtype} {got.shape}"
+            return f"{name}: got {found}, expected {dtype} {shape}"
+    if expected is not None and any(type(progress.get(name)) not in kinds for name, kinds in PROGRESS.items()):
+        return f"its progress is {progress}, expected step and best_loss"
+    return None

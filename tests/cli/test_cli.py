@@ -50,6 +50,7 @@ def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
     drawn = iter([ord("a"), ord("b"), 0xC3, 0xA9, 0xC3])
 
     def tokens(*arguments):
+        shown.clear()  # how stdout is set up is of no interest
         for number, token in enumerate(drawn):
             assert len(shown) == number
             yield token
@@ -132,3 +133,15 @@ def test_a_prompt_may_be_any_bytes(results):
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert output.decode().startswith("a\N{REPLACEMENT CHARACTER}b")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "expected"), [(True, ">\\x1b[2J\\x07a\tb\n\\x9b\n"), (False, ">\x1b[2J\x07a\tb\n\x9b\n")]
+)
+def test_a_terminal_shows_the_model_s_control_characters_and_does_not_obey_them(
+    hipgpt, monkeypatch, terminal, expected
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    drawn = [*b"\x1b[2J\x07a\tb\n", *"\x9b".encode()]
+    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments: iter(drawn))
+    assert hipgpt("generate", "--prompt", ">")[1] == expected

@@ -242,3 +242,11 @@ def test_a_random_gpt2_of_transformers_gives_its_logits_here(device, tmp_path, t
     bound = 2 * tiny.logits(model, arrays, TOKENS).error  # each of the two computations is within it
     assert bound.max() < 2e-3 * np.ptp(ours)
     assert (np.abs(ours - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, value):
+    folder = directory(tmp_path)
+    run = load(change_weights(folder, lambda weights: weights["transformer.wte.weight"].__setitem__((1, 2), value)))
+    with pytest.raises(UserError, match="transformer.wte.weight: element 14: got (nan|inf), expected finite weights"):
+        read_weights(folder, run.runs["default"].model)

@@ -118,7 +118,7 @@ def compile_cuda(name: str, source: str, headers: Mapping[str, str], macros: Map
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * _checked_nvrtc(nvrtc.nvrtcGetProgramLogSize(program), "nvrtcGetProgramLogSize")
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise UserError(f"{name}: NVRTC for {arch}:\n{log.decode().rstrip(chr(0))}{_remedy(arch)}")
+        raise UserError(f"{name}: NVRTC for {arch}:", f"{log.decode().rstrip(chr(0))}{_remedy(arch)}")
     image: bytes = b" " * _checked_nvrtc(nvrtc.nvrtcGetCUBINSize(program), "nvrtcGetCUBINSize")
     _checked_nvrtc(nvrtc.nvrtcGetCUBIN(program, image), "nvrtcGetCUBIN")
     return image

@@ -188,7 +188,7 @@ def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
     """Return the code object of the .hip file that serves an op on the device, from the cache or compiled now."""
     source, macros = KERNELS / variant.source_of(op), macros_of(driver, variant, act)
-    text, headers = source.read_text(), included(source)
+    text, headers = source.read_text(encoding="utf-8"), included(source)
     defined = [f"{name}={value}" for name, value in macros.items()]
     key = [driver.backend, driver.arch, driver.compiler, *defined, text, *headers, *headers.values()]
     return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers, macros))
@@ -196,4 +196,4 @@ def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> byte
 
 def included(source: Path) -> dict[str, str]:
     """Return the text of every file that a source includes, directly or not, by its name in the includes."""
-    return {path.relative_to(KERNELS).as_posix(): path.read_text() for path in with_headers(source)[1:]}
+    return {path.relative_to(KERNELS).as_posix(): path.read_text(encoding="utf-8") for path in with_headers(source)[1:]}

@@ -111,7 +111,7 @@ def compile_hip(name: str, source: str, headers: Mapping[str, str], macros: Mapp
     if status != hiprtc.hiprtcResult.HIPRTC_SUCCESS:
         log = bytearray(_checked(hiprtc.hiprtcGetProgramLogSize(program), "hiprtcGetProgramLogSize"))
         _checked(hiprtc.hiprtcGetProgramLog(program, log), "hiprtcGetProgramLog")
-        raise UserError(f"{name}: HIPRTC for {target}: {status.name}\n{log.decode().rstrip(chr(0))}")
+        raise UserError(f"{name}: HIPRTC for {target}: {status.name}", log.decode().rstrip(chr(0)))
     image = bytearray(_checked(hiprtc.hiprtcGetCodeSize(program), "hiprtcGetCodeSize"))
     _checked(hiprtc.hiprtcGetCode(program, image), "hiprtcGetCode")
     _checked(hiprtc.hiprtcDestroyProgram(program.createRef()), "hiprtcDestroyProgram")

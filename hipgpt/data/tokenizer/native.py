@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hipgpt.base.compiler import host_library
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
-from hipgpt.base.ordered_map import ordered_map
+from hipgpt.base.ordered_map import check_threads, ordered_map
 from hipgpt.base.paths import KERNELS
 from hipgpt.data.tokenizer.pretokenize import class_table, most_digits
 from hipgpt.data.tokenizer.reference import BYTES, Pair
@@ -96,8 +96,7 @@ def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iter
 
     First come empty arrays, one for each chunk counted. Raises ValueError for fewer threads than one.
     """
-    if threads < 1:
-        raise ValueError(f"threads: got {threads}, expected 1 or more")
+    check_threads(threads)
     library, digits = _library(), most_digits(pattern)
     counters = [_Handle("counter") for _ in range(threads)]
     idle: queue.SimpleQueue[_Handle] = queue.SimpleQueue()

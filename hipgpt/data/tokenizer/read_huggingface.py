@@ -111,6 +111,8 @@ def _read_added_tokens(found: object, where: str) -> dict[str, int]:
         for key, value in token.items():
             if key not in READ_OF_ADDED and value is not False:
                 raise unsupported(where, f"{field}.{key}", value, False)
+        if any("\ud800" <= character <= "\udfff" for character in token["content"]):
+            raise unsupported(where, f"{field}.content", token["content"], "whole characters, not a lone surrogate")
         if token["content"] in specials:
             raise unsupported(where, f"{field}.content", token["content"], "a token that was not added before")
         specials[token["content"]] = token["id"]

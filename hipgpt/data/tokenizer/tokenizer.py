@@ -3,6 +3,7 @@ file formats: docs/tokenizer.md."""
 
 import functools
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing
+from hipgpt.base.files import check_regular, replacing
 from hipgpt.data.tokenizer import native, read_huggingface, read_tiktoken
 from hipgpt.data.tokenizer import write_formats as formats
 from hipgpt.data.tokenizer.native import MERGE, Text
@@ -62,6 +63,7 @@ class Tokenizer:
         Raises UserError, naming the field, if it is damaged or not supported, or if tokenizer.json has another pattern.
         """
         try:
+            check_regular(Path(path))
             if (size := Path(path).stat().st_size) > MOST_BYTES:
                 raise UserError(f"{path}: got {size:,} bytes, expected at most {MOST_BYTES:,}; it is not a tokenizer")
             text = Path(path).read_bytes()
@@ -132,8 +134,8 @@ class Tokenizer:
         Raises UserError for an id outside the vocabulary, ValueError for ids of more dimensions than one.
         """
         given = np.asarray(ids)
-        if given.ndim != 1:
-            raise ValueError(f"decode: got ids of shape {given.shape}, expected one dimension")
+        if given.ndim != 1 or given.dtype == object:
+            raise ValueError(f"decode: got ids of shape {given.shape} and type {given.dtype}, expected numbers (N,)")
         tokens = np.ascontiguousarray(given, np.uint32)
         text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
         if text is None:
@@ -204,7 +206,7 @@ def train_merges(
     does not change the result. progress: called with "chunks" or "merges" and the number of them that were done since
     the last call. Raises UserError if vocab_size is less than 257, or more than the text can give.
     """
-    requested = vocab_size - BYTES - 1
+    requested = operator.index(vocab_size) - BYTES - 1
     if requested < 0:
         raise UserError(
             f"vocab_size: got {vocab_size}, expected at least {BYTES + 1}: {BYTES} bytes and {END_OF_TEXT}; raise it"

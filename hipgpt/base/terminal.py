@@ -1,0 +1,20 @@
+"""Text of files and models on a terminal: shown, never obeyed."""
+
+import re
+
+# control characters except tab and newline, line separators, marks that reverse the direction of text, lone surrogates
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def one_line(text: str, most_characters: int) -> str:
+    """Return the text printable, with line ends and tabs as escapes too, and shortened in the middle."""
+    line = printable(text).replace("\n", "\\n").replace("\t", "\\t")
+    if len(line) <= most_characters:
+        return line
+    end = most_characters // 4
+    return f"{line[: most_characters - end - 5]} ... {line[-end:]}"
+
+
+def printable(text: str) -> str:
+    """Return the text with every character that a terminal would obey as an escape, as in \\x1b."""
+    return OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,92 @@
+"""Fuzz targets of what comes over the network: answers of a server, and archives."""
+
+import functools
+import gzip
+import io
+import random
+import socket
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import zstandard
+
+from hipgpt.data import download
+from hipgpt.data.archives import documents
+from hipgpt.data.plain_text import plain_text
+from support.mutations import mutated_bytes
+
+Files = dict[str, bytes]  # of a case, by name
+TEXT = b"the king and the queen\n" * 40
+
+
+@functools.cache
+def archive_files() -> Files:
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.txt", "b/c.txt"):
+            archive.writestr(zipfile.ZipInfo(name), TEXT)
+    with tarfile.open(fileobj=tarred, mode="w") as archive:
+        for name in ("a.txt", "b/" + "long" * 40):
+            info = tarfile.TarInfo(name)
+            info.size = len(TEXT)
+            archive.addfile(info, io.BytesIO(TEXT))
+    tar = tarred.getvalue()
+    files = {"x.zip": zipped.getvalue(), "x.tar": tar, "x.txt": TEXT}
+    for name, data in (("x", TEXT), ("x.tar", tar)):
+        files |= {f"{name}.gz": gzip.compress(data, mtime=0), f"{name}.zst": zstandard.compress(data)}
+    return files
+
+
+def archive(draw: random.Random) -> Files:
+    files = archive_files()
+    name = draw.choice([*files])
+    return {name: mutated_bytes(draw, files[name], [*files.values()])}
+
+
+def read_archive(folder: Path) -> None:
+    [path] = folder.iterdir()
+    for name, blocks in documents(path, None, folder):
+        for _ in plain_text(name, blocks):
+            pass
+
+
+def http(draw: random.Random) -> Files:
+    head = [b"HTTP/1.1 %d OK" % draw.choice((200, 206, 301, 302, 404, 416, 503)), b"Content-Length: %d" % len(TEXT)]
+    extra = (
+        b"Location: /other",
+        b"Content-Encoding: gzip",
+        b"Transfer-Encoding: chunked",
+        b"Content-Range: bytes 5-9/10",
+    )
+    head += draw.sample(extra, draw.choice((0, 1, 2)))
+    answer = b"\r\n".join(head) + b"\r\n\r\n" + TEXT
+    return {"answer": mutated_bytes(draw, answer, []) if draw.random() < 0.9 else answer}
+
+
+def read_http(folder: Path) -> None:
+    """Fetch from a server that gives the same answer to every request."""
+    answer = (folder / "answer").read_bytes()
+    download.PAUSES_SECONDS, download.TIMEOUT_SECONDS = (0,), (1, 1)  # type: ignore[assignment]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        thread = threading.Thread(target=_answer, args=(server, answer), daemon=True)
+        thread.start()
+        try:
+            download.fetch(f"http://127.0.0.1:{server.getsockname()[1]}/t", folder / "got", None)
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # ends the wait for the next connection
+            thread.join()
+
+
+def _answer(server: socket.socket, answer: bytes) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+            connection.settimeout(1)
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+        except OSError:
+            return
