@@ -79,7 +79,7 @@ class Tensor:
         """Return a view of rows start <= i < stop of the first dimension. Raises ValueError for other rows."""
         start, stop = operator.index(start), operator.index(stop)
         if not self.shape or not 0 <= start < stop <= self.shape[0]:
-            raise ValueError(f"{self.name}: rows {start}:{stop} of a tensor of shape {self.shape}")
+            raise ValueError(f"{self.name}: rows {start}:{stop} of {self.shape[0] if self.shape else 'no rows'}")
         address = self.address + start * (self.size_bytes // self.shape[0])
         shape = (stop - start, *self.shape[1:])
         return dataclasses.replace(self, name=f"{self.name}[{start}:{stop}]", shape=shape, address=address)
