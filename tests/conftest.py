@@ -49,3 +49,8 @@ def hipgpt(results, monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Names a file's content by its argument, because a compressed one holds the time and workers would disagree."""
+    return argname if isinstance(val, bytes) else None

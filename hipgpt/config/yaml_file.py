@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read as a config: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())}); correct it there") from error
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it there") from error
 
 
 def _check(path: Path, loader: yaml.SafeLoader, root: yaml.Node) -> None:

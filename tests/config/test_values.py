@@ -28,7 +28,7 @@ def sweep(**keys) -> dict:
         ({"training": {**SHIPPED["training"], "steps": [1] * 100_000}}, "training.steps: got [1, 1"),
         ({"runs": {"a\x1b[31m": {}}}, "runs: got 'a\\x1b[31m', expected string"),
         ({"a\x1b[31m": 5}, "a\\x1b[31m: unknown key"),
-        (sweep(zip={5: [1]}), "sweep.s: got 5, expected a key of a run, dotted"),
+        (sweep(zip={5: [1]}), "sweep.s: got 5, expected a dotted key of a run"),
         (sweep(zip={"model.embed_dim": [64], "model.embed_dim.x": [1]}), "sweep.s: got 'model.embed_dim' and a key"),
         (
             sweep(grid={"model.embed_dim": list(range(4, 4004, 4)), "model.mlp_dim": list(range(1, 1001))}),

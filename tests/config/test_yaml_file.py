@@ -23,13 +23,13 @@ from hipgpt.config.yaml_file import read_yaml
         ("a:\n  when: 2024-13-45\n", "line 2: a.when: got '2024-13-45', which cannot be read (month must be"),
         ("? [a, b]\n: 1\n", "line 1: top level: got a list or a map as a key"),
         ("a: &a [1, *a]\n", "levels once aliases are replaced"),
-        ("[" * 5000 + "]" * 5000, "no YAML (maximum recursion depth"),
+        ("[" * 5000 + "]" * 5000, "not YAML (maximum recursion depth"),
         (
             "a: &a [x, x, x, x, x, x, x, x, x]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
             "expected a config; remove aliases of aliases",
         ),
-        ("a: !!python/object/apply:os.system ['true']", "no YAML (could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['true']", "not YAML (could not determine a constructor"),
     ],
     ids=range(11),
 )

@@ -23,7 +23,7 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.checkpoint import load_model, save_checkpoint
-from hipgpt.interchange.pretrained import places, read_weights
+from hipgpt.interchange.pretrained import read_weights, weight_names
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.state import StateFolder
 from support import tiny
@@ -115,7 +115,9 @@ def directory() -> Files:
     """Return a Hugging Face directory of a small GPT-2."""
     model = ModelConfig(300, 12, 1, 3, 20, 8, "gelu", True, False)
     arrays = tiny.draw_arrays(model)
-    stored = {p.theirs: np.ascontiguousarray(arrays[p.ours].T if p.transposed else arrays[p.ours]) for p in places(1)}
+    stored = {
+        p.theirs: np.ascontiguousarray(arrays[p.ours].T if p.transposed else arrays[p.ours]) for p in weight_names(1)
+    }
     config = {
         "model_type": "gpt2",
         "vocab_size": 300,

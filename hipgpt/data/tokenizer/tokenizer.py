@@ -136,7 +136,8 @@ class Tokenizer:
         given = np.asarray(ids)
         if given.ndim != 1 or given.dtype == object:
             raise ValueError(f"decode: got ids of shape {given.shape} and type {given.dtype}, expected numbers (N,)")
-        tokens = np.ascontiguousarray(given, np.uint32)
+        with np.errstate(invalid="ignore"):  # what a number that is no id becomes is compared with it below
+            tokens = np.ascontiguousarray(given, np.uint32)
         text = self._decoder.decode(tokens) if tokens is given or np.array_equal(tokens, given) else None
         if text is None:
             wrong = given[(given != tokens) | (tokens >= self.vocab_size)][0]

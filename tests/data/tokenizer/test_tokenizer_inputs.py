@@ -19,7 +19,7 @@ BYTES = np.frombuffer(TEXT, np.uint8)
         BYTES[::-1], BYTES[::2], BYTES.reshape(2, -1), BYTES.astype(np.int64), BYTES.astype(np.float32),
         np.array(5, np.uint8), memoryview(TEXT)[::2], memoryview(np.arange(9)), [1, 2], 5, None,
     ],
-    ids=str,
+    ids=lambda text: str(text) if not isinstance(text, memoryview) else "memoryview",
 )  # fmt: skip
 def test_a_text_that_is_not_contiguous_bytes_is_refused(text):
     for call in (TOKENIZER.encode, lambda text: list(TOKENIZER.encode_all([text]))):
