@@ -112,7 +112,7 @@ class Run:
         if self._due(step, self.training.validate_every_steps):
             self._validate(step)
         if self._due(step, self.training.sample_every_steps):
-            append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.computed)}\n\n")
+            append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.compute_weights)}\n\n")
         if stopping or self._due(step, self.training.save_every_steps):
             arrays: dict[str, NDArray[Any]] = {}
             for arena in self.trainer.state:

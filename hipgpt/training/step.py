@@ -24,7 +24,8 @@ from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 class Trainer:
     """One model in training on one device: weights, moments, gradients, and the plans of a step.
 
-    weights: the parameters, f32. computed: the weights that the passes read: the same tensors, or a copy in bf16.
+    weights: the parameters, f32.
+    compute_weights: the weights that the passes read: the same tensors, or a copy in bf16.
     scorer: scores windows with the current weights. steps_ahead: the number of steps whose results the history holds;
     it must be read before it is full.
 
@@ -39,7 +40,7 @@ class Trainer:
         table = parameters(model)
         self.weights = Arena(device, "weights", table)
         self._copy = RoundedCopy(device, self.weights, act) if act is not DType.F32 else None
-        self.computed = ParameterTensors(self._copy.arena if self._copy else self.weights, model)
+        self.compute_weights = ParameterTensors(self._copy.arena if self._copy else self.weights, model)
         self.gradients = Arena(device, "gradients", table)
         self.optimizer = AdamW(device, self.weights, training)
         self.steps_ahead = steps_ahead(training, S)
@@ -53,7 +54,7 @@ class Trainer:
         self._saved = Arena(device, "activations", activations(*sizes))
         gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace)
         self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
-        self.scorer = Scorer(device, model, self.computed, self.blocking.sequences, self._saved)
+        self.scorer = Scorer(device, model, self.compute_weights, self.blocking.sequences, self._saved)
         # A step replays micro_plan accumulation_steps - 1 times, then last_plan once, so that the time to record them
         # does not grow with accumulation_steps.
         self.micro_plan = self._record(act, last=False) if training.accumulation_steps > 1 else None
@@ -63,7 +64,7 @@ class Trainer:
         """Record the passes of a micro-batch, one group of sequences after the other. last: record the update too."""
         training, inputs, loss = self.training, self.step_inputs, self._loss
         tokens, targets = self._batch["tokens"], self._batch["targets"]
-        given = [*self.optimizer.given, *self.history.given, *inputs.given, self.computed.arena.flat]
+        given = [*self.optimizer.given, *self.history.given, *inputs.given, self.compute_weights.arena.flat]
         name = "last micro-batch and update" if last else "micro-batch"
         plan = Plan(self.device, name, [*given, self.gradients.flat, loss, self._batch["starts"]], act)
         gradients = ParameterTensors(self.gradients, self.model), self._activation_gradients
@@ -87,7 +88,7 @@ class Trainer:
         """Return the network of a group of sequences, and the targets of the group."""
         first, last = group * self.blocking.sequences, (group + 1) * self.blocking.sequences
         tokens, starts, S = self._batch["tokens"].rows(first, last), self._batch["starts"], self.model.context_length
-        network = Network(self.model, self.computed, self._saved, tokens, starts, group=group, **dropout)
+        network = Network(self.model, self.compute_weights, self._saved, tokens, starts, group=group, **dropout)
         return network, self._batch["targets"].rows(first * S, last * S)
 
     def initialize(self, weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
