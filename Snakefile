@@ -7,6 +7,9 @@
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/config_files.smk"
+
+
 configfile: workflow.source_path("config.yaml")
 
 

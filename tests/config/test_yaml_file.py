@@ -71,6 +71,17 @@ def test_snakemake_refuses_a_key_that_is_given_twice(project):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("content", [b"steps: : 5", b"\xff\xfe\0", b"[1, 2]", b"a: &a [*a]", b"text"])
+def test_snakemake_names_a_config_file_that_is_no_config(project, content):
+    shipped = (project.folder / "config.yaml").read_bytes()
+    (project.folder / "config.yaml").write_bytes(content)
+    project.write_config(TINY)
+    output = project.snakemake("--dry-run", "all", expect=1)
+    (project.folder / "config.yaml").write_bytes(shipped)
+    assert f"error: {project.folder / 'config.yaml'}: " in output
+    assert "Traceback" not in output
+
+
 def test_snakemake_names_the_key_of_a_corpus_that_may_never_end(project):
     project.write_config({**TINY, "corpora": {"tiny": {**TINY["corpora"]["tiny"], "path": "/proc/kmsg"}}})
     output = project.snakemake("--dry-run", "all", expect=1)

@@ -11,10 +11,8 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-sys.path.insert(0, str(workflow.basedir))
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import alone_in
-from hipgpt.config.reading import read_config
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
@@ -23,8 +21,6 @@ from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.estimate import job_resources
 
 try:
-    # Snakemake lets a key that is given twice through; it reads JSON by other rules
-    read_config(*(Path(path) for path in workflow.configfiles if Path(path).suffix != ".json"))
     CONFIG = load_runs(config)
     check_sources(CONFIG)
     if workflow.is_main_process:
