@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-from hipgpt.base.errors import UserError
+from hipgpt.base.errors import UserError, exit_on_user_error
 from hipgpt.base.files import alone_in
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
@@ -20,14 +20,18 @@ from hipgpt.pipeline.seals import check_seals, open_seals, seal
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.estimate import job_resources
 
-try:
-    CONFIG = load_runs(config)
-    check_sources(CONFIG)
+
+@exit_on_user_error
+def checked_config():
+    """Return the config of every run, after a look at its sources and at the files that are finished."""
+    checked = load_runs(config)
+    check_sources(checked)
     if workflow.is_main_process:
         check_seals(Path("results"))
-except UserError as error:
-    sys.exit(f"error: {error}")
+    return checked
 
+
+CONFIG = checked_config()
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
@@ -118,15 +122,13 @@ def needs(resource):
     return of_wildcards
 
 
+@exit_on_user_error
 def begin_alone():
     """Lock this folder against a second snakemake until this one ends, and prepare results for changes."""
     results = Path("results")
     if results.exists() and not os.access(results, os.W_OK):
-        raise SystemExit("error: results: cannot be written to; mount it or set its mode so that it can")
-    try:
-        LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
-    except UserError as error:
-        raise SystemExit(f"error: {error}")
+        raise UserError("results: cannot be written to; mount it or set its mode so that it can")
+    LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
     check_pretrained_weights()
     keep_finished_runs()
     open_seals(results)
@@ -144,7 +146,7 @@ def check_pretrained_weights():
             if run.pretrained:
                 check_weights(run.pretrained, run.model)
         except UserError as error:
-            raise SystemExit(f"error: run {name}: {error}")
+            raise UserError(f"run {name}: {error}") from error
 
 
 def keep_finished_runs():

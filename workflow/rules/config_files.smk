@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
-from hipgpt.base.errors import UserError
+from hipgpt.base.errors import exit_on_user_error
 from hipgpt.config.reading import read_config
 
-try:
-    given = [Path(path) for path in workflow.configfiles]
-    read_config(Path(workflow.basedir) / "config.yaml", *(path for path in given if path.suffix != ".json"))
-except UserError as error:
-    sys.exit(f"error: {error}")
+given = [Path(path) for path in workflow.configfiles]
+exit_on_user_error(read_config)(
+    Path(workflow.basedir) / "config.yaml", *(path for path in given if path.suffix != ".json")
+)
