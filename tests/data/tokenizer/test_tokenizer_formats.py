@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import hugging_face_ids
+from support.spans import SPANS_OF_EVERY_KIND
 
 from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer import write_formats as formats
@@ -19,26 +20,7 @@ from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 TEXT = """It's the lark's song; THEY'LL say we've 1,000,000 larks, I'm told. \t\r\n\n  Don't you'd 're   (think) "so"?
 Été naïve 你好\u3000世界 😀!! the the the lark larks\n \n  x = 12345;\n\n""".encode()
 RICH = TEXT * 3 + Path(formats.__file__).read_bytes()
-SPANS = [
-    " ",
-    "  ",
-    "\n",
-    "\r\n",
-    "\t",
-    "'",
-    "'s",
-    "'LL",
-    "'\u017f",
-    "a",
-    "Ab",
-    "7",
-    "1234567",
-    "!",
-    "!!",
-    "\u201c",
-    "é",
-]
-SPANS += ["你", "\u3000", "\u2003", "\x85", "😀", "\u0661", "\u0300", "½", "\n\n  ", END_OF_TEXT, END_OF_TEXT[:5], "\0"]
+SPANS = [*SPANS_OF_EVERY_KIND, END_OF_TEXT, END_OF_TEXT[:5]]
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.spans import SPANS_OF_EVERY_KIND
 
 from hipgpt.base.compiler import host_compiler, include_options
 from hipgpt.data.tokenizer import native
@@ -16,41 +17,7 @@ from hipgpt.data.tokenizer.pretokenize import PATTERNS, split_pieces
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 
 WINDOW = native.LIMITS["WINDOW_BYTES"]
-SPANS = [
-    " ",
-    "  ",
-    "\n",
-    "\r\n",
-    "\t",
-    "'",
-    "'s",
-    "'ll",
-    "'LL",
-    "'\u017f",
-    "a",
-    "Ab",
-    "7",
-    "1234567",
-    "!",
-    "!!",
-    "\u201c",
-]
-SPANS += [
-    "\u3000",
-    "\u2003",
-    "\x85",
-    "é",
-    "你",
-    "😀",
-    "\u0661",
-    "\u0300",
-    "½",
-    "\0",
-    "\n\n  ",
-    "\udcff",
-    "\udce2",
-    "\udc80",
-]
+SPANS = [*SPANS_OF_EVERY_KIND, "'ll", "\udcff", "\udce2", "\udc80"]
 spans = st.lists(st.tuples(st.sampled_from(SPANS), st.integers(1, 70)), max_size=40)
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
