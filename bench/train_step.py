@@ -84,7 +84,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float
     taken = measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
     launches = trainer.last_plan.launches
     operations = sum(launch.operations for launch in launches if launch.op.family in ("matmul", "output_layer"))
-    return taken, operations / (threads * tile_rate(trainer.act)) * 1e3
+    return taken, operations / (threads * tile_rate(launches[0].act)) * 1e3
 
 
 def tile_rate(act) -> float:

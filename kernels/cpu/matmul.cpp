@@ -9,7 +9,7 @@
 //
 // All are one GEMM with different epilogues: gemm/blocked_product.h. Below MIN_GEMM_ROWS rows, each row is a GEMV.
 #include "formulas.h"
-#include "cpu/gemm/blocked_product.h"
+#include "cpu/gemm/accumulated_product.h"
 #include "cpu/runtime/call.h"
 #include "cpu/select/convert.h"
 #include "cpu/select/gemv.h"

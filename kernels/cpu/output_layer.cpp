@@ -3,7 +3,7 @@
 //   losses[n] = -log p[n,targets[n]], in nats;  dx = dlogits weight;
 //   dweight += dlogits^T x;  dbias += sum over n of dlogits[n].
 // x, dx (N, C), weight (V, C), act; dweight (V, C) f32; targets (N) i32; bias (V), act, or null; dbias (V) f32 or null.
-// Scratch: exponentials (W), a DualOperand (V, N) with sides padded to OPERAND_BLOCK; scaled (N, C), act.
+// Scratch: exponentials (W), a DualOperand (V, N) padded as in gemm/dual_operand_size.h; scaled (N, C), act.
 // Operations: 6*N*C*V. Minimum traffic: x, dx and weight once; dweight, exponentials and scaled twice.
 //
 // The op never stores logits. A thread takes a block of tokens and loops over the vocabulary in chunks that fit L2:
@@ -27,7 +27,7 @@
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums before the maximum is known); Dao et al. 2022, arXiv:2205.14135
 // (followed by a GEMM); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 #include "formulas.h"
-#include "cpu/gemm/blocked_product.h"
+#include "cpu/gemm/accumulated_product.h"
 #include "cpu/output_layer_slice.h"
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/scratch.h"
@@ -193,7 +193,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
                                       const int32_t* targets, int64_t N, int64_t C, int64_t V, int64_t /*W*/,
                                       float scale) {
     std::vector<float> factors(padded(N, NR));
-    const DualOperand operand(exponentials, padded(V, OPERAND_BLOCK));
+    const DualOperand operand(exponentials, V, N);
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, operand};
     parallel_ranges(N, NR, NR, [&](int64_t begin, int64_t end) {
         begin_tiles();

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 constexpr int64_t SLICE = padded(32, MR);
-static_assert(NR == 2 * LANES && OPERAND_BLOCK % NR == 0);
+static_assert(NR == 2 * LANES && OPERAND_COLUMNS % NR == 0 && OPERAND_ROWS % MR == 0);
 constexpr float TOO_LARGE = 1e26f;  // a total whose product with a weight is still far from the largest f32
 constexpr float LOWEST = -1e30f;    // a logit whose exponential is the smallest that exp_f32 gives, 1.6e-38
 

@@ -51,10 +51,10 @@ def act_dtypes() -> tuple[DType, ...]:
 def output_layer_workspace(sizes: Mapping[str, int], act: DType) -> int:
     """Return the elements of OUTPUT_LAYER_TRAINING's `exponentials` for N tokens and a vocabulary of V.
 
-    They are a DualOperand, whose sides are padded to blocks. AMX stores an f32 as three bf16, which take 1.5 elements.
+    They are a DualOperand, whose sides are padded. AMX stores an f32 as three bf16, which take 1.5 elements.
     """
-    block = OPERAND["OPERAND_BLOCK"]
-    tokens, rows = (-(-sizes[name] // block) * block for name in ("N", "V"))
+    sides = ("N", OPERAND["OPERAND_COLUMNS"]), ("V", OPERAND["OPERAND_ROWS"])
+    tokens, rows = (-(-sizes[name] // step) * step for name, step in sides)
     return tokens * rows * OPERAND["BF16_SPLITS"] // 2 if act is DType.F32 else tokens * rows
 
 

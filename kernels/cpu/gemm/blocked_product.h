@@ -1,4 +1,4 @@
-// GEMM of any size on all threads: C (M, N) = A (M, K) B (K, N). B is a Matrix, A a Matrix or a DualOperand.
+// GEMM of any size on all threads: C (M, N) = A (M, K) B (K, N).
 //
 //   for MC x KC of A, KC x NC of B:          packed, so that the innermost loops read memory in order
 //       for MR rows of A, NR columns of B:   a register tile of MR x NR sums over KC terms (select/gemm_tile.h)
@@ -19,12 +19,18 @@ constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 1
 constexpr int64_t SUM_ROWS = 512 / MR * MR, SUM_COLUMNS = 256, EPILOGUE_COLUMNS = 128;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
 
-// A thread's memory, reused by all its GEMMs.
 struct Workspace {
     alignas(64) PackedWord packed_a[packed_a_size(MC, KC)], packed_b[PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
 };
-static thread_local std::unique_ptr<Workspace> workspace;
+
+// Returns this thread's memory, which all its GEMMs use.
+static Workspace& begin_gemm() {
+    static thread_local std::unique_ptr<Workspace> workspace;
+    if (!workspace) workspace.reset(new Workspace);
+    begin_tiles();
+    return *workspace;
+}
 
 // A[row:row + rows, k:k + terms] as the tile reads it: in place, or packed into `copy`.
 inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
@@ -50,12 +56,10 @@ static void multiply_a_block(Workspace& work, float* sums, int64_t stride, Packe
 }
 
 // Calls epilogue(row, column, sums, count) for all of C[begin_row:end_row, begin_column:end_column], on this thread.
-template <class A = Matrix, class Epilogue>
+template <class Epilogue>
 static void gemm_block(int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column, int64_t K,
-                       const A& a, Matrix b, const Epilogue& epilogue) {
-    if (!workspace) workspace.reset(new Workspace);
-    Workspace& work = *workspace;
-    begin_tiles();
+                       Matrix a, Matrix b, const Epilogue& epilogue) {
+    Workspace& work = begin_gemm();
     const bool several_passes = K > KC;
     const int64_t all_rows = end_row - begin_row;
     const int64_t blocks = several_passes ? (all_rows + SUM_ROWS - 1) / SUM_ROWS : 1;
@@ -80,23 +84,20 @@ static void gemm_block(int64_t begin_row, int64_t end_row, int64_t begin_column,
             }
 }
 
-// Calls epilogue(row, column, sums, count) for all of C on all threads, split along the longer side of C.
-template <class A = Matrix, class Epilogue>
-static void gemm(int64_t M, int64_t N, int64_t K, const A& a, Matrix b, const Epilogue& epilogue) {
+// Calls block(begin_row, end_row, begin_column, end_column) for parts of C on all threads, split along its longer side.
+template <class Block>
+static void split_output(int64_t M, int64_t N, int64_t K, const Block& block) {
     const int64_t worth = std::max<int64_t>(1, 200000 / (std::min(M, N) * K));
     if (M >= N)
-        parallel_ranges(M, worth, MR,
-                        [=](int64_t begin, int64_t end) { gemm_block(begin, end, 0, N, K, a, b, epilogue); });
+        parallel_ranges(M, worth, MR, [=](int64_t begin, int64_t end) { block(begin, end, 0, N); });
     else
-        parallel_ranges(N, worth, NR,
-                        [=](int64_t begin, int64_t end) { gemm_block(0, M, begin, end, K, a, b, epilogue); });
+        parallel_ranges(N, worth, NR, [=](int64_t begin, int64_t end) { block(0, M, begin, end); });
 }
 
-// sums (M, N) += A B, in f32.
-template <class A = Matrix>
-static void gemm_accumulate(float* sums, int64_t M, int64_t N, int64_t K, const A& a, Matrix b) {
-    gemm(M, N, K, a, b, [=](int64_t row, int64_t column, const float* values, int64_t count) {
-        float* out = sums + row * N + column;
-        for (int64_t i = 0; i < count; ++i) out[i] += values[i];
+// Calls epilogue(row, column, sums, count) for all of C on all threads.
+template <class Epilogue>
+static void gemm(int64_t M, int64_t N, int64_t K, Matrix a, Matrix b, const Epilogue& epilogue) {
+    split_output(M, N, K, [=](int64_t begin_row, int64_t end_row, int64_t begin_column, int64_t end_column) {
+        gemm_block(begin_row, end_row, begin_column, end_column, K, a, b, epilogue);
     });
 }

@@ -5,8 +5,7 @@
 
 class DualOperand {
    public:
-    // rows: of each panel of NR columns in memory
-    DualOperand(act* memory, int64_t rows)
+    DualOperand(act* memory, int64_t rows, int64_t /*columns*/)
         : words(reinterpret_cast<PackedWord*>(memory)), panel_words(padded(rows, MR) * SPLITS * LANES) {}
 
     // left and right: the NR columns of one row of a panel

@@ -1,13 +1,14 @@
 // A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
-// columns, and later as A (K = its columns). For vectors it is stored in activations, row by row of NR columns.
+// columns, and later as A (K = its columns). For vectors it is stored in activations: blocks of MR rows, in each block
+// panels of NR columns, row by row. The register tile reads f32 in place.
 #pragma once
 #include "cpu/select/convert.h"
 #include "cpu/select/gemm_tile.h"
+#include <type_traits>
 
 class DualOperand {
    public:
-    // rows: of each panel of NR columns in memory
-    DualOperand(act* memory, int64_t rows) : memory(memory), rows(rows) {}
+    DualOperand(act* memory, int64_t /*rows*/, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {}
 
     // left and right: the NR columns of one row of a panel
     void put(int64_t panel, int64_t row, Vector left, Vector right) const {
@@ -23,11 +24,25 @@ class DualOperand {
 
     friend PackedA pack_a_block(const DualOperand& a, PackedWord* copy, int64_t row, int64_t rows, int64_t column,
                                 int64_t terms) {
-        return pack_a(copy, {a.at(column / NR, row), NR, 1, (a.rows - 1) * NR}, rows, terms);
+        if constexpr (std::is_same_v<act, float>) {
+            const char* const first = reinterpret_cast<const char*>(a.at(column / NR, row));
+            return {first, NR * 4, 4, a.panels * PANEL_BLOCK * 4, NR, PANEL_BLOCK * 4};
+        }
+        PackedA block{};
+        for (int64_t r = 0; r < rows; r += MR) {
+            const Matrix panel_rows = {a.at(column / NR, row + r), NR, 1, PANEL_BLOCK - NR};
+            block = pack_a(copy + r / MR * block.panel_stride / 4, panel_rows, std::min<int64_t>(MR, rows - r), terms);
+        }
+        block.data = reinterpret_cast<const char*>(copy);
+        return block;
     }
 
    private:
-    act* at(int64_t panel, int64_t row) const { return memory + (panel * rows + row) * NR; }
+    static constexpr int64_t PANEL_BLOCK = MR * NR;  // elements of a panel in a block of rows
+
+    act* at(int64_t panel, int64_t row) const {
+        return memory + (row / MR * panels + panel) * PANEL_BLOCK + row % MR * NR;
+    }
     act* memory;
-    int64_t rows;
+    int64_t panels;
 };

@@ -17,10 +17,12 @@
 typedef float PackedWord;
 
 // A as the micro-kernel reads it: the first word of the first micro-panel, and the bytes to the next row of a
-// micro-panel, the next step over K, and the next micro-panel.
+// micro-panel, the next step over K, and the next micro-panel. For the vector tile, steps may also be stored in blocks of
+// block_steps, with block_stride bytes to the next block.
 struct PackedA {
     const char* data;
     int64_t row_stride, step_stride, panel_stride;
+    int64_t block_steps = INT64_MAX, block_stride = 0;
 };
 
 // LANES packed words; split[s] holds the s-th bf16 of each f32, or all of it where SPLITS is 1.
@@ -86,17 +88,20 @@ inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride
     }
 }
 
-// Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. A micro-panel is filled with zeros
-// up to whole vectors. The matrix is read in the order in which it is stored.
+// Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. Lines beyond the matrix are zeros.
+// The matrix is read in the order in which it is stored.
+//
+// Only whole vectors are written. If panel_lines is not a multiple of LANES, a vector also writes into the next word,
+// which is therefore written later: words in ascending order, lines of a word in descending order. A micro-panel needs
+// room for a vector after its last word.
 template <class WordSource>
 void pack_micro_panels(PackedWord* target, int64_t panel_lines, int64_t panel_words, const WordSource& source,
                        int64_t lines, int64_t words) {
-    const int64_t width = padded(panel_lines);
     const auto pack = [&](int64_t first, int64_t word) {
         PackedWord* const panel = target + first / panel_lines * panel_words;
-        for (int64_t line = 0; line < width; line += LANES)
-            pack_square<false>(panel + word * SPLITS * width + line, width, LANES * width, source, first + line, word,
-                               words);
+        for (int64_t line = padded(panel_lines) - LANES; line >= 0; line -= LANES)
+            pack_square<false>(panel + word * SPLITS * panel_lines + line, panel_lines, LANES * panel_lines, source,
+                               first + line, word, words);
     };
     if (source.contiguous_terms)
         for (int64_t first = 0; first < lines; first += panel_lines)

@@ -9,7 +9,7 @@
 constexpr int MR = 32;
 // Terms of one instruction, and the most terms of a tile: with 256 in bf16, an A micro-panel stays in L1 while B
 // micro-panels pass.
-constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20;
+constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20, ACCUMULATED_TERMS = 1 << 20;
 // Which split of A is multiplied by which of B, smallest products first. Neighbours in the list share a split, which is
 // not loaded again. With a single split, only the last entry is used.
 constexpr int SPLIT_PRODUCTS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};

@@ -7,16 +7,18 @@
 constexpr int MR = 12;
 constexpr int64_t K_STEP = 2, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 
+constexpr int64_t ACCUMULATED_TERMS = 2 * 4096 / NR;  // a B micro-panel of so many takes 16 KB, half of an L1
+
 constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
 inline void begin_tiles() {}
 
 // A[0:rows, 0:K] as the tile reads it: in place if pairs are contiguous, otherwise packed into `copy`.
 __attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    const int64_t width = padded(MR), words = (K + 1) / 2;
+    const int64_t words = (K + 1) / 2, panel_words = words * MR + padded(MR) - MR;
     if (a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
-    pack_micro_panels(copy, MR, words * width, WordSource{a, rows, K}, rows, words);
-    return {reinterpret_cast<const char*>(copy), 4, width * 4, words * width * 4};
+    pack_micro_panels(copy, MR, panel_words, WordSource{a, rows, K}, rows, words);
+    return {reinterpret_cast<const char*>(copy), 4, MR * 4, panel_words * 4};
 }
 
 // sums (R, NR) = A times a B micro-panel, or += if `accumulate`.

@@ -1,6 +1,7 @@
 // The register tile of a GEMM in f32, by the compiler's vectors: MR x NR sums.
 #pragma once
 #include "cpu/simd/vector.h"
+#include <algorithm>
 #include <type_traits>
 
 // MR * 2 sums, 2 vectors of B and one of A fill the registers: 32 with AVX-512 and on aarch64, otherwise 16.
@@ -11,6 +12,7 @@ constexpr int MR = 6;
 #endif
 constexpr int64_t K_STEP = 1, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 constexpr int NR = 2 * LANES, WORD_TERMS = 1, SPLITS = 1;
+constexpr int64_t ACCUMULATED_TERMS = 4096 / NR;  // a B micro-panel of so many takes 16 KB, half of an L1
 #include "cpu/gemm/pack.h"
 
 // A matrix (lines, terms) as packed words; activations in bf16 become f32.
@@ -39,22 +41,27 @@ inline void begin_tiles() {}
 __attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
     if (std::is_same_v<act, float> && a.column_stride == 1 && a.panel_gap == 0)
         return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};
-    pack_micro_panels(copy, MR, K * padded(MR), WordSource{a, rows, K}, rows, K);
-    return {reinterpret_cast<const char*>(copy), 4, padded(MR) * 4, K * padded(MR) * 4};
+    const int64_t panel_words = K * MR + padded(MR) - MR;
+    pack_micro_panels(copy, MR, panel_words, WordSource{a, rows, K}, rows, K);
+    return {reinterpret_cast<const char*>(copy), 4, MR * 4, panel_words * 4};
 }
 
 // sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
 template <int R>
 void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
     Vector values[R][2] = {};
-    for (int64_t k = 0; k < K; ++k) {
-        const Vector left = vector_at(b_panel + k * NR), right = vector_at(b_panel + k * NR + LANES);
-        const char* column = a.data + k * a.step_stride;
+    if (accumulate)
+        for (int r = 0; r < R; ++r) __builtin_prefetch(sums + r * stride, 1);
+    for (int64_t left_steps = K; left_steps > 0; left_steps -= a.block_steps, a.data += a.block_stride) {
+        const char* column = a.data;
+        for (int64_t k = std::min(left_steps, a.block_steps); k > 0; --k, b_panel += NR, column += a.step_stride) {
+            const Vector left = vector_at(b_panel), right = vector_at(b_panel + LANES);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const float factor = *reinterpret_cast<const float*>(column + r * a.row_stride);
-            values[r][0] += factor * left;
-            values[r][1] += factor * right;
+            for (int r = 0; r < R; ++r) {
+                const float factor = *reinterpret_cast<const float*>(column + r * a.row_stride);
+                values[r][0] += factor * left;
+                values[r][1] += factor * right;
+            }
         }
     }
 #pragma GCC unroll 16
