@@ -2,35 +2,27 @@
 
     python bench/decode.py --size S1 --threads 2 --peer-python <python of an environment with torch>
 
-Each round runs all candidates one after the other, each in its own process. The table shows the median of the rounds.
-PyTorch decodes in f32 and bf16, eagerly and compiled; the ratio is against the best of these four.
+PyTorch decodes in f32 and bf16, eagerly and compiled. The programs take turns (side_by_side.py). The ratio is the
+median over the rounds of ours over the best of PyTorch's four modes.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 
-from train_step import SIZES, peer_environment
+from side_by_side import PEER_ISA, environment, median_seconds, serve, take_turns
+from train_step import PRECISIONS, SIZES
 
 PEERS = ["eager", "compile"]
-PRECISIONS = ["float32", "bfloat16"]
 
 
-def tokens_per_second(decode, count: int, seconds: float) -> float:
-    """Return the median rate of decode(), which generates `count` tokens."""
-    decode()
-    rates, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rates) < 3:
-        started = time.perf_counter()
-        decode()
-        rates.append(count / (time.perf_counter() - started))
-    return statistics.median(rates)
+def rate_of(decode: Callable[[], object], count: int, seconds: float) -> Callable[[], float]:
+    """Return a function that measures the rate of decode(), which generates `count` tokens, in tokens/s."""
+    return lambda: count / median_seconds(decode, seconds)
 
 
-def ours(size: str, threads: int, seconds: float, precision: str) -> float:
+def ours(size: str, threads: int, seconds: float, precision: str) -> Callable[[], float]:
     from hipgpt.compute.open_device import open_device
     from hipgpt.compute.tensor import Arena
     from hipgpt.config.settings import ModelConfig
@@ -50,10 +42,10 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> float:
         for _ in range(S - 2):
             decoder.append_greedy()
 
-    return tokens_per_second(decode, S - 1, seconds)
+    return rate_of(decode, S - 1, seconds)
 
 
-def torch_decoding(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> float:
+def torch_decoding(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> Callable[[], float]:
     import torch
     import torch.nn.functional as functional
     from torch import nn
@@ -99,43 +91,49 @@ def torch_decoding(size: str, threads: int, seconds: float, precision: str, comp
         for position in range(S - 1):
             token = int(step(token, position, cache).argmax())
 
-    return tokens_per_second(decode, S - 1, seconds)
+    return rate_of(decode, S - 1, seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="S1")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("--isa", choices=PEER_ISA, help="the newest instructions to use; default: this processor's")
     parser.add_argument("--peer-python", help="python of an environment with torch; without it only ours is timed")
     parser.add_argument("--role", choices=["ours", *PEERS], help=argparse.SUPPRESS)
     parser.add_argument("--precision", choices=PRECISIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    size, threads, seconds = arguments.size, arguments.threads, arguments.seconds
     if arguments.role:
-        settings = arguments.size, arguments.threads, arguments.seconds, arguments.precision
+        settings = size, threads, seconds, arguments.precision
         is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
-        print(json.dumps(ours(*settings) if is_ours else torch_decoding(*settings, compiled)))
+        serve(ours(*settings) if is_ours else torch_decoding(*settings, compiled))
         return
 
     pythons = {"ours": sys.executable}
     if arguments.peer_python:
         pythons |= dict.fromkeys(PEERS, arguments.peer_python)
-    options = ["--size", arguments.size, "--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
-    rates = {(role, precision): [] for precision in PRECISIONS for role in pythons}
-    for _ in range(arguments.rounds):
-        for role, precision in rates:
-            command = [pythons[role], __file__, *options, "--role", role, "--precision", precision]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=peer_environment(role))
-            rates[role, precision].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {measured: statistics.median(values) for measured, values in rates.items()}
-    for (role, precision), median in medians.items():
-        rounds = " ".join(f"{value:,.0f}" for value in rates[role, precision])
-        print(f"{arguments.size} {role:8s} {precision:8s} {median:10,.0f} tokens/s   rounds: {rounds}")
+    options = ["--size", size, "--threads", str(threads), "--seconds", str(seconds)]
+    programs = {
+        (role, precision): (
+            [python, __file__, *options, "--role", role, "--precision", precision],
+            environment(role != "ours", arguments.isa),
+        )
+        for precision in PRECISIONS
+        for role, python in pythons.items()
+    }
+    rates = take_turns(programs, arguments.rounds)
+    for (role, precision), taken in rates.items():
+        spread = f"({min(taken):,.0f} to {max(taken):,.0f})"
+        print(f"{size} {role:8s} {precision:8s} {statistics.median(taken):10,.0f} tokens/s {spread}")
     if arguments.peer_python:
-        best = max(rate for (role, _), rate in medians.items() if role != "ours")
+        modes = [taken for (role, _), taken in rates.items() if role != "ours"]
+        peers = [max(taken) for taken in zip(*modes, strict=True)]
         for precision in PRECISIONS:
-            print(f"{arguments.size} {precision}: {medians['ours', precision] / best:.2f} times PyTorch's best mode")
+            ratios = [mine / best for mine, best in zip(rates["ours", precision], peers, strict=True)]
+            print(f"{size} {precision}: {statistics.median(ratios):.2f} times PyTorch's best mode")
 
 
 if __name__ == "__main__":

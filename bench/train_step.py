@@ -2,22 +2,20 @@
 
     python bench/train_step.py --threads 2 --peer-python <python of an environment with torch>
 
-Each round runs the candidates one after the other, each in its own process (A B A B). The table shows the median of the
-rounds. All do the same work on random tokens: forward, backward, clipping by global norm, AdamW. PyTorch runs eagerly
-and with torch.compile, in bf16 under autocast, and with tcmalloc if the machine has it (Debian's libtcmalloc-minimal4).
-The ratio of tokens/s is against the better mode of PyTorch. floor: the time of the GEMMs of the step alone, if all
-threads ran at the speed of the register tile on data in L1 (bench/tile.cpp).
+All do the same work on random tokens: forward, backward, clipping by global norm, AdamW. PyTorch runs eagerly and with
+torch.compile, in bf16 under autocast, and with tcmalloc if the machine has it. The programs take turns
+(side_by_side.py). The ratio is the median over the rounds of the better mode of PyTorch over ours. floor: the time of
+the GEMMs of the step alone, if all threads ran at the speed of the register tile on data in L1 (bench/tile.cpp).
 """
 
 import argparse
-import ctypes.util
-import json
-import os
+import ctypes
 import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+
+from side_by_side import PEER_ISA, environment, median_seconds, serve, take_turns
 
 SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "S1": (128, 2, 4, 256, 5000, 32, 64),
@@ -28,27 +26,7 @@ SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch
     "odd": (200, 3, 5, 700, 5003, 77, 9),
 }
 TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # as many terms as L1 holds
-
-
 PRECISIONS = ["float32", "bfloat16"]
-
-
-def peer_environment(role: str) -> dict[str, str]:
-    """Return the environment of a measurement. PyTorch gets tcmalloc, because it is faster with it."""
-    tcmalloc = ctypes.util.find_library("tcmalloc_minimal")
-    return os.environ | ({"LD_PRELOAD": tcmalloc} if tcmalloc and role != "ours" else {})
-
-
-def measure(step, warmup: int, seconds: float) -> float:
-    """Return the median time of a step in milliseconds."""
-    for _ in range(warmup):
-        step()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e3
 
 
 def make_trainer(shape, device, precision: str = "auto"):
@@ -75,16 +53,20 @@ def make_trainer(shape, device, precision: str = "auto"):
     return trainer
 
 
-def ours(size: str, threads: int, seconds: float, precision: str) -> tuple[float, float]:
-    """Return the time of a step in milliseconds, and its floor."""
+def ours(size: str, threads: int, seconds: float, precision: str) -> Callable[[], tuple[float, float]]:
+    """Return a function that measures the time of a step and its floor, in milliseconds."""
     from hipgpt.compute.open_device import open_device
 
     trainer = make_trainer(SIZES[size], open_device("cpu", threads), precision)
     steps = iter(range(1, 10**6))
-    taken = measure(lambda: trainer.step(next(steps)), warmup=3, seconds=seconds)
     launches = trainer.last_plan.launches
     operations = sum(launch.operations for launch in launches if launch.op.family in ("matmul", "output_layer"))
-    return taken, operations / (threads * tile_rate(launches[0].act)) * 1e3
+
+    def measure() -> tuple[float, float]:
+        taken = median_seconds(lambda: trainer.step(next(steps)), seconds)
+        return taken * 1e3, operations / (threads * tile_rate(launches[0].act)) * 1e3
+
+    return measure
 
 
 def tile_rate(act) -> float:
@@ -103,7 +85,10 @@ def tile_rate(act) -> float:
     return TILE_COUNT * library.tile_operations(terms) / fastest
 
 
-def torch_step(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> float:
+def torch_step(
+    size: str, threads: int, seconds: float, precision: str, compiled: bool
+) -> Callable[[], tuple[float, float]]:
+    """Return a function that measures the time of a step in milliseconds; it has no floor."""
     import torch
     import torch.nn.functional as functional
     from torch import nn
@@ -149,53 +134,52 @@ def torch_step(size: str, threads: int, seconds: float, precision: str, compiled
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return measure(step, warmup=3, seconds=seconds)
+    return lambda: (median_seconds(step, seconds) * 1e3, 0.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="S1")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("--isa", choices=PEER_ISA, help="the newest instructions to use; default: this processor's")
     parser.add_argument("--peer-python", help="python of an environment with torch; without it only ours is timed")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: both")
     parser.add_argument("--role", choices=["ours", "eager", "compile"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    size, threads, seconds = arguments.size, arguments.threads, arguments.seconds
     if arguments.role:
-        settings = arguments.size, arguments.threads, arguments.seconds, arguments.precision
+        settings = size, threads, seconds, arguments.precision
         is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
-        print(json.dumps(ours(*settings) if is_ours else (torch_step(*settings, compiled), 0.0)))
+        serve(ours(*settings) if is_ours else torch_step(*settings, compiled))
         return
 
     pythons = {"ours": sys.executable}
     if arguments.peer_python:
         pythons |= {"eager": arguments.peer_python, "compile": arguments.peer_python}
-    options = ["--size", arguments.size, "--threads", str(arguments.threads), "--seconds", str(arguments.seconds)]
-    precisions = [arguments.precision] if arguments.precision else PRECISIONS
-    times = {(role, precision): [] for precision in precisions for role in pythons}
-    floors = {}
-    for _ in range(arguments.rounds):
-        for role, precision in times:
-            command = [pythons[role], __file__, *options, "--role", role, "--precision", precision]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=peer_environment(role))
-            taken, floor = json.loads(done.stdout.splitlines()[-1])
-            times[role, precision].append(taken)
-            if role == "ours":
-                floors[precision] = min(floor, floors.get(precision, floor))
-    *_, context, batch = SIZES[arguments.size]
-    medians = {measured: statistics.median(values) for measured, values in times.items()}
-    for (role, precision), median in medians.items():
-        rounds = " ".join(f"{value:.1f}" for value in times[role, precision])
-        rate = context * batch / median * 1e3
-        name = f"{arguments.size} {role:8s} {precision:8s}"
-        print(f"{name} {median:8.1f} ms a step {rate:10,.0f} tokens/s   rounds: {rounds}")
-    for precision, floor in floors.items():
-        print(f"{arguments.size} floor    {precision:8s} {floor:8.1f} ms a step")
-    if arguments.peer_python:
-        for precision in precisions:
-            best = min(medians["eager", precision], medians["compile", precision])
-            print(f"{arguments.size} {precision}: {best / medians['ours', precision]:.2f} times PyTorch's better mode")
+    options = ["--size", size, "--threads", str(threads), "--seconds", str(seconds)]
+    *_, context, batch = SIZES[size]
+    for precision in [arguments.precision] if arguments.precision else PRECISIONS:
+        programs = {
+            role: (
+                [python, __file__, *options, "--role", role, "--precision", precision],
+                environment(role != "ours", arguments.isa),
+            )
+            for role, python in pythons.items()
+        }
+        rounds = take_turns(programs, arguments.rounds)
+        times = {role: [milliseconds for milliseconds, _ in taken] for role, taken in rounds.items()}
+        for role, taken in times.items():
+            median = statistics.median(taken)
+            rate, spread = context * batch / median * 1e3, f"{min(taken):.1f} to {max(taken):.1f}"
+            print(f"{size} {role:8s} {precision:8s} {median:8.1f} ms a step ({spread}) {rate:10,.0f} tokens/s")
+        floors = [floor for _, floor in rounds["ours"]]
+        print(f"{size} floor    {precision:8s} {statistics.median(floors):8.1f} ms a step")
+        if arguments.peer_python:
+            better = zip(times["eager"], times["compile"], strict=True)
+            ratios = [min(peers) / mine for peers, mine in zip(better, times["ours"], strict=True)]
+            print(f"{size} {precision}: {statistics.median(ratios):.2f} times PyTorch's better mode", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.instruction_sets import wanted_options
 from hipgpt.base.kernel_cache import cached
 from hipgpt.base.paths import KERNELS
 
@@ -64,10 +65,28 @@ def _accepts(*options: str) -> bool:
     return subprocess.run(command, input=source, capture_output=True).returncode == 0
 
 
+def _native_options() -> tuple[str, ...]:
+    return next(((option,) for option in ("-march=native", "-mcpu=native") if _accepts(option)), ())
+
+
+def _macros(options: Sequence[str]) -> frozenset[str]:
+    """Return the macros that the compiler predefines with these options."""
+    command = [*host_compiler(), *options, "-dM", "-E", "-x", "c++", "-"]
+    lines = subprocess.run(command, input=b"", capture_output=True).stdout.decode().splitlines()
+    return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
+
+
+def _native_macros() -> frozenset[str]:
+    return _macros(_native_options())
+
+
 @functools.cache
 def host_options() -> tuple[str, ...]:
-    """Return OPTIONS, what this compiler has of tuning for this processor and OpenMP threads, and how to link."""
-    native = next(([option] for option in ("-march=native", "-mcpu=native") if _accepts(option)), [])
+    """Return OPTIONS, what this compiler has of tuning for this processor and OpenMP threads, and how to link.
+
+    Raises UserError if $HIPGPT_ISA names an instruction set that does not exist or that this processor lacks.
+    """
+    native = list(wanted_options(_native_macros) or _native_options())
     # compilers prefer 256 bits on processors with 512, for clocks that fell; they no longer do
     native += [option for option in ("-mprefer-vector-width=512",) if _accepts(option)]
     openmp = ["-fopenmp"] if _accepts("-fopenmp", "-DNEED_OMP") else []
@@ -91,10 +110,8 @@ def _compiler_identity() -> bytes:
 
 @functools.cache
 def host_macros() -> frozenset[str]:
-    """Return the macros that the compiler predefines for this processor: what instructions there are."""
-    command = [*host_compiler(), *host_options(), "-dM", "-E", "-x", "c++", "-"]
-    lines = subprocess.run(command, input=b"", capture_output=True).stdout.decode().splitlines()
-    return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
+    """Return the macros that the compiler predefines for host_options(): they tell what instructions there are."""
+    return _macros(host_options())
 
 
 def include_options(macros: Mapping[str, int] = MappingProxyType({})) -> list[str]:

@@ -6,14 +6,23 @@
 #include "cpu/select/convert.h"
 #include "cpu/simd/maximum.h"
 #include <algorithm>
-#include <vector>
+#include <limits>
+
+constexpr int64_t BLOCK = 1024;  // logits, few enough that a block stays in L1
 
 extern "C" void greedy_token(int32_t* tokens, int32_t* positions, const act* logits, int64_t B, int64_t V) {
-    std::vector<float> row(V);
+    float block[BLOCK];
     for (int64_t b = 0; b < B; ++b) {
-        load(row.data(), logits + b * V, V);
-        const auto greatest = std::find(row.begin(), row.end(), maximum_of(row.data(), V));
-        tokens[b] = greatest == row.end() ? 0 : static_cast<int32_t>(greatest - row.begin());  // NaN equals nothing
+        float greatest = -std::numeric_limits<float>::infinity();
+        tokens[b] = 0;
+        for (int64_t first = 0; first < V; first += BLOCK) {
+            const int64_t count = std::min(BLOCK, V - first);
+            load(block, logits + b * V + first, count);
+            const float maximum = maximum_of(block, count);
+            if (!(maximum > greatest)) continue;  // true for NaN
+            greatest = maximum;
+            tokens[b] = static_cast<int32_t>(first + (std::find(block, block + count, maximum) - block));
+        }
         ++positions[b];
     }
 }

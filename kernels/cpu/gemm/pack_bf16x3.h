@@ -61,4 +61,4 @@ struct WordSource : LineSource {
     }
 };
 
-#include "cpu/gemm/gemv_terms.h"
+#include "cpu/gemm/gemv_terms_f32.h"

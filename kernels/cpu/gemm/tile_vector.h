@@ -72,6 +72,6 @@ void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t 
             sum = accumulate ? sum + values[r][half] : values[r][half];
         }
 }
-#include "cpu/gemm/gemv_terms.h"
+#include "cpu/select/gemv_terms.h"
 #include "cpu/gemm/tile_rows.h"
 #include "cpu/gemm/macro_kernel.h"

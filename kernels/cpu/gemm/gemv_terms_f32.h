@@ -1,4 +1,4 @@
-// The inner step of a matrix-vector product by vectors of f32.
+// The inner step of a matrix-vector product by vectors, of activations in f32.
 #pragma once
 
 constexpr int GEMV_TERMS = LANES;
