@@ -8,6 +8,8 @@ from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activations
 
+LEAST_LOGIT_ROWS = 1024
+
 
 @dataclass(frozen=True)
 class Blocking:
@@ -32,12 +34,13 @@ def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device
 
 
 def logit_rows(model: ModelConfig, rows: int, cache_bytes: int | None) -> int:
-    """Return how many of a pass's rows to compute logits for at once: all of them, or 4E if they should fit a cache.
+    """Return how many of a pass's rows to compute logits for at once: all of them, or a part if it should fit a cache.
 
     The R*V logits of a block of R rows stay in the caches. But each further block reads and writes the gradient of the
-    output layer's weight, V*E elements, once more. At R = 4E a block has four times as many logits as that.
+    output layer's weight, V*E elements, once more. At R = 4E a block has four times as many logits as that. With fewer
+    than LEAST_LOGIT_ROWS, many threads would have too few rows each.
     """
-    return rows if cache_bytes is None else min(rows, 4 * model.embed_dim)
+    return rows if cache_bytes is None else min(rows, max(LEAST_LOGIT_ROWS, 4 * model.embed_dim))
 
 
 def sequences_at_once(model: ModelConfig, sequences: int, length: int, act: DType, cache_bytes: int | None) -> int:

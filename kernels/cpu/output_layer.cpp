@@ -54,12 +54,19 @@ struct OutputLayer {
     act* scaled;  // x * factor, the B operand of dweight
     DualOperand exponentials;
 
+    // The packed chunk of the weight, by rows and by channels, which all threads read. Threads pack the next chunk while
+    // others still read this one, so a team has two.
+    struct SharedChunks {
+        PackedWord* by_rows[2];
+        PackedWord* by_channels[2];
+    };
+
     int64_t chunk_rows() const {
         return std::clamp(CHUNK_ELEMENTS / (C * SPLITS) / SLICE, int64_t{1}, MAX_CHUNK_ROWS / SLICE) * SLICE;
     }
     int64_t block_tokens() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / NR) * NR; }
 
-    void train_block(int64_t first, int64_t last) const;
+    void train_block(Team team, SharedChunks& shared, int64_t first, int64_t last) const;
     SliceExponentials begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
                                   PackedWord* b_panel) const;
     void finish_slice(SliceExponentials& slice, int64_t chunk) const;
@@ -67,14 +74,18 @@ struct OutputLayer {
     void finish_panel(const TokenPanel& panel) const;
 };
 
-// All of the vocabulary for the tokens first to last.
-void OutputLayer::train_block(int64_t first, int64_t last) const {
+// All of the vocabulary for the tokens first to last, by one thread of a team. All must call it equally often.
+void OutputLayer::train_block(Team team, SharedChunks& shared, int64_t first, int64_t last) const {
     const int64_t count = (last - first + NR - 1) / NR, most = chunk_rows(), sums_size = padded(C, MR) * NR;
     ScratchArena arena;
     PackedWord* const inputs = arena.take(count * b_panel_size(C));
     PackedWord* const b_panel = arena.take(b_panel_size(most));
-    PackedWord* const rows_copy = arena.take(packed_a_size(most, C));
-    PackedWord* const channels_copy = arena.take(packed_a_size(C, most));
+    const int64_t copies = team.size > 1 ? 2 : 1;
+    if (team.rank == 0)
+        for (int64_t i = 0; i < copies; ++i) {
+            shared.by_rows[i] = arena.take(packed_a_size(most, C));
+            shared.by_channels[i] = arena.take(packed_a_size(C, most));
+        }
     float* const sums = arena.take(count * sums_size);
     float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
     std::vector<TokenPanel> panels(count);
@@ -82,11 +93,14 @@ void OutputLayer::train_block(int64_t first, int64_t last) const {
         const int64_t token = first + p * NR, width = std::min<int64_t>(NR, last - token);
         panels[p] = {{}, {}, {}, token, width, sums + p * sums_size};
     }
-    pack_b(inputs, {x + first * C, 1, C}, C, last - first);
+    if (count) pack_b(inputs, {x + first * C, 1, C}, C, last - first);
+    team.wait();
     for (int64_t chunk = 0; chunk < V; chunk += most) {
-        const int64_t rows = std::min(most, V - chunk);
-        const PackedA by_rows = pack_a(rows_copy, {weight + chunk * C, C, 1}, rows, C);
-        const PackedA by_channels = pack_a(channels_copy, {weight + chunk * C, 1, C}, C, rows);
+        const int64_t rows = std::min(most, V - chunk), index = chunk / most % copies;
+        const Matrix weight_rows = {weight + chunk * C, C, 1}, weight_channels = {weight + chunk * C, 1, C};
+        const PackedA by_rows = pack_a_together(team, shared.by_rows[index], weight_rows, rows, C);
+        const PackedA by_channels = pack_a_together(team, shared.by_channels[index], weight_channels, C, rows);
+        team.wait();
         for (int64_t p = 0; p < count; ++p) {
             PackedA a = by_rows;
             SliceExponentials before{};
@@ -102,6 +116,7 @@ void OutputLayer::train_block(int64_t first, int64_t last) const {
         }
     }
     for (const TokenPanel& panel : panels) finish_panel(panel);
+    team.wait();  // until all have read the last chunk
 }
 
 // Adds the bias to the logits (rows, NR) of the vocabulary rows `row` on, takes the targets out, and returns the work
@@ -195,11 +210,17 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
     std::vector<float> factors(padded(N, NR));
     const DualOperand operand(exponentials, V, N);
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, operand};
-    parallel_ranges(N, NR, NR, [&](int64_t begin, int64_t end) {
+    OutputLayer::SharedChunks shared;
+    parallel_team(std::clamp<int64_t>(N / NR, 1, thread_count()), [&](Team team) {
         begin_tiles();
-        const int64_t blocks = (end - begin + layer.block_tokens() - 1) / layer.block_tokens();
-        const int64_t block = padded((end - begin + blocks - 1) / blocks, NR);
-        for (int64_t first = begin; first < end; first += block) layer.train_block(first, std::min(end, first + block));
+        const Team::Range tokens = team.part(N, NR);
+        const int64_t most = team.largest_part(N, NR),
+                      blocks = (most + layer.block_tokens() - 1) / layer.block_tokens();
+        const int64_t block = padded((most + blocks - 1) / blocks, NR);
+        for (int64_t i = 0; i < blocks; ++i) {
+            const int64_t first = std::min(tokens.end, tokens.begin + i * block);
+            layer.train_block(team, shared, first, std::min(tokens.end, first + block));
+        }
     });
     gemm_accumulate(dweight, V, C, N, operand, {scaled, C, 1});
     if (dbias)

@@ -23,7 +23,7 @@ from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
-CACHE_BYTES = 8 << 20  # of activations, to be read again before they leave the caches
+CACHE_BYTES = 64 << 20  # of activations, to be read again before they leave the caches
 OPERAND = kernel_constants(CPU / "gemm" / "dual_operand_size.h")
 BF16_DOTS = {"__AVX512BF16__", "__AVX512BW__", "__AVX512VL__"}
 AMX = BF16_DOTS | {"__AMX_TILE__", "__AMX_BF16__"}

@@ -31,7 +31,7 @@ class DualOperand {
         PackedA block{};
         for (int64_t r = 0; r < rows; r += MR) {
             const Matrix panel_rows = {a.at(column / NR, row + r), NR, 1, PANEL_BLOCK - NR};
-            block = pack_a(copy + r / MR * block.panel_stride / 4, panel_rows, std::min<int64_t>(MR, rows - r), terms);
+            block = copy_a(copy + r / MR * a_panel_size(terms), panel_rows, std::min<int64_t>(MR, rows - r), terms);
         }
         block.data = reinterpret_cast<const char*>(copy);
         return block;

@@ -1,10 +1,26 @@
 // The macro-kernel: packed A times packed B, tile by tile, on one thread. The including file defines the tile.
 #pragma once
+#include "cpu/runtime/parallel.h"
 #include <algorithm>
 
 // The most packed words that pack_a writes for A (rows, K).
 constexpr int64_t packed_a_size(int64_t rows, int64_t K) {
     return padded(rows, MR) / MR * padded(MR) * padded(K, 2 * LANES) / WORD_TERMS * SPLITS;
+}
+
+// A[0:rows, 0:K] as the tile reads it: in place, or packed into `copy`.
+static PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
+    return reads_in_place(a, rows, K) ? a_in_place(a) : copy_a(copy, a, rows, K);
+}
+
+// The same for all threads of a team, each of which packs its share of `copy`. They must wait before they read it.
+static PackedA pack_a_together(Team team, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
+    if (reads_in_place(a, rows, K)) return a_in_place(a);
+    const Team::Range share = team.part(rows, MR);
+    const Matrix own = {a.at(share.begin, 0), a.row_stride, a.column_stride, a.panel_gap};
+    PackedA packed = copy_a(copy + share.begin / MR * a_panel_size(K), own, share.end - share.begin, K);
+    packed.data = reinterpret_cast<const char*>(copy);
+    return packed;
 }
 
 // Packs B[0:K, 0:columns] into B micro-panels, filled with zeros.

@@ -22,7 +22,7 @@ typedef float PackedWord;
 struct PackedA {
     const char* data;
     int64_t row_stride, step_stride, panel_stride;
-    int64_t block_steps = INT64_MAX, block_stride = 0;
+    int64_t block_steps = 1 << 30, block_stride = 0;
 };
 
 // LANES packed words; split[s] holds the s-th bf16 of each f32, or all of it where SPLITS is 1.

@@ -9,7 +9,9 @@
 constexpr int MR = 32;
 // Terms of one instruction, and the most terms of a tile: with 256 in bf16, an A micro-panel stays in L1 while B
 // micro-panels pass.
-constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20, ACCUMULATED_TERMS = 1 << 20;
+constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20;
+constexpr bool SUMS_IN_REGISTERS = false;
+constexpr int64_t ACCUMULATED_TERMS = 1 << 20;
 // Which split of A is multiplied by which of B, smallest products first. Neighbours in the list share a split, which is
 // not loaded again. With a single split, only the last entry is used.
 constexpr int SPLIT_PRODUCTS[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {0, 0}};
@@ -23,18 +25,25 @@ constexpr int64_t b_panel_size(int64_t K) { return padded(K, K_STEP) / 2 * NR * 
 const TileConfiguration WHOLE_TILES{64, 64, 64, 64, 64, 64, 64, 64};
 inline void begin_tiles() { configure_tiles(WHOLE_TILES); }
 
-// A[0:rows, 0:K] as the tile reads it: bf16 in place if tiles are whole and terms contiguous, though its rows may then
-// compete for the same sets of L1; otherwise packed into `copy` as squares, filled with zeros.
-__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    if (SPLITS == 1 && a.column_stride == 1 && a.panel_gap == 0 && K % K_STEP == 0 && rows % MR == 0)
-        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, K_STEP * 2, MR * a.row_stride * 2};
+// The tile reads bf16 in place if tiles are whole and terms contiguous, though its rows may then compete for the same
+// sets of L1.
+inline bool reads_in_place(const Matrix& a, int64_t rows, int64_t K) {
+    return SPLITS == 1 && a.column_stride == 1 && a.panel_gap == 0 && K % K_STEP == 0 && rows % MR == 0;
+}
+inline PackedA a_in_place(const Matrix& a) {
+    return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, K_STEP * 2, MR * a.row_stride * 2};
+}
+
+// The packed words of an A micro-panel of K terms, and A[0:rows, 0:K] packed into `copy` as squares, filled with zeros.
+constexpr int64_t a_panel_size(int64_t K) { return padded(K, K_STEP) / 2 * SPLITS * MR; }
+__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
     const WordSource source{a, rows, K};
     const int64_t words = padded(K, K_STEP) / 2;
     for (int64_t word = 0; word < words; word += LANES)
         for (int64_t line = 0; line < padded(rows, MR); line += LANES)
-            pack_square<true>(copy + (line / MR * words + word) * SPLITS * MR + line % MR * LANES, LANES, MR * LANES,
-                              source, line, word, words);
-    return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES, words / LANES * SPLITS * SPLIT_BYTES};
+            pack_square<true>(copy + line / MR * a_panel_size(K) + word * SPLITS * MR + line % MR * LANES, LANES,
+                              MR * LANES, source, line, word, words);
+    return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES, a_panel_size(K) * 4};
 }
 
 // sums (MR, NR) = A times a B micro-panel, or += if `accumulate`. `sums` has room for all MR rows. interleave() is

@@ -7,23 +7,30 @@
 constexpr int MR = 12;
 constexpr int64_t K_STEP = 2, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 
+constexpr bool SUMS_IN_REGISTERS = true;
 constexpr int64_t ACCUMULATED_TERMS = 2 * 4096 / NR;  // a B micro-panel of so many takes 16 KB, half of an L1
 
 constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
 inline void begin_tiles() {}
 
-// A[0:rows, 0:K] as the tile reads it: in place if pairs are contiguous, otherwise packed into `copy`.
-__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    const int64_t words = (K + 1) / 2, panel_words = words * MR + padded(MR) - MR;
-    if (a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0)
-        return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
-    pack_micro_panels(copy, MR, panel_words, WordSource{a, rows, K}, rows, words);
-    return {reinterpret_cast<const char*>(copy), 4, MR * 4, panel_words * 4};
+// The tile reads A in place if pairs are contiguous.
+inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) {
+    return a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0;
+}
+inline PackedA a_in_place(const Matrix& a) {
+    return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
+}
+
+// The packed words of an A micro-panel of K terms, and A[0:rows, 0:K] packed into `copy`.
+constexpr int64_t a_panel_size(int64_t K) { return (K + 1) / 2 * MR + padded(MR) - MR; }
+__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    pack_micro_panels(copy, MR, a_panel_size(K), WordSource{a, rows, K}, rows, (K + 1) / 2);
+    return {reinterpret_cast<const char*>(copy), 4, MR * 4, a_panel_size(K) * 4};
 }
 
 // sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
 template <int R>
-void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
+void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
     __m512 values[R][2] = {};
     const int64_t pairs = (K + 1) / 2;
     for (int64_t pair = 0; pair < pairs; ++pair) {

@@ -12,6 +12,7 @@ constexpr int MR = 6;
 #endif
 constexpr int64_t K_STEP = 1, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 constexpr int NR = 2 * LANES, WORD_TERMS = 1, SPLITS = 1;
+constexpr bool SUMS_IN_REGISTERS = true;
 constexpr int64_t ACCUMULATED_TERMS = 4096 / NR;  // a B micro-panel of so many takes 16 KB, half of an L1
 #include "cpu/gemm/pack.h"
 
@@ -37,28 +38,35 @@ constexpr int64_t b_panel_size(int64_t K) { return K * NR; }
 // A thread calls this before its first tile.
 inline void begin_tiles() {}
 
-// A[0:rows, 0:K] as the tile reads it: in place if it is f32 with contiguous terms, otherwise packed into `copy`.
-__attribute__((noinline)) static PackedA pack_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    if (std::is_same_v<act, float> && a.column_stride == 1 && a.panel_gap == 0)
-        return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};
-    const int64_t panel_words = K * MR + padded(MR) - MR;
-    pack_micro_panels(copy, MR, panel_words, WordSource{a, rows, K}, rows, K);
-    return {reinterpret_cast<const char*>(copy), 4, MR * 4, panel_words * 4};
+// The tile reads A in place if it is f32 with contiguous terms.
+inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t /*K*/) {
+    return std::is_same_v<act, float> && a.column_stride == 1 && a.panel_gap == 0;
+}
+inline PackedA a_in_place(const Matrix& a) {
+    return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};
+}
+
+// The packed words of an A micro-panel of K terms, and A[0:rows, 0:K] packed into `copy`.
+constexpr int64_t a_panel_size(int64_t K) { return K * MR + padded(MR) - MR; }
+__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    pack_micro_panels(copy, MR, a_panel_size(K), WordSource{a, rows, K}, rows, K);
+    return {reinterpret_cast<const char*>(copy), 4, MR * 4, a_panel_size(K) * 4};
 }
 
 // sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
 template <int R>
-void tile(int64_t K, PackedA a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
+void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
     Vector values[R][2] = {};
-    if (accumulate)
-        for (int r = 0; r < R; ++r) __builtin_prefetch(sums + r * stride, 1);
-    for (int64_t left_steps = K; left_steps > 0; left_steps -= a.block_steps, a.data += a.block_stride) {
-        const char* column = a.data;
-        for (int64_t k = std::min(left_steps, a.block_steps); k > 0; --k, b_panel += NR, column += a.step_stride) {
+    const char* block = a.data;
+    const int64_t row_stride = a.row_stride, step_stride = a.step_stride;
+    for (int64_t first = 0; first < K; first += a.block_steps, block += a.block_stride) {
+        const char* column = block;
+        const PackedWord* const end = b_panel + std::min(K - first, a.block_steps) * NR;
+        for (; b_panel < end; b_panel += NR, column += step_stride) {
             const Vector left = vector_at(b_panel), right = vector_at(b_panel + LANES);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                const float factor = *reinterpret_cast<const float*>(column + r * a.row_stride);
+                const float factor = *reinterpret_cast<const float*>(column + r * row_stride);
                 values[r][0] += factor * left;
                 values[r][1] += factor * right;
             }

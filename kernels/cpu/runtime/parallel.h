@@ -1,5 +1,8 @@
 // How CPU kernels use threads. Every split hands whole outputs to one thread and keeps the order of each sum, so
 // results do not depend on the number of threads. Without OpenMP everything runs on the calling thread.
+//
+// Every parallel region has all threads, although some may have nothing to do: GCC's OpenMP ends the threads that a
+// smaller region leaves out, and the next larger one has to create them again, in about 0.1 ms each.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -37,7 +40,7 @@ void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& bo
     const int64_t grains = (count + grain - 1) / grain, worth = std::min(grains, (count + least - 1) / least);
     const int64_t ranges = std::max<int64_t>(1, std::min(thread_count(), worth));
     if (ranges == 1) return run_range(body, 0, count);
-#pragma omp parallel for schedule(static, 1) num_threads(ranges)
+#pragma omp parallel for schedule(static, 1)
     for (int64_t range = 0; range < ranges; ++range)
         run_range(body, grains * range / ranges * grain, std::min(count, grains * (range + 1) / ranges * grain));
 }
@@ -45,4 +48,48 @@ void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& bo
 template <class Body>
 void parallel_ranges(int64_t count, int64_t least, const Body& body) {
     parallel_ranges(count, least, 1, body);
+}
+
+// The threads that run one body together. rank: this thread's number. The first `size` of them share the work; the parts
+// of the others are empty.
+struct Team {
+    int64_t rank, size;
+
+    // Waits for all threads, with or without work. All must call it equally often.
+    void wait() const {
+        if (size == 1) return;
+#pragma omp barrier
+    }
+
+    struct Range {
+        int64_t begin, end;
+    };
+    // This thread's part of 0 <= i < count, which starts at a multiple of `grain`.
+    Range part(int64_t count, int64_t grain) const {
+        const int64_t grains = (count + grain - 1) / grain;
+        return {std::min(count, grains * rank / size * grain), std::min(count, grains * (rank + 1) / size * grain)};
+    }
+    // At least the length of any thread's part.
+    int64_t largest_part(int64_t count, int64_t grain) const {
+        const int64_t grains = (count + grain - 1) / grain;
+        return (grains + size - 1) / size * grain;
+    }
+};
+
+template <class Body>
+ONE_COPY void run_member(const Body& body, Team team) {
+    body(team);
+}
+
+// Calls body(team) on all threads at once; `size` of them share the work. A team of one is called directly.
+template <class Body>
+void parallel_team(int64_t size, const Body& body) {
+#ifdef _OPENMP
+    if (size > 1) {
+#pragma omp parallel
+        run_member(body, Team{omp_get_thread_num(), std::min<int64_t>(size, omp_get_num_threads())});
+        return;
+    }
+#endif
+    run_member(body, Team{0, 1});
 }

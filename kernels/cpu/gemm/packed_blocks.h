@@ -1,0 +1,115 @@
+// The loops of a GEMM around its macro-kernel: A (M, K) and B (K, N) in packed blocks, on all threads.
+//
+//   for NC columns, for KC terms:        the threads pack a block of B together, so that none packs it again
+//       for MC rows:                     a thread packs its own rows of A, or reads them in place
+//           consume(block)               multiplies them: the caller decides where the sums go
+//
+// The threads form a grid over the rows and columns of C. A thread owns its part of C, and each sum runs over k upwards,
+// so no result depends on the number of threads.
+// Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Smith et al. 2014, "Anatomy of
+// high-performance many-threaded matrix multiplication" (shared packed blocks).
+#pragma once
+#include "cpu/gemm/matrix.h"
+#include "cpu/runtime/parallel.h"
+#include "cpu/select/gemm_tile.h"
+#include "cpu/simd/vector.h"
+#include <memory>
+#include <vector>
+
+// MC x KC of A and KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
+constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
+// Sums of a GEMM whose epilogue needs all K terms, if K > KC.
+constexpr int64_t SUM_ROWS = 512 / MR * MR, SUM_COLUMNS = 256;
+static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
+constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
+constexpr int64_t MIN_PART_ROWS = 32;                 // of C, because of fewer rows each would load all of B
+
+// A thread's memory, reused by all its GEMMs.
+struct Workspace {
+    alignas(64) PackedWord packed_a[packed_a_size(MC, KC)], packed_b[PACKED_B_WORDS];
+    alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
+};
+static Workspace& workspace_of_this_thread() {
+    static thread_local std::unique_ptr<Workspace> workspace;
+    if (!workspace) workspace.reset(new Workspace);
+    return *workspace;
+}
+
+// How many terms, columns and rows of a GEMM are taken at once: KC, NC and, for sums over several passes, SUM_ROWS.
+struct BlockSizes {
+    int64_t terms, columns, rows;
+};
+
+// A (rows, terms) from (row, k) on, and B (terms, columns) from (k, column) on. sum_row: row in the block of SUM_ROWS.
+struct PackedBlock {
+    PackedA a;
+    const PackedWord* b;
+    int64_t row, rows, column, columns, k, terms, sum_row;
+};
+
+// A[row:row + rows, k:k + terms] as the tile reads it: in place, or packed into `copy`.
+inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
+    return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride, a.panel_gap}, rows, terms);
+}
+
+// A team's threads as a grid over C: threads of one column of the grid share the packed columns of B.
+struct Grid {
+    Team rows, columns;
+
+    // As high as rows allow, if that leaves no thread idle; the part of a thread beyond it is empty.
+    Grid(Team team, int64_t M) {
+        const int64_t most = std::clamp<int64_t>(M / MIN_PART_ROWS, 1, team.size);
+        int64_t height = most;
+        for (int64_t other = most; other > 1; --other)
+            if (team.size / other * other > team.size / height * height) height = other;
+        rows = {team.rank % height, height};
+        columns = {team.rank / height, team.size / height};
+    }
+};
+
+// How many threads a GEMM is worth.
+inline int64_t team_size(int64_t M, int64_t N, int64_t K) {
+    return std::clamp<int64_t>(M * N * K / MIN_TEAM_MULTIPLICATIONS, 1, thread_count());
+}
+
+template <class A, class Consume>
+static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
+                              std::vector<Workspace*>& workspaces, const Consume& consume) {
+    Workspace& work = *(workspaces[team.rank] = &workspace_of_this_thread());
+    begin_tiles();
+    team.wait();
+    const Grid grid(team, M);
+    const Team::Range rows = grid.rows.part(M, MR), columns = grid.columns.part(N, NR);
+    const int64_t most_rows = grid.rows.largest_part(M, MR), most_columns = grid.columns.largest_part(N, NR);
+    PackedWord* const packed_b = workspaces[team.rank - grid.rows.rank]->packed_b;
+    const int64_t row_blocks = (most_rows + sizes.rows - 1) / sizes.rows;
+    const int64_t block_rows = padded((most_rows + row_blocks - 1) / row_blocks, MR);
+    for (int64_t left = 0; left < most_columns; left += sizes.columns)
+        for (int64_t upper = 0; upper < most_rows; upper += block_rows)
+            for (int64_t k = 0; k < K; k += sizes.terms) {
+                const int64_t terms = std::min(K - k, sizes.terms), first = columns.begin + left;
+                const int64_t width = std::clamp<int64_t>(columns.end - first, 0, sizes.columns);
+                const Team::Range share = grid.rows.part(width, NR);
+                if (left + upper + k > 0) team.wait();  // until all have read the block before
+                if (share.begin < share.end)
+                    pack_b(packed_b + share.begin / NR * b_panel_size(terms),
+                           {b.at(k, first + share.begin), b.row_stride, b.column_stride}, terms,
+                           share.end - share.begin);
+                team.wait();
+                const int64_t top = rows.begin + upper, last = width ? std::min(rows.end, top + block_rows) : 0;
+                for (int64_t row = top; row < last; row += MC) {
+                    const int64_t height = std::min(MC, last - row);
+                    const PackedA packed_a = pack_a_block(a, work.packed_a, row, height, k, terms);
+                    consume(work, PackedBlock{packed_a, packed_b, row, height, first, width, k, terms, row - top});
+                }
+            }
+}
+
+// Calls consume(workspace, block) for all blocks, on as many threads as the GEMM is worth.
+template <class A, class Consume>
+static void for_packed_blocks(int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
+                              const Consume& consume) {
+    const int64_t size = team_size(M, N, K);
+    std::vector<Workspace*> workspaces(thread_count());
+    parallel_team(size, [&](Team team) { for_packed_blocks(team, M, N, K, sizes, a, b, workspaces, consume); });
+}
