@@ -1,6 +1,7 @@
 """Files that are either whole or absent, their hashes, and folders that one process locks for itself."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -22,9 +23,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file, readable and writable, that replaces `path` if the block ends without an error.
 
     Its bytes are on the disk (fsync) before the rename, so after a crash `path` is the old file or the whole new one.
+    The rename is on the disk when the block ends, so after a crash no later file is there without an earlier one.
     Raises UserError if another process is writing the same file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(path.name + ".partial")
     try:
         with _open_alone(temporary, path) as file, _removed_at_the_end(temporary):
@@ -32,9 +34,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # a failed write names no file
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it that are missing, and wait until their entries are on the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the entries of a folder (new files, renames, removals), are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system cannot do it for folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def append(path: Path, text: str) -> None:
@@ -53,7 +76,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
 
     doing: the activity that their error message names. Raises UserError if another process is in the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         _lock(handle, f"{folder}: {doing}")

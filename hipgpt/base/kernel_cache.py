@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import sha256_of
+from hipgpt.base.files import sha256_of, sync
 
 WORKING = ".part"  # suffix of the folder that an object is made in
 
@@ -38,7 +38,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
             _hash_file(made).write_text(sha256_of(made), encoding="ascii")
             for file in (made, _hash_file(made)):
                 file.chmod(0o755)  # a cache may be shared
-                _sync(file)
+                sync(file)  # a rename after it never shows half a file
             # Concurrent compilations may write different bytes. A reader between the two renames compiles again.
             os.replace(made, path)
             os.replace(_hash_file(made), _hash_file(path))
@@ -54,12 +54,6 @@ def _is_whole(path: Path) -> bool:
 
 def _hash_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _sync(file: Path) -> None:
-    """Wait until a file's bytes are on the disk, so that a rename after it never shows half a file."""
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())
 
 
 @contextlib.contextmanager

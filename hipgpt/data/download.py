@@ -19,7 +19,7 @@ from pypi_simple import DistributionPackage, NoSuchProjectError, PyPISimple, Uns
 from tqdm import tqdm
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import sha256_of
+from hipgpt.base.files import make_folder, sha256_of, sync
 
 PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
@@ -42,7 +42,7 @@ def fetch(url: str, folder: Path, sha256: str | None) -> Path:
     part = target.with_name(target.name + ".part")
     if _is_there(target, sha256):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if sha256 is None:
         part.unlink(missing_ok=True)
     if not (part.exists() and sha256_of(part) == sha256):
@@ -56,7 +56,9 @@ def fetch(url: str, folder: Path, sha256: str | None) -> Path:
             f"{without_password(url)}: sha256 is {got}, expected {sha256}; the file was removed: "
             "run again, and if this repeats, check the source before you change the config"
         )
+    sync(part)
     os.replace(part, target)
+    sync(folder)
     return target
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import sha256_of
+from hipgpt.base.files import make_folder, sha256_of, sync
 
 HISTORY, FILES, RECORDS = "history", "files", "records"
 NEVER_KEPT = {"state", "exports"}  # training keeps states by itself; exports can be written again
@@ -47,6 +47,7 @@ def keep(results: Path, run: str) -> KeptRun | None:
             if (record := _record_of(file)).is_file():
                 _copy(record, partial / RECORDS / record)
         os.rename(partial, kept.folder)
+        sync(kept.folder.parent)  # before Snakemake deletes the files of the run
     return kept
 
 
@@ -102,10 +103,12 @@ def _record_of(file: Path) -> Path:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file with its dates. Weights get a hard link instead, because their files are large and never edited."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     target.unlink(missing_ok=True)
     if source.suffix == ".safetensors":
         with contextlib.suppress(OSError):  # a file system without hard links
             os.link(source, target)
-            return
-    shutil.copy2(source, target)
+    if not target.exists():
+        shutil.copy2(source, target)
+        sync(target)
+    sync(target.parent)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import replacing, sha256_of
+from hipgpt.base.files import make_folder, replacing, sha256_of, sync
 
 LEDGER, MARKER = "SHA256SUMS", ".SHA256SUMS.open"
 ALWAYS_READ_BYTES = 64 << 20  # a larger file is read again only if its date says that it changed after it was sealed
@@ -33,8 +33,9 @@ def check_seals(results: Path) -> None:
 
 def open_seals(results: Path) -> None:
     """Create the marker: from now on, files in results may change. The marker of a killed workflow keeps its date."""
-    results.mkdir(parents=True, exist_ok=True)
+    make_folder(results)
     (results / MARKER).open("ab").close()
+    sync(results)  # before any file changes
 
 
 def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:

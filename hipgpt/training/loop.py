@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hipgpt.base.csv_file import CsvFile, read_csv
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import append, replacing
+from hipgpt.base.files import append, replacing, sync
 from hipgpt.base.log import LOG, Progress
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, TrainingConfig
@@ -179,7 +179,9 @@ class Run:
         save_checkpoint(path, read_arena(self.trainer.device, self.trainer.weights), metadata)
 
     def _finish(self) -> None:
-        """Write checkpoints/best.safetensors and last.safetensors."""
+        """Write checkpoints/best.safetensors and last.safetensors, when the files that grew are on the disk."""
+        for live_file in self.states.live_files:
+            sync(live_file)
         checkpoints = self.folder / "checkpoints"
         _, best = load_checkpoint(self.states.best)
         with replacing(checkpoints / "best.safetensors") as file:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import MOST_CHARACTERS, UserError
-from hipgpt.base.files import replacing, sha256_of
+from hipgpt.base.files import make_folder, replacing, sha256_of, sync
 from hipgpt.base.log import LOG
 from hipgpt.base.nested import differences
 from hipgpt.base.terminal import one_line
@@ -56,7 +56,7 @@ class StateFolder:
         """Save a state, delete the oldest states beyond keep_last, and return the folder of the new one."""
         part = self.folder / "saving"
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        make_folder(part)
         for file in self.live_files:
             with replacing(part / file.name) as copy:
                 copy.write(file.read_bytes())
@@ -66,6 +66,7 @@ class StateFolder:
         target = self.path(step)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
+        sync(self.folder)  # before older states are deleted
         for old in self.steps()[: -self.keep_last]:
             shutil.rmtree(self.path(old))
         return target
