@@ -12,17 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.workflow_copy import Project
+from support.workflow_copy import NOT_REPRODUCIBLE, Project
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import alone_in, append, replacing
 from hipgpt.pipeline.seals import LEDGER, check_seals, open_seals, seal
 
 pytestmark = pytest.mark.slow
-
-# Timings, and what is drawn or averaged from them; the log has the time of day.
-NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html",
-    "SHA256SUMS"}  # fmt: skip
 
 
 def contents(project: Project) -> dict[str, bytes]:

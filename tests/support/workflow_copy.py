@@ -33,6 +33,9 @@ TINY = {
     "evaluation": {"stride_tokens": 4},
     "sampling": {"prompts": ["the king"], "num_tokens": 12},
 }
+# Timings, and what is drawn or averaged from them; the log has the time of day.
+NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html",
+    "SHA256SUMS"}  # fmt: skip
 
 
 class Project:
