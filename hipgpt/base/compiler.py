@@ -1,20 +1,22 @@
 """Sources to code objects, compiled on first use and cached by the hash of all that decides the result.
 
 The key covers the source, every header it includes, the macros, the options, the compiler's version and the instruction
-set that `-march=native` stands for here, so machines, branches and compilers may share a cache folder.
+set that `-march=native` stands for here, so machines, branches and compilers may share a cache folder. A machine
+without a compiler uses the cached objects of the last one (compiler_answers.py).
 """
 
+import ctypes
 import functools
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from hipgpt.base.compiler_answers import ask, host_compiler
 from hipgpt.base.errors import UserError
 from hipgpt.base.instruction_sets import wanted_options
 from hipgpt.base.kernel_cache import cached
@@ -40,29 +42,9 @@ def with_headers(source: Path) -> list[Path]:
     return found
 
 
-@functools.cache
-def host_compiler() -> tuple[str, ...]:
-    """Return the C++ compiler's command: $CXX, or the first of c++, g++, clang++ on the PATH.
-
-    Raises UserError if there is none.
-    """
-    if command := tuple(os.environ.get("CXX", "").split()):
-        if shutil.which(command[0]) is None:
-            raise UserError(f"CXX: got {command[0]!r}, which is no program here; set it to a C++ compiler or unset it")
-        return command
-    for name in ("c++", "g++", "clang++"):
-        if path := shutil.which(name):
-            return (path,)
-    raise UserError(
-        "no C++ compiler found: the CPU kernels and the tokenizer are compiled on first use; "
-        "install g++ >= 11 or clang++ >= 14, or set CXX"
-    )
-
-
 def _accepts(*options: str) -> bool:
-    command = [*host_compiler(), *options, "-x", "c++", "-", "-fsyntax-only"]
-    source = b"#ifdef NEED_OMP\n#include <omp.h>\n#endif\n"
-    return subprocess.run(command, input=source, capture_output=True).returncode == 0
+    source = "#ifdef NEED_OMP\n#include <omp.h>\n#endif\n"
+    return ask(*options, "-x", "c++", "-", "-fsyntax-only", source=source).status == 0
 
 
 def _native_options() -> tuple[str, ...]:
@@ -71,8 +53,7 @@ def _native_options() -> tuple[str, ...]:
 
 def _macros(options: Sequence[str]) -> frozenset[str]:
     """Return the macros that the compiler predefines with these options."""
-    command = [*host_compiler(), *options, "-dM", "-E", "-x", "c++", "-"]
-    lines = subprocess.run(command, input=b"", capture_output=True).stdout.decode().splitlines()
+    lines = ask(*options, "-dM", "-E", "-x", "c++", "-").output.splitlines()
     return frozenset(line.split()[1] for line in lines if line.startswith("#define "))
 
 
@@ -95,17 +76,16 @@ def host_options() -> tuple[str, ...]:
     return (*OPTIONS, *native, *openmp, *own)
 
 
-@functools.cache
 def host_compiler_version() -> str:
     """Return what the compiler says it is; the first line is for people."""
-    return subprocess.run([*host_compiler(), "--version"], capture_output=True).stdout.decode(errors="replace")
+    return ask("--version").output
 
 
 @functools.cache
 def _compiler_identity() -> bytes:
     """Return the compiler's version and the resolved target flags (what 'native' means on this machine)."""
-    dry_run = [*host_compiler(), *host_options(), "-E", "-x", "c++", "-", "-###"]
-    return host_compiler_version().encode() + subprocess.run(dry_run, input=b"", capture_output=True).stderr
+    dry_run = ask(*host_options(), "-E", "-x", "c++", "-", "-###")
+    return (host_compiler_version() + dry_run.messages).encode()
 
 
 @functools.cache
@@ -125,21 +105,36 @@ def host_library(source: Path, macros: Mapping[str, int] = MappingProxyType({}))
     macros: defined for the compilation; kernels/cpu/select/*.h choose files by them.
     Call it before loading the library, because it also bounds how long OpenMP's threads spin at a barrier. By default
     they spin for so long that a step takes ten times its time when another job has one of the cores.
-    Raises UserError with the compiler's own words if it does not compile or if the cache cannot be written.
+    Raises UserError with the compiler's own words if it does not compile, if the cache cannot be written, or if the
+    cache lacks the library and there is no compiler.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
     digest.update(repr(sorted(macros.items())).encode())
     for path in with_headers(source):
         digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
-    command = [*host_compiler(), *host_options(), *include_options(macros), str(source)]
 
     def compile(library: Path) -> None:
+        command = [*host_compiler(), *host_options(), *include_options(macros), str(source)]
         done = subprocess.run([*command, "-o", str(library)], capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode != 0:
             raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}", done.stderr)
 
     return cached(f"{source.stem}-{digest.hexdigest()[:24]}.so", compile)
+
+
+def load_library(source: Path, macros: Mapping[str, int] = MappingProxyType({})) -> ctypes.CDLL:
+    """Return the library of `host_library`, loaded.
+
+    Raises UserError as it does, and if a library that this one needs is not on this machine.
+    """
+    path = host_library(source, macros)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be loaded ({error}); install the compiler's libraries (libstdc++6, libgomp1)"
+        ) from error
 
 
 def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:

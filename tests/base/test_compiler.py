@@ -1,11 +1,16 @@
 """The cache of compiled kernels: a library is compiled again when, and only when, its code or its macros change."""
 
 import ctypes
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from hipgpt.base import compiler
 from hipgpt.base.errors import UserError
+from hipgpt.base.kernel_cache import cache_folder
 
 SOURCE = """#include "outer.h"
 extern "C" int answer() { return VALUE + OFFSET; }
@@ -68,3 +73,69 @@ def test_every_branch_of_an_if_counts_as_included(source):
 def test_a_source_that_does_not_compile_is_refused_with_the_compilers_words(source):
     with pytest.raises(UserError, match=r"answer\.cpp.*failed with exit status(.|\n)*OFFSET"):
         compiler.host_library(source)
+
+
+LOAD = """import pathlib, sys
+from hipgpt.base import compiler
+from hipgpt.base.errors import exit_on_user_error
+compiler.KERNELS = pathlib.Path(sys.argv[1])
+print(exit_on_user_error(compiler.load_library)(compiler.KERNELS / "answer.cpp", {"OFFSET": 10}).answer())
+"""
+
+
+def load(source, path=os.environ["PATH"]) -> subprocess.CompletedProcess:
+    """Load the library in a new process, with another PATH."""
+    command, environment = [sys.executable, "-c", LOAD, source.parent], {**os.environ, "PATH": path}
+    environment.pop("CXX", None)
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_cached_library_is_loaded_without_a_compiler(source):
+    assert load(source).stdout == "11\n"
+    done = load(source, path="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "11\n", "")
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes().replace(b"march=native", b"march=haswell"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kernels, answers: (kernels / "outer.h").write_text("#define VALUE 5\n"),
+        lambda kernels, answers: answers.unlink(),
+        lambda kernels, answers: answers.write_bytes(answers.read_bytes()[:-50]),
+        lambda kernels, answers: damage(answers),
+        lambda kernels, answers: answers.rename(answers.with_name("compiler-of-another-processor.json")),
+        lambda kernels, answers: next(answers.parent.glob("answer-*.so")).write_bytes(b""),
+    ],
+    ids=["another source", "no answers", "half of them", "changed answers", "another processor", "a damaged library"],
+)
+def test_a_library_that_would_have_to_be_compiled_is_refused_without_a_compiler(source, change):
+    assert load(source).stdout == "11\n"
+    [answers] = cache_folder().glob("compiler-*.json")
+    change(source.parent, answers)
+    done = load(source, path="")
+    assert done.returncode == 1 and done.stderr.startswith("error: no C++ compiler found: ")
+    assert done.stderr.count("\n") == 1
+    assert load(source).returncode == 0
+
+
+def test_answers_of_an_earlier_compiler_are_forgotten(source, tmp_path, monkeypatch):
+    assert load(source).stdout == "11\n"
+    wrapper = tmp_path / "other-compiler"
+    wrapper.write_text(f'#!/bin/sh\nexec {compiler.host_compiler()[0]} "$@"\n')
+    wrapper.chmod(0o755)
+    [answers] = cache_folder().glob("compiler-*.json")
+    before = json.loads(answers.read_text())["content"]
+    command = [sys.executable, "-c", "from hipgpt.base.compiler_answers import ask; ask('-dumpmachine')"]
+    subprocess.run(command, env={**os.environ, "CXX": str(wrapper)}, check=True)
+    after = json.loads(answers.read_text())["content"]
+    assert after["version"] != before["version"] and len(before["answers"]) > len(after["answers"]) == 1
+
+
+def test_a_library_whose_own_libraries_are_missing_is_named(source, monkeypatch):
+    monkeypatch.setattr(compiler, "host_library", lambda source, macros: source)  # no library at all
+    with pytest.raises(UserError, match=r"answer.cpp: cannot be loaded \(.*\); install the compiler's libraries"):
+        compiler.load_library(source)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hipgpt.base.compiler import host_compiler
+from hipgpt.base.compiler_answers import host_compiler
 from hipgpt.base.paths import ROOT
 from hipgpt.compute.backends import cpu
 

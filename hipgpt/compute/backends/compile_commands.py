@@ -6,7 +6,8 @@ python -m hipgpt.compute.backends.compile_commands
 import json
 from pathlib import Path
 
-from hipgpt.base.compiler import host_compiler, host_options, include_options
+from hipgpt.base.compiler import host_options, include_options
+from hipgpt.base.compiler_answers import host_compiler
 from hipgpt.base.paths import KERNELS, ROOT
 from hipgpt.compute.backends import cpu
 from hipgpt.compute.backends.variants import find_variant

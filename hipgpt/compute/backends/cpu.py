@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.compiler import host_compiler_version, host_library, host_macros
+from hipgpt.base.compiler import host_compiler_version, host_macros, load_library
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
@@ -66,7 +66,7 @@ def traits(act_dtypes: tuple[DType, ...]) -> Traits:
 @functools.cache
 def _library(source: Path, *macros: tuple[str, int]) -> ctypes.CDLL:
     """Return a source compiled with these macros."""
-    return ctypes.CDLL(str(host_library(source, dict(macros))))
+    return load_library(source, dict(macros))
 
 
 class Call(ctypes.Structure):

@@ -11,7 +11,7 @@ from mmap import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.compiler import host_library
+from hipgpt.base.compiler import load_library
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.ordered_map import check_threads, ordered_map
@@ -53,7 +53,7 @@ _SIGNATURES = {
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(host_library(KERNELS / "bpe" / "api.cpp")))
+    library = load_library(KERNELS / "bpe" / "api.cpp")
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.spans import SPANS_OF_EVERY_KIND
 
-from hipgpt.base.compiler import host_compiler, include_options
+from hipgpt.base.compiler import include_options
+from hipgpt.base.compiler_answers import host_compiler
 from hipgpt.data.tokenizer import native
 from hipgpt.data.tokenizer.pretokenize import PATTERNS, split_pieces
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
