@@ -61,7 +61,7 @@ def serve(measure: Callable[[], object]) -> None:
 @contextlib.contextmanager
 def _started(command: Sequence[str], variables: Mapping[str, str]) -> Iterator[Callable[[], float]]:
     """Start a program that serves; yield a function that returns its next measurement."""
-    program = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
     assert program.stdin and program.stdout
 
     def measure() -> float:

@@ -13,13 +13,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+
+from tqdm import tqdm
 
 from hipgpt.base.compiler_answers import ask, host_compiler
 from hipgpt.base.errors import UserError
 from hipgpt.base.instruction_sets import wanted_options
-from hipgpt.base.kernel_cache import cached
+from hipgpt.base.kernel_cache import cache_folder, cached, is_cached
+from hipgpt.base.log import LOG
 from hipgpt.base.paths import KERNELS
 
 OPTIONS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
@@ -109,10 +113,6 @@ def host_library(source: Path, macros: Mapping[str, int] = MappingProxyType({}))
     cache lacks the library and there is no compiler.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
-    digest.update(repr(sorted(macros.items())).encode())
-    for path in with_headers(source):
-        digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
 
     def compile(library: Path) -> None:
         command = [*host_compiler(), *host_options(), *include_options(macros), str(source)]
@@ -120,7 +120,32 @@ def host_library(source: Path, macros: Mapping[str, int] = MappingProxyType({}))
         if done.returncode != 0:
             raise UserError(f"{source}: {' '.join(command)} failed with exit status {done.returncode}", done.stderr)
 
-    return cached(f"{source.stem}-{digest.hexdigest()[:24]}.so", compile)
+    return cached(_library_name(source, macros), compile)
+
+
+def _library_name(source: Path, macros: Mapping[str, int]) -> str:
+    digest = hashlib.sha256(_compiler_identity() + " ".join(host_options()).encode())
+    digest.update(repr(sorted(macros.items())).encode())
+    for path in with_headers(source):
+        digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
+    return f"{source.stem}-{digest.hexdigest()[:24]}.so"
+
+
+def compile_libraries(wanted: Sequence[tuple[Path, Mapping[str, int]]], threads: int) -> None:
+    """Compile the libraries that the cache lacks, so many at once. The log and a terminal say so.
+
+    wanted: sources and their macros. Raises UserError as host_library does.
+    """
+    missing = [one for one in wanted if not is_cached(_library_name(*one))]
+    if not missing:
+        return
+    LOG.info("compiling kernels for this processor, once (%d to go); they are kept in %s", len(missing), cache_folder())
+    with (
+        tqdm(total=len(missing), desc="compile kernels", unit="file", disable=None, leave=False) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        for _ in pool.map(lambda one: host_library(*one), missing):
+            bar.update()
 
 
 def load_library(source: Path, macros: Mapping[str, int] = MappingProxyType({})) -> ctypes.CDLL:

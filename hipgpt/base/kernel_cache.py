@@ -29,7 +29,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     Raises UserError if the cache cannot be written, or if make writes nothing.
     """
     path = cache_folder() / name
-    if not _is_whole(path):
+    if not is_cached(name):
         with _working_folder(path.parent) as folder:
             made = folder / name
             make(made)
@@ -45,7 +45,9 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def _is_whole(path: Path) -> bool:
+def is_cached(name: str) -> bool:
+    """Return whether the cache holds the object `name` undamaged."""
+    path = cache_folder() / name
     try:
         return _hash_file(path).read_text(encoding="ascii", errors="replace") == sha256_of(path)
     except OSError:

@@ -139,3 +139,21 @@ def test_a_library_whose_own_libraries_are_missing_is_named(source, monkeypatch)
     monkeypatch.setattr(compiler, "host_library", lambda source, macros: source)  # no library at all
     with pytest.raises(UserError, match=r"answer.cpp: cannot be loaded \(.*\); install the compiler's libraries"):
         compiler.load_library(source)
+
+
+def test_missing_libraries_are_compiled_together_and_the_log_says_so_once(source, caplog):
+    wanted = [(source, {"OFFSET": offset}) for offset in (1, 2, 3)]
+    compiler.host_library(*wanted[0])
+    with caplog.at_level("INFO", logger="hipgpt"):
+        compiler.compile_libraries(wanted, threads=2)
+        compiler.compile_libraries(wanted, threads=2)
+    assert [record.message.split(";")[0] for record in caplog.records] == [
+        "compiling kernels for this processor, once (2 to go)"
+    ]
+    assert [answer(compiler.host_library(*one)) for one in wanted] == [2, 3, 4]
+
+
+def test_a_source_that_does_not_compile_ends_the_others_with_its_own_words(source):
+    source.write_text("not C++")
+    with pytest.raises(UserError, match=r"answer.cpp: .* failed with exit status"):
+        compiler.compile_libraries([(source, {"OFFSET": 1}), (source, {"OFFSET": 2})], threads=2)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.compiler import host_compiler_version, host_macros, load_library
+from hipgpt.base.compiler import compile_libraries, host_compiler_version, host_macros, load_library
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
@@ -84,7 +84,7 @@ class CpuDevice:
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
         self.compiler = host_compiler_version().partition("\n")[0]
         self.traits = traits(act_dtypes())
-        self._allocated_bytes = 0
+        self._allocated_bytes, self._threads = 0, threads
         _library(CPU / "runtime" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
@@ -113,6 +113,8 @@ class CpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        wanted = dict.fromkeys(_library_of(launch) for launch in launches)
+        compile_libraries([(source, dict(macros)) for source, macros in wanted], self._threads)
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
         calls = (Call * len(launches))()
         for call, function, arguments in zip(calls, functions, slots, strict=True):
@@ -134,11 +136,16 @@ def macros_of(variant: Variant, act: DType) -> dict[str, int]:
     return {"ACT_BF16": int(act is DType.BF16), **variant.macros}
 
 
+def _library_of(launch: Launch) -> tuple[Path, tuple[tuple[str, int], ...]]:
+    """Return the source of a launch's kernel and its macros."""
+    variant = find_variant(launch.op, arch(), launch.act, {})
+    return KERNELS / variant.source_of(launch.op), tuple(macros_of(variant, launch.act).items())
+
+
 def _function(launch: Launch) -> Any:
     """Return the C function that calls a launch's kernel."""
-    variant = find_variant(launch.op, arch(), launch.act, {})
-    library = _library(KERNELS / variant.source_of(launch.op), *macros_of(variant, launch.act).items())
-    return getattr(library, f"call_{launch.op.name}")
+    source, macros = _library_of(launch)
+    return getattr(_library(source, *macros), f"call_{launch.op.name}")
 
 
 def _slots(launch: Launch) -> ctypes.Array[ctypes.c_uint64]:
