@@ -2,7 +2,7 @@
 
 Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out, H heads of D channels, V vocabulary,
 T context length or number of tokens, P parameters, W elements of a workspace. K counts partial sums, or rows of a
-table that are indexed by step.
+table that are indexed by step. M matrices of O rows and C columns; R and L are the smaller and the larger of O and C.
 """
 
 from hipgpt.compute.contract import op
@@ -207,6 +207,42 @@ ADAMW = op("adamw", "optimizer", """
     in     counters       i32 (4)
     """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32, decayed i32",
     operations=lambda P, K: 14 * P)  # fmt: skip
+
+MUON_DIRECTION = op("muon_direction", "muon", """
+    out    direction  act (M, R, L)
+    inout  momentum   f32 (M, O, C)
+    inout  gradients  f32 (M, O, C)
+    in     norm       f32 (1)
+    """, scalars="clip_norm f32", operations=lambda M, O, C, **_: 7 * M * O * C)  # fmt: skip
+
+NEWTON_SCHULZ_GRAM = op("newton_schulz_gram", "muon", """
+    out    gram  act (M, R, R)
+    in     x     act (M, R, L)
+    """, operations=lambda M, R, L: 2 * M * R * R * L)  # fmt: skip
+
+NEWTON_SCHULZ_POLYNOMIAL = op("newton_schulz_polynomial", "muon", """
+    out    polynomial  act (M, R, R)
+    in     gram        act (M, R, R)
+    """, operations=lambda M, R: 2 * M * R * R * R)  # fmt: skip
+
+NEWTON_SCHULZ_FIRST_POLYNOMIAL = op("newton_schulz_first_polynomial", "muon", """
+    out    polynomial  act (M, R, R)
+    in     gram        act (M, R, R)
+    """, operations=lambda M, R: 2 * M * R * R * R)  # fmt: skip
+
+NEWTON_SCHULZ_STEP = op("newton_schulz_step", "muon", """
+    out    y           act (M, R, L)
+    in     polynomial  act (M, R, R)
+    in     x           act (M, R, L)
+    """, operations=lambda M, R, L: 2 * M * R * R * L)  # fmt: skip
+
+MUON_UPDATE = op("muon_update", "muon", """
+    inout  weights    f32 (M, O, C)
+    out?   copy       act (M, O, C)
+    in     direction  act (M, R, L)
+    in     schedule   f32 (K, 3)
+    in     counters   i32 (4)
+    """, scalars="scale f32, weight_decay f32", operations=lambda M, O, C, **_: 4 * M * O * C)  # fmt: skip
 
 ROUND_WEIGHTS = op("round_weights", "optimizer", """
     out    copy     act (P)

@@ -15,7 +15,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
-from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
+from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig, stated
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
@@ -61,7 +61,7 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         sections |= _pretrained(sections, overrides, prefix)
     run = RunConfig(name, sections)
     _cross_check(run, prefix)
-    return run
+    return RunConfig(name, sections | {"training": stated(run.training)})
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The `training` section; the schema describes each key."""
+    """The `training` section; the schema describes each key. Optional keys are last and have a default."""
 
     seed: int
     steps: int
@@ -58,6 +58,10 @@ class TrainingConfig:
     sample_every_steps: int
     sample_prompt: str
     sample_tokens: int
+    optimizer: str = "adamw"
+    muon_learning_rate_peak: float = 0.01
+    schedule: str = "cosine"
+    decay_fraction: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -133,3 +137,16 @@ class Config:
 
 
 LAYERNORM_EPSILON = 1e-5
+
+
+def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
+    """Return the settings by key, without optional ones that have their default.
+
+    What describes a run holds these: a new optional key then changes nothing about runs that do not use it.
+    """
+    found = dataclasses.asdict(settings)
+    for field in dataclasses.fields(settings):
+        others = {key: value for key, value in found.items() if key != field.name}
+        if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
+            found = others
+    return found

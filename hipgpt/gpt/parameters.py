@@ -22,8 +22,8 @@ def parameters(model: ModelConfig) -> list[Field]:
     E, F, V, S = model.embed_dim, model.mlp_dim, model.vocab_size, model.context_length
     residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)
 
-    def matrix(name: str, out: int, into: int, std: float = INITIAL_STD) -> Field:
-        return Field(f"{name}.weight", (out, into), decay=True, std=std)
+    def matrix(name: str, out: int, into: int, std: float = INITIAL_STD, matrices: tuple[int, ...] = ()) -> Field:
+        return Field(f"{name}.weight", (out, into), decay=True, std=std, matrices=matrices)
 
     def layernorm(name: str) -> list[Field]:
         return [Field(f"{name}.gamma", (E,), mean=1.0), Field(f"{name}.beta", (E,))]
@@ -31,10 +31,10 @@ def parameters(model: ModelConfig) -> list[Field]:
     decayed, undecayed = [matrix("token_embedding", V, E), matrix("position_embedding", S, E)], []
     for i in range(model.num_layers):
         decayed += [
-            matrix(f"block{i}.qkv", 3 * E, E),
-            matrix(f"block{i}.projection", E, E, residual_std),
-            matrix(f"block{i}.mlp_in", F, E),
-            matrix(f"block{i}.mlp_out", E, F, residual_std),
+            matrix(f"block{i}.qkv", 3 * E, E, matrices=(E, E, E)),
+            matrix(f"block{i}.projection", E, E, residual_std, matrices=(E,)),
+            matrix(f"block{i}.mlp_in", F, E, matrices=(F,)),
+            matrix(f"block{i}.mlp_out", E, F, residual_std, matrices=(E,)),
         ]
         undecayed += [
             *layernorm(f"block{i}.attention_norm"),

@@ -75,7 +75,17 @@ def test_every_key_of_the_schema_is_described(key):
 def test_the_dataclasses_have_the_schema_s_keys(section, dataclass, others):
     keys = set(KEYS[section]["properties"])
     assert {field.name for field in dataclasses.fields(dataclass)} - others == keys - {"prompts", "from"}
-    assert set(KEYS[section]["required"]) == keys - {"from"}
+    optional = {field.name for field in dataclasses.fields(dataclass) if field.default is not dataclasses.MISSING}
+    assert set(KEYS[section]["required"]) == keys - {"from"} - (optional if section != "sampling" else set())
+
+
+def test_an_optional_key_with_its_default_is_as_if_it_were_absent():
+    default = load().runs["default"]
+    for field in dataclasses.fields(TrainingConfig):
+        if field.default is not dataclasses.MISSING:
+            text = yaml.safe_dump({"training": {field.name: field.default}})
+            assert load(text).runs["default"].sections == default.sections
+            assert getattr(default.training, field.name) == field.default
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,47 @@ def adamw(
     return result if copy is None else result | {"copy": updated}
 
 
+def muon_direction(momentum, gradients, norm, O, C, clip_norm) -> Result:  # noqa: E741
+    gradient, decay = gradients * (clip_norm / norm).minimum(1.0), constant(0.95)
+    moved = momentum * decay + gradient * (1.0 - decay)
+    direction = moved * decay + gradient * (1.0 - decay)
+    direction = direction.transpose(0, 2, 1) if O > C else direction
+    return {"direction": direction, "momentum": moved, "gradients": Rounded(np.zeros(gradients.value.shape))}
+
+
+def newton_schulz_gram(x, act=DType.F32) -> Result:
+    return {"gram": _product(x, x.transpose(0, 2, 1), act)}
+
+
+def _polynomial(gram: Rounded, act: DType) -> Rounded:
+    """Return a I + b gram + c gram gram; a, b, c are those of kernels/muon.h."""
+    a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
+    return a * np.eye(gram.value.shape[-1]) + b * gram + c * _product(gram, gram, act)
+
+
+def newton_schulz_polynomial(gram, act=DType.F32) -> Result:
+    return {"polynomial": _polynomial(gram, act)}
+
+
+def newton_schulz_first_polynomial(gram, R, act=DType.F32) -> Result:
+    factor = gram[:, np.arange(R), np.arange(R)].sum(1).sqrt() + constant(1e-7)
+    inverse = 1.0 / factor[:, None, None]
+    a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
+    square = inverse * inverse
+    terms = a * np.eye(R) + b * square * gram + c * square * square * _product(gram, gram, act)
+    return {"polynomial": terms * inverse}
+
+
+def newton_schulz_step(polynomial, x, act=DType.F32) -> Result:
+    return {"y": _product(polynomial, x, act)}
+
+
+def muon_update(weights, copy, direction, schedule, counters, O, C, K, scale, weight_decay) -> Result:  # noqa: E741
+    moved = direction.transpose(0, 2, 1) if O > C else direction
+    updated = weights - schedule[counters[2] % K, 0] * (scale * moved + weight_decay * weights)
+    return {"weights": updated} | ({} if copy is None else {"copy": updated})
+
+
 def round_weights(weights) -> Result:
     return {"copy": weights}
 

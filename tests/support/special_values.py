@@ -61,6 +61,17 @@ def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return values
 
 
+def _matrix(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return matrices with a Frobenius norm of about 1, as Newton-Schulz takes them."""
+    return random.normal(size=shape) / math.sqrt(sizes["R"] * sizes["L"])
+
+
+def _gram(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return x x^T of such matrices: symmetric, with a trace of about 1."""
+    x = random.normal(size=shape) / sizes["R"]
+    return x @ x.transpose(0, 2, 1)
+
+
 _token, _position = below(lambda sizes: sizes["V"]), below(lambda sizes: sizes["T"])
 
 SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
@@ -95,6 +106,13 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("adamw", "norm"): _positive,
     ("adamw", "schedule"): _positive,
     ("adamw", "counters"): _counters,
+    ("muon_direction", "norm"): _positive,
+    ("muon_update", "schedule"): _positive,
+    ("muon_update", "counters"): _counters,
+    ("newton_schulz_gram", "x"): _matrix,
+    ("newton_schulz_polynomial", "gram"): _gram,
+    ("newton_schulz_first_polynomial", "gram"): _gram,
+    ("newton_schulz_step", "polynomial"): _gram,
     ("record_step", "counters"): _counters,
     ("record_step", "norm"): _positive,
 }

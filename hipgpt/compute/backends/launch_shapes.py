@@ -82,6 +82,11 @@ def _embedding_backward(s: Sizes, wave: int) -> Shape:
     return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
 
 
+def _squares(matrices: str, rows: str, columns: str, side: str) -> ShapeOf:
+    """A block for every square of each matrix, all along x."""
+    return _blocks(lambda s: s[matrices] * math.prod(_tile_grid(s, columns, rows, CONSTANTS[side])))
+
+
 SIMT: Mapping[str, ShapeOf] = {
     "advance": _waves(lambda s: 1, waves=1),
     "build_batch": _blocks(lambda s: _ceil(s["B"] * s["S"], THREADS)),
@@ -110,6 +115,12 @@ SIMT: Mapping[str, ShapeOf] = {
     "sum_of_squares": _blocks(lambda s: s["K"]),
     "gradient_norm": _blocks(lambda s: 1),
     "adamw": _elements("P"),
+    "muon_direction": _squares("M", "O", "C", "MUON_TILE"),
+    "newton_schulz_gram": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_polynomial": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_first_polynomial": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_step": _squares("M", "R", "L", "MUON_GEMM_TILE"),
+    "muon_update": _squares("M", "O", "C", "MUON_TILE"),
     "round_weights": _elements("P"),
     "record_step": _waves(lambda s: 1, waves=1),
 }
@@ -123,6 +134,21 @@ def _matmul_mma(side: int) -> Mapping[str, ShapeOf]:
 
 
 MATMUL_MMA = {side: _matmul_mma(side) for side in BLOCK_TILES}
+
+
+def _muon_mma(side: int) -> Mapping[str, ShapeOf]:
+    def per_matrix(columns: str) -> ShapeOf:
+        def shape(s: Sizes, wave: int) -> Shape:
+            across, down, _ = _tile_grid(s, columns, "R", side)
+            return (across, down, s["M"]), MMA_WAVES * wave
+
+        return shape
+
+    names = ("gram", "polynomial", "first_polynomial")
+    return {f"newton_schulz_{name}": per_matrix("R") for name in names} | {"newton_schulz_step": per_matrix("L")}
+
+
+MUON_MMA = {side: _muon_mma(side) for side in BLOCK_TILES}
 ATTENTION_MMA: Mapping[str, ShapeOf] = {
     "attention_forward": _waves(_resident_tiles, MMA_WAVES),
     "attention_backward": _waves(lambda s: 2 * _resident_tiles(s), MMA_WAVES),
