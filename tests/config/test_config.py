@@ -53,7 +53,7 @@ KEYS = dict(schema_keys(yaml.safe_load(SCHEMA.read_text())))
 def test_the_shipped_config_loads_with_one_run():
     config = load()
     assert list(config.runs) == ["default"]
-    assert config.runs["default"].model.head_dim == 32
+    assert config.runs["default"].model.head_channels == 32
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
@@ -81,11 +81,12 @@ def test_the_dataclasses_have_the_schema_s_keys(section, dataclass, others):
 
 def test_an_optional_key_with_its_default_is_as_if_it_were_absent():
     default = load().runs["default"]
-    for field in dataclasses.fields(TrainingConfig):
-        if field.default is not dataclasses.MISSING:
-            text = yaml.safe_dump({"training": {field.name: field.default}})
-            assert load(text).runs["default"].sections == default.sections
-            assert getattr(default.training, field.name) == field.default
+    for section, settings in (("training", default.training), ("model", default.model)):
+        for field in dataclasses.fields(settings):
+            if field.default is not dataclasses.MISSING and field.default is not None:
+                text = yaml.safe_dump({section: {field.name: field.default}})
+                assert load(text).runs["default"].sections == default.sections
+                assert getattr(settings, field.name) == field.default
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,18 @@ LARGE = {
     "greedy_token": [{"B": 3, "V": 5003}],
     "layernorm_forward": [{"N": 67, "C": 768}],
     "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "rmsnorm_forward": [{"N": 67, "C": 768}],
+    "rmsnorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "add_rows": [{"C": 768, "K": 130}],
+    "head_norm_forward": [{"N": 67, "G": 12, "D": 64}],
+    "head_norm_backward": [{"N": 67, "G": 12, "D": 64, "K": 5}],
+    "rotation_table": [{"B": 3, "S": 130, "D": 64}],
+    "rotary_forward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
+    "rotary_backward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
+    "swiglu_forward": [{"N": 67, "C": 768}],
+    "swiglu_backward": [{"N": 67, "C": 768}],
+    "token_embedding_forward": [{"N": 130, "C": 64, "V": 1003}],
+    "token_embedding_backward": [{"N": 1100, "C": 130, "V": 1003}],
     "add_partials": [{"C": 768, "K": 130}],
     "muon_direction": [{"M": 2, "O": 70, "C": 300}, {"M": 3, "O": 300, "C": 70}],
     "muon_update": [{"M": 2, "O": 70, "C": 300, "K": 4}, {"M": 3, "O": 300, "C": 70, "K": 4}],
@@ -71,7 +83,7 @@ TILES = {
 }
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
-           "accumulation_steps": 3}  # fmt: skip
+           "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip
 DTYPES = {dtype.label: dtype for dtype in DType}
 GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16
 
@@ -114,6 +126,14 @@ def cases(act: DType = DType.F32) -> Iterator[Case]:
                 case["R"], case["L"] = sorted((case["O"], case["C"]))
             if op.name == "newton_schulz_step":
                 case["R"], case["L"] = sorted((case["R"], case["L"]))
+            if op.family == "rotary":
+                case["D"] += case["D"] % 2
+            if {"G", "H"} <= set(op.dimensions):  # one key for all queries, or one for each
+                case["G"] = case["H"] + 2 * (case["H"] if case["B"] % 3 else 1)
+            if op.name.startswith("head_norm"):
+                case["G"] = SCALARS["queries"] + 2 + case["G"] // 2 * 2
+            if op.name.startswith(("rmsnorm_backward", "head_norm_backward")):
+                case["K"] = min(case["K"], case["N"])
             if op.name == "layernorm_backward":
                 case["K"] = min(case["K"], case["N"])
             yield Case(op, case, act=act)

@@ -61,6 +61,11 @@ def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return values
 
 
+def _rotations(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    angles = random.normal(size=(*shape[:-1], shape[-1] // 2)) * 4
+    return np.concatenate([np.cos(angles), np.sin(angles)], -1)
+
+
 def _matrix(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
     """Return matrices with a Frobenius norm of about 1, as Newton-Schulz takes them."""
     return random.normal(size=shape) / math.sqrt(sizes["R"] * sizes["L"])
@@ -82,7 +87,16 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("embedding_forward", "tokens"): _token,
     ("embedding_forward", "starts"): below(lambda sizes: sizes["T"] - sizes["S"] + 1),
     ("embedding_backward", "tokens"): _token,
+    ("token_embedding_forward", "tokens"): _token,
+    ("token_embedding_backward", "tokens"): _token,
     ("layernorm_backward", "rstd"): _positive,
+    ("rmsnorm_backward", "rstd"): _positive,
+    ("head_norm_backward", "rstd"): _positive,
+    ("rotation_table", "starts"): below(lambda sizes: 5000),
+    ("rotary_forward", "rotations"): _rotations,
+    ("rotary_backward", "rotations"): _rotations,
+    ("swiglu_forward", "hidden"): _hidden,
+    ("swiglu_backward", "hidden"): _hidden,
     ("add_partials", "partials"): _positive,
     ("matmul_forward", "weight"): _weight,
     ("matmul_gelu_forward", "weight"): _weight,
@@ -92,7 +106,7 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("matmul_gelu_backward_input", "hidden"): _hidden,
     ("matmul_relu_backward_input", "weight"): _weight,
     ("matmul_relu_backward_input", "hidden"): _hidden,
-    ("attention_decode", "positions"): _position,
+    ("attention_decode", "positions"): below(lambda sizes: 2 * sizes["T"]),
     ("dropout", "counters"): _counters,
     ("cross_entropy_forward", "logits"): _logits,
     ("cross_entropy_forward", "targets"): _token,

@@ -82,6 +82,21 @@ def _embedding_backward(s: Sizes, wave: int) -> Shape:
     return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
 
 
+def _token_gradients(s: Sizes, wave: int) -> Shape:
+    blocks = _ceil(s["V"], CONSTANTS["EMBEDDING_IDS"])
+    return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
+
+
+def _pairs(count: Callable[[Sizes], int]) -> ShapeOf:
+    """A thread for every two channels of `count` heads."""
+    return _blocks(lambda s: _ceil(count(s) * s["D"] // 2, THREADS))
+
+
+def _neighbours(s: Sizes) -> int:
+    """A thread for every WIDTH channels of each row."""
+    return _ceil(s["N"] * _ceil(s["C"], WIDTH), THREADS)
+
+
 def _squares(matrices: str, rows: str, columns: str, side: str) -> ShapeOf:
     """A block for every square of each matrix, all along x."""
     return _blocks(lambda s: s[matrices] * math.prod(_tile_grid(s, columns, rows, CONSTANTS[side])))
@@ -92,9 +107,21 @@ SIMT: Mapping[str, ShapeOf] = {
     "build_batch": _blocks(lambda s: _ceil(s["B"] * s["S"], THREADS)),
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
     "embedding_backward": _embedding_backward,
+    "token_embedding_forward": _blocks(lambda s: s["N"], EMBEDDING_THREADS),
+    "token_embedding_backward": _token_gradients,
     "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
     "layernorm_backward": _blocks(lambda s: s["K"]),
     "add_partials": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
+    "rmsnorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
+    "rmsnorm_backward": _blocks(lambda s: s["K"]),
+    "add_rows": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
+    "head_norm_forward": lambda s, wave: ((_ceil(s["N"] * s["G"], THREADS // wave), 1, 1), THREADS),
+    "head_norm_backward": _blocks(lambda s: s["K"]),
+    "rotation_table": _pairs(lambda s: s["B"] * s["S"]),
+    "rotary_forward": _pairs(lambda s: s["B"] * s["S"] * 3 * s["H"]),
+    "rotary_backward": _pairs(lambda s: s["B"] * s["S"] * s["G"]),
+    "swiglu_forward": _blocks(_neighbours),
+    "swiglu_backward": _blocks(_neighbours),
     "matmul_forward": _simt_gemm("O", "N"),
     "matmul_gelu_forward": _simt_gemm("O", "N"),
     "matmul_relu_forward": _simt_gemm("O", "N"),
