@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 import yaml
 
 from hipgpt.config.reading import load_config
-from hipgpt.config.settings import LAYERNORM_EPSILON
+from hipgpt.config.settings import NORM_EPSILON
 from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.parameters import initial_values, parameters
@@ -29,7 +29,7 @@ def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Ten
     E, H = model.embed_dim, model.num_heads
 
     def norm(x, name):
-        return functional.layer_norm(x, (E,), w[f"{name}.gamma"], w[f"{name}.beta"], LAYERNORM_EPSILON)
+        return functional.layer_norm(x, (E,), w[f"{name}.gamma"], w[f"{name}.beta"], NORM_EPSILON)
 
     def linear(x, name):
         return functional.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])

@@ -68,6 +68,14 @@ HIPGPT_SCALAR float gelu_derivative(float x) {
     return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
 }
 
+// SiLU, the gate of SwiGLU: x / (1 + e^-x). Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
+HIPGPT_SCALAR float silu(float x) { return x * reciprocal(1.0f + exp_of(-x)); }
+
+HIPGPT_SCALAR float silu_derivative(float x) {
+    const float sigmoid = reciprocal(1.0f + exp_of(-x));
+    return sigmoid * (1.0f + x * (1.0f - sigmoid));
+}
+
 struct AdamwSettings {
     float learning_rate, first_correction, second_correction;  // corrections: 1 / (1 - beta^step)
     float beta1, beta2, epsilon, weight_decay, clip_factor;

@@ -2,7 +2,8 @@
 
 Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out, H heads of D channels, V vocabulary,
 T context length or number of tokens, P parameters, W elements of a workspace. K counts partial sums, or rows of a
-table that are indexed by step.
+table that are indexed by step. M matrices of O rows and C columns; R and L are the smaller and the larger of O and C.
+G counts the heads of a position: H queries, then keys, then as many values.
 """
 
 from hipgpt.compute.contract import op
@@ -34,6 +35,18 @@ EMBEDDING_BACKWARD = op("embedding_backward", "embedding", """
     in     tokens           i32 (B, S)
     """, operations=lambda B, S, C, **_: 2 * B * S * C)  # fmt: skip
 
+TOKEN_EMBEDDING_FORWARD = op("token_embedding_forward", "embedding", """
+    out    x            act (N, C)
+    in     tokens       i32 (N)
+    in     token_table  act (V, C)
+    """)  # fmt: skip
+
+TOKEN_EMBEDDING_BACKWARD = op("token_embedding_backward", "embedding", """
+    add    dtoken_table  f32 (V, C)
+    in     dx            act (N, C)
+    in     tokens        i32 (N)
+    """, operations=lambda N, C, **_: N * C)  # fmt: skip
+
 LAYERNORM_FORWARD = op("layernorm_forward", "layernorm", """
     out    y       act (N, C)
     out    mean    f32 (N)
@@ -60,6 +73,75 @@ ADD_PARTIALS = op("add_partials", "layernorm", """
     add    dbeta     f32 (C)
     in     partials  f32 (K, 2, C)
     """, operations=lambda C, K: 2 * K * C)  # fmt: skip
+
+RMSNORM_FORWARD = op("rmsnorm_forward", "rmsnorm", """
+    out    y       act (N, C)
+    out    rstd    f32 (N)
+    out?   sum     act (N, C)
+    in     x       act (N, C)
+    in?    branch  act (N, C)
+    in     gamma   act (C)
+    """, scalars="epsilon f32", operations=lambda N, C: 5 * N * C)  # fmt: skip
+
+RMSNORM_BACKWARD = op("rmsnorm_backward", "rmsnorm", """
+    add    dx        act (N, C)
+    out    partials  f32 (K, C)
+    in     dy        act (N, C)
+    in     x         act (N, C)
+    in     rstd      f32 (N)
+    in     gamma     act (C)
+    """, operations=lambda N, C, K: 10 * N * C)  # fmt: skip
+
+ADD_ROWS = op("add_rows", "rmsnorm", """
+    add    total  f32 (C)
+    in     rows   f32 (K, C)
+    """, operations=lambda C, K: K * C)  # fmt: skip
+
+HEAD_NORM_FORWARD = op("head_norm_forward", "rmsnorm", """
+    out    y            act (N, G, D)
+    out    rstd         f32 (N, G)
+    in     x            act (N, G, D)
+    in     query_gamma  act (D)
+    in     key_gamma    act (D)
+    """, scalars="epsilon f32, queries i32", operations=lambda N, G, D: 4 * N * G * D)  # fmt: skip
+
+HEAD_NORM_BACKWARD = op("head_norm_backward", "rmsnorm", """
+    out    dx           act (N, G, D)
+    out    partials     f32 (K, 2, D)
+    in     dy           act (N, G, D)
+    in     x            act (N, G, D)
+    in     rstd         f32 (N, G)
+    in     query_gamma  act (D)
+    in     key_gamma    act (D)
+    """, scalars="queries i32", operations=lambda N, G, D, K: 10 * N * G * D)  # fmt: skip
+
+ROTATION_TABLE = op("rotation_table", "rotary", """
+    out    rotations  f32 (B, S, D)
+    in     starts     i32 (B)
+    """, scalars="base f32", operations=lambda B, S, D: 2 * B * S * D)  # fmt: skip
+
+ROTARY_FORWARD = op("rotary_forward", "rotary", """
+    out    qkv        act (B, S, 3, H, D)
+    in     packed     act (B, S, G, D)
+    in     rotations  f32 (B, S, D)
+    """, operations=lambda B, S, D, G, **_: 3 * B * S * G * D)  # fmt: skip
+
+ROTARY_BACKWARD = op("rotary_backward", "rotary", """
+    out    dpacked    act (B, S, G, D)
+    in     dqkv       act (B, S, 3, H, D)
+    in     rotations  f32 (B, S, D)
+    """, operations=lambda B, S, H, D, G: B * S * (3 * H + 3 * G) * D)  # fmt: skip
+
+SWIGLU_FORWARD = op("swiglu_forward", "swiglu", """
+    out    y       act (N, C)
+    in     hidden  act (N, 2, C)
+    """, operations=lambda N, C: 10 * N * C)  # fmt: skip
+
+SWIGLU_BACKWARD = op("swiglu_backward", "swiglu", """
+    out    dhidden  act (N, 2, C)
+    in     dy       act (N, C)
+    in     hidden   act (N, 2, C)
+    """, operations=lambda N, C: 20 * N * C)  # fmt: skip
 
 MATMUL_FORWARD = op("matmul_forward", "matmul", """
     out    y       act (N, O)
@@ -207,6 +289,42 @@ ADAMW = op("adamw", "optimizer", """
     in     counters       i32 (4)
     """, scalars="beta1 f32, beta2 f32, epsilon f32, weight_decay f32, clip_norm f32, decayed i32",
     operations=lambda P, K: 14 * P)  # fmt: skip
+
+MUON_DIRECTION = op("muon_direction", "muon", """
+    out    direction  act (M, R, L)
+    inout  momentum   f32 (M, O, C)
+    inout  gradients  f32 (M, O, C)
+    in     norm       f32 (1)
+    """, scalars="clip_norm f32", operations=lambda M, O, C, **_: 7 * M * O * C)  # fmt: skip
+
+NEWTON_SCHULZ_GRAM = op("newton_schulz_gram", "muon", """
+    out    gram  act (M, R, R)
+    in     x     act (M, R, L)
+    """, operations=lambda M, R, L: 2 * M * R * R * L)  # fmt: skip
+
+NEWTON_SCHULZ_POLYNOMIAL = op("newton_schulz_polynomial", "muon", """
+    out    polynomial  act (M, R, R)
+    in     gram        act (M, R, R)
+    """, operations=lambda M, R: 2 * M * R * R * R)  # fmt: skip
+
+NEWTON_SCHULZ_FIRST_POLYNOMIAL = op("newton_schulz_first_polynomial", "muon", """
+    out    polynomial  act (M, R, R)
+    in     gram        act (M, R, R)
+    """, operations=lambda M, R: 2 * M * R * R * R)  # fmt: skip
+
+NEWTON_SCHULZ_STEP = op("newton_schulz_step", "muon", """
+    out    y           act (M, R, L)
+    in     polynomial  act (M, R, R)
+    in     x           act (M, R, L)
+    """, operations=lambda M, R, L: 2 * M * R * R * L)  # fmt: skip
+
+MUON_UPDATE = op("muon_update", "muon", """
+    inout  weights    f32 (M, O, C)
+    out?   copy       act (M, O, C)
+    in     direction  act (M, R, L)
+    in     schedule   f32 (K, 3)
+    in     counters   i32 (4)
+    """, scalars="scale f32, weight_decay f32", operations=lambda M, O, C, **_: 4 * M * O * C)  # fmt: skip
 
 ROUND_WEIGHTS = op("round_weights", "optimizer", """
     out    copy     act (P)

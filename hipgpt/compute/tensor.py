@@ -33,6 +33,7 @@ class Field:
     """A row of a tensor table.
 
     decay: whether AdamW applies weight decay to it; mean, std: of its normally distributed initial values.
+    matrices: the rows of each matrix that the field holds, one after the other, if Muon may update it; otherwise empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Field:
     decay: bool = False
     std: float = 0.0
     mean: float = 0.0
+    matrices: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
 from hipgpt.base.json_files import read_json
-from hipgpt.config.settings import LAYERNORM_EPSILON
+from hipgpt.config.settings import NORM_EPSILON
 
 ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # theirs -> ours
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -15,7 +15,7 @@ SIZES = {"n_embd": "embed_dim", "n_layer": "num_layers", "n_head": "num_heads", 
 # Fields that change the arithmetic, with the one value that our kernels support. An absent field has that value.
 FIXED = {
     "model_type": "gpt2",
-    "layer_norm_epsilon": LAYERNORM_EPSILON,
+    "layer_norm_epsilon": NORM_EPSILON,
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,

@@ -15,7 +15,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
-from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig
+from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig, mistakes, stated
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
@@ -61,7 +61,9 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         sections |= _pretrained(sections, overrides, prefix)
     run = RunConfig(name, sections)
     _cross_check(run, prefix)
-    return run
+    model = {key: value for key, value in stated(run.model).items() if key in sections["model"]}
+    source = {key: value for key, value in sections["model"].items() if key == "from"}
+    return RunConfig(name, sections | {"model": model | source, "training": stated(run.training)})
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -85,9 +87,9 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     batch = run.training.batch_sequences
+    for key, got, expected in mistakes(model):
+        raise UserError(f"config: {prefix}model.{key}: got {got}, expected {expected}")
     checks = [
-        (model.embed_dim % model.num_heads == 0, "model.num_heads", model.num_heads,
-         f"a divisor of model.embed_dim = {model.embed_dim}"),
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),
         (batch * model.context_length <= MOST_TOKENS, "training.batch_sequences", batch,

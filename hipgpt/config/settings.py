@@ -3,19 +3,22 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hipgpt.config.architectures import ARCHITECTURES, Architecture
+
 DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
+NORM_EPSILON = 1e-5
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The `model` section with the tokenizer's vocabulary size."""
+    """The `model` section with the tokenizer's vocabulary size. Optional keys are last and have a default."""
 
     vocab_size: int
     embed_dim: int
@@ -26,15 +29,28 @@ class ModelConfig:
     activation: str
     tie_embeddings: bool
     output_bias: bool
+    architecture: str = "gpt2"
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    rope_base: float = 10_000.0
+    norm_epsilon: float = NORM_EPSILON
 
     @property
-    def head_dim(self) -> int:
-        return self.embed_dim // self.num_heads
+    def parts(self) -> Architecture:
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def head_channels(self) -> int:
+        return self.head_dim or self.embed_dim // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The `training` section; the schema describes each key."""
+    """The `training` section; the schema describes each key. Optional keys are last and have a default."""
 
     seed: int
     steps: int
@@ -58,6 +74,10 @@ class TrainingConfig:
     sample_every_steps: int
     sample_prompt: str
     sample_tokens: int
+    optimizer: str = "adamw"
+    muon_learning_rate_peak: float = 0.01
+    schedule: str = "cosine"
+    decay_fraction: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -132,4 +152,33 @@ class Config:
         return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
 
 
-LAYERNORM_EPSILON = 1e-5
+def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
+    """Return the settings by key, without optional ones that have their default.
+
+    What describes a run holds these: a new optional key then changes nothing about runs that do not use it.
+    """
+    found = dataclasses.asdict(settings)
+    for field in dataclasses.fields(settings):
+        others = {key: value for key, value in found.items() if key != field.name}
+        if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
+            found = others
+    return found
+
+
+def mistakes(model: ModelConfig) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, what is expected) for each setting of a model that does not fit the others."""
+    parts, named = model.parts, f"with model.architecture: {model.architecture}"
+    if model.head_dim is None and model.embed_dim % model.num_heads:
+        yield "num_heads", model.num_heads, f"a divisor of model.embed_dim = {model.embed_dim}"
+    if model.activation not in parts.activations:
+        yield "activation", model.activation, f"{' or '.join(parts.activations)} {named}"
+    if model.output_bias and not parts.biases:
+        yield "output_bias", model.output_bias, f"false {named}"
+    if not parts.rotary:
+        for key, value in (("num_kv_heads", model.num_kv_heads), ("head_dim", model.head_dim)):
+            if value is not None:
+                yield key, value, f"no such key {named}"
+    elif model.head_channels % 2:
+        yield "num_heads", model.num_heads, f"heads of an even number of channels; they have {model.head_channels}"
+    if model.num_heads % model.kv_heads:
+        yield "num_kv_heads", model.num_kv_heads, f"a divisor of model.num_heads = {model.num_heads}"

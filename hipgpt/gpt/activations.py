@@ -3,8 +3,18 @@
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.config.settings import ModelConfig
 
-# LayerNorm's backward pass: the least number of rows of a partial sum, and the largest number of partial sums
+# backward pass of the norms: the least number of rows of a partial sum, and the largest number of partial sums
 NORM_ROWS, NORM_PARTIALS = 16, 512
+
+
+def packed_width(model: ModelConfig) -> int:
+    """Return the number of outputs of the layer qkv: queries, keys and values."""
+    return (model.num_heads + 2 * model.kv_heads) * model.head_channels
+
+
+def hidden_width(model: ModelConfig) -> int:
+    """Return the number of outputs of the layer mlp_in."""
+    return (2 if model.parts.gated else 1) * model.mlp_dim
 
 
 def activations(
@@ -14,22 +24,31 @@ def activations(
 
     sequences: B; length: S. logit_rows: the number of tokens whose logits are stored at once; default: all.
     """
-    N, E, F, V = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size
+    N, E, F, V, parts = sequences * length, model.embed_dim, model.mlp_dim, model.vocab_size, model.parts
+    heads = model.num_heads * model.head_channels
 
     def rows(name: str, width: int) -> Field:
         return Field(name, (N, width), act)
 
     def norm(name: str) -> list[Field]:
-        return [rows(name, E), Field(f"{name}.mean", (N,)), Field(f"{name}.rstd", (N,))]
+        figures = [Field(f"{name}.rstd", (N,))]
+        if not parts.rms_norm:
+            figures.insert(0, Field(f"{name}.mean", (N,)))
+        return [rows(name, E), *figures]
 
     fields = [rows("residual0", E), rows("branch", E), rows("dropped", E)]
+    if parts.rotary:
+        fields += [Field("rotations", (sequences, length, model.head_channels)), rows("packed", packed_width(model))]
     for i in range(model.num_layers):
         fields += norm(f"block{i}.attention_norm")
-        fields += [rows(f"block{i}.qkv", 3 * E), rows(f"block{i}.attention", E)]
+        if parts.head_norm:
+            fields += [rows(f"block{i}.packed", packed_width(model))]
+            fields += [Field(f"block{i}.heads.rstd", (N, model.num_heads + 2 * model.kv_heads))]
+        fields += [rows(f"block{i}.qkv", 3 * heads), rows(f"block{i}.attention", heads)]
         fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length))]
         fields += [rows(f"block{i}.middle", E)]
         fields += norm(f"block{i}.mlp_norm")
-        fields += [rows(f"block{i}.mlp_hidden", F), rows(f"block{i}.mlp_active", F)]
+        fields += [rows(f"block{i}.mlp_hidden", hidden_width(model)), rows(f"block{i}.mlp_active", F)]
         fields += [rows(f"residual{i + 1}", E)]
     return [*fields, *norm("final_norm"), Field("logits", (logit_rows or N, V), act), Field("losses", (N,))]
 
@@ -46,17 +65,28 @@ def activation_gradients(
 
     logit_rows, output_layer_workspace: see Blocking. Without a workspace, the output layer takes several ops.
     """
-    N, E, F = sequences * length, model.embed_dim, model.mlp_dim
-    widths = {"residual": E, "dropped": E, "norm": E, "hidden": F, "attention": E, "qkv": 3 * E}
+    N, E, parts = sequences * length, model.embed_dim, model.parts
+    heads = model.num_heads * model.head_channels
+    widths = {"residual": E, "dropped": E, "norm": E, "hidden": hidden_width(model), "attention": heads}
+    widths["qkv"] = 3 * heads
+    if parts.rotary:
+        widths["packed"] = packed_width(model)
+    if parts.head_norm:
+        widths["normed"] = packed_width(model)
+    if parts.gated:
+        widths["active"] = model.mlp_dim
     fields = [Field(name, (N, width), act) for name, width in widths.items()]
     if output_layer_workspace:
         fields.append(Field("output_layer.exponentials", (output_layer_workspace,), act))
         fields.append(Field("output_layer.scaled", (logit_rows or N, E), act))
     partials = min(NORM_PARTIALS, -(-N // NORM_ROWS))
-    return [*fields, Field("norm_partials", (partials, 2, E)), Field("delta", (sequences, model.num_heads, length))]
+    fields.append(Field("norm_partials", (partials, E) if parts.rms_norm else (partials, 2, E)))
+    if parts.head_norm:
+        fields.append(Field("head_partials", (partials, 2, model.head_channels)))
+    return [*fields, Field("delta", (sequences, model.num_heads, length))]
 
 
 def kv_cache(model: ModelConfig, sequences: int, act: DType = DType.F32) -> list[Field]:
     """Return the table of cached keys and values, (B, H, T, D) each."""
-    shape = (sequences, model.num_heads, model.context_length, model.head_dim)
+    shape = (sequences, model.num_heads, model.context_length, model.head_channels)
     return [Field(f"block{i}.{kind}", shape, act) for i in range(model.num_layers) for kind in ("keys", "values")]

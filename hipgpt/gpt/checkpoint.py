@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, replacing
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena
-from hipgpt.config.huggingface import ACTIVATIONS
-from hipgpt.config.settings import ModelConfig
+from hipgpt.config.architectures import ARCHITECTURES
+from hipgpt.config.settings import ModelConfig, mistakes
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 READABLE = ("F32", "F64", "F16", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # dtypes of NumPy
@@ -125,22 +126,26 @@ def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
     It is checked first that the model has at most as many layers as the file has tensors, because a table of parameters
     is then built for it.
     """
-    kinds = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
-    whole = isinstance(stated, dict) and stated.keys() == kinds.keys()
-    if not whole or any(type(stated[key]) is not kind for key, kind in kinds.items()):
+    fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    whole = isinstance(stated, dict) and required <= stated.keys() <= fields.keys()
+    if not whole or any(type(value) not in _kinds(fields[key].type) for key, value in stated.items()):
         raise UserError(f"{path}: its metadata do not describe a model; delete it and run the train stage again")
     sizes = [value for value in stated.values() if type(value) is int]
     if min(sizes) < 1 or stated["num_layers"] > tensors:
         raise UserError(f"{path}: its metadata do not fit its {tensors} tensors; delete it")
-    if stated["activation"] not in ACTIVATIONS.values():
-        expected = " or ".join(sorted(set(ACTIVATIONS.values())))
-        raise UserError(f"{path}: model.activation: got {stated['activation']!r}, expected {expected}; delete it")
-    if stated["embed_dim"] % stated["num_heads"]:
-        raise UserError(
-            f"{path}: model.num_heads: got {stated['num_heads']}, expected a divisor of embed_dim = "
-            f"{stated['embed_dim']}; delete it"
-        )
-    return ModelConfig(**stated)
+    model = ModelConfig(**stated)
+    if model.architecture not in ARCHITECTURES:
+        expected = " or ".join(ARCHITECTURES)
+        raise UserError(f"{path}: model.architecture: got {model.architecture!r}, expected {expected}; delete it")
+    for key, got, expected in mistakes(model):
+        raise UserError(f"{path}: model.{key}: got {got!r}, expected {expected}; delete it")
+    return model
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """Return the types of the values of a field: those of a union one by one."""
+    return typing.get_args(annotation) or (annotation,)
 
 
 def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, ParameterTensors]:

@@ -1,47 +1,37 @@
-"""GPT-2 as flat lists of ops: the forward pass, and the backward pass, which is written by hand.
+"""A GPT as flat lists of ops: the forward pass, and the backward pass, which is written by hand.
 
-Pre-LayerNorm blocks with learned positions. Radford et al. 2019, "Language models are unsupervised multitask learners".
 x (N, E) is the residual stream of N = B*S rows: B sequences of S positions. A block computes
 
     x = x + projection(attention(qkv(attention_norm(x))))
-    x = x + mlp_out(gelu(mlp_in(mlp_norm(x))))
+    x = x + mlp_out(activation(mlp_in(mlp_norm(x))))
 
-Each of these sums is computed by the same op as the LayerNorm that reads it.
+Each of these sums is computed by the same op as the norm that reads it. hipgpt/gpt/parts.py has norm, attention and MLP
+of each architecture. Radford et al. 2019, "Language models are unsupervised multitask learners" (gpt2); Touvron et al.
+2023, arXiv:2302.13971 (llama); Yang et al. 2025, arXiv:2505.09388 (qwen3).
 """
 
 from collections.abc import Iterator
 
 from hipgpt.compute.catalogue import (
-    ADD_PARTIALS,
     ADD_SUM,
-    ATTENTION_BACKWARD,
-    ATTENTION_DECODE,
-    ATTENTION_DELTA,
-    ATTENTION_FORWARD,
     CROSS_ENTROPY_FORWARD,
     CROSS_ENTROPY_TRAINING,
     DROPOUT,
     EMBEDDING_BACKWARD,
     EMBEDDING_FORWARD,
-    LAYERNORM_BACKWARD,
-    LAYERNORM_FORWARD,
     MATMUL_BACKWARD_INPUT,
     MATMUL_BACKWARD_WEIGHT,
     MATMUL_FORWARD,
-    MATMUL_GELU_BACKWARD_INPUT,
-    MATMUL_GELU_FORWARD,
-    MATMUL_RELU_BACKWARD_INPUT,
-    MATMUL_RELU_FORWARD,
     OUTPUT_LAYER_TRAINING,
+    TOKEN_EMBEDDING_BACKWARD,
+    TOKEN_EMBEDDING_FORWARD,
     ZERO,
 )
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
-
-MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
-MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
+from hipgpt.gpt.parts import Attention, Mlp, Norm
 
 
 class Network:
@@ -66,28 +56,28 @@ class Network:
         counters: Tensor | None = None,
         group: int = 0,
     ):
-        self.model, self.weights, self.saved, self.cache = model, weights, saved, cache
+        self.model, self.weights, self.saved = model, weights, saved
         self.tokens, self.starts = tokens, starts
         self.drop_probability, self.counters, self.group = drop_probability, counters, group
         self.B, self.S = tokens.shape
-        self.H, self.D = model.num_heads, model.head_dim
+        shared = model, weights, saved
+        self.norm, self.mlp = Norm(*shared), Mlp(*shared)
+        self.attention = Attention(*shared, starts=starts, shape=(self.B, self.S), cache=cache)
 
     def forward(self, plan: Plan) -> None:
-        """Record the pass from the tokens to saved["final_norm"] (N, E), the output of the last LayerNorm."""
+        """Record the pass from the tokens to saved["final_norm"] (N, E), the output of the last norm."""
         a, w, L = self.saved, self.weights, self.model.num_layers
         self._embed(plan, a["residual0"])
-        self._layernorm(plan, "block0.attention_norm", a["residual0"])
+        self.attention.begin(plan)
+        self.norm.forward(plan, "block0.attention_norm", a["residual0"])
         for i in range(L):
             block, x, middle = f"block{i}", a[f"residual{i}"], a[f"block{i}.middle"]
-            plan(MATMUL_FORWARD, a[f"{block}.qkv"], a[f"{block}.attention_norm"], *w.linear(f"{block}.qkv"))
-            self._attention(plan, block)
+            self.attention.forward(plan, block)
             plan(MATMUL_FORWARD, a["branch"], a[f"{block}.attention"], *w.linear(f"{block}.projection"))
             self._add_and_norm(plan, middle, x, f"{block}.mlp_norm", stream=2 * i + 1)
 
-            active, hidden = a[f"{block}.mlp_active"], a[f"{block}.mlp_hidden"]
-            mlp_in = MLP_IN[self.model.activation]
-            plan(mlp_in, active, hidden, a[f"{block}.mlp_norm"], *w.linear(f"{block}.mlp_in"))
-            plan(MATMUL_FORWARD, a["branch"], active, *w.linear(f"{block}.mlp_out"))
+            self.mlp.forward(plan, block)
+            plan(MATMUL_FORWARD, a["branch"], a[f"{block}.mlp_active"], *w.linear(f"{block}.mlp_out"))
             next_norm = f"block{i + 1}.attention_norm" if i + 1 < L else "final_norm"
             self._add_and_norm(plan, a[f"residual{i + 1}"], middle, next_norm, stream=2 * i + 2)
 
@@ -99,24 +89,19 @@ class Network:
         """
         a, w, g, d = self.saved, self.weights, gradients, activation_gradients
         plan(ZERO, _flat(d["residual"]))
-        self._layernorm_backward(plan, g, d, "final_norm", a[f"residual{self.model.num_layers}"])
+        self.norm.backward(plan, g, d, "final_norm", a[f"residual{self.model.num_layers}"])
         for i in reversed(range(self.model.num_layers)):
             block, x, middle = f"block{i}", a[f"residual{i}"], a[f"block{i}.middle"]
             dbranch = self._branch_gradient(plan, d, stream=2 * i + 2)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_out"), dbranch, a[f"{block}.mlp_active"])
-            mlp_out, hidden = MLP_OUT_BACKWARD[self.model.activation], a[f"{block}.mlp_hidden"]
-            plan(mlp_out, d["hidden"], dbranch, w[f"{block}.mlp_out.weight"], hidden)
-            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), d["hidden"], a[f"{block}.mlp_norm"])
-            plan(MATMUL_BACKWARD_INPUT, d["norm"], d["hidden"], w[f"{block}.mlp_in.weight"])
-            self._layernorm_backward(plan, g, d, f"{block}.mlp_norm", middle)
+            self.mlp.backward(plan, g, d, block, dbranch)
+            self.norm.backward(plan, g, d, f"{block}.mlp_norm", middle)
 
             dbranch = self._branch_gradient(plan, d, stream=2 * i + 1)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.projection"), dbranch, a[f"{block}.attention"])
             plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
-            self._attention_backward(plan, block, d)
-            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), d["qkv"], a[f"{block}.attention_norm"])
-            plan(MATMUL_BACKWARD_INPUT, d["norm"], d["qkv"], w[f"{block}.qkv.weight"])
-            self._layernorm_backward(plan, g, d, f"{block}.attention_norm", x)
+            self.attention.backward(plan, g, d, block)
+            self.norm.backward(plan, g, d, f"{block}.attention_norm", x)
         self._embed_backward(plan, g, d)
 
     def logits(self, plan: Plan) -> None:
@@ -171,55 +156,31 @@ class Network:
             yield logits.rows(0, last - first), x.rows(first, last), (first, last)
 
     def _embed(self, plan: Plan, x: Tensor) -> None:
-        """Record x = dropout(token embedding + position embedding)."""
-        embedded = self.saved["branch"] if self.drop_probability else x
-        tables = self.weights["token_embedding.weight"], self.weights["position_embedding.weight"]
-        plan(EMBEDDING_FORWARD, embedded.view(self.B, self.S, self.model.embed_dim), self.tokens, self.starts, *tables)
+        """Record x = dropout(token embedding + position embedding). Rotary positions need no embedding."""
+        embedded, table = self.saved["branch"] if self.drop_probability else x, self.weights["token_embedding.weight"]
+        if self.model.parts.rotary:
+            plan(TOKEN_EMBEDDING_FORWARD, embedded, _flat(self.tokens), table)
+        else:
+            tables, rows = (table, self.weights["position_embedding.weight"]), (self.B, self.S, self.model.embed_dim)
+            plan(EMBEDDING_FORWARD, embedded.view(*rows), self.tokens, self.starts, *tables)
         if self.drop_probability:
             self._drop(plan, x, embedded, stream=0)
 
     def _embed_backward(self, plan: Plan, g: ParameterTensors, d: Arena) -> None:
-        dembedded = self._branch_gradient(plan, d, stream=0).view(self.B, self.S, self.model.embed_dim)
-        tables = g["token_embedding.weight"], g["position_embedding.weight"]
-        plan(EMBEDDING_BACKWARD, *tables, dembedded, self.tokens)
-
-    def _attention(self, plan: Plan, block: str) -> None:
-        """Record the attention of a block, over the sequences of the batch or over the cache."""
-        y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
-        B, S, H, D = self.B, self.S, self.H, self.D
-        if self.cache is None:
-            plan(ATTENTION_FORWARD, y.view(B, S, H, D), logsumexp, qkv.view(B, S, 3, H, D))
+        dembedded, table = self._branch_gradient(plan, d, stream=0), g["token_embedding.weight"]
+        if self.model.parts.rotary:
+            plan(TOKEN_EMBEDDING_BACKWARD, table, dembedded, _flat(self.tokens))
         else:
-            cached = self.cache[f"{block}.keys"], self.cache[f"{block}.values"]
-            plan(ATTENTION_DECODE, y.view(B, H, D), *cached, qkv.view(B, 3, H, D), self.starts)
-
-    def _attention_backward(self, plan: Plan, block: str, d: Arena) -> None:
-        y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
-        heads, qkv_heads = (self.B, self.S, self.H, self.D), (self.B, self.S, 3, self.H, self.D)
-        dy = d["attention"].view(*heads)
-        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*heads))
-        plan(ATTENTION_BACKWARD, d["qkv"].view(*qkv_heads), dy, d["delta"], logsumexp, qkv.view(*qkv_heads))
+            rows = dembedded.view(self.B, self.S, self.model.embed_dim)
+            plan(EMBEDDING_BACKWARD, table, g["position_embedding.weight"], rows, self.tokens)
 
     def _add_and_norm(self, plan: Plan, y: Tensor, x: Tensor, norm: str, stream: int) -> None:
-        """Record y = x + dropout(saved["branch"]), and the LayerNorm named `norm` of y."""
+        """Record y = x + dropout(saved["branch"]), and the norm called `norm` of y."""
         branch = self.saved["branch"]
         if self.drop_probability:
             self._drop(plan, self.saved["dropped"], branch, stream)
             branch = self.saved["dropped"]
-        self._layernorm(plan, norm, x, branch, y)
-
-    def _layernorm(
-        self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None
-    ) -> None:
-        """Record the LayerNorm called `name` of x, or, if there is a branch, of y = x + branch."""
-        outputs = self.saved[name], self.saved[f"{name}.mean"], self.saved[f"{name}.rstd"], y
-        plan(LAYERNORM_FORWARD, *outputs, x, branch, *self.weights.norm(name), epsilon=LAYERNORM_EPSILON)
-
-    def _layernorm_backward(self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor) -> None:
-        """Record d["residual"] += d loss / d x of a LayerNorm. d["norm"] is the gradient of its output."""
-        mean, rstd, gamma = self.saved[f"{name}.mean"], self.saved[f"{name}.rstd"], self.weights[f"{name}.gamma"]
-        plan(LAYERNORM_BACKWARD, d["residual"], d["norm_partials"], d["norm"], x, mean, rstd, gamma)
-        plan(ADD_PARTIALS, *g.norm(name), d["norm_partials"])
+        self.norm.forward(plan, norm, x, branch, y)
 
     def _branch_gradient(self, plan: Plan, d: Arena, stream: int) -> Tensor:
         """Return the gradient of a branch: the gradient of the residual stream, with the dropout mask of the branch."""

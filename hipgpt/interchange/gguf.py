@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.config.settings import NORM_EPSILON, ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokenizer.write_formats import spell
 from hipgpt.gpt.checkpoint import load_model
@@ -97,7 +97,7 @@ def _add_sizes(writer: "GGUFWriter", name: str, model: ModelConfig) -> None:
     writer.add_block_count(model.num_layers)
     writer.add_head_count(model.num_heads)
     writer.add_feed_forward_length(model.mlp_dim)
-    writer.add_layer_norm_eps(LAYERNORM_EPSILON)
+    writer.add_layer_norm_eps(NORM_EPSILON)
 
 
 def _add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
 from hipgpt.base.json_files import write_json
 from hipgpt.config.huggingface import CONFIG, TOKENIZER, WEIGHTS
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.config.settings import NORM_EPSILON, ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokenizer.write_formats import tokenizer_config
 from hipgpt.gpt.checkpoint import load_model, save_tensors
@@ -96,7 +96,7 @@ def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict
         "n_head": model.num_heads,
         "n_inner": model.mlp_dim,
         "activation_function": ACTIVATION_NAMES[model.activation],
-        "layer_norm_epsilon": LAYERNORM_EPSILON,
+        "layer_norm_epsilon": NORM_EPSILON,
         "initializer_range": INITIAL_STD,
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,

@@ -8,6 +8,7 @@ from typing import Any
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.nested import leaves
 from hipgpt.base.tables import table
+from hipgpt.config.settings import stated
 from hipgpt.reports.runs import EVALUATION, RERUN, model_of, read_record, run_row
 
 CARD = Template("""\
@@ -82,7 +83,7 @@ def model_card(run: Path) -> str:
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
         data=_pairs(data),
-        sizes=_pairs(vars(model)),
+        sizes=_pairs(stated(model)),
         best_step=row["best_step"],
         tokens_seen=f"{row['tokens_seen']:,}",
         training=_pairs(record["config"]["training"]),

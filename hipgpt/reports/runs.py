@@ -16,7 +16,8 @@ from hipgpt.gpt.parameters import parameter_count
 RETRAIN, RERUN = "run the train stage again", "run snakemake again"
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
 MOST_LAYERS = 1 << 16  # so many layers are counted one by one in about a second
-MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig) if field.default is dataclasses.MISSING}
+OPTIONAL = {field.name for field in dataclasses.fields(ModelConfig)} - MODEL.keys()
 # the fields and columns that are read from the files of a run, with their types
 RECORD = {
     "config": {"model": MODEL, "training": {"precision": str}},
@@ -53,7 +54,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def model_of(record: Mapping[str, Any]) -> ModelConfig:
     """Return the model of a run.json."""
-    return ModelConfig(**{name: record["config"]["model"][name] for name in MODEL})
+    found = record["config"]["model"]
+    return ModelConfig(**{name: found[name] for name in MODEL}, **{key: found[key] for key in OPTIONAL & found.keys()})
 
 
 def run_row(folder: Path) -> Row:

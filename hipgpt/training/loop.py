@@ -14,7 +14,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import append, replacing, sync
 from hipgpt.base.log import LOG, Progress
 from hipgpt.compute.device import Device
-from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.checkpoint import load_checkpoint, read_arena, save_checkpoint, write_arena
 from hipgpt.gpt.parameters import ParameterTensors, parameter_count
@@ -171,7 +171,7 @@ class Run:
 
     def _write_weights(self, path: Path, step: int, validation_loss: float) -> None:
         metadata = {
-            "model": vars(self.model),
+            "model": stated(self.model),
             "step": step,
             "validation_loss_nats_per_token": validation_loss,
             "tokenizer_sha256": self.states.fingerprint["tokenizer_sha256"],

@@ -17,6 +17,7 @@ from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
 from hipgpt.gpt.precision import RoundedCopy, act_of
 from hipgpt.gpt.scoring import Scorer
+from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
 from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
@@ -42,7 +43,11 @@ class Trainer:
         self._copy = RoundedCopy(device, self.weights, act) if act is not DType.F32 else None
         self.compute_weights = ParameterTensors(self._copy.arena if self._copy else self.weights, model)
         self.gradients = Arena(device, "gradients", table)
-        self.optimizer = AdamW(device, self.weights, training)
+        self.optimizer = (
+            Muon(device, self.weights, training, act)
+            if training.optimizer == "muon"
+            else AdamW(device, self.weights, training)
+        )
         self.steps_ahead = steps_ahead(training, S)
         self.history = StepHistory(device, self.steps_ahead)
         self.step_inputs = StepInputs(device, batches, training, self.steps_ahead)

@@ -10,8 +10,8 @@
 //   dq_i = sum over j of ds[i,j] k_j / sqrt(D);  dk_j = sum over i of ds[i,j] q_i / sqrt(D);
 //   dv_j = sum over i of p[i,j] dy_i.            dqkv like qkv, overwritten.
 //
-// attention_decode: one new token per sequence, at positions[b]. Its key and value are put into the cache
-//   (B, H, T, D), and its query attends to cache rows 0 to positions[b].
+// attention_decode: one new token per sequence, at positions[b]. Its key and value are put into row positions[b] % T of
+//   the cache (B, H, T, D), and its query attends to the last T tokens, or to all of them if there are fewer.
 //
 // A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
 // all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
@@ -214,12 +214,13 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
         std::vector<float> scores(padded(T)), out(D);
         float logsumexp;
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, length = positions[b] + 1;
+            const int64_t b = head / H, h = head % H, row = positions[b] % T;
+            const int64_t length = std::min<int64_t>(positions[b] + 1, T);
             const act* query = qkv + (b * 3 * H + h) * D;
             act* cached_keys = keys + head * T * D;
             act* cached_values = values + head * T * D;
-            std::copy_n(query + H * D, D, cached_keys + (length - 1) * D);
-            std::copy_n(query + 2 * H * D, D, cached_values + (length - 1) * D);
+            std::copy_n(query + H * D, D, cached_keys + row * D);
+            std::copy_n(query + 2 * H * D, D, cached_values + row * D);
             for (int64_t j = 0; j < length; ++j) {
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)

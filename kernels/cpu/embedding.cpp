@@ -5,6 +5,10 @@
 // embedding_backward: dtoken_table[tokens[b,s]] += dx[b,s], dposition_table[s] += dx[b,s].
 // Sequences start at position 0. dtoken_table (V, C), dposition_table (T, C) f32. A thread owns some channels of all
 // rows, so the rows of one token are added in the same order for any number of threads.
+//
+// token_embedding_forward: x[n] = token_table[tokens[n]], and token_embedding_backward: dtoken_table[tokens[n]] += dx[n],
+// for models without learned positions. x, dx (N, C), act; tokens (N) i32. Minimum traffic: 2*N*C*sizeof(act) bytes and
+// the indices.
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/parallel.h"
 #include "cpu/select/act.h"
@@ -36,5 +40,22 @@ extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, 
     });
 }
 
+extern "C" void token_embedding_forward(act* x, const int32_t* tokens, const act* token_table, int64_t N, int64_t C,
+                                        int64_t /*V*/) {
+    parallel_ranges(N, worth_a_thread(C), [=](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) std::copy_n(token_table + tokens[n] * C, C, x + n * C);
+    });
+}
+
+extern "C" void token_embedding_backward(float* dtoken_table, const act* dx, const int32_t* tokens, int64_t /*V*/,
+                                         int64_t C, int64_t N) {
+    parallel_ranges(C, worth_a_thread(N), 16, [=](int64_t begin, int64_t end) {
+        for (int64_t n = 0; n < N; ++n)
+            for (int64_t c = begin; c < end; ++c) dtoken_table[tokens[n] * C + c] += dx[n * C + c];
+    });
+}
+
+CALLABLE(token_embedding_forward)
+CALLABLE(token_embedding_backward)
 CALLABLE(embedding_forward)
 CALLABLE(embedding_backward)

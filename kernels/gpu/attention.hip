@@ -18,8 +18,8 @@
 // key-value tiles and computes dk and dv. So no two blocks add to the same number, and p is computed twice.
 // Minimum traffic: 7*B*S*H*D*sizeof(act) + 8*B*H*S bytes. Vaswani et al. 2017, arXiv:1706.03762.
 //
-// attention_decode: one new token per sequence, at positions[b]. Its key and value go into the cache (B, H, T, D), and
-// its query attends to cache rows 0 to positions[b]. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane
+// attention_decode: one new token per sequence, at positions[b]. Its key and value go into row positions[b] % T of the
+// cache (B, H, T, D), and its query attends to the last T tokens, or to all if there are fewer. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane
 // computes the score of one key. Minimum traffic: 2*B*H*D*sizeof(act) per cached position.
 #include "gpu/simt/attention_tiles.h"
 #include "gpu/simt/reduce.h"
@@ -185,13 +185,13 @@ attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* 
     const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
     const int64_t head = int64_t{blockIdx.x} * DECODE_WAVES + wave, b = head / H, h = head % H;
     if (head >= B * H) return;
-    const int64_t length = positions[b] + 1;
+    const int64_t row = positions[b] % T, length = positions[b] < T ? positions[b] + 1 : T;
     const act* query = qkv + (b * 3 * H + h) * D;
     act *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
     float *probabilities = shared_probabilities[wave], scale = 1.0f / sqrtf(static_cast<float>(D));
     for (int64_t d = lane; d < D; d += WAVE) {
-        cached_keys[(length - 1) * D + d] = query[H * D + d];
-        cached_values[(length - 1) * D + d] = query[2 * H * D + d];
+        cached_keys[row * D + d] = query[H * D + d];
+        cached_values[row * D + d] = query[2 * H * D + d];
     }
     wave_barrier();
     float maximum = MASKED, sum = 0.0f, out[LANE_CHANNELS] = {};

@@ -8,6 +8,11 @@
 // blocks own a position each. No two blocks add to the same number, so there are no atomics and the order of every sum
 // is fixed.
 // Minimum traffic: B*S*C*sizeof(act) + 4*B*S, and 8 bytes per element of both tables that receives a gradient.
+//
+// token_embedding_forward: x[n] = token_table[tokens[n]], grid N, a block per row. token_embedding_backward:
+// dtoken_table[tokens[n]] += dx[n], grid ceil(V / EMBEDDING_IDS) x ceil(C / EMBEDDING_THREADS), as above. For models
+// without learned positions. x, dx (N, C), act; tokens (N) i32. Minimum traffic: 2*N*C*sizeof(act) + 4*N bytes, and
+// N*C*sizeof(act) + 4*N + 8 bytes per element of the table that receives a gradient.
 #include "gpu/simt/vector_io.h"
 
 constexpr int EACH = 8;       // tokens that a thread scans per turn, and table rows that it updates at once
@@ -25,20 +30,9 @@ embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const ac
         narrow(x[n * C + c], widen(token[c]) + widen(position[c]));
 }
 
-KERNEL(EMBEDDING_THREADS)
-embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens, int64_t V,
-                   int64_t C, int64_t T, int64_t B, int64_t S) {
-    const int64_t N = B * S, groups = (V + EMBEDDING_IDS - 1) / EMBEDDING_IDS;
-    const int64_t c = int64_t{blockIdx.y} * EMBEDDING_THREADS + threadIdx.x;
-    if (blockIdx.x >= groups) {
-        const int64_t s = blockIdx.x - groups;
-        float sum = 0.0f;
-        if (c < C) {
-            for (int64_t b = 0; b < B; ++b) sum += widen(dx[(b * S + s) * C + c]);
-            dposition_table[s * C + c] += sum;
-        }
-        return;
-    }
+// dtoken_table[tokens[n]] += dx[n] for the EMBEDDING_IDS tokens from `own` on, and the channel c of this thread.
+DEVICE void add_token_gradients(float* dtoken_table, const act* dx, const int32_t* tokens, int64_t own, int64_t c,
+                                int64_t N, int64_t C) {
     __shared__ float sums[EMBEDDING_IDS][EMBEDDING_THREADS];
     // double-buffered, so that one barrier per turn is enough
     __shared__ unsigned char own_id[2][SCANNED];  // each scanned token, relative to the block's first id
@@ -50,7 +44,7 @@ embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, c
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             const int64_t n = first + i * EMBEDDING_THREADS + threadIdx.x;
-            ids[i] = n < N ? tokens[n] - int64_t{blockIdx.x} * EMBEDDING_IDS : -1;
+            ids[i] = n < N ? tokens[n] - own : -1;
         }
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
@@ -83,7 +77,7 @@ embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, c
         }
     }
     auto is_met = [&](int id) { return (met >> id & 1u) && c < C; };
-    float* target = dtoken_table + int64_t{blockIdx.x} * EMBEDDING_IDS * C + c;
+    float* target = dtoken_table + own * C + c;
 #pragma unroll
     for (int first = 0; first < EMBEDDING_IDS; first += EACH) {
         float before[EACH];
@@ -93,4 +87,30 @@ embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, c
         for (int i = 0; i < EACH; ++i)
             if (is_met(first + i)) target[(first + i) * C] = before[i] + sums[first + i][threadIdx.x];
     }
+}
+
+KERNEL(EMBEDDING_THREADS)
+embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens, int64_t V,
+                   int64_t C, int64_t T, int64_t B, int64_t S) {
+    const int64_t groups = (V + EMBEDDING_IDS - 1) / EMBEDDING_IDS;
+    const int64_t c = int64_t{blockIdx.y} * EMBEDDING_THREADS + threadIdx.x;
+    if (blockIdx.x < groups)
+        return add_token_gradients(dtoken_table, dx, tokens, int64_t{blockIdx.x} * EMBEDDING_IDS, c, B * S, C);
+    const int64_t s = blockIdx.x - groups;
+    float sum = 0.0f;
+    if (c >= C) return;
+    for (int64_t b = 0; b < B; ++b) sum += widen(dx[(b * S + s) * C + c]);
+    dposition_table[s * C + c] += sum;
+}
+
+KERNEL(EMBEDDING_THREADS)
+token_embedding_forward(act* x, const int32_t* tokens, const act* token_table, int64_t N, int64_t C, int64_t V) {
+    const int64_t n = blockIdx.x;
+    for (int64_t c = threadIdx.x; c < C; c += EMBEDDING_THREADS) x[n * C + c] = token_table[tokens[n] * C + c];
+}
+
+KERNEL(EMBEDDING_THREADS)
+token_embedding_backward(float* dtoken_table, const act* dx, const int32_t* tokens, int64_t V, int64_t C, int64_t N) {
+    const int64_t c = int64_t{blockIdx.y} * EMBEDDING_THREADS + threadIdx.x;
+    add_token_gradients(dtoken_table, dx, tokens, int64_t{blockIdx.x} * EMBEDDING_IDS, c, N, C);
 }

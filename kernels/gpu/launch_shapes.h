@@ -27,6 +27,10 @@ constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
 constexpr int DECODE_WAVES = 4;  // heads of a block of attention_decode
 
+// muon.hip: sides of a tile of weights, and of a tile of a product.
+constexpr int MUON_TILE = 32;
+constexpr int MUON_GEMM_TILE = 64;
+
 // matmul_mma.hip and attention_mma.hip: waves of a block; rows and columns of the squares that an mma multiplies.
 constexpr int MMA_WAVES = 4;
 constexpr int MMA_TILE = 16;

@@ -78,7 +78,7 @@ def test_every_op_compiles_without_a_warning_for_amd(arch):
 @every_amd_gpu
 def test_gemms_and_attention_use_mma_where_there_is_any(arch):
     found = {name for name in builds(arch) if "mma" in name}
-    expected = {f"{family}_mma.hip-bf16-{side}" for family in ("matmul", "attention") for side in (32, 64, 128)}
+    expected = {f"{family}_mma.hip-bf16-{side}" for family in ("matmul", "muon", "attention") for side in (32, 64, 128)}
     assert found == (set() if arch in ("gfx900", "gfx1030") else expected)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, MATMUL_MMA, SIMT
+from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, MATMUL_MMA, MUON_MMA, SIMT
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
@@ -70,7 +70,7 @@ PLACES = {
     "hip": ([function for function in GPU_KERNELS if function not in MMA], "{}.hip"),
     "mma": (MMA, "{}_mma.hip"),
 }
-SERVED_BY_MMA = set(MATMUL_MMA[128]) | set(ATTENTION_MMA)
+SERVED_BY_MMA = set(MATMUL_MMA[128]) | set(MUON_MMA[128]) | set(ATTENTION_MMA)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA}
 
 

@@ -53,7 +53,7 @@ KEYS = dict(schema_keys(yaml.safe_load(SCHEMA.read_text())))
 def test_the_shipped_config_loads_with_one_run():
     config = load()
     assert list(config.runs) == ["default"]
-    assert config.runs["default"].model.head_dim == 32
+    assert config.runs["default"].model.head_channels == 32
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
@@ -75,7 +75,18 @@ def test_every_key_of_the_schema_is_described(key):
 def test_the_dataclasses_have_the_schema_s_keys(section, dataclass, others):
     keys = set(KEYS[section]["properties"])
     assert {field.name for field in dataclasses.fields(dataclass)} - others == keys - {"prompts", "from"}
-    assert set(KEYS[section]["required"]) == keys - {"from"}
+    optional = {field.name for field in dataclasses.fields(dataclass) if field.default is not dataclasses.MISSING}
+    assert set(KEYS[section]["required"]) == keys - {"from"} - (optional if section != "sampling" else set())
+
+
+def test_an_optional_key_with_its_default_is_as_if_it_were_absent():
+    default = load().runs["default"]
+    for section, settings in (("training", default.training), ("model", default.model)):
+        for field in dataclasses.fields(settings):
+            if field.default is not dataclasses.MISSING and field.default is not None:
+                text = yaml.safe_dump({section: {field.name: field.default}})
+                assert load(text).runs["default"].sections == default.sections
+                assert getattr(settings, field.name) == field.default
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,20 @@
 """Causality: the logits of a position do not depend on later tokens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.devices import every_device_in_every_dtype
 from support.recorded_model import MODEL, RecordedModel, draw_batch
 
+LLAMA = replace(MODEL, architecture="llama", activation="swiglu", output_bias=False)
 POSITIONS = range(MODEL.context_length)
 
 
-@pytest.fixture
-def logits_before_and_after(device, act):
+@pytest.fixture(params=[MODEL, LLAMA], ids=lambda model: model.architecture)
+def logits_before_and_after(request, device, act):
     """Return the logits (B, S, V) of a batch, and those of the batch with another token at a position."""
-    recorded = RecordedModel(device, MODEL, act=act)
+    recorded = RecordedModel(device, request.param, act=act)
     tokens, _ = draw_batch(MODEL, 3)
 
     def change(position):

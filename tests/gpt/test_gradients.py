@@ -15,7 +15,16 @@ from hipgpt.config.settings import ModelConfig
 
 UNTIED = {"tie_embeddings": False, "output_bias": True}
 GPT2 = {"tie_embeddings": True, "output_bias": False}
+LLAMA = {"architecture": "llama", "activation": "swiglu", "output_bias": False}
 VARIANTS = {
+    "llama": (LLAMA, 0.0),
+    "llama, tied, dropout": ({**LLAMA, "tie_embeddings": True}, 0.25),
+    "llama, grouped queries": ({**LLAMA, "num_heads": 4, "num_kv_heads": 2, "rope_base": 100.0}, 0.0),
+    "qwen3": ({**LLAMA, "architecture": "qwen3"}, 0.0),
+    "qwen3, one key, wide heads": (
+        {**LLAMA, "architecture": "qwen3", "num_heads": 3, "num_kv_heads": 1, "head_dim": 6},
+        0.0,
+    ),
     "gelu": ({"activation": "gelu", **UNTIED}, 0.0),
     "relu": ({"activation": "relu", **UNTIED}, 0.0),
     "tied without bias": ({"activation": "gelu", **GPT2}, 0.0),

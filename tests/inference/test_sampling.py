@@ -52,6 +52,23 @@ def test_cached_decoding_equals_the_pass_over_the_whole_window(device, changes):
     assert lengths == [*range(1, T + 1), *range(half, T + 1), *range(half, T + 1)]
 
 
+@pytest.mark.parametrize("model", [tiny.LLAMA, tiny.QWEN3], ids=lambda model: model.architecture)
+def test_rotary_decoding_slides_past_the_context(device, model):
+    arrays = tiny.draw_arrays(model)
+    weights = tiny.place(device, model, arrays)
+    decoder, tokens = Decoder(device, model, weights), []
+    for token in np.random.default_rng(0).integers(model.vocab_size, size=2 * T + 2).tolist():
+        decoder.append(token)
+        tokens.append(token)
+        assert decoder.window == tokens[-T:]
+        expected = tiny.logits(model, arrays, tokens)[-1]
+        assert expected.error.max() < 1e-2 * np.ptp(expected.value)
+        assert (np.abs(decoder.logits() - expected.value) <= expected.error).all()
+        if len(tokens) <= T:
+            whole = tiny.network_logits(device, model, weights, tokens)[-1]
+            assert (np.abs(whole - expected.value) <= expected.error).all()
+
+
 @pytest.mark.parametrize("token", [-1, 300, 65535])
 def test_a_token_that_the_vocabulary_lacks_is_refused(decoder, token):
     with pytest.raises(ValueError, match=f"token: got the id {token}, expected 0 to 299"):

@@ -17,7 +17,7 @@ from support.rounding import F32_ROUNDOFF, Rounded, matmul
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.cpu import CpuDevice
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig, SamplingConfig
+from hipgpt.config.settings import NORM_EPSILON, ModelConfig, SamplingConfig
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.inference.sampling import generate
@@ -150,7 +150,7 @@ def test_config_json_says_the_same_model(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     sizes = {"vocab_size": 300, "n_positions": 8, "n_embd": 12, "n_layer": 2, "n_head": 3, "n_inner": 20}
     assert config.items() >= sizes.items()
-    assert config["layer_norm_epsilon"] == LAYERNORM_EPSILON
+    assert config["layer_norm_epsilon"] == NORM_EPSILON
     assert config["activation_function"] == "gelu_new"  # its "gelu" is the exact one, with erf
     assert config["bos_token_id"] == config["eos_token_id"] == tiny.tokenizer().end_of_text
 

@@ -16,7 +16,7 @@ from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType, Tensor
 from support import reference
 from support.special_values import SPECIAL, plain
 
-AWKWARD = (17, 31, 33, 3, 5)
+AWKWARD = (17, 31, 33, 3, 5, 2)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
@@ -26,6 +26,8 @@ ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
     {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
 ]  # fmt: skip
+# several matrices: fewer than threads, ragged tiles; more than threads; enough of them for tiles of every side
+MATRICES = [{"M": 1, "R": 70, "L": 300}, {"M": 4, "R": 130, "L": 130}, {"M": 300, "R": 24, "L": 40}]
 # sizes that several threads share, or that cross a block of some kernel
 LARGE = {
     "attention_forward": ATTENTION,
@@ -40,7 +42,25 @@ LARGE = {
     "greedy_token": [{"B": 3, "V": 5003}],
     "layernorm_forward": [{"N": 67, "C": 768}],
     "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "rmsnorm_forward": [{"N": 67, "C": 768}],
+    "rmsnorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
+    "add_rows": [{"C": 768, "K": 130}],
+    "head_norm_forward": [{"N": 67, "G": 12, "D": 64}],
+    "head_norm_backward": [{"N": 67, "G": 12, "D": 64, "K": 5}],
+    "rotation_table": [{"B": 3, "S": 130, "D": 64}],
+    "rotary_forward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
+    "rotary_backward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
+    "swiglu_forward": [{"N": 67, "C": 768}],
+    "swiglu_backward": [{"N": 67, "C": 768}],
+    "token_embedding_forward": [{"N": 130, "C": 64, "V": 1003}],
+    "token_embedding_backward": [{"N": 1100, "C": 130, "V": 1003}],
     "add_partials": [{"C": 768, "K": 130}],
+    "muon_direction": [{"M": 2, "O": 70, "C": 300}, {"M": 3, "O": 300, "C": 70}],
+    "muon_update": [{"M": 2, "O": 70, "C": 300, "K": 4}, {"M": 3, "O": 300, "C": 70, "K": 4}],
+    "newton_schulz_gram": MATRICES,
+    "newton_schulz_step": MATRICES,
+    "newton_schulz_polynomial": [{"M": 3, "R": 130}, {"M": 40, "R": 72}],
+    "newton_schulz_first_polynomial": [{"M": 3, "R": 130}, {"M": 40, "R": 72}],
     "sum_of_squares": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
     "gradient_norm": [{"K": 1}, {"K": 256}],
 }
@@ -63,7 +83,7 @@ TILES = {
 }
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
-           "accumulation_steps": 3}  # fmt: skip
+           "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip
 DTYPES = {dtype.label: dtype for dtype in DType}
 GARBAGE = np.uint32(0x7FC0BEEF)  # a NaN in f32, an unlikely number in i32 and in every other bf16
 
@@ -102,6 +122,18 @@ def cases(act: DType = DType.F32) -> Iterator[Case]:
                 case["T"] = max(case["T"], case["S"] + 1)  # and the target after the last token
             if op.name == "output_layer_training":
                 case = case | {"W": cpu.output_layer_workspace(case, act)}
+            if {"R", "O"} <= set(op.dimensions):
+                case["R"], case["L"] = sorted((case["O"], case["C"]))
+            if op.name == "newton_schulz_step":
+                case["R"], case["L"] = sorted((case["R"], case["L"]))
+            if op.family == "rotary":
+                case["D"] += case["D"] % 2
+            if {"G", "H"} <= set(op.dimensions):  # one key for all queries, or one for each
+                case["G"] = case["H"] + 2 * (case["H"] if case["B"] % 3 else 1)
+            if op.name.startswith("head_norm"):
+                case["G"] = SCALARS["queries"] + 2 + case["G"] // 2 * 2
+            if op.name.startswith(("rmsnorm_backward", "head_norm_backward")):
+                case["K"] = min(case["K"], case["N"])
             if op.name == "layernorm_backward":
                 case["K"] = min(case["K"], case["N"])
             yield Case(op, case, act=act)

@@ -1,4 +1,4 @@
-"""GPT-2's loss in float64 from its formulas, differentiated by autograd. hipgpt/gpt/model.py must agree with it.
+"""A GPT's loss in float64 from its formulas, differentiated by autograd. hipgpt/gpt/model.py must agree with it.
 
 It shares only the names of the weights with the engine. For dropout it uses the masks of reference.py.
 """
@@ -29,7 +29,7 @@ def loss(
 ) -> float:
     """Return the mean loss in nats of tokens and targets (B, S). rounded: function applied to every intermediate."""
     B, S = tokens.shape
-    H, D = model.num_heads, model.head_dim
+    H, K, D = model.num_heads, model.kv_heads, model.head_channels
     w = {name: rounded(values) for name, values in w.items()}
 
     def drop(x, stream):
@@ -39,15 +39,38 @@ def loss(
         return rounded(x * mask / (1 - drop_probability))
 
     def linear(x, name):
-        return rounded(np.dot(x, w[f"{name}.weight"].T) + w[f"{name}.bias"])
+        product = np.dot(x, w[f"{name}.weight"].T)
+        return rounded(product + w[f"{name}.bias"] if f"{name}.bias" in w else product)
 
-    def layernorm(x, name):
+    def rmsnorm(x, name):
+        return rounded(x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5) * w[f"{name}.gamma"])
+
+    def norm(x, name):
+        if model.architecture != "gpt2":
+            return rmsnorm(x, name)
         centred = x - np.mean(x, axis=-1, keepdims=True)
         deviation = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-5)
         return rounded(centred / deviation * w[f"{name}.gamma"] + w[f"{name}.beta"])
 
-    def attention(qkv):
-        query, key, value = np.transpose(np.reshape(qkv, (B, S, 3, H, D)), (2, 0, 3, 1, 4))
+    def rotated(heads):  # (B, S, heads, D), as complex numbers of the first and the second half
+        angles = np.arange(S)[:, None] * model.rope_base ** (-2.0 * np.arange(D // 2) / D)
+        cosines, sines = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        first, second = heads[..., : D // 2], heads[..., D // 2 :]
+        return rounded(np.concatenate([first * cosines - second * sines, first * sines + second * cosines], axis=-1))
+
+    def heads_of(qkv, block):
+        """Return queries, keys and values, (B, H, S, D) each."""
+        if model.architecture == "gpt2":
+            return np.transpose(np.reshape(qkv, (B, S, 3, H, D)), (2, 0, 3, 1, 4))
+        packed = np.reshape(qkv, (B, S, H + 2 * K, D))
+        query, key, value = packed[:, :, :H], packed[:, :, H : H + K], packed[:, :, H + K :]
+        if model.architecture == "qwen3":
+            query, key = rmsnorm(query, f"{block}.query_norm"), rmsnorm(key, f"{block}.key_norm")
+        heads = rotated(query), np.repeat(rotated(key), H // K, axis=2), np.repeat(value, H // K, axis=2)
+        return [np.transpose(one, (0, 2, 1, 3)) for one in heads]
+
+    def attention(qkv, block):
+        query, key, value = heads_of(qkv, block)
         scores = np.matmul(query, np.swapaxes(key, -1, -2)) / np.sqrt(D)
         scores = rounded(np.where(np.tri(S, dtype=bool), scores, -1e30))
         p = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
@@ -59,15 +82,22 @@ def loss(
             return np.maximum(x, 0.0)
         return rounded(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
 
-    x = rounded(w["token_embedding.weight"][tokens] + w["position_embedding.weight"][:S])
+    def activated(hidden):
+        if model.activation != "swiglu":
+            return activate(hidden)
+        gate, up = hidden[..., : model.mlp_dim], hidden[..., model.mlp_dim :]
+        return rounded(gate / (1 + np.exp(-gate)) * up)
+
+    x = w["token_embedding.weight"][tokens]
+    x = rounded(x + w["position_embedding.weight"][:S] if model.architecture == "gpt2" else x)
     x = drop(x, stream=0)
     for i in range(model.num_layers):
-        attended = attention(linear(layernorm(x, f"block{i}.attention_norm"), f"block{i}.qkv"))
+        attended = attention(linear(norm(x, f"block{i}.attention_norm"), f"block{i}.qkv"), f"block{i}")
         x = rounded(x + drop(linear(attended, f"block{i}.projection"), stream=2 * i + 1))
-        hidden = activate(linear(layernorm(x, f"block{i}.mlp_norm"), f"block{i}.mlp_in"))
+        hidden = activated(linear(norm(x, f"block{i}.mlp_norm"), f"block{i}.mlp_in"))
         x = rounded(x + drop(linear(hidden, f"block{i}.mlp_out"), stream=2 * i + 2))
     output = w["token_embedding.weight" if model.tie_embeddings else "output.weight"]
-    logits = np.dot(layernorm(x, "final_norm"), output.T)
+    logits = np.dot(norm(x, "final_norm"), output.T)
     logits = rounded(logits + w["output.bias"] if model.output_bias else logits)
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     chosen = shifted[np.arange(B)[:, None], np.arange(S), targets]

@@ -28,9 +28,13 @@ COUNTERS = np.array([3, 1, 4, 1], np.int32)  # seed low and high, step, micro st
 
 
 def draw_weights(model: ModelConfig, seed: int = 1) -> dict[str, np.ndarray]:
-    """Return f32 values by field name: normal draws around each field's mean, biases and LayerNorms too."""
+    """Return f32 values by field name: normal draws around each field's mean, biases and norms too.
+
+    Gammas of queries and keys are twice as large. Otherwise scores differ so little that in bf16 their gradients drown.
+    """
     random = np.random.default_rng(seed)
-    return {f.name: (f.mean + 0.3 * random.normal(size=f.shape)).astype(np.float32) for f in parameters(model)}
+    values = {f.name: (f.mean + 0.3 * random.normal(size=f.shape)).astype(np.float32) for f in parameters(model)}
+    return {name: 2 * value if "query_norm" in name or "key_norm" in name else value for name, value in values.items()}
 
 
 def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.ndarray, np.ndarray]:

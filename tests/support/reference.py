@@ -74,6 +74,14 @@ def embedding_backward(dtoken_table, dposition_table, dx, tokens, V, T, B, S, C)
     }
 
 
+def token_embedding_forward(tokens, token_table) -> Result:
+    return {"x": token_table[tokens]}
+
+
+def token_embedding_backward(dtoken_table, dx, tokens, V) -> Result:
+    return {"dtoken_table": matmul(Rounded(np.arange(V)[:, None] == tokens), dx, dtoken_table)}
+
+
 def layernorm_forward(x, branch, gamma, beta, epsilon, act=DType.F32) -> Result:
     total = x
     if branch is not None:  # one addition in f32, rounded to what is stored: every device gets the same
@@ -99,6 +107,108 @@ def layernorm_backward(dx, dy, x, mean, rstd, gamma, N, C, K) -> Result:
 
 def add_partials(dgamma, dbeta, partials) -> Result:
     return {"dgamma": partials[:, 0].sum(0, start=dgamma), "dbeta": partials[:, 1].sum(0, start=dbeta)}
+
+
+def rmsnorm_forward(x, branch, gamma, epsilon, act=DType.F32) -> Result:
+    total = x
+    if branch is not None:  # one addition in f32, rounded to what is stored: every device gets the same
+        total = Rounded((x.value.astype(np.float32) + branch.value.astype(np.float32)).astype(act.numpy))
+    rstd = 1.0 / ((total * total).mean(1) + epsilon).sqrt()
+    result = {"y": total * rstd[:, None] * gamma, "rstd": rstd}
+    return result if branch is None else result | {"sum": total}
+
+
+def rmsnorm_backward(dx, dy, x, rstd, gamma, N, K) -> Result:
+    normalised, g = x * rstd[:, None], dy * gamma
+    size = -(-N // K)
+    sums = [(dy * normalised)[k * size : (k + 1) * size].sum(0) for k in range(K)]
+    projection = normalised * (g * normalised).mean(1, keepdims=True)
+    return {"dx": dx + rstd[:, None] * (g - projection), "partials": stack(sums, axis=0)}
+
+
+def add_rows(total, rows) -> Result:
+    return {"total": rows.sum(0, start=total)}
+
+
+def _joined(parts: list[Rounded], axis: int) -> Rounded:
+    return Rounded(*(np.concatenate([getattr(part, name) for part in parts], axis) for name in ("value", "error")))
+
+
+def _kinds(heads: Rounded, queries: int) -> list[Rounded]:
+    """Return the queries, keys and values of (N, G, ...)."""
+    keys = (heads.value.shape[1] - queries) // 2
+    return [heads[:, :queries], heads[:, queries : queries + keys], heads[:, queries + keys :]]
+
+
+def head_norm_forward(x, query_gamma, key_gamma, epsilon, queries) -> Result:
+    *normalised, values = _kinds(x, queries)
+    rstds = [1.0 / ((heads * heads).mean(2) + epsilon).sqrt() for heads in normalised]
+    gammas = query_gamma, key_gamma
+    parts = [heads * rstd[..., None] * gamma for heads, rstd, gamma in zip(normalised, rstds, gammas, strict=True)]
+    ones = Rounded(np.ones(values.value.shape[:2]))
+    return {"y": _joined([*parts, values], 1), "rstd": _joined([*rstds, ones], 1)}
+
+
+def head_norm_backward(dy, x, rstd, query_gamma, key_gamma, N, K, queries) -> Result:
+    size, parts, sums = -(-N // K), [], []
+    *pairs, last = zip(*(_kinds(tensor, queries) for tensor in (x, dy, rstd)), strict=True)
+    for (heads, dheads, r), gamma in zip(pairs, (query_gamma, key_gamma), strict=True):
+        normalised, g = heads * r[..., None], dheads * gamma
+        parts.append(r[..., None] * (g - normalised * (g * normalised).mean(2, keepdims=True)))
+        products = dheads * normalised
+        flat = [products[k * size : (k + 1) * size] for k in range(K)]
+        D = products.value.shape[2]
+        rows = [Rounded(one.value.reshape(-1, D), one.error.reshape(-1, D)) for one in flat]
+        sums.append(stack([one.sum(0) for one in rows], axis=0))
+    return {"dx": _joined([*parts, last[1]], 1), "partials": stack(sums, axis=1)}
+
+
+def rotation_table(starts, S, D, base) -> Result:
+    frequencies = float(base.value) ** (-2.0 * np.arange(D // 2) / D)
+    angles = (starts[:, None] + np.arange(S))[..., None] * frequencies
+    # an angle within half a turn is rounded, then its sine by 2 ulp (CUDA C++ programming guide, section 17.1)
+    error = F32_ROUNDOFF * (np.pi + 4)
+    return {"rotations": Rounded(np.concatenate([np.cos(angles), np.sin(angles)], -1), error)}
+
+
+def _rotated(heads: Rounded, rotations: Rounded, direction: float) -> Rounded:
+    """Return (B, S, heads, D), each rotated by the angles (B, S, D)."""
+    half = heads.value.shape[-1] // 2
+    first, second = heads[..., :half], heads[..., half:]
+    cosines, sines = rotations[:, :, None, :half], rotations[:, :, None, half:] * direction
+    return _joined([first * cosines - second * sines, second * cosines + first * sines], -1)
+
+
+def rotary_forward(packed, rotations, H, G) -> Result:
+    keys = (G - H) // 2
+    repeated = np.arange(H) // (H // keys)
+    query, key = (_rotated(heads, rotations, 1.0) for heads in (packed[:, :, :H], packed[:, :, H : H + keys]))
+    return {"qkv": stack([query, key[:, :, repeated], packed[:, :, H + keys :][:, :, repeated]], axis=2)}
+
+
+def rotary_backward(dqkv, rotations, H, G) -> Result:
+    keys, (B, S, _, _, D) = (G - H) // 2, dqkv.value.shape
+    grouped = [dqkv[:, :, kind] for kind in (1, 2)]
+    shape = B, S, keys, H // keys, D
+    dkey, dvalue = (Rounded(one.value.reshape(shape), one.error.reshape(shape)).sum(3) for one in grouped)
+    turned = [_rotated(heads, rotations, -1.0) for heads in (dqkv[:, :, 0], dkey)]
+    return {"dpacked": _joined([*turned, dvalue], 2)}
+
+
+def _sigmoid(x: Rounded, act: DType) -> Rounded:
+    return 1.0 / ((-x).exp(quick=act is not DType.F32) + 1.0)
+
+
+def swiglu_forward(hidden, act=DType.F32) -> Result:
+    gate, up = hidden[:, 0], hidden[:, 1]
+    return {"y": gate * _sigmoid(gate, act) * up}
+
+
+def swiglu_backward(dy, hidden, act=DType.F32) -> Result:
+    gate, up = hidden[:, 0], hidden[:, 1]
+    sigmoid = _sigmoid(gate, act)
+    derivative = sigmoid * (gate * (1.0 - sigmoid) + 1.0)
+    return {"dhidden": stack([dy * up * derivative, dy * gate * sigmoid], axis=1)}
 
 
 def matmul_forward(x, weight, bias, act=DType.F32) -> Result:
@@ -161,11 +271,16 @@ def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Ro
     return exponentials / total, (maximum + total.log())[..., 0]
 
 
-def attention_forward(qkv, S, act=DType.F32) -> Result:
+def attention(qkv: Rounded, seen: np.ndarray, act: DType = DType.F32) -> tuple[Rounded, Rounded]:
+    """Return y (B, S, H, D) and logsumexp of qkv (B, S, 3, H, D); seen (S, S): which keys a query sees."""
     query, key, value = _heads(qkv)
-    scores = _scores(query, key, act)[0]
-    p, logsumexp = _softmax(scores, np.tri(S, dtype=bool), act)
-    return {"y": _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), "logsumexp": logsumexp}
+    p, logsumexp = _softmax(_scores(query, key, act)[0], seen, act)
+    return _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), logsumexp
+
+
+def attention_forward(qkv, S, act=DType.F32) -> Result:
+    y, logsumexp = attention(qkv, np.tri(S, dtype=bool), act)
+    return {"y": y, "logsumexp": logsumexp}
 
 
 def attention_delta(dy, y) -> Result:
@@ -191,7 +306,8 @@ def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32) -> Resul
     query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
     cached_keys, cached_values = keys.value.copy(), values.value.copy()
     for b in range(B):
-        cached_keys[b, :, positions[b]], cached_values[b, :, positions[b]] = new_key.value[b], new_value.value[b]
+        row = positions[b] % T
+        cached_keys[b, :, row], cached_values[b, :, row] = new_key.value[b], new_value.value[b]
     seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
     p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen, act)
     return {
@@ -317,6 +433,47 @@ def adamw(
     result = {"weights": updated, "first_moment": first, "second_moment": second}
     result |= {"gradients": Rounded(np.zeros(gradient.value.shape))}
     return result if copy is None else result | {"copy": updated}
+
+
+def muon_direction(momentum, gradients, norm, O, C, clip_norm) -> Result:  # noqa: E741
+    gradient, decay = gradients * (clip_norm / norm).minimum(1.0), constant(0.95)
+    moved = momentum * decay + gradient * (1.0 - decay)
+    direction = moved * decay + gradient * (1.0 - decay)
+    direction = direction.transpose(0, 2, 1) if O > C else direction
+    return {"direction": direction, "momentum": moved, "gradients": Rounded(np.zeros(gradients.value.shape))}
+
+
+def newton_schulz_gram(x, act=DType.F32) -> Result:
+    return {"gram": _product(x, x.transpose(0, 2, 1), act)}
+
+
+def _polynomial(gram: Rounded, act: DType) -> Rounded:
+    """Return a I + b gram + c gram gram; a, b, c are those of kernels/muon.h."""
+    a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
+    return a * np.eye(gram.value.shape[-1]) + b * gram + c * _product(gram, gram, act)
+
+
+def newton_schulz_polynomial(gram, act=DType.F32) -> Result:
+    return {"polynomial": _polynomial(gram, act)}
+
+
+def newton_schulz_first_polynomial(gram, R, act=DType.F32) -> Result:
+    factor = gram[:, np.arange(R), np.arange(R)].sum(1).sqrt() + constant(1e-7)
+    inverse = 1.0 / factor[:, None, None]
+    a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
+    square = inverse * inverse
+    terms = a * np.eye(R) + b * square * gram + c * square * square * _product(gram, gram, act)
+    return {"polynomial": terms * inverse}
+
+
+def newton_schulz_step(polynomial, x, act=DType.F32) -> Result:
+    return {"y": _product(polynomial, x, act)}
+
+
+def muon_update(weights, copy, direction, schedule, counters, O, C, K, scale, weight_decay) -> Result:  # noqa: E741
+    moved = direction.transpose(0, 2, 1) if O > C else direction
+    updated = weights - schedule[counters[2] % K, 0] * (scale * moved + weight_decay * weights)
+    return {"weights": updated} | ({} if copy is None else {"copy": updated})
 
 
 def round_weights(weights) -> Result:

@@ -61,6 +61,22 @@ def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return values
 
 
+def _rotations(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    angles = random.normal(size=(*shape[:-1], shape[-1] // 2)) * 4
+    return np.concatenate([np.cos(angles), np.sin(angles)], -1)
+
+
+def _matrix(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return matrices with a Frobenius norm of about 1, as Newton-Schulz takes them."""
+    return random.normal(size=shape) / math.sqrt(sizes["R"] * sizes["L"])
+
+
+def _gram(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return x x^T of such matrices: symmetric, with a trace of about 1."""
+    x = random.normal(size=shape) / sizes["R"]
+    return x @ x.transpose(0, 2, 1)
+
+
 _token, _position = below(lambda sizes: sizes["V"]), below(lambda sizes: sizes["T"])
 
 SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
@@ -71,7 +87,16 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("embedding_forward", "tokens"): _token,
     ("embedding_forward", "starts"): below(lambda sizes: sizes["T"] - sizes["S"] + 1),
     ("embedding_backward", "tokens"): _token,
+    ("token_embedding_forward", "tokens"): _token,
+    ("token_embedding_backward", "tokens"): _token,
     ("layernorm_backward", "rstd"): _positive,
+    ("rmsnorm_backward", "rstd"): _positive,
+    ("head_norm_backward", "rstd"): _positive,
+    ("rotation_table", "starts"): below(lambda sizes: 5000),
+    ("rotary_forward", "rotations"): _rotations,
+    ("rotary_backward", "rotations"): _rotations,
+    ("swiglu_forward", "hidden"): _hidden,
+    ("swiglu_backward", "hidden"): _hidden,
     ("add_partials", "partials"): _positive,
     ("matmul_forward", "weight"): _weight,
     ("matmul_gelu_forward", "weight"): _weight,
@@ -81,7 +106,7 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("matmul_gelu_backward_input", "hidden"): _hidden,
     ("matmul_relu_backward_input", "weight"): _weight,
     ("matmul_relu_backward_input", "hidden"): _hidden,
-    ("attention_decode", "positions"): _position,
+    ("attention_decode", "positions"): below(lambda sizes: 2 * sizes["T"]),
     ("dropout", "counters"): _counters,
     ("cross_entropy_forward", "logits"): _logits,
     ("cross_entropy_forward", "targets"): _token,
@@ -95,6 +120,13 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("adamw", "norm"): _positive,
     ("adamw", "schedule"): _positive,
     ("adamw", "counters"): _counters,
+    ("muon_direction", "norm"): _positive,
+    ("muon_update", "schedule"): _positive,
+    ("muon_update", "counters"): _counters,
+    ("newton_schulz_gram", "x"): _matrix,
+    ("newton_schulz_polynomial", "gram"): _gram,
+    ("newton_schulz_first_polynomial", "gram"): _gram,
+    ("newton_schulz_step", "polynomial"): _gram,
     ("record_step", "counters"): _counters,
     ("record_step", "norm"): _positive,
 }

@@ -1,5 +1,6 @@
 """A model small enough to compute in a second way: its shape, weights whose predictions differ, tokenizer, logits."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import LAYERNORM_EPSILON, ModelConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.activations import activations
 from hipgpt.gpt.checkpoint import save_checkpoint, write_arena
@@ -33,6 +34,11 @@ MODEL = ModelConfig(
     tie_embeddings=False,
     output_bias=True,
 )
+LLAMA = dataclasses.replace(MODEL, architecture="llama", activation="swiglu", output_bias=False)
+QWEN3 = dataclasses.replace(
+    LLAMA, architecture="qwen3", num_heads=4, num_kv_heads=2, head_dim=6, tie_embeddings=True, rope_base=1e6,
+    norm_epsilon=1e-6,
+)  # fmt: skip
 
 
 @functools.cache
@@ -114,31 +120,56 @@ def network_logits(device: Device, model: ModelConfig, weights: ParameterTensors
 
 
 def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequence[int]) -> Rounded:
-    """Return the logits (S, V) in float64 with the bound that any f32 evaluation of the formulas keeps."""
+    """Return the logits (S, V) in float64 with the bound that any f32 evaluation of the formulas keeps.
+
+    With more tokens than the context length T, each token sees the last T: attention in a sliding window.
+    """
     w = {name: Rounded(array) for name, array in arrays.items()}
-    S, E, H = len(tokens), model.embed_dim, model.num_heads
+    S, E, H, K, D = len(tokens), model.embed_dim, model.num_heads, model.kv_heads, model.head_channels
+    epsilon, parts = Rounded(np.float32(model.norm_epsilon)), model.parts
+    seen = np.tri(S, dtype=bool) & ~np.tri(S, k=-model.context_length, dtype=bool)
 
     def linear(x: Rounded, name: str) -> Rounded:
         return reference.matmul_forward(x, w[f"{name}.weight"], w.get(f"{name}.bias"))["y"]
 
     def norm(x: Rounded, name: str) -> Rounded:
-        gamma, beta, epsilon = w[f"{name}.gamma"], w[f"{name}.beta"], Rounded(np.float32(LAYERNORM_EPSILON))
-        return reference.layernorm_forward(x, None, gamma, beta, epsilon)["y"]
+        if parts.rms_norm:
+            return reference.rmsnorm_forward(x, None, w[f"{name}.gamma"], epsilon)["y"]
+        return reference.layernorm_forward(x, None, w[f"{name}.gamma"], w[f"{name}.beta"], epsilon)["y"]
+
+    def heads_of(x: Rounded, block: str) -> Rounded:
+        """Return qkv (1, S, 3, H, D)."""
+        if not parts.rotary:
+            return _shaped(x, 1, S, 3, H, D)
+        packed = _shaped(x, S, H + 2 * K, D)
+        if parts.head_norm:
+            gammas = w[f"{block}.query_norm.gamma"], w[f"{block}.key_norm.gamma"]
+            packed = reference.head_norm_forward(packed, *gammas, epsilon, H)["y"]
+        rotations = reference.rotation_table(np.zeros(1, int), S, D, Rounded(model.rope_base))["rotations"]
+        return reference.rotary_forward(_shaped(packed, 1, S, H + 2 * K, D), rotations, H, H + 2 * K)["qkv"]
 
     def attention(qkv: Rounded) -> Rounded:
-        shape = 1, S, 3, H, E // H
-        heads = Rounded(qkv.value.reshape(shape), qkv.error.reshape(shape))
-        y = reference.attention_forward(heads, S)["y"]
-        return Rounded(y.value.reshape(S, E), y.error.reshape(S, E))
+        return _shaped(reference.attention(qkv, seen)[0], S, H * D)
 
-    mlp_in = {"gelu": reference.matmul_gelu_forward, "relu": reference.matmul_relu_forward}[model.activation]
-    x = w["token_embedding.weight"][list(tokens)] + w["position_embedding.weight"][:S]
+    def mlp(x: Rounded, block: str) -> Rounded:
+        if parts.gated:
+            return reference.swiglu_forward(_shaped(linear(x, f"{block}.mlp_in"), S, 2, model.mlp_dim))["y"]
+        mlp_in = {"gelu": reference.matmul_gelu_forward, "relu": reference.matmul_relu_forward}[model.activation]
+        return mlp_in(x, w[f"{block}.mlp_in.weight"], w[f"{block}.mlp_in.bias"])["y"]
+
+    x = w["token_embedding.weight"][list(tokens)]
+    if not parts.rotary:
+        x = x + w["position_embedding.weight"][:S]
     for i in range(model.num_layers):
         block = f"block{i}"
-        x = x + linear(attention(linear(norm(x, f"{block}.attention_norm"), f"{block}.qkv")), f"{block}.projection")
-        into = w[f"{block}.mlp_in.weight"], w[f"{block}.mlp_in.bias"]
-        hidden = mlp_in(norm(x, f"{block}.mlp_norm"), *into)["y"]
-        x = x + linear(hidden, f"{block}.mlp_out")
+        qkv = heads_of(linear(norm(x, f"{block}.attention_norm"), f"{block}.qkv"), block)
+        x = x + linear(attention(qkv), f"{block}.projection")
+        x = x + linear(mlp(norm(x, f"{block}.mlp_norm"), block), f"{block}.mlp_out")
     if model.tie_embeddings:
         w["output.weight"] = w["token_embedding.weight"]
+    assert x.value.shape == (S, E)
     return linear(norm(x, "final_norm"), "output")
+
+
+def _shaped(values: Rounded, *shape: int) -> Rounded:
+    return Rounded(values.value.reshape(shape), values.error.reshape(shape))

@@ -210,3 +210,22 @@ def test_history_keeps_the_last_steps_in_order(device):
         plan.run()
     np.testing.assert_array_equal(history.read(4, 7), [[step, step / 2] for step in range(4, 8)])
     assert plan.launches[0].op is CATALOGUE["record_step"]
+
+
+WSD = {"schedule": "wsd", "steps": 100, "decay_fraction": 0.3}
+
+
+def test_wsd_stays_at_the_peak_and_then_falls_in_a_line():
+    found = rates(**WSD)
+    assert found[19:70] == pytest.approx([3e-3] * 51)
+    assert found[70:] == pytest.approx([3e-4 + (3e-3 - 3e-4) * (100 - step) / 30 for step in range(71, 101)])
+
+
+@pytest.mark.parametrize("kind", ["wsd", "cosine"])
+def test_a_schedule_may_end_at_zero(kind):
+    found = rates(**WSD | {"schedule": kind, "learning_rate_floor_fraction": 0.0})
+    assert found[-1] == pytest.approx(0, abs=1e-18) and min(found[:-1]) > 0
+
+
+def test_wsd_without_decay_ends_at_the_peak():
+    assert rates(**WSD | {"decay_fraction": 0.0})[-1] == pytest.approx(3e-3)

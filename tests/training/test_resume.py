@@ -64,6 +64,18 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
     return files(folder)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_with_muon_and_wsd_resumes_with_the_same_bytes(tmp_path, precision):
+    training = dataclasses.replace(TRAINING, optimizer="muon", schedule="wsd", precision=precision)
+    make_run(tmp_path / "undisturbed", training).run()
+    run = make_run(tmp_path / "stopped", training)
+    stop_before_step(run, 11, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted):
+        run.run()
+    make_run(tmp_path / "stopped", training, threads=2).run()
+    assert files(tmp_path / "stopped") == files(tmp_path / "undisturbed")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [1, 7, 10, 29])
 def test_a_signal_finishes_the_step_and_the_resumed_run_gives_the_same_bytes(tmp_path, undisturbed, number, step):

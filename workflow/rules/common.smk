@@ -13,6 +13,7 @@ min_version("9.27")
 
 from hipgpt.base.errors import UserError, exit_on_user_error
 from hipgpt.base.files import alone_in
+from hipgpt.config.settings import stated
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
@@ -101,7 +102,7 @@ def device(wildcards):
 
 
 def model(wildcards):
-    return json.dumps(vars(CONFIG.runs[wildcards.run].model))
+    return json.dumps(stated(CONFIG.runs[wildcards.run].model))
 
 
 def pretrained_options(wildcards):

@@ -4,7 +4,6 @@ import argparse
 import functools
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
@@ -14,7 +13,7 @@ from hipgpt.base.files import alone_in, sha256_of
 from hipgpt.base.log import start_log
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.precision import on_device
@@ -51,8 +50,8 @@ def main() -> None:
     known = tokenizer.sha256, tokenizer.vocab_size
     train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
     fingerprint = {
-        "model": asdict(model),
-        "training": asdict(training),
+        "model": stated(model),
+        "training": stated(training),
         "tokenizer_sha256": tokenizer.sha256,
         "data_sha256": sha256_of(arguments.manifest),
         "code": code_hash(*STAGES["train"].modules),
@@ -64,7 +63,7 @@ def main() -> None:
     pretrained = arguments.pretrained
     read_initial_weights = functools.partial(read_weights, pretrained, model) if pretrained else None
     operations = estimate(model, training, device.traits).step.operations
-    config = {"device": arguments.device, "model": asdict(model), "training": asdict(training)}
+    config = {"device": arguments.device, "model": stated(model), "training": stated(training)}
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)
         try:

@@ -82,14 +82,46 @@ def _embedding_backward(s: Sizes, wave: int) -> Shape:
     return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
 
 
+def _token_gradients(s: Sizes, wave: int) -> Shape:
+    blocks = _ceil(s["V"], CONSTANTS["EMBEDDING_IDS"])
+    return (blocks, _ceil(s["C"], EMBEDDING_THREADS), 1), EMBEDDING_THREADS
+
+
+def _pairs(count: Callable[[Sizes], int]) -> ShapeOf:
+    """A thread for every two channels of `count` heads."""
+    return _blocks(lambda s: _ceil(count(s) * s["D"] // 2, THREADS))
+
+
+def _neighbours(s: Sizes) -> int:
+    """A thread for every WIDTH channels of each row."""
+    return _ceil(s["N"] * _ceil(s["C"], WIDTH), THREADS)
+
+
+def _squares(matrices: str, rows: str, columns: str, side: str) -> ShapeOf:
+    """A block for every square of each matrix, all along x."""
+    return _blocks(lambda s: s[matrices] * math.prod(_tile_grid(s, columns, rows, CONSTANTS[side])))
+
+
 SIMT: Mapping[str, ShapeOf] = {
     "advance": _waves(lambda s: 1, waves=1),
     "build_batch": _blocks(lambda s: _ceil(s["B"] * s["S"], THREADS)),
     "embedding_forward": _blocks(lambda s: s["B"] * s["S"], EMBEDDING_THREADS),
     "embedding_backward": _embedding_backward,
+    "token_embedding_forward": _blocks(lambda s: s["N"], EMBEDDING_THREADS),
+    "token_embedding_backward": _token_gradients,
     "layernorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
     "layernorm_backward": _blocks(lambda s: s["K"]),
     "add_partials": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
+    "rmsnorm_forward": lambda s, wave: ((_ceil(s["N"], THREADS // wave), 1, 1), THREADS),
+    "rmsnorm_backward": _blocks(lambda s: s["K"]),
+    "add_rows": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
+    "head_norm_forward": lambda s, wave: ((_ceil(s["N"] * s["G"], THREADS // wave), 1, 1), THREADS),
+    "head_norm_backward": _blocks(lambda s: s["K"]),
+    "rotation_table": _pairs(lambda s: s["B"] * s["S"]),
+    "rotary_forward": _pairs(lambda s: s["B"] * s["S"] * 3 * s["H"]),
+    "rotary_backward": _pairs(lambda s: s["B"] * s["S"] * s["G"]),
+    "swiglu_forward": _blocks(_neighbours),
+    "swiglu_backward": _blocks(_neighbours),
     "matmul_forward": _simt_gemm("O", "N"),
     "matmul_gelu_forward": _simt_gemm("O", "N"),
     "matmul_relu_forward": _simt_gemm("O", "N"),
@@ -110,6 +142,12 @@ SIMT: Mapping[str, ShapeOf] = {
     "sum_of_squares": _blocks(lambda s: s["K"]),
     "gradient_norm": _blocks(lambda s: 1),
     "adamw": _elements("P"),
+    "muon_direction": _squares("M", "O", "C", "MUON_TILE"),
+    "newton_schulz_gram": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_polynomial": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_first_polynomial": _squares("M", "R", "R", "MUON_GEMM_TILE"),
+    "newton_schulz_step": _squares("M", "R", "L", "MUON_GEMM_TILE"),
+    "muon_update": _squares("M", "O", "C", "MUON_TILE"),
     "round_weights": _elements("P"),
     "record_step": _waves(lambda s: 1, waves=1),
 }
@@ -123,6 +161,21 @@ def _matmul_mma(side: int) -> Mapping[str, ShapeOf]:
 
 
 MATMUL_MMA = {side: _matmul_mma(side) for side in BLOCK_TILES}
+
+
+def _muon_mma(side: int) -> Mapping[str, ShapeOf]:
+    def per_matrix(columns: str) -> ShapeOf:
+        def shape(s: Sizes, wave: int) -> Shape:
+            across, down, _ = _tile_grid(s, columns, "R", side)
+            return (across, down, s["M"]), MMA_WAVES * wave
+
+        return shape
+
+    names = ("gram", "polynomial", "first_polynomial")
+    return {f"newton_schulz_{name}": per_matrix("R") for name in names} | {"newton_schulz_step": per_matrix("L")}
+
+
+MUON_MMA = {side: _muon_mma(side) for side in BLOCK_TILES}
 ATTENTION_MMA: Mapping[str, ShapeOf] = {
     "attention_forward": _waves(_resident_tiles, MMA_WAVES),
     "attention_backward": _waves(lambda s: 2 * _resident_tiles(s), MMA_WAVES),

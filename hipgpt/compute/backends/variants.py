@@ -1,6 +1,7 @@
 """Which source serves an op on an architecture, dtype and size: a table, first match wins."""
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -11,6 +12,7 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     CONSTANTS,
     MATMUL_MMA,
+    MUON_MMA,
     SIMT,
     Shape,
     ShapeOf,
@@ -97,6 +99,19 @@ def _gemm(arch: str, mainloop: Mapping[str, int], side: int, enough_blocks: int,
     )  # fmt: skip
 
 
+def _newton_schulz(arch: str, mma: Mapping[str, int], side: int, enough_blocks: int) -> Variant:
+    """A row for Muon's GEMMs with block tiles of one side."""
+
+    def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
+        grid, _ = MUON_MMA[side][op.name](sizes, 1)
+        return math.prod(grid) >= enough_blocks
+
+    return Variant(
+        r"newton_schulz_.*", arch, "bf16", "gpu/muon_mma.hip",
+        macros={**mma, "BLOCK_TILE": side}, shapes=MUON_MMA[side], suits=gives_enough_blocks,
+    )  # fmt: skip
+
+
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -112,7 +127,8 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
 def _mma(arch: str, macro: str) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
     gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
-    return gemms + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    muon = [_newton_schulz(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
+    return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 
 VARIANTS = (

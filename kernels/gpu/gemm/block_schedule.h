@@ -19,9 +19,14 @@ struct KRange {
     int stages;
 };
 
-// The grid's z dimension cuts K into slices, whole stages of `depth` each: see split_k.h.
+// The grid's z dimension cuts K into slices, whole stages of `depth` each: see split_k.h. Where a source defines
+// GEMM_PER_Z, each z is a GEMM of its own, over all of K.
 DEVICE KRange k_range(int64_t K, int depth) {
+#ifdef GEMM_PER_Z
+    return {0, K, static_cast<int>((K + depth - 1) / depth)};
+#else
     const int64_t stages = (K + depth - 1) / depth, each = (stages + gridDim.z - 1) / gridDim.z * depth;
     const int64_t first = blockIdx.z * each, last = first + each < K ? first + each : K;
     return {first, last, last > first ? static_cast<int>((last - first + depth - 1) / depth) : 0};
+#endif
 }

@@ -1,0 +1,194 @@
+"""The parts of a block: norm, attention and MLP, each with its forward and its backward ops, by architecture."""
+
+from dataclasses import dataclass
+
+from hipgpt.compute.catalogue import (
+    ADD_PARTIALS,
+    ADD_ROWS,
+    ATTENTION_BACKWARD,
+    ATTENTION_DECODE,
+    ATTENTION_DELTA,
+    ATTENTION_FORWARD,
+    HEAD_NORM_BACKWARD,
+    HEAD_NORM_FORWARD,
+    LAYERNORM_BACKWARD,
+    LAYERNORM_FORWARD,
+    MATMUL_BACKWARD_INPUT,
+    MATMUL_BACKWARD_WEIGHT,
+    MATMUL_FORWARD,
+    MATMUL_GELU_BACKWARD_INPUT,
+    MATMUL_GELU_FORWARD,
+    MATMUL_RELU_BACKWARD_INPUT,
+    MATMUL_RELU_FORWARD,
+    RMSNORM_BACKWARD,
+    RMSNORM_FORWARD,
+    ROTARY_BACKWARD,
+    ROTARY_FORWARD,
+    ROTATION_TABLE,
+    SWIGLU_BACKWARD,
+    SWIGLU_FORWARD,
+)
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, Tensor
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.parameters import ParameterTensors
+
+MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
+MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the parts of a block share. weights: the parameters; saved: an Arena of `activations`.
+
+    In backward methods, g are the gradients of the parameters and d is an Arena of `activation_gradients`.
+    """
+
+    model: ModelConfig
+    weights: ParameterTensors
+    saved: Arena
+
+
+class Norm(Part):
+    """LayerNorm or RMSNorm of the residual stream."""
+
+    def forward(self, plan: Plan, name: str, x: Tensor, branch: Tensor | None = None, y: Tensor | None = None) -> None:
+        """Record the norm called `name` of x, or, if there is a branch, of y = x + branch."""
+        a, w, epsilon = self.saved, self.weights, self.model.norm_epsilon
+        if self.model.parts.rms_norm:
+            plan(RMSNORM_FORWARD, a[name], a[f"{name}.rstd"], y, x, branch, w[f"{name}.gamma"], epsilon=epsilon)
+        else:
+            outputs = a[name], a[f"{name}.mean"], a[f"{name}.rstd"], y
+            plan(LAYERNORM_FORWARD, *outputs, x, branch, *w.norm(name), epsilon=epsilon)
+
+    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor) -> None:
+        """Record d["residual"] += d loss / d x of a norm. d["norm"] is the gradient of its output."""
+        a, gamma, partials = self.saved, self.weights[f"{name}.gamma"], d["norm_partials"]
+        if self.model.parts.rms_norm:
+            plan(RMSNORM_BACKWARD, d["residual"], partials, d["norm"], x, a[f"{name}.rstd"], gamma)
+            plan(ADD_ROWS, g[f"{name}.gamma"], partials)
+        else:
+            figures = a[f"{name}.mean"], a[f"{name}.rstd"]
+            plan(LAYERNORM_BACKWARD, d["residual"], partials, d["norm"], x, *figures, gamma)
+            plan(ADD_PARTIALS, *g.norm(name), partials)
+
+
+@dataclass(frozen=True)
+class Attention(Part):
+    """Queries, keys and values of (B, S) tokens, and attention over them or over a cache.
+
+    With rotary positions the layer qkv gives `packed`: queries, and keys and values that may be fewer. They become
+    qkv (B, S, 3, H, D): rotated, each key and value repeated for the queries that share it. With head_norm, queries and
+    keys are normalized before.
+    """
+
+    starts: Tensor
+    shape: tuple[int, int]
+    cache: Arena | None
+
+    @property
+    def _heads(self) -> tuple[int, int, int, int]:
+        return *self.shape, self.model.num_heads, self.model.head_channels
+
+    @property
+    def _qkv(self) -> tuple[int, int, int, int, int]:
+        return *self.shape, 3, self.model.num_heads, self.model.head_channels
+
+    @property
+    def _packed(self) -> tuple[int, int, int, int]:
+        return *self.shape, self.model.num_heads + 2 * self.model.kv_heads, self.model.head_channels
+
+    def begin(self, plan: Plan) -> None:
+        """Record what all blocks share: the table of rotations."""
+        if self.model.parts.rotary:
+            plan(ROTATION_TABLE, self.saved["rotations"], self.starts, base=self.model.rope_base)
+
+    def forward(self, plan: Plan, block: str) -> None:
+        """Record saved[attention] of a block from saved[attention_norm]."""
+        a, w, x = self.saved, self.weights, self.saved[f"{block}.attention_norm"]
+        if self.model.parts.rotary:
+            own = f"{block}.packed" if self.model.parts.head_norm else "packed"
+            plan(MATMUL_FORWARD, a[own], x, *w.linear(f"{block}.qkv"))
+            if self.model.parts.head_norm:
+                self._normalize(plan, block)
+            qkv, packed = a[f"{block}.qkv"].view(*self._qkv), a["packed"].view(*self._packed)
+            plan(ROTARY_FORWARD, qkv, packed, a["rotations"])
+        else:
+            plan(MATMUL_FORWARD, a[f"{block}.qkv"], x, *w.linear(f"{block}.qkv"))
+        self._attend(plan, block)
+
+    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str) -> None:
+        """Record d["norm"], the gradient of saved[attention_norm], from d["attention"]."""
+        a, w = self.saved, self.weights
+        y, qkv, logsumexp = (a[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
+        dy, dqkv = d["attention"].view(*self._heads), d["qkv"].view(*self._qkv)
+        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*self._heads))
+        plan(ATTENTION_BACKWARD, dqkv, dy, d["delta"], logsumexp, qkv.view(*self._qkv))
+        doutput = d["qkv"]
+        if self.model.parts.rotary:
+            doutput = d["packed"]
+            plan(ROTARY_BACKWARD, doutput.view(*self._packed), dqkv, a["rotations"])
+        if self.model.parts.head_norm:
+            doutput = d["normed"]
+            self._normalize_backward(plan, g, d, block)
+        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), doutput, a[f"{block}.attention_norm"])
+        plan(MATMUL_BACKWARD_INPUT, d["norm"], doutput, w[f"{block}.qkv.weight"])
+
+    def _attend(self, plan: Plan, block: str) -> None:
+        """Record the attention of a block, over the sequences of the batch or over the cache."""
+        y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
+        B, _, H, D = self._heads
+        if self.cache is None:
+            plan(ATTENTION_FORWARD, y.view(*self._heads), logsumexp, qkv.view(*self._qkv))
+        else:
+            cached = self.cache[f"{block}.keys"], self.cache[f"{block}.values"]
+            plan(ATTENTION_DECODE, y.view(B, H, D), *cached, qkv.view(B, 3, H, D), self.starts)
+
+    def _gammas(self, tensors: ParameterTensors, block: str) -> tuple[Tensor, Tensor]:
+        return tensors[f"{block}.query_norm.gamma"], tensors[f"{block}.key_norm.gamma"]
+
+    def _normalize(self, plan: Plan, block: str) -> None:
+        B, S, G, D = self._packed
+        normed, packed = (self.saved[name].view(B * S, G, D) for name in ("packed", f"{block}.packed"))
+        outputs, gammas = (normed, self.saved[f"{block}.heads.rstd"]), self._gammas(self.weights, block)
+        epsilon, queries = self.model.norm_epsilon, self.model.num_heads
+        plan(HEAD_NORM_FORWARD, *outputs, packed, *gammas, epsilon=epsilon, queries=queries)
+
+    def _normalize_backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str) -> None:
+        B, S, G, D = self._packed
+        dpacked, dnormed, packed = (
+            tensor.view(B * S, G, D) for tensor in (d["normed"], d["packed"], self.saved[f"{block}.packed"])
+        )
+        rstd, gammas = self.saved[f"{block}.heads.rstd"], self._gammas(self.weights, block)
+        outputs, queries = (dpacked, d["head_partials"]), self.model.num_heads
+        plan(HEAD_NORM_BACKWARD, *outputs, dnormed, packed, rstd, *gammas, queries=queries)
+        plan(ADD_PARTIALS, *self._gammas(g, block), d["head_partials"])
+
+
+class Mlp(Part):
+    """The MLP of a block up to its active hidden layer: GELU or ReLU of one GEMM, or SwiGLU of its two halves."""
+
+    def forward(self, plan: Plan, block: str) -> None:
+        """Record saved[mlp_active] of a block from saved[mlp_norm]."""
+        a, linear = self.saved, self.weights.linear(f"{block}.mlp_in")
+        active, hidden, x = (a[f"{block}.{name}"] for name in ("mlp_active", "mlp_hidden", "mlp_norm"))
+        if self.model.parts.gated:
+            plan(MATMUL_FORWARD, hidden, x, *linear)
+            plan(SWIGLU_FORWARD, active, self._halves(hidden))
+        else:
+            plan(MLP_IN[self.model.activation], active, hidden, x, *linear)
+
+    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str, dbranch: Tensor) -> None:
+        """Record d["norm"], the gradient of saved[mlp_norm], from dbranch, the gradient of the layer mlp_out."""
+        w, hidden = self.weights, self.saved[f"{block}.mlp_hidden"]
+        if self.model.parts.gated:
+            plan(MATMUL_BACKWARD_INPUT, d["active"], dbranch, w[f"{block}.mlp_out.weight"])
+            plan(SWIGLU_BACKWARD, self._halves(d["hidden"]), d["active"], self._halves(hidden))
+        else:
+            mlp_out = MLP_OUT_BACKWARD[self.model.activation]
+            plan(mlp_out, d["hidden"], dbranch, w[f"{block}.mlp_out.weight"], hidden)
+        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), d["hidden"], self.saved[f"{block}.mlp_norm"])
+        plan(MATMUL_BACKWARD_INPUT, d["norm"], d["hidden"], w[f"{block}.mlp_in.weight"])
+
+    def _halves(self, hidden: Tensor) -> Tensor:
+        return hidden.view(hidden.shape[0], 2, self.model.mlp_dim)

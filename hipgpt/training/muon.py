@@ -1,0 +1,151 @@
+"""Muon for the matrices of the blocks, AdamW for everything else.
+
+Muon's update of a matrix is its momentum with all singular values moved to about 1, by five Newton-Schulz steps. Jordan
+et al. 2024, "Muon: an optimizer for hidden layers in neural networks". The steps compute in the dtype of activations.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hipgpt.compute.catalogue import (
+    MUON_DIRECTION,
+    MUON_UPDATE,
+    NEWTON_SCHULZ_FIRST_POLYNOMIAL,
+    NEWTON_SCHULZ_GRAM,
+    NEWTON_SCHULZ_POLYNOMIAL,
+    NEWTON_SCHULZ_STEP,
+)
+from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field, Tensor
+from hipgpt.config.settings import TrainingConfig
+from hipgpt.training.optimizer import AdamW
+
+NEWTON_SCHULZ_STEPS = 5
+BATCH_ELEMENTS = 1 << 22  # of matrices that are orthogonalized at once, unless a field has more
+
+
+@dataclass(frozen=True)
+class Part:
+    """`count` matrices of (rows, columns), one after the other, from the row `first` of a field on."""
+
+    field: str
+    first: int
+    count: int
+    rows: int
+    columns: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The smaller and the larger side of a matrix: Newton-Schulz takes tall matrices transposed."""
+        return min(self.rows, self.columns), max(self.rows, self.columns)
+
+    @property
+    def elements(self) -> int:
+        return self.count * self.rows * self.columns
+
+    def of(self, arena: Arena) -> Tensor:
+        """Return the matrices (count, rows, columns) in an arena with the fields of the weights."""
+        rows = arena[self.field].rows(self.first, self.first + self.count * self.rows)
+        return rows.view(self.count, self.rows, self.columns)
+
+
+class Muon(AdamW):
+    """The momentum of the matrices, AdamW's moments of the other weights, and the ops of one update.
+
+    first_moment: of all weights; it is the momentum of the matrices. second_moment: of the others. act: the dtype in
+    which the matrices are orthogonalized. The learning rate of the matrices is that of AdamW times
+    muon_learning_rate_peak / learning_rate_peak.
+    """
+
+    def __init__(self, device: Device, weights: Arena, training: TrainingConfig, act: DType):
+        self._batches = list(batches(weights.fields))
+        super().__init__(device, weights, training)
+        largest = {
+            name: max(size(batch) for batch in self._batches)
+            for name, size in {"x": _elements, "y": _elements, "gram": _squares, "polynomial": _squares}.items()
+        }
+        self._workspace = Arena(device, "newton_schulz", [Field(n, (size,), act) for n, size in largest.items()])
+
+    def _moved_by_adamw(self) -> list[Field]:
+        return [field for field in self.weights.fields if not field.matrices]
+
+    def _record_updates(
+        self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
+    ) -> None:
+        first, last = self._range_of_matrices()
+        end = self.weights.flat.elements
+        self._record_adamw(plan, (0, first), 0, gradients, schedule, counters, copy)
+        self._record_adamw(plan, (last, end), last - first, gradients, schedule, counters, copy)
+        for batch in self._batches:
+            self._record_batch(plan, batch, gradients, schedule, counters, copy)
+
+    def _range_of_matrices(self) -> tuple[int, int]:
+        """Return the first and last element of the matrices in the arena: they follow each other."""
+        offsets = [*self.weights.offsets.values(), self.weights.size_bytes]
+        indices = [index for index, field in enumerate(self.weights.fields) if field.matrices]
+        if indices != list(range(indices[0], indices[-1] + 1)):
+            raise ValueError("the table of parameters has other fields between the matrices")
+        return offsets[indices[0]] // DType.F32.size_bytes, offsets[indices[-1] + 1] // DType.F32.size_bytes
+
+    def _record_batch(
+        self, plan: Plan, batch: list[Part], gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
+    ) -> None:
+        """Record the update of matrices that all have the same sides."""
+        (R, L), M = batch[0].sides, sum(part.count for part in batch)
+        shapes = {"x": (M, R, L), "y": (M, R, L), "gram": (M, R, R), "polynomial": (M, R, R)}
+        x, y, gram, polynomial = (
+            self._workspace[name].rows(0, math.prod(shape)).view(*shape) for name, shape in shapes.items()
+        )
+        for part, direction in zip(batch, _parts_of(x, batch), strict=True):
+            moved = part.of(self.first_moment), part.of(gradients)
+            plan(MUON_DIRECTION, direction, *moved, self.norm, clip_norm=self.training.clip_norm)
+        for step in range(NEWTON_SCHULZ_STEPS):
+            plan(NEWTON_SCHULZ_GRAM, gram, x)
+            plan(NEWTON_SCHULZ_POLYNOMIAL if step else NEWTON_SCHULZ_FIRST_POLYNOMIAL, polynomial, gram)
+            plan(NEWTON_SCHULZ_STEP, y, polynomial, x)
+            x, y = y, x
+        ratio = self.training.muon_learning_rate_peak / self.training.learning_rate_peak
+        for part, direction in zip(batch, _parts_of(x, batch), strict=True):
+            scale = ratio * math.sqrt(max(1.0, part.rows / part.columns))
+            tensors = part.of(self.weights), part.of(copy) if copy else None, direction, schedule, counters
+            plan(MUON_UPDATE, *tensors, scale=scale, weight_decay=self.training.weight_decay)
+
+
+def batches(fields: Iterable[Field]) -> Iterator[list[Part]]:
+    """Yield the parts of the matrices in groups of equal sides, each of at most BATCH_ELEMENTS or of one part."""
+    by_sides: dict[tuple[int, int], list[Part]] = {}
+    for part in (part for field in fields for part in parts_of(field)):
+        batch = by_sides.get(part.sides, [])
+        if batch and _elements(batch) + part.elements > BATCH_ELEMENTS:
+            yield by_sides.pop(part.sides)
+        by_sides.setdefault(part.sides, []).append(part)
+    yield from by_sides.values()
+
+
+def parts_of(field: Field) -> Iterator[Part]:
+    """Yield the parts of a field: neighbouring matrices of one shape are one part."""
+    first, columns = 0, field.shape[-1]
+    sizes = list(field.matrices)
+    while sizes:
+        count = next((i for i, rows in enumerate(sizes) if rows != sizes[0]), len(sizes))
+        yield Part(field.name, first, count, sizes[0], columns)
+        first += count * sizes[0]
+        sizes = sizes[count:]
+
+
+def _parts_of(x: Tensor, batch: list[Part]) -> Iterator[Tensor]:
+    """Yield the matrices of each part in (M, R, L)."""
+    first = 0
+    for part in batch:
+        yield x.rows(first, first + part.count)
+        first += part.count
+
+
+def _elements(batch: list[Part]) -> int:
+    return sum(part.elements for part in batch)
+
+
+def _squares(batch: list[Part]) -> int:
+    return sum(part.count * part.sides[0] ** 2 for part in batch)
