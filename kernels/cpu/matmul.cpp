@@ -119,12 +119,11 @@ extern "C" void matmul_relu_backward_input(act* dhidden, const act* dy, const ac
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
                                        int64_t N) {
-    gemm_accumulate(dweight, O, C, N, {dy, 1, O}, {x, C, 1});
-    if (dbias)
-        parallel_ranges(O, worth_a_thread(N), 64, [=](int64_t begin, int64_t end) {
-            for (int64_t n = 0; n < N; ++n)
-                for (int64_t o = begin; o < end; ++o) dbias[o] += dy[n * O + o];
-        });
+    gemm_accumulate(dweight, O, C, N, Matrix{dy, 1, O}, {x, C, 1}, [=](const PackedBlock& block) {
+        const act* row = dy + block.k * O;
+        for (int64_t n = 0; dbias && n < block.terms; ++n, row += O)
+            for (int64_t o = block.row; o < block.row + block.rows; ++o) dbias[o] += row[o];
+    });
 }
 
 CALLABLE(matmul_forward)

@@ -222,7 +222,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
             layer.train_block(team, shared, first, std::min(tokens.end, first + block));
         }
     });
-    gemm_accumulate(dweight, V, C, N, operand, {scaled, C, 1});
+    gemm_accumulate(dweight, V, C, N, operand, {scaled, C, 1}, NothingElse());
     if (dbias)
         parallel_ranges(V, worth_a_thread(N), [&](int64_t begin, int64_t end) {
             for (int64_t v = begin; v < end; ++v) {

@@ -30,16 +30,23 @@ static void accumulate_block(Workspace& work, float* sums, int64_t stride, const
 // The vector tiles sum the terms of a pass in registers, then add to `sums` in place. So a GEMM with K > KC needs no
 // other sums between its passes, and a pass may be short enough for a B micro-panel to stay in L1. AMX would add each
 // product to the sum in memory, which loses digits if that is large.
-template <class A = Matrix>
-static void gemm_accumulate(float* sums, int64_t M, int64_t N, int64_t K, const A& a, Matrix b) {
+//
+// also(block) is called once for every block of A, after it was packed and while it is in the caches. For the same rows,
+// terms come in ascending order.
+template <class A, class Also>
+static void gemm_accumulate(float* sums, int64_t M, int64_t N, int64_t K, const A& a, Matrix b, const Also& also) {
     if constexpr (SUMS_IN_REGISTERS) {
         const int64_t terms = PASS_TERMS<A>, columns = PACKED_B_WORDS / b_panel_size(std::min(K, terms)) * NR;
-        for_packed_blocks(M, N, K, {terms, columns, M}, a, b,
-                          [=](Workspace& work, const PackedBlock& block) { accumulate_block(work, sums, N, block); });
+        const auto add = [=](Workspace& work, const PackedBlock& block) {
+            if (block.column == 0) also(block);
+            accumulate_block(work, sums, N, block);
+        };
+        for_packed_blocks(M, N, K, {terms, columns, M}, a, b, add);
     } else {
-        gemm(M, N, K, a, b, [=](int64_t row, int64_t column, const float* values, int64_t count) {
+        const auto add = [=](int64_t row, int64_t column, const float* values, int64_t count) {
             float* out = sums + row * N + column;
             for (int64_t i = 0; i < count; ++i) out[i] += values[i];
-        });
+        };
+        gemm(M, N, K, a, b, add, also);
     }
 }

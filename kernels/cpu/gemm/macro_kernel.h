@@ -9,12 +9,12 @@ constexpr int64_t packed_a_size(int64_t rows, int64_t K) {
 }
 
 // A[0:rows, 0:K] as the tile reads it: in place, or packed into `copy`.
-static PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
+inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
     return reads_in_place(a, rows, K) ? a_in_place(a) : copy_a(copy, a, rows, K);
 }
 
 // The same for all threads of a team, each of which packs its share of `copy`. They must wait before they read it.
-static PackedA pack_a_together(Team team, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
+inline PackedA pack_a_together(Team team, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
     if (reads_in_place(a, rows, K)) return a_in_place(a);
     const Team::Range share = team.part(rows, MR);
     const Matrix own = {a.at(share.begin, 0), a.row_stride, a.column_stride, a.panel_gap};

@@ -47,6 +47,11 @@ struct PackedBlock {
     int64_t row, rows, column, columns, k, terms, sum_row;
 };
 
+// Nothing to do with a block of A besides multiplying it.
+struct NothingElse {
+    void operator()(const PackedBlock&) const {}
+};
+
 // A[row:row + rows, k:k + terms] as the tile reads it: in place, or packed into `copy`.
 inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
     return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride, a.panel_gap}, rows, terms);
