@@ -46,6 +46,8 @@ def _dry_run(folder: Path) -> tuple[int, str]:
             handle = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for stream in (1, 2):
                 os.dup2(handle, stream)
+            # pytest put others in their place
+            sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", closefd=False) for stream in (1, 2))  # noqa: SIM115
             sys.argv = ["snakemake", "--cores", "1", "--dry-run", "all"]
             try:
                 main()
