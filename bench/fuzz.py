@@ -30,7 +30,7 @@ from support.fuzz_targets import TARGETS  # noqa: E402
 from hipgpt.base.errors import UserError  # noqa: E402
 from hipgpt.base.log import LOG  # noqa: E402
 
-CASE_SECONDS = 20
+CASE_SECONDS = 60  # a dry run of Snakemake takes several, and more on a busy machine
 EXTRA_BYTES = 3 << 30  # of address space, more than the process has before it reads the first case
 
 

@@ -183,6 +183,7 @@ class Work:
         handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(handle, stream)
+        sys.stdout, sys.stderr = (open(stream, "w", encoding="utf-8", closefd=False) for stream in (1, 2))  # noqa: SIM115
         if stage.fresh:
             os.execv(sys.executable, [sys.executable, *stage.again])
         sys.argv, status = stage.again, 0

@@ -17,12 +17,19 @@ sys.path.append(str(ROOT / "bench"))
 import fuzz  # noqa: E402
 
 RUN_SECONDS = 4
+READERS = sorted(fuzz.TARGETS.keys() - {"workflow"})  # whose cases take seconds each
+DRY_RUNS = 12
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", fuzz.TARGETS)
+@pytest.mark.parametrize("target", READERS)
 def test_a_mutated_file_is_read_or_refused_in_one_line(target):
     assert list(fuzz.failures(target, 1, RUN_SECONDS)) == []
+
+
+@pytest.mark.slow
+def test_a_mutated_config_is_planned_or_refused_in_one_line_by_snakemake():
+    assert list(fuzz.failures("workflow", 1, 600, most=DRY_RUNS)) == []
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
@@ -32,7 +39,7 @@ def test_a_case_is_the_same_whenever_it_is_drawn(target):
     assert first != [fuzz.files_of(target, 4, case) for case in range(10)]
 
 
-@pytest.mark.parametrize("target", fuzz.TARGETS)
+@pytest.mark.parametrize("target", READERS)
 def test_some_cases_are_read_to_the_end(target, tmp_path):
     read = 0
     for case in range(40):

@@ -9,6 +9,7 @@ import pytest
 from support.workflow_copy import ROOT, TINY, Project
 
 from hipgpt.compute.backends.cpu import traits
+from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.open_device import open_device
 from hipgpt.compute.tensor import DType
 from hipgpt.config.reading import read_config
@@ -55,6 +56,16 @@ def test_memory_is_what_a_trainer_allocates(changes):
     assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations
     assert found.arenas["weights"] >= 4 * parameter_count(RUN.model)
     assert found.arenas["weights"] == found.arenas["gradients"] == found.arenas["first_moment"]
+
+
+def test_planning_grows_with_what_changes_and_not_with_accumulation_steps():
+    launches = []
+    for steps in (2, 1024):
+        training = dataclasses.replace(RUN.training, accumulation_steps=steps)
+        batches = Batches(AnyTokens(10_000_000), training.batch_sequences, RUN.model.context_length, training.seed)
+        trainer = Trainer(RUN.model, training, NullDevice(TRAITS), batches)
+        launches.append((len(trainer.micro_plan.launches), len(trainer.last_plan.launches)))
+    assert launches[0] == launches[1]
 
 
 def test_operations_are_those_of_the_plans_and_near_six_a_parameter_and_token():

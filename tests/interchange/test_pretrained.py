@@ -19,6 +19,7 @@ from hipgpt.config.settings import Config, ModelConfig
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.interchange.huggingface import export_huggingface
 from hipgpt.interchange.pretrained import read_weights
+from hipgpt.pipeline.history import run_files
 from hipgpt.pipeline.recipes import Recipes
 
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -217,6 +218,19 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
     change_weights(project.folder / "gpt2", lambda weights: weights[C_PROJ].__iadd__(1))
     assert "rule train:" in project.snakemake("--dry-run", target)
+
+
+@pytest.mark.slow
+def test_refused_weights_leave_a_finished_run_as_it_was(tmp_path):
+    project = Project(tmp_path / "project")
+    project.snakemake("all")
+    run = project.folder / "results/runs/default"
+    before = {file: file.read_bytes() for file in run_files(run)}
+    change_weights(directory(project.folder), pop(C_PROJ))
+    project.write_config({**TINY, "runs": {"default": {"model": {"from": "gpt2"}}}})
+    output = project.snakemake("all", expect=1)
+    assert f"error: run default: gpt2/model.safetensors: {C_PROJ} is missing" in output and "Traceback" not in output
+    assert {file: file.read_bytes() for file in run_files(run)} == before
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -246,7 +246,11 @@ def test_whatever_stands_in_a_checkpoint_s_metadata_is_refused(tmp_path, metadat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a:b", "a b", "naïve", "quote'", "{braces}", "$HOME"])
+@pytest.mark.parametrize(
+    "name",
+    ["a:b", "a b", "naïve", "quote'", "{braces}", "$HOME", 'double"', "new\nline", os.fsdecode(b"\xff")],
+    ids=range(9),
+)
 def test_the_workflow_runs_its_own_package_wherever_the_checkout_is(tmp_path, name):
     """PYTHONPATH is split at colons, so a checkout could not be named there; another hipgpt there must not run."""
     decoy = tmp_path / "decoy" / "hipgpt"

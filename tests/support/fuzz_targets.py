@@ -28,6 +28,7 @@ from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.state import StateFolder
 from support import tiny
 from support.fuzz_archives import archive, http, read_archive, read_http
+from support.fuzz_workflow import read_plan
 from support.mutations import mutated_bytes, mutated_document
 
 Files = dict[str, bytes]  # of a case, by name
@@ -205,4 +206,5 @@ TARGETS: dict[str, tuple[Callable[[random.Random], Files], Callable[[Path], None
     "archive": (archive, read_archive),
     "http": (http, read_http),
     "config": (config, read_runs),
+    "workflow": (config, read_plan),
 }

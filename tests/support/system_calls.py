@@ -14,12 +14,13 @@ from pathlib import Path
 from support.disk import Disk, Entries, Operation, Resize, Sync, Write, read_disk
 
 CALLS = (
-    "open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,pwrite64,writev,sendfile,copy_file_range,truncate,ftruncate,"
-    "fallocate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,"
+    "open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,read,write,pwrite64,writev,sendfile,copy_file_range,truncate,"
+    "ftruncate,fallocate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,link,linkat,symlink,"
     "symlinkat,chdir,fchdir,clone,clone3,fork,vfork"
 )
 UNMODELLED = {"writev", "copy_file_range", "fallocate", "symlink", "symlinkat"}
-LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+)(?: .*)?$")
+LINE = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+|0x[0-9a-f]+)(?: .*)?$")
+NUMBER = re.compile(r"\d+|0x[0-9a-f]+")  # reads are shown raw, because their bytes do not matter
 TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 
@@ -30,7 +31,20 @@ def record(command: Sequence[str], root: Path, **options) -> tuple[Disk, list[Op
     """
     root.mkdir(parents=True, exist_ok=True)
     start, log = read_disk(root), root.with_name(f"{root.name}.strace")
-    strace = ["strace", "-f", "-qq", "-xx", "-s", str(1 << 26), "-e", "signal=none", "-e", f"trace={CALLS}"]
+    strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "-xx",
+        "-s",
+        str(1 << 26),
+        "-e",
+        "signal=none",
+        "-e",
+        "raw=read",
+        "-e",
+        f"trace={CALLS}",
+    ]
     done = subprocess.run([*strace, "-o", log, "--", *command], capture_output=True, encoding="utf-8", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     reader = _Reader(root.resolve(), Path(options.get("cwd", ".")).resolve(), start)
@@ -68,7 +82,7 @@ class _Reader:
         self.parents = {result: (pid, text) for pid, call, text, result in lines if call in _FORKS}
         for pid, call, text, result in lines:
             if call not in _FORKS:
-                self._call(self._process(pid), call, text, int(result))
+                self._call(self._process(pid), call, text, int(result, 0))
         return self.operations
 
     def _process(self, pid: str) -> _Process:
@@ -109,7 +123,7 @@ class _Reader:
                 base = process.handles[int(folders[index])].path
             return os.path.join(base, paths[index].decode("utf-8", "surrogateescape"))
 
-        opened = process.handles.get(int(words[0])) if words[0].isdecimal() else None
+        opened = process.handles.get(int(words[0], 0)) if NUMBER.fullmatch(words[0]) else None
         watched = opened is not None and opened.inode is not None
         match call:
             case "open" | "openat" | "creat":
@@ -122,6 +136,8 @@ class _Reader:
                 process.handles[result] = opened
             case "lseek" if watched:
                 opened.offset = result
+            case "read" if watched:
+                opened.offset += result
             case "write" if watched and result:
                 at = len(self.disk.inodes[opened.inode]) if opened.appends else opened.offset
                 self._do(Write(opened.inode, at, paths[0][:result]))

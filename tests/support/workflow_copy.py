@@ -66,8 +66,8 @@ class Project:
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
         """Run snakemake in the copy and return its output. Fails the test on another exit status."""
         done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            self.command(*arguments), cwd=self.folder, env=self.environment(), encoding="utf-8",
+            errors="backslashreplace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert done.returncode == expect, done.stdout
         return done.stdout
