@@ -70,9 +70,13 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
     """Return the sections `model` and `tokenizer` that the directory model.from determines."""
     source = sections["model"]["from"]
     found = model_section(Path(source))
-    if stated := [key for key in overrides.get("model", {}) if key != "from"]:
+    changes = dict(overrides.get("model", {}))
+    if found.get("architecture") and "context_length" in changes:  # positions are rotations: fewer need no change
+        found["context_length"] = min(found["context_length"], sections["model"]["context_length"])
+        del changes["context_length"]
+    if others := [key for key in changes if key != "from"]:
         raise UserError(
-            f"config: {prefix}model.{stated[0]}: config.json of model.from determines it; remove one of them"
+            f"config: {prefix}model.{others[0]}: config.json of model.from determines it; remove one of them"
         )
     tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
     other = sections["tokenizer"].get("from", tokenizer["from"])

@@ -1,20 +1,26 @@
 """Write a run as a GGUF file for llama.cpp and the programs built on it: weights in float32 and the tokenizer.
 
-Names, keys and tensor layouts are those of the architecture "gpt2" of llama.cpp, whose package gguf writes the file.
+Names, keys and tensor layouts are those of the architectures of the same names in llama.cpp, whose package gguf writes
+the file.
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
-from hipgpt.config.settings import NORM_EPSILON, ModelConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokenizer.write_formats import spell
 from hipgpt.gpt.checkpoint import load_model
+from hipgpt.gpt.parameters import linears
 from hipgpt.interchange.huggingface import with_gpt2_head
 
 if TYPE_CHECKING:
@@ -29,6 +35,13 @@ WHOLE = {
 }
 LINEAR = {"qkv": "attn_qkv", "projection": "attn_output", "mlp_in": "ffn_up", "mlp_out": "ffn_down"}
 NORMS = {"attention_norm": "attn_norm", "mlp_norm": "ffn_norm"}
+LLAMA_LINEAR = {
+    "qkv": ("attn_q", "attn_k", "attn_v"),
+    "projection": ("attn_output",),
+    "mlp_in": ("ffn_gate", "ffn_up"),
+    "mlp_out": ("ffn_down",),
+}
+LLAMA_NORMS = {**NORMS, "query_norm": "attn_q_norm", "key_norm": "attn_k_norm"}
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2"}  # our name of a pattern -> llama.cpp's
 
 
@@ -48,11 +61,11 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="writing-") as scratch:
         written = Path(scratch) / "model.gguf"
-        writer = gguf.GGUFWriter(written, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GPT2])
+        writer = gguf.GGUFWriter(written, model.architecture)
         _add_sizes(writer, run.name, model)
         _add_tokenizer(writer, tokenizer)
-        for ours, theirs in tensor_names(model.num_layers).items():
-            writer.add_tensor(theirs, arrays[ours])
+        for theirs, array in tensors(model, arrays).items():
+            writer.add_tensor(theirs, array)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -62,8 +75,32 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
     return [folder / "model.gguf"]
 
 
+def tensors(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return the weights by llama.cpp's names. Both store linear weights as (out, in)."""
+    if model.architecture == "gpt2":
+        return {theirs: arrays[ours] for ours, theirs in tensor_names(model.num_layers).items()}
+    found = {theirs: arrays[ours] for ours, theirs in WHOLE.items() if ours in arrays}
+    for i in range(model.num_layers):
+        for layer in linears(model):
+            parts = np.split(arrays[f"block{i}.{layer.name}.weight"], np.cumsum(layer.matrices)[:-1])
+            for theirs, part in zip(LLAMA_LINEAR[layer.name], parts, strict=True):
+                interleaves = model.architecture == "llama" and theirs in ("attn_q", "attn_k")
+                part = interleaved(part, model.head_channels) if interleaves else part
+                found[f"blk.{i}.{theirs}.weight"] = np.ascontiguousarray(part)
+        for ours, theirs in LLAMA_NORMS.items():
+            if f"block{i}.{ours}.gamma" in arrays:
+                found[f"blk.{i}.{theirs}.weight"] = arrays[f"block{i}.{ours}.gamma"]
+    return found
+
+
+def interleaved(weight: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Return the rows of queries or keys in llama.cpp's order: for "llama" it pairs channels 2i and 2i + 1."""
+    heads = weight.reshape(-1, 2, channels // 2, weight.shape[1])
+    return heads.swapaxes(1, 2).reshape(weight.shape)
+
+
 def tensor_names(num_layers: int) -> dict[str, str]:
-    """Return llama.cpp's name of each of our weights. Both store linear weights as (out, in)."""
+    """Return llama.cpp's name of each weight of a GPT-2."""
     names = dict(WHOLE)
     for i in range(num_layers):
         for ours, theirs in LINEAR.items():
@@ -78,7 +115,7 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 
 def _obstacles(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     found = []
-    if model.activation != "gelu":
+    if model.activation == "relu":
         found.append(f"model.activation is {model.activation}, its gpt2 has gelu")
     if tokenizer.pattern not in PRE_TOKENIZERS:
         known = " or ".join(PRE_TOKENIZERS)
@@ -97,7 +134,15 @@ def _add_sizes(writer: "GGUFWriter", name: str, model: ModelConfig) -> None:
     writer.add_block_count(model.num_layers)
     writer.add_head_count(model.num_heads)
     writer.add_feed_forward_length(model.mlp_dim)
-    writer.add_layer_norm_eps(NORM_EPSILON)
+    if not model.parts.rotary:
+        writer.add_layer_norm_eps(model.norm_epsilon)
+        return
+    writer.add_layer_norm_rms_eps(model.norm_epsilon)
+    writer.add_head_count_kv(model.kv_heads)
+    writer.add_key_length(model.head_channels)
+    writer.add_value_length(model.head_channels)
+    writer.add_rope_dimension_count(model.head_channels)
+    writer.add_rope_freq_base(model.rope_base)
 
 
 def _add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer) -> None:

@@ -11,12 +11,12 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
 from hipgpt.base.json_files import write_json
 from hipgpt.config.huggingface import CONFIG, TOKENIZER, WEIGHTS
-from hipgpt.config.settings import NORM_EPSILON, ModelConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokenizer.write_formats import tokenizer_config
 from hipgpt.gpt.checkpoint import load_model, save_tensors
 from hipgpt.gpt.parameters import INITIAL_STD
-from hipgpt.interchange.pretrained import HEAD, weight_names
+from hipgpt.interchange.pretrained import CLASSES, HEAD, weight_names
 
 FILES = (WEIGHTS, CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "README.md")
 ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # its "gelu" is the exact one, with erf
@@ -41,15 +41,10 @@ def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str)
 
 
 def huggingface_arrays(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Return the weights with GPT-2's names and layouts. A head is included if it is not the token embedding."""
+    """Return the weights with the architecture's names and layouts. A head is included if it is not the embedding."""
     arrays = with_gpt2_head(model, arrays)
-    found = {
-        name.theirs: np.ascontiguousarray(arrays[name.ours].T if name.transposed else arrays[name.ours])
-        for name in weight_names(model.num_layers)
-    }
-    if model.output_bias or not model.tie_embeddings:
-        found[HEAD] = arrays["output.weight"]
-    return found
+    found = {name.theirs: name.of(arrays[name.ours]) for name in weight_names(model)}
+    return found | ({HEAD: arrays["output.weight"]} if model.output_bias else {})
 
 
 def with_gpt2_head(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -86,25 +81,50 @@ def fold_output_bias(
 
 def huggingface_config(model: ModelConfig, end_of_text: int, tied: bool) -> dict[str, Any]:
     """Return the content of config.json. tied: whether the head is the token embedding."""
-    return {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
+    return (_gpt2_sizes if model.architecture == "gpt2" else _llama_sizes)(model) | {
+        "model_type": model.architecture,
+        "architectures": [CLASSES[model.architecture]],
         "vocab_size": model.vocab_size,
+        "initializer_range": INITIAL_STD,
+        "tie_word_embeddings": tied,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": "float32",
+    }
+
+
+def _llama_sizes(model: ModelConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": model.embed_dim,
+        "intermediate_size": model.mlp_dim,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_channels,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.context_length,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_theta": model.rope_base,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_base},  # where transformers 5 looks
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+    }
+
+
+def _gpt2_sizes(model: ModelConfig) -> dict[str, Any]:
+    return {
         "n_positions": model.context_length,
         "n_embd": model.embed_dim,
         "n_layer": model.num_layers,
         "n_head": model.num_heads,
         "n_inner": model.mlp_dim,
         "activation_function": ACTIVATION_NAMES[model.activation],
-        "layer_norm_epsilon": NORM_EPSILON,
-        "initializer_range": INITIAL_STD,
+        "layer_norm_epsilon": model.norm_epsilon,
         "embd_pdrop": 0.0,
         "resid_pdrop": 0.0,
         "attn_pdrop": 0.0,
-        "tie_word_embeddings": tied,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "torch_dtype": "float32",
     }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
-from hipgpt.config.settings import ModelConfig
+from hipgpt.config.settings import NORM_EPSILON, ModelConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.checkpoint import load_model
 
@@ -53,6 +53,7 @@ def export_llmc(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
 
 def _obstacles(model: ModelConfig) -> Iterator[str]:
     required = {"tie_embeddings": True, "output_bias": False, "activation": "gelu", "mlp_dim": 4 * model.embed_dim}
+    required |= {"architecture": "gpt2", "norm_epsilon": NORM_EPSILON}
     for key, value in required.items():
         if getattr(model, key) != value:
             yield f"model.{key} is {getattr(model, key)}, llm.c has {value}"

@@ -90,7 +90,7 @@ def test_n_inner_and_absent_fields_have_gpt2_s_defaults(tmp_path):
 
 
 REFUSED_CONFIGS = {
-    "model_type": ("llama", "'gpt2'"),
+    "model_type": ("mamba", "gpt2 or llama or qwen3"),
     "layer_norm_epsilon": (1e-6, "1e-05"),
     "scale_attn_by_inverse_layer_idx": (True, "False"),
     "activation_function": ("gelu", "gelu_new or gelu_pytorch_tanh or relu"),

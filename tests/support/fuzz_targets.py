@@ -116,9 +116,7 @@ def directory() -> Files:
     """Return a Hugging Face directory of a small GPT-2."""
     model = ModelConfig(300, 12, 1, 3, 20, 8, "gelu", True, False)
     arrays = tiny.draw_arrays(model)
-    stored = {
-        p.theirs: np.ascontiguousarray(arrays[p.ours].T if p.transposed else arrays[p.ours]) for p in weight_names(1)
-    }
+    stored = {p.theirs: p.of(arrays[p.ours]) for p in weight_names(model)}
     config = {
         "model_type": "gpt2",
         "vocab_size": 300,

@@ -26,7 +26,11 @@ float sqrtf(float);
 float exp2f(float);
 float logf(float);
 float fmaxf(float, float);
+float cosf(float);
+float sinf(float);
 double sqrt(double);
+double pow(double, double);
+double rint(double);
 }
 
 inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
