@@ -51,9 +51,9 @@ def model_section(folder: Path) -> dict[str, Any]:
             lambda field: _size(path, document, field),
             lambda field, got, expected: _refusal(path, field, got, expected, f"use a {kind} that has it"),
         )
+    _check_files(folder, section)
     for key, got, expected in mistakes(ModelConfig(**section)):
         raise _refusal(path, f"{key} of the model", got, expected, "use another model")
-    _check_files(folder, section)
     return section
 
 

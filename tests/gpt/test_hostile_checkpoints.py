@@ -31,8 +31,11 @@ def test_a_dtype_that_numpy_lacks_is_named(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation": "swish"}, "model.activation: got 'swish', expected gelu or relu; delete it"),
-        ({"num_heads": 5}, "model.num_heads: got 5, expected a divisor of embed_dim = 12; delete it"),
+        (
+            {"activation": "swish"},
+            "model.activation: got 'swish', expected gelu or relu with model.architecture: gpt2; delete",
+        ),
+        ({"num_heads": 5}, "model.num_heads: got 5, expected a divisor of model.embed_dim = 12; delete it"),
     ],
 )
 def test_a_model_that_no_kernel_computes_is_refused(tmp_path, changes, message):

@@ -160,7 +160,7 @@ REFUSED_WEIGHTS = {
     "too many": (add("transformer.h.2.ln_1.weight", np.ones(12)), "h.2.ln_1.weight is not a weight of the GPT-2 that"),
     "transposed": (
         add(C_PROJ, np.ones((12, 20), np.float32)),
-        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 \(20, 12\) according to config.json",
+        rf"{C_PROJ}: got F32 \(12, 20\), expected F32 or F16 or BF16 \(20, 12\) according to config.json",
     ),
     "of integers": (add(C_PROJ, np.ones((20, 12), np.int32)), rf"{C_PROJ}: got I32 \(20, 12\), expected F32 or F16"),
 }
