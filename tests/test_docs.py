@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 import house
+import network
 import pytest
 import yaml
 from support.workflow_copy import ROOT, TINY, Project
 
+from hipgpt.config.architectures import ARCHITECTURES
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.data.tokenizer.stage import COMPRESSION_HEADER, MERGES_HEADER
 from hipgpt.inference.evaluation import COLUMNS as EVALUATION
@@ -208,6 +210,12 @@ def test_the_table_of_wings_names_every_file():
         wing = package.relative_to(ROOT / "hipgpt").as_posix()
         listed = re.findall(r"\w+", re.sub(r"\([^)]*\)", "", rows[wing]))
         assert set(listed) == {path.stem for path in package.glob("[!_]*.py")}, wing
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_pictures_of_the_network_show_the_plan_as_it_is(architecture):
+    picture = network.IMAGES / f"network-{architecture}.svg"
+    assert picture.read_text() == network.figure(architecture), "run python docs/network.py"
 
 
 def test_the_picture_of_the_house_shows_the_floors_as_they_are():

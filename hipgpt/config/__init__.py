@@ -1,1 +1,4 @@
-"""config.yaml as checked values. Read architectures, settings, reading, yaml_file, values, huggingface."""
+"""config.yaml as checked values.
+
+Read architectures, settings, reading, yaml_file, values, huggingface, huggingface_llama.
+"""

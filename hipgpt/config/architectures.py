@@ -7,11 +7,13 @@ from dataclasses import dataclass
 class Architecture:
     """The parts of a block. Tables, passes, decoding and exports follow from it.
 
-    rotary: positions by rotating queries and keys, instead of a learned table; key-value heads may then be fewer than
-    query heads. rms_norm: RMSNorm instead of LayerNorm. biases: whether linear layers have them. gated: the MLP has two
-    halves, silu(gate) * up. head_norm: RMSNorm of each query and key. activations: values of `model.activation`.
+    title: its name in texts. rotary: positions by rotating queries and keys, instead of a learned table; keys and values
+    may then have fewer heads than queries. rms_norm: RMSNorm instead of LayerNorm. biases: whether linear layers have
+    them. gated: the MLP has two halves, silu(gate) * up. head_norm: RMSNorm of each query and key. activations: values
+    that `model.activation` may have.
     """
 
+    title: str
     rotary: bool
     rms_norm: bool
     biases: bool
@@ -20,9 +22,15 @@ class Architecture:
     activations: tuple[str, ...]
 
 
-GPT2 = Architecture(
-    rotary=False, rms_norm=False, biases=True, gated=False, head_norm=False, activations=("gelu", "relu")
-)
-LLAMA = Architecture(rotary=True, rms_norm=True, biases=False, gated=True, head_norm=False, activations=("swiglu",))
-QWEN3 = Architecture(rotary=True, rms_norm=True, biases=False, gated=True, head_norm=True, activations=("swiglu",))
-ARCHITECTURES = {"gpt2": GPT2, "llama": LLAMA, "qwen3": QWEN3}
+ARCHITECTURES = {
+    "gpt2": Architecture(
+        title="GPT-2", rotary=False, rms_norm=False, biases=True, gated=False, head_norm=False,
+        activations=("gelu", "relu"),
+    ),
+    "llama": Architecture(
+        title="Llama", rotary=True, rms_norm=True, biases=False, gated=True, head_norm=False, activations=("swiglu",)
+    ),
+    "qwen3": Architecture(
+        title="Qwen3", rotary=True, rms_norm=True, biases=False, gated=True, head_norm=True, activations=("swiglu",)
+    ),
+}  # fmt: skip

@@ -116,7 +116,7 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 def _obstacles(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     found = []
     if model.activation == "relu":
-        found.append(f"model.activation is {model.activation}, its gpt2 has gelu")
+        found.append(f"model.activation is {model.activation}, its {model.architecture} has gelu")
     if tokenizer.pattern not in PRE_TOKENIZERS:
         known = " or ".join(PRE_TOKENIZERS)
         found.append(f"tokenizer.pattern is {tokenizer.pattern}, which differs there; it has {known}")

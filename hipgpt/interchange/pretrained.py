@@ -34,7 +34,6 @@ LLAMA_NORMS = {
     "key_norm": "self_attn.k_norm",
 }
 PREFIXES, HEAD = {"gpt2": "transformer.", "llama": "model.", "qwen3": "model."}, "lm_head.weight"
-KINDS = {"gpt2": "GPT-2", "llama": "Llama", "qwen3": "Qwen3"}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # masks and wavelengths that older files contain
 READABLE = ("F32", "F16", "BF16")
@@ -191,7 +190,7 @@ def _check_names(folder: Path, stored: Mapping[str, Stored], names: list[WeightN
     expected = {name.theirs for name in names}
     missing = sorted(expected - stored.keys())
     unknown = sorted(name for name in stored.keys() - expected - {HEAD} if not name.endswith(BUFFERS))
-    kind = KINDS[model.architecture]
+    kind = model.parts.title
     for found, what in (
         (missing, "is missing"),
         (unknown, f"is not a weight of the {kind} that config.json describes"),

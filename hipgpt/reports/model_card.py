@@ -17,12 +17,12 @@ library_name: transformers
 pipeline_tag: text-generation
 license: other
 license_name: see-below
-tags: [hipgpt, gpt2]
+tags: [hipgpt, $architecture]
 ---
 
 # $name
 
-A GPT-2 of $parameters parameters. HipGPT trained it on the corpus `$corpus`, starting from $origin.
+A $title of $parameters parameters. HipGPT trained it on the corpus `$corpus`, starting from $origin.
 
 ## Use
 
@@ -78,6 +78,8 @@ def model_card(run: Path) -> str:
     provenance = {key: value for key, value in leaves(record) if key.split(".")[0] not in ("config", "corpus")}
     return CARD.substitute(
         name=run.name,
+        architecture=model.architecture,
+        title=model.parts.title,
         parameters=f"{row['parameters']:,}",
         origin="the weights whose hashes are given below" if pretrained else "random weights",
         corpus=record["corpus"]["corpus"],

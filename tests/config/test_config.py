@@ -13,6 +13,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT
 from hipgpt.config.reading import SCHEMA, load_config
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
+from hipgpt.gpt.parameters import parameter_count
 
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
 OVERLAYS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -61,6 +62,35 @@ def test_every_overlay_loads_over_the_shipped_config(overlay):
     config = load(overlay.read_text())
     for run in config.runs.values():
         assert run.model and run.training and run.corpus in config.corpora
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("smollm2-135m", 134_515_008), ("qwen3-0.6b", 596_049_920), ("fast", 1_608_320), ("best", 1_608_320)],
+)
+def test_a_preset_has_the_parameters_that_it_names(name, parameters):
+    run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"]
+    assert parameter_count(run.model) == parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("architecture: llama", "config: model.activation: got gelu, expected swiglu with model.architecture: llama"),
+        ("architecture: llama, activation: swiglu", "config: model.output_bias: got True, expected false with model."),
+        ("num_kv_heads: 2", "config: model.num_kv_heads: got 2, expected no such key with model.architecture: gpt2"),
+        (
+            "architecture: qwen3, activation: swiglu, output_bias: false, num_kv_heads: 3",
+            "config: model.num_kv_heads: got 3, expected a divisor of model.num_heads = 4",
+        ),
+        (
+            "architecture: llama, activation: swiglu, output_bias: false, head_dim: 31",
+            "config: model.num_heads: got 4, expected heads of an even number of channels; they have 31",
+        ),
+    ],
+)
+def test_settings_that_an_architecture_does_not_have_are_refused(text, message):
+    assert mistake(f"model: {{{text}}}").startswith(message)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -177,7 +207,7 @@ def test_a_run_overrides_a_changed_default():
         ("training: {drop_probability: 1}", "drop_probability: got 1.0, expected number >= 0 and < 1 (Dropout"),
         ("training: {seed: 18446744073709551616}", "training.seed: got 18446744073709551616, expected integer >= 0"),
         ("training: 5", "config: training: got 5, expected object (AdamW"),
-        ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu ("),
+        ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu, swiglu ("),
         ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
         ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
         ("sampling: {top_k: 0}", "config: sampling.top_k: got 0, expected integer or null >= 1 (Sample among"),
