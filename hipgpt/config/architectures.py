@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Architecture:
     """The parts of a block. Tables, passes, decoding and exports follow from it.
 
-    title: its name in texts. rotary: positions by rotating queries and keys, instead of a learned table; keys and values
-    may then have fewer heads than queries. rms_norm: RMSNorm instead of LayerNorm. biases: whether linear layers have
-    them. gated: the MLP has two halves, silu(gate) * up. head_norm: RMSNorm of each query and key. activations: values
-    that `model.activation` may have.
+    title: its name in texts. rotary: positions by rotating queries and keys, instead of a learned table; keys and
+    values may then have fewer heads than queries. rms_norm: RMSNorm instead of LayerNorm. biases: whether linear layers
+    have them. gated: the MLP has two halves, silu(gate) * up. head_norm: RMSNorm of each query and key. activations:
+    values that `model.activation` may have.
     """
 
     title: str
