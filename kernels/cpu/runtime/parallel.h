@@ -18,6 +18,22 @@ inline int64_t thread_count() {
 #endif
 }
 
+// This thread's number in a parallel region, and how many threads the region has.
+inline int64_t thread_rank() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+inline int64_t threads_of_region() {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
 // How many items of `work` operations each are worth a thread, because waking one takes some microseconds.
 inline int64_t worth_a_thread(int64_t work) { return 1 + (1 << 16) / std::max<int64_t>(1, work); }
 
@@ -84,12 +100,7 @@ ONE_COPY void run_member(const Body& body, Team team) {
 // Calls body(team) on all threads at once; `size` of them share the work. A team of one is called directly.
 template <class Body>
 void parallel_team(int64_t size, const Body& body) {
-#ifdef _OPENMP
-    if (size > 1) {
+    if (size == 1) return run_member(body, Team{0, 1});
 #pragma omp parallel
-        run_member(body, Team{omp_get_thread_num(), std::min<int64_t>(size, omp_get_num_threads())});
-        return;
-    }
-#endif
-    run_member(body, Team{0, 1});
+    run_member(body, Team{thread_rank(), std::min(size, threads_of_region())});
 }
