@@ -29,23 +29,25 @@ TILE_TERMS, TILE_COUNT = {"f32": 96, "bf16": 256}, 40_000  # as many terms as L1
 PRECISIONS = ["float32", "bfloat16"]
 
 
-def make_trainer(shape, device, precision: str = "auto"):
+def make_trainer(shape, device, precision: str = "auto", architecture: str = "gpt2", optimizer: str = "adamw"):
     """Return a trainer of a shape (a row of SIZES) with initial weights and random tokens."""
     import numpy as np
 
+    from hipgpt.config.architectures import ARCHITECTURES
     from hipgpt.config.settings import ModelConfig, TrainingConfig
     from hipgpt.data.batches import Batches
     from hipgpt.data.tokens import Tokens
     from hipgpt.training.step import Trainer
 
     E, L, H, F, V, S, B, *tied = shape
-    model = ModelConfig(V, E, L, H, F, S, "gelu", tie_embeddings=bool(tied), output_bias=False)
+    activation = ARCHITECTURES[architecture].activations[0]
+    model = ModelConfig(V, E, L, H, F, S, activation, bool(tied), output_bias=False, architecture=architecture)
     training = TrainingConfig(
         seed=1, steps=10**6, batch_sequences=B, accumulation_steps=1, learning_rate_peak=3e-4,
         learning_rate_floor_fraction=0.1, warmup_fraction=0, beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1,
         clip_norm=1.0, drop_probability=0.0, precision=precision, log_every_steps=10, validate_every_steps=10**6,
         validation_windows=1, save_every_steps=10**6, keep_last=1, sample_every_steps=10**6, sample_prompt="a",
-        sample_tokens=1,
+        sample_tokens=1, optimizer=optimizer,
     )  # fmt: skip
     tokens = np.random.default_rng(0).integers(0, V, 4 * B * S + 200_000).astype(np.uint16)
     trainer = Trainer(model, training, device, Batches(Tokens([tokens]), B, S, seed=1))

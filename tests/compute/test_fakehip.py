@@ -31,7 +31,8 @@ from hipgpt.compute.tensor import DType
 
 PROCESSES = 2  # in parallel
 ENGINE = ("support/fakehip/checks", "support/fakehip/training", "compute/test_ops", "gpt/test_gradients",
-          "gpt/test_causality", "gpt/test_dropout", "training/test_optimizer", "training/test_step_io")  # fmt: skip
+          "gpt/test_causality", "gpt/test_dropout", "training/test_optimizer", "training/test_muon",
+          "training/test_step_io")  # fmt: skip
 MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
 MATRICES = f"bf16 and ({' or '.join(MATRIX_OPS)})"
 BOTH_PASSES = 2  # tests of each case of an op that run here: its result, and its inputs
