@@ -81,6 +81,16 @@ TILES = {
         "matmul_backward_weight": [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}],
     },
 }
+# persistent blocks: more tiles than an H100 computes at once, and few tiles whose sums are cut
+PERSISTENT = {
+    "forward": [{"N": 2056, "C": 328, "O": 2312}],
+    "backward_input": [{"N": 2056, "C": 2312, "O": 328}],
+    "backward_weight": [{"N": 328, "C": 2056, "O": 2312}, {"N": 8200, "C": 264, "O": 520}],
+}
+for _name in CATALOGUE:
+    if _name.startswith("matmul"):
+        _added = next(sizes for end, sizes in PERSISTENT.items() if _name.endswith(end))
+        TILES[DType.BF16][_name] = TILES[DType.BF16].get(_name, []) + _added
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip
