@@ -25,6 +25,7 @@ MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
     {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
+    {"B": 2, "S": 260, "H": 2, "D": 64}, {"B": 1, "S": 384, "H": 1, "D": 64}, {"B": 2, "S": 200, "H": 1, "D": 128},
 ]  # fmt: skip
 # several matrices: fewer than threads, ragged tiles; more than threads; enough of them for tiles of every side
 MATRICES = [{"M": 1, "R": 70, "L": 300}, {"M": 4, "R": 130, "L": 130}, {"M": 300, "R": 24, "L": 40}]

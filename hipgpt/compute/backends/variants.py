@@ -10,6 +10,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
+    ATTENTION_TMA,
     CONSTANTS,
     MATMUL_MMA,
     MUON_MMA,
@@ -143,6 +144,21 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _persistent_attention(channels: int) -> Variant:
+    """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
+
+    def fits(op: Op, sizes: Sizes) -> bool:
+        return sizes["D"] == channels and sizes["S"] >= CONSTANTS["TMA_QUERIES"]
+
+    queries_and_outputs = 4 * CONSTANTS["TMA_QUERIES"] * channels  # bytes
+    return Variant(
+        "attention_forward", HOPPER, "bf16", "gpu/attention_tma.hip",
+        macros={"HEAD_CHANNELS": channels}, shapes=ATTENTION_TMA, suits=fits,
+        boxes=lambda op: (Boxes("qkv", CONSTANTS["TMA_KEYS"], inner=3),),
+        shared_bytes=CONSTANTS["TMA_KEY_VALUE_BYTES"] + queries_and_outputs,
+    )  # fmt: skip
+
+
 def _mma(arch: str, macro: str) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
     gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
@@ -156,6 +172,7 @@ VARIANTS = (
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
+    *(_persistent_attention(channels) for channels in (64, 128)),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC"),
     *_mma(CDNA2_UP, "MMA_MFMA"),

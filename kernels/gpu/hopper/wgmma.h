@@ -65,3 +65,34 @@ DEVICE void wgmma(float (&sums)[128], uint64_t a, uint64_t b, bool accumulate = 
         : SIXTY_FOUR(sums, 0), SIXTY_FOUR(sums, 64)
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
 }
+
+// The same with A in registers, as a sum's pairs are packed: rows l/4 and l/4 + 8 of columns 0 to 7, then 8 to 15.
+template <int B_ROWS_ARE_K>
+DEVICE void wgmma(float (&sums)[32], const uint32_t (&a)[4], uint64_t b, bool accumulate = true) {
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, add, 1, 1, %38; }"
+        : SIXTEEN(sums, 0), SIXTEEN(sums, 16)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)), "n"(B_ROWS_ARE_K));
+}
+template <int B_ROWS_ARE_K>
+DEVICE void wgmma(float (&sums)[64], const uint32_t (&a)[4], uint64_t b, bool accumulate = true) {
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, add, 1, 1, %70; }"
+        : SIXTY_FOUR(sums, 0)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate)), "n"(B_ROWS_ARE_K));
+}
+
+// Keeps the compiler from reading sums before an earlier wgmma_wait, or from changing them after it.
+template <int COUNT>
+DEVICE void wgmma_sums_ready(float (&sums)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i]));
+}
