@@ -28,6 +28,12 @@ class Launch:
         pairs = zip(self.op.arguments, self.tensors, strict=True)
         return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
 
+    def tensor(self, name: str) -> Tensor:
+        """Return an argument that is present by its name in the contract."""
+        found = next(t for a, t in zip(self.op.arguments, self.tensors, strict=True) if a.name == name)
+        assert found is not None
+        return found
+
     @property
     def operations(self) -> int:
         return self.op.operations(**self.sizes)

@@ -39,3 +39,20 @@ constexpr int MMA_TILE = 16;
 constexpr int LARGEST_BLOCK_TILE = 128;
 constexpr int SMALLEST_BLOCK_TILE = 32;
 constexpr int WGMMA_SHARED_BYTES = 98304;  // dynamic shared memory of mainloop_wgmma.h: three stages
+
+// matmul_tma.hip: rows and columns of a block tile, blocks of a cluster, clusters that an H100 or H200 runs at once.
+constexpr int TMA_ROWS = 128;
+constexpr int TMA_COLUMNS = 256;
+constexpr int TMA_CLUSTER = 2;
+constexpr int TMA_CLUSTERS = 66;
+constexpr int TMA_THREADS = 384;
+constexpr int TMA_STAGES = 4;  // of TMA_STAGE_K of K
+constexpr int TMA_STAGE_K = 64;
+constexpr int TMA_SHARED_BYTES = 229376;  // dynamic: the stages, and boxes of outputs
+
+// attention_tma.hip: query rows of a block, rows of a key-value tile, heads that are computed together so that
+// their keys and values stay in L2, bytes of all stages of keys and values in shared memory.
+constexpr int TMA_QUERIES = 128;
+constexpr int TMA_KEYS = 128;
+constexpr int TMA_HEADS = 48;
+constexpr int TMA_KEY_VALUE_BYTES = 131072;

@@ -6,20 +6,14 @@
 // Minimum traffic of each: its tensors once.
 #define GEMM_PER_Z 1
 #include "gpu/gemm/mainloop_mma.h"
+#include "gpu/gemm/linear_layer.h"
 #include "gpu/simt/reduce.h"
-#include "formulas.h"
 #include "muon.h"
-
-struct Nothing {};
 
 // C (M, N) = A B^T or A B, stored in `target`.
 template <bool B_K_CONTIGUOUS>
 DEVICE void multiply(act* target, Matrix a, Matrix b, int64_t M, int64_t N, int64_t K) {
-    auto fetch_nothing = [](int64_t, int64_t, int64_t, bool) { return Nothing{}; };
-    auto store = [=](int64_t row, int64_t column, Segment& sums, Nothing, int64_t count, bool wide) {
-        store_some(target + row * N + column, sums.value, count, wide);
-    };
-    Gemm<true, B_K_CONTIGUOUS>::run(a, b, M, N, K, fused(fetch_nothing, store), NoRowSums{}, {nullptr, WHOLE_K, 1});
+    Gemm<true, B_K_CONTIGUOUS>::run(a, b, M, N, K, store_operation(target, N), NoRowSums{}, {nullptr, WHOLE_K, 1});
 }
 
 KERNEL(MMA_THREADS) newton_schulz_gram(act* gram, const act* x, int64_t M, int64_t R, int64_t L) {
@@ -27,21 +21,30 @@ KERNEL(MMA_THREADS) newton_schulz_gram(act* gram, const act* x, int64_t M, int64
     multiply<true>(gram + blockIdx.z * R * R, {matrix, L}, {matrix, L}, R, R, L);
 }
 
+// What an epilogue does with the sums of gram gram: a fused operation as in epilogue.h that looks for the diagonal.
+struct PolynomialOperation {
+    act* polynomial;
+    MatrixSource<act> gram;
+    int64_t R;
+    float a, b, c;
+
+    DEVICE_MEMBER Segment fetch(int64_t row, int64_t column, int64_t count, bool wide) const {
+        return gram.fetch<WIDTH>(row, column, count, wide);
+    }
+    DEVICE_MEMBER void store(int64_t row, int64_t column, Segment& sums, const Segment& gram_values, int64_t count,
+                             bool wide) const {
+        for (int i = 0; i < WIDTH; ++i)
+            sums.value[i] = b * gram_values.value[i] + c * sums.value[i] + (row == column + i ? a : 0.0f);
+        store_some(polynomial + row * R + column, sums.value, count, wide);
+    }
+};
+
 // inverse: 1 / f of muon.cpp's formula.
 DEVICE void polynomial_of(act* polynomial, const act* gram, int64_t R, float inverse) {
     const float a = NEWTON_SCHULZ_A * inverse, b = NEWTON_SCHULZ_B * inverse * inverse * inverse;
     const float c = NEWTON_SCHULZ_C * inverse * inverse * inverse * inverse * inverse;
-    auto fetch_gram = [=](int64_t row, int64_t column, int64_t count, bool wide) {
-        Segment values;
-        load_some(values.value, gram + row * R + column, count, wide);
-        return values;
-    };
-    auto store = [=](int64_t row, int64_t column, Segment& sums, const Segment& gram_values, int64_t count, bool wide) {
-        for (int i = 0; i < WIDTH; ++i)
-            sums.value[i] = b * gram_values.value[i] + c * sums.value[i] + (row == column + i ? a : 0.0f);
-        store_some(polynomial + row * R + column, sums.value, count, wide);
-    };
-    Gemm<true, true>::run({gram, R}, {gram, R}, R, R, R, fused(fetch_gram, store), NoRowSums{}, {nullptr, WHOLE_K, 1});
+    const PolynomialOperation operation = {polynomial, {gram, R}, R, a, b, c};
+    Gemm<true, true>::run({gram, R}, {gram, R}, R, R, R, operation, NoRowSums{}, {nullptr, WHOLE_K, 1});
 }
 
 KERNEL(MMA_THREADS) newton_schulz_polynomial(act* polynomial, const act* gram, int64_t M, int64_t R) {

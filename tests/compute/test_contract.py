@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, MATMUL_MMA, MUON_MMA, SIMT
+from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, ATTENTION_TMA, MATMUL_MMA, MUON_MMA, SIMT
+from hipgpt.compute.backends.variants import VARIANTS
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
-GPU_KERNEL = re.compile(r"^KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
+GPU_KERNEL = re.compile(r"^(?:PERSISTENT_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "api.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
@@ -63,15 +64,17 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-MMA = [function for function in GPU_KERNELS if function.source.endswith("_mma.hip")]
+MMA, TMA = ([each for each in GPU_KERNELS if each.source.endswith(end)] for end in ("_mma.hip", "_tma.hip"))
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in MMA], "{}.hip"),
+    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA], "{}.hip"),
     "mma": (MMA, "{}_mma.hip"),
+    "tma": (TMA, "{}_tma.hip"),
 }
 SERVED_BY_MMA = set(MATMUL_MMA[128]) | set(MUON_MMA[128]) | set(ATTENTION_MMA)
-OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA}
+SERVED_BY_TMA = set(MATMUL_MMA[128]) | set(ATTENTION_TMA)
+OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA}
 
 
 def kernel_of(op: Op, place: str) -> Function:
@@ -119,8 +122,11 @@ def test_dimensions_follow_in_the_contracts_order(op, place):
 @every_kernel
 def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
-    if place == "mma" and op.family == "matmul":
+    if place in ("mma", "tma") and op.family == "matmul":
         expected += ("float* workspace", "int32_t phase", "int32_t slice_count")  # SplitK of kernels/gpu/gemm/split_k.h
+    if place == "tma":
+        variant = next(each for each in VARIANTS if "_tma" in each.source and re.fullmatch(each.op, op.name))
+        expected += tuple(f"TENSOR_MAP {boxes.argument}_map" for boxes in variant.boxes(op))
     assert kernel_of(op, place).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 
 
@@ -137,6 +143,7 @@ def test_whatever_is_exported_and_no_op_is_known():
 def test_gpu_kernels_are_all_ops_and_have_a_launch_shape():
     assert {function.name for function in PLACES["hip"][0]} == set(SIMT) == set(ON_GPUS)
     assert {function.name for function in MMA} == SERVED_BY_MMA
+    assert {function.name for function in TMA} == SERVED_BY_TMA
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -25,6 +25,7 @@ MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
     {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
+    {"B": 2, "S": 260, "H": 2, "D": 64}, {"B": 1, "S": 384, "H": 1, "D": 64}, {"B": 2, "S": 200, "H": 1, "D": 128},
 ]  # fmt: skip
 # several matrices: fewer than threads, ragged tiles; more than threads; enough of them for tiles of every side
 MATRICES = [{"M": 1, "R": 70, "L": 300}, {"M": 4, "R": 130, "L": 130}, {"M": 300, "R": 24, "L": 40}]
@@ -81,6 +82,16 @@ TILES = {
         "matmul_backward_weight": [{"N": 1030, "C": 264, "O": 264}, {"N": 1030, "C": 520, "O": 2056}],
     },
 }
+# persistent blocks: more tiles than an H100 computes at once, and few tiles whose sums are cut
+PERSISTENT = {
+    "forward": [{"N": 2056, "C": 328, "O": 2312}],
+    "backward_input": [{"N": 2056, "C": 2312, "O": 328}],
+    "backward_weight": [{"N": 328, "C": 2056, "O": 2312}, {"N": 8200, "C": 264, "O": 520}],
+}
+for _name in CATALOGUE:
+    if _name.startswith("matmul"):
+        _added = next(sizes for end, sizes in PERSISTENT.items() if _name.endswith(end))
+        TILES[DType.BF16][_name] = TILES[DType.BF16].get(_name, []) + _added
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip

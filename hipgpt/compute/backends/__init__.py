@@ -1,1 +1,1 @@
-"""The devices. Read cpu, gpu, cuda, hip, null, variants, launch_shapes, split_k, compile_commands."""
+"""The devices. Read cpu, gpu, cuda, hip, null, variants, launch_shapes, split_k, persistent_gemm, compile_commands."""

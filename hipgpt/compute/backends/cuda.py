@@ -89,6 +89,25 @@ class CudaDriver:
         _checked(driver.cuMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "cuMemcpyDtoHAsync")
         _checked(driver.cuStreamSynchronize(self._stream), "cuStreamSynchronize")
 
+    def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
+        tensor_map = _checked(
+            driver.cuTensorMapEncodeTiled(
+                driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address,
+                [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
+                [driver.cuuint64_t(2 * columns)],
+                [driver.cuuint32_t(64), driver.cuuint32_t(box_rows)],
+                [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+                driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+                driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+                driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            ),
+            f"cuTensorMapEncodeTiled({rows} x {columns} in boxes of {box_rows} x 64)",
+        )
+        return (ctypes.c_uint64 * 16).from_buffer_copy(ctypes.string_at(tensor_map.getPtr(), 128))
+
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         name, handle = function

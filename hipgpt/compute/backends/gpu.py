@@ -1,5 +1,6 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from hipgpt.base.compiler import code_object, with_headers
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.launch_shapes import Grid
+from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Traits, check_transfer
@@ -71,6 +73,12 @@ class Driver(Protocol):
 
     def download(self, values: np.ndarray, address: int) -> None:
         """Fill contiguous values from the device, after all earlier work of the stream."""
+
+    def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
+        """Return the tensor map of a row-major matrix of bf16, as an argument of `launch`.
+
+        Its boxes are box_rows rows by 64 columns: see kernels/gpu/hopper/tensor_map.h. Only rows for NVIDIA need it.
+        """
 
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         """Start a kernel on the stream, without waiting.
@@ -156,10 +164,15 @@ class GpuDevice:
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         workspace = self._workspace(variant.workspace_bytes(op, sizes))
         arguments = launch.c_arguments()
+        maps = [self._tensor_map(launch.tensor(boxes.argument), boxes) for boxes in variant.boxes(op)]
         return [
-            (function, grid, threads, variant.shared_bytes, [*arguments, *more])
+            (function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])
             for (grid, threads), more in variant.launches(op, sizes, self._driver.wave, workspace)
         ]
+
+    def _tensor_map(self, tensor: Tensor, boxes: Boxes) -> Any:
+        columns = math.prod(tensor.shape[-boxes.inner :])
+        return self._driver.tensor_map(tensor.address, tensor.elements // columns, columns, boxes.rows)
 
     def _workspace(self, size_bytes: int) -> int | None:
         """Return the address of memory that one launch after another may use, None for 0 bytes.

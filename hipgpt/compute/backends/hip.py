@@ -80,6 +80,9 @@ class HipDriver:
         _checked(hip.hipMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "hipMemcpyDtoHAsync")
         _checked(hip.hipStreamSynchronize(self._stream), "hipStreamSynchronize")
 
+    def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
+        raise NotImplementedError("AMD's chips have no such copy engine, so no row of variants.py for them asks for it")
+
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
         """Raises TypeError unless arguments are ctypes values: hip-python would pack an int as a pointer of 8 bytes."""
         name, handle = function

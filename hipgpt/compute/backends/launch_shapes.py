@@ -180,3 +180,11 @@ ATTENTION_MMA: Mapping[str, ShapeOf] = {
     "attention_forward": _waves(_resident_tiles, MMA_WAVES),
     "attention_backward": _waves(lambda s: 2 * _resident_tiles(s), MMA_WAVES),
 }
+
+
+def _tma_attention(s: Sizes, wave: int) -> Shape:
+    tiles = s["B"] * s["H"] * _ceil(s["S"], CONSTANTS["TMA_QUERIES"])
+    return (min(tiles, CONSTANTS["TMA_CLUSTER"] * CONSTANTS["TMA_CLUSTERS"]), 1, 1), CONSTANTS["TMA_THREADS"]
+
+
+ATTENTION_TMA: Mapping[str, ShapeOf] = {"attention_forward": _tma_attention}

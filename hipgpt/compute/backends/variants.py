@@ -10,6 +10,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
+    ATTENTION_TMA,
     CONSTANTS,
     MATMUL_MMA,
     MUON_MMA,
@@ -18,6 +19,7 @@ from hipgpt.compute.backends.launch_shapes import (
     ShapeOf,
     Sizes,
 )
+from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
 from hipgpt.compute.backends.split_k import SplitK
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
@@ -32,6 +34,8 @@ RDNA4 = r"gfx12\d\d"
 # By block tile: with fewer blocks, so much of a GPU is idle that a smaller block tile is faster.
 ENOUGH_BLOCKS = {128: 256, 64: 64, 32: 0}
 ENOUGH_WGMMA_BLOCKS = 96  # of 128 by wgmma
+ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
+ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
@@ -39,6 +43,11 @@ CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 def always(op: Op, sizes: Sizes) -> bool:
     """Suit every size."""
     return True
+
+
+def no_boxes(op: Op) -> tuple[Boxes, ...]:
+    """Read all arguments by address."""
+    return ()
 
 
 def holds_a_head(op: Op, sizes: Sizes) -> bool:
@@ -53,7 +62,8 @@ class Variant:
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
     dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
     suits: which sizes the row is for. shared_bytes: dynamic shared memory. split_k: in place of shapes if its kernels
-    end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h.
+    end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h. boxes: the arguments that its kernels move by
+    the copy engine; their tensor maps are the last parameters.
     """
 
     op: str
@@ -65,7 +75,8 @@ class Variant:
     shapes: Mapping[str, ShapeOf] = field(default_factory=dict)
     suits: Callable[[Op, Sizes], bool] = always
     shared_bytes: int = 0
-    split_k: SplitK | None = None
+    split_k: SplitK | PersistentGemm | None = None
+    boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
         """Return whether all patterns match and the row suits the sizes."""
@@ -112,6 +123,15 @@ def _newton_schulz(arch: str, mma: Mapping[str, int], side: int, enough_blocks: 
     )  # fmt: skip
 
 
+def _persistent_gemm() -> Variant:
+    """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
+    schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_STAGES)
+    return Variant(
+        r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
+        suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], split_k=schedule, boxes=boxes_of,
+    )  # fmt: skip
+
+
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -121,6 +141,21 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     return Variant(
         r"attention_(forward|backward)", arch, "bf16", "gpu/attention_mma.hip",
         macros={**mma, "HEAD_CHANNELS": channels}, shapes=ATTENTION_MMA, suits=fits_a_head,
+    )  # fmt: skip
+
+
+def _persistent_attention(channels: int) -> Variant:
+    """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
+
+    def fits(op: Op, sizes: Sizes) -> bool:
+        return sizes["D"] == channels and sizes["S"] >= CONSTANTS["TMA_QUERIES"]
+
+    queries_and_outputs = 4 * CONSTANTS["TMA_QUERIES"] * channels  # bytes
+    return Variant(
+        "attention_forward", HOPPER, "bf16", "gpu/attention_tma.hip",
+        macros={"HEAD_CHANNELS": channels}, shapes=ATTENTION_TMA, suits=fits,
+        boxes=lambda op: (Boxes("qkv", CONSTANTS["TMA_KEYS"], inner=3),),
+        shared_bytes=CONSTANTS["TMA_KEY_VALUE_BYTES"] + queries_and_outputs,
     )  # fmt: skip
 
 
@@ -136,6 +171,8 @@ VARIANTS = (
     Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", macros=CPU_AMX),
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
+    _persistent_gemm(),
+    *(_persistent_attention(channels) for channels in (64, 128)),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC"),
     *_mma(CDNA2_UP, "MMA_MFMA"),
@@ -164,7 +201,7 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     """Return every row that serves an op at some size."""
     found = {}
-    for combination in itertools.product((16, 48, 120, 800, 1 << 14), repeat=max(1, min(3, len(op.dimensions)))):
+    for combination in itertools.product((16, 48, 64, 120, 800, 1 << 14), repeat=max(1, min(3, len(op.dimensions)))):
         sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
         variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], CHANNELS[-1])})
         found[variant.source, *variant.macros.items()] = variant

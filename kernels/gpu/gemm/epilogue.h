@@ -7,24 +7,51 @@
 #include "gpu/gemm/block_schedule.h"
 #include "gpu/gemm/split_k.h"
 
-struct Segment {
-    float value[WIDTH];
+// COUNT neighbours of a row.
+template <int COUNT>
+struct Values {
+    float value[COUNT];
+    DEVICE_MEMBER float operator[](int i) const { return value[i]; }
 };
+using Segment = Values<WIDTH>;
 
-// What a GEMM does with each segment of C:
-//   fetch(row, column, count, wide)                  loads what the sums are combined with
-//   store(row, column, sums, fetched, count, wide)   combines and stores
-// count: how many of the segment's columns are inside C; wide: all of them, at an address for vector loads. They are
-// two functions because a thread issues several fetches before its first store: the compiler could not move a fetch
+// What a GEMM does with each segment of C. fetch loads what the sums are combined with; combine computes the elements of
+// OUTPUTS outputs from a sum and what was fetched for it; targets and columns say where they go. count: how many of the
+// segment's columns are inside C; wide: all of them, at an address for vector loads.
+// Fetching is apart because a thread issues several fetches before its first store: the compiler could not move a fetch
 // before a store, which might write what the fetch reads, so each fetch would wait for the store before it.
-template <class Fetch, class Store>
+template <class T, int COUNT, class Source, class Combine>
 struct Fused {
-    Fetch fetch;
-    Store store;
+    static constexpr int OUTPUTS = COUNT;
+    T* targets[OUTPUTS];
+    int64_t columns;
+    Source source;
+    Combine combine;
+
+    template <int EACH = WIDTH>
+    DEVICE_MEMBER auto fetch(int64_t row, int64_t column, int64_t count, bool wide) const {
+        return source.template fetch<EACH>(row, column, count, wide);
+    }
+
+    template <int EACH, class Fetched>
+    DEVICE_MEMBER void store(int64_t row, int64_t column, const Values<EACH>& sums, const Fetched& fetched,
+                             int64_t count, bool wide) const {
+        Values<EACH> outputs[OUTPUTS];
+        for (int i = 0; i < EACH; ++i) {
+            float each[OUTPUTS];
+            combine(sums.value[i], fetched[i], each);
+            for (int o = 0; o < OUTPUTS; ++o) outputs[o].value[i] = each[o];
+        }
+        for (int o = 0; o < OUTPUTS; ++o)
+            store_some(targets[o] + row * columns + column, outputs[o].value, count, wide);
+    }
 };
-template <class Fetch, class Store>
-DEVICE Fused<Fetch, Store> fused(const Fetch& fetch, const Store& store) {
-    return {fetch, store};
+template <class T, int OUTPUTS, class Source, class Combine>
+DEVICE Fused<T, OUTPUTS, Source, Combine> fused(T* const (&targets)[OUTPUTS], int64_t columns, const Source& source,
+                                                const Combine& combine) {
+    Fused<T, OUTPUTS, Source, Combine> operation = {{}, columns, source, combine};
+    for (int o = 0; o < OUTPUTS; ++o) operation.targets[o] = targets[o];
+    return operation;
 }
 
 // What a GEMM does with the sums of A's rows: nothing, or add them to `target` unless that is null.
@@ -70,8 +97,8 @@ struct Epilogue {
     }
 
     // Stores ROWS rows of the tile, from row `first` on.
-    template <class Fetch, class Store>
-    DEVICE_MEMBER void write(int first, const Fused<Fetch, Store>& fused) const {
+    template <class Operation>
+    DEVICE_MEMBER void write(int first, const Operation& fused) const {
         if (split_k.phase == K_SLICES)
             write_slice(first);
         else if (is_wide(N))
@@ -87,8 +114,8 @@ struct Epilogue {
         }
     }
 
-    template <bool WIDE, class Fetch, class Store>
-    DEVICE_MEMBER void write_segments(int first, const Fused<Fetch, Store>& fused) const {
+    template <bool WIDE, class Operation>
+    DEVICE_MEMBER void write_segments(int first, const Operation& fused) const {
         constexpr int EACH = (ROWS * SEGMENTS + BLOCK_THREADS - 1) / BLOCK_THREADS;  // segments per thread
         constexpr int MOST = EACH < MOST_FETCHED ? EACH : MOST_FETCHED, BATCH = WIDE ? MOST : 1;
         static_assert(EACH % BATCH == 0, "");
@@ -120,8 +147,8 @@ struct Epilogue {
     }
 
     // The second launch: ceil(SIDE * SEGMENTS / BLOCK_THREADS) blocks along z.
-    template <class Fetch, class Store, class RowStore>
-    DEVICE_MEMBER void add_slices(const Fused<Fetch, Store>& fused, const RowStore& row_store, bool sums_rows) const {
+    template <class Operation, class RowStore>
+    DEVICE_MEMBER void add_slices(const Operation& fused, const RowStore& row_store, bool sums_rows) const {
         const int index = blockIdx.z * BLOCK_THREADS + threadIdx.x;
         if (index >= SIDE * SEGMENTS) return;
         if (is_wide(N))
@@ -134,8 +161,8 @@ struct Epilogue {
         row_store(tile.row * SIDE + index, sum);
     }
 
-    template <bool WIDE, class Fetch, class Store>
-    DEVICE_MEMBER void add_segment(int row, int column, const Fused<Fetch, Store>& fused) const {
+    template <bool WIDE, class Operation>
+    DEVICE_MEMBER void add_segment(int row, int column, const Operation& fused) const {
         const auto fetched = fetch<WIDE>(row, column, fused);
         Segment sums = {}, others;
 #pragma unroll 4
@@ -147,16 +174,15 @@ struct Epilogue {
     }
 
     // The fused operation at a row and column of the tile, if that is inside C. WIDE: N is a multiple of WIDTH.
-    template <bool WIDE, class Fetch, class Store>
-    DEVICE_MEMBER auto fetch(int row, int column, const Fused<Fetch, Store>& fused) const {
+    template <bool WIDE, class Operation>
+    DEVICE_MEMBER auto fetch(int row, int column, const Operation& fused) const {
         const int64_t r = tile.row * SIDE + row, c = tile.column * SIDE + column, count = WIDE ? WIDTH : N - c;
         using Fetched = decltype(fused.fetch(r, c, count, WIDE));
         return r < M && c < N ? fused.fetch(r, c, count, WIDE) : Fetched{};
     }
 
-    template <bool WIDE, class Fetch, class Store, class Fetched>
-    DEVICE_MEMBER void store(int row, int column, Segment& sums, const Fetched& fetched,
-                             const Fused<Fetch, Store>& fused) const {
+    template <bool WIDE, class Operation, class Fetched>
+    DEVICE_MEMBER void store(int row, int column, Segment& sums, const Fetched& fetched, const Operation& fused) const {
         const int64_t r = tile.row * SIDE + row, c = tile.column * SIDE + column, count = WIDE ? WIDTH : N - c;
         if (r < M && c < N) fused.store(r, c, sums, fetched, count, WIDE);
     }

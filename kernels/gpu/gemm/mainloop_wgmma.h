@@ -5,6 +5,7 @@
 #pragma once
 #include "gpu/gemm/tile_loader.h"
 #include "gpu/gemm/epilogue.h"
+#include "gpu/hopper/wgmma.h"
 
 constexpr int SIDE = BLOCK_TILE, STAGE_K = 64, STAGE_BYTES = 2 * SIDE * STAGE_K * 2;
 static_assert(SIDE == 128 && MMA_THREADS == 128, "");
@@ -18,40 +19,6 @@ struct Swizzled {
         return chunk / 8 * ROWS * ROW + SharedTile<8>::offset(row, chunk % 8);
     }
 };
-
-// wgmma's descriptor of an operand in shared memory, in units of 16 bytes: start, distance between blocks of 64
-// columns, distance between blocks of 8 rows.
-DEVICE uint64_t descriptor(const bf16* tile, int block_bytes) {
-    const uint64_t start = shared_address(tile) >> 4 & 0x3FFF, swizzle = 1ull << 62;
-    return start | static_cast<uint64_t>(block_bytes >> 4) << 16 | static_cast<uint64_t>(1024 >> 4) << 32 | swizzle;
-}
-
-#define FOUR(sum, i) "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3])
-#define SIXTEEN(sum, i) FOUR(sum, i), FOUR(sum, i + 4), FOUR(sum, i + 8), FOUR(sum, i + 12)
-
-// sum (64, 128) += a b^T over 16 of K. A_ROWS_ARE_K, B_ROWS_ARE_K: 1 if the tile's rows are k.
-template <int A_ROWS_ARE_K, int B_ROWS_ARE_K>
-DEVICE void multiply_64x128(float (&sum)[64], uint64_t a, uint64_t b) {
-    asm volatile(
-        "{ .reg .pred add; setp.ne.b32 add, 1, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, add, 1, 1, %66, "
-        "%67; }"
-        : SIXTEEN(sum, 0), SIXTEEN(sum, 16), SIXTEEN(sum, 32), SIXTEEN(sum, 48)
-        : "l"(a), "l"(b), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
-}
-
-// sum (64, 8) += a b^T over 16 of K.
-template <int A_ROWS_ARE_K>
-DEVICE void multiply_64x8(float (&sum)[4], uint64_t a, uint64_t b) {
-    asm volatile(
-        "{ .reg .pred add; setp.ne.b32 add, 1, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3}, %4, %5, add, 1, 1, %6, 0; }"
-        : FOUR(sum, 0)
-        : "l"(a), "l"(b), "n"(A_ROWS_ARE_K));
-}
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: see TileLoader.
 template <bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS>
@@ -96,11 +63,11 @@ struct Gemm {
 #pragma unroll 1
         for (int stage = 0; stage < range.stages; ++stage) {
             copies_wait<STAGES - 2>();
-            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma sees what threads wrote
-            asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+            fence_shared();
+            wgmma_wait<0>();
             __syncthreads();
             const bf16 *tile_a = memory + stage % STAGES * (STAGE_BYTES / 2), *tile_b = tile_a + TILE;
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            wgmma_fence();
 #pragma unroll
             for (int k = 0; k < STAGE_K; k += MMA_TILE) {
                 // the next 16 of K are further along a row, or 16 rows below
@@ -109,17 +76,17 @@ struct Gemm {
                 for (int half = 0; half < 2; ++half) {
                     const bf16* rows = tile_a + half * (A_K_CONTIGUOUS ? HALF * 64 : STAGE_K * 64);
                     const uint64_t left = descriptor(rows + (A_K_CONTIGUOUS ? k : k * 64), STAGE_K * 128);
-                    multiply_64x128<!A_K_CONTIGUOUS, !B_K_CONTIGUOUS>(sums[half], left, right);
+                    wgmma<!A_K_CONTIGUOUS, !B_K_CONTIGUOUS>(sums[half], left, right);
                     if constexpr (RowStore::POSSIBLE)
                         if (sums_rows)
-                            multiply_64x8<!A_K_CONTIGUOUS>(row_sums[half], left,
-                                                           descriptor(reinterpret_cast<bf16*>(ones), 0));
+                            wgmma<!A_K_CONTIGUOUS, 0>(row_sums[half], left,
+                                                      descriptor(reinterpret_cast<bf16*>(ones), 0));
                 }
             }
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            wgmma_commit();
             load_stage(stage + STAGES - 1);
         }
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        wgmma_wait<0>();
 
         const int lane = threadIdx.x % 32, sum_row = threadIdx.x / 32 * 16 + lane / 4;
         if constexpr (RowStore::POSSIBLE)

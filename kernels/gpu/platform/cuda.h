@@ -18,7 +18,11 @@ DEVICE float quick_exp2(float x) {
     return power;
 }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
-DEVICE float quick_reciprocal(float x) { return __fdividef(1.0f, x); }
+DEVICE float quick_reciprocal(float x) {
+    float reciprocal;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
+    return reciprocal;
+}
 
 // Two bf16 in 32 bits, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) {

@@ -16,11 +16,24 @@ struct alignas(16) Vector {
     uint32_t word[4];
 };
 
+struct alignas(8) HalfVector {
+    uint32_t word[2];
+};
+
 // Whether rows of `columns` elements can be moved by vector loads: arenas align the start of every tensor.
 DEVICE bool is_wide(int64_t columns) { return columns % WIDTH == 0; }
 
 DEVICE void load(float (&values)[1], const float* source) { values[0] = *source; }
 DEVICE void load(float (&values)[1], const bf16* source) { values[0] = widen(*source); }
+DEVICE void load(float (&values)[2], const float* source) {
+    const HalfVector pair = *reinterpret_cast<const HalfVector*>(source);
+    for (int i = 0; i < 2; ++i) values[i] = bits_float(pair.word[i]);
+}
+DEVICE void load(float (&values)[2], const bf16* source) {
+    const uint32_t pair = *reinterpret_cast<const uint32_t*>(source);
+    values[0] = bits_float(pair << 16);
+    values[1] = bits_float(pair & 0xFFFF0000u);
+}
 DEVICE void load(float (&values)[WIDTH], const float* source) {
     for (int half = 0; half < 2; ++half) {
         const Vector vector = reinterpret_cast<const Vector*>(source)[half];
@@ -37,6 +50,13 @@ DEVICE void load(float (&values)[WIDTH], const bf16* source) {
 
 DEVICE void store(float* target, const float (&values)[1]) { *target = values[0]; }
 DEVICE void store(bf16* target, const float (&values)[1]) { narrow(*target, values[0]); }
+DEVICE void store(float* target, const float (&values)[2]) {
+    *reinterpret_cast<HalfVector*>(target) = {
+        {static_cast<uint32_t>(float_bits(values[0])), static_cast<uint32_t>(float_bits(values[1]))}};
+}
+DEVICE void store(bf16* target, const float (&values)[2]) {
+    *reinterpret_cast<uint32_t*>(target) = bf16_pair(values[0], values[1]);
+}
 DEVICE void store(float* target, const float (&values)[WIDTH]) {
     for (int half = 0; half < 2; ++half) {
         Vector vector;
@@ -50,15 +70,15 @@ DEVICE void store(bf16* target, const float (&values)[WIDTH]) {
     *reinterpret_cast<Vector*>(target) = vector;
 }
 
-// WIDTH neighbours of which the first `count` are inside a tensor. aligned: a vector load may read this address.
-template <class T>
-DEVICE void load_some(float (&values)[WIDTH], const T* source, int64_t count, bool aligned) {
-    if (aligned && count >= WIDTH) return load(values, source);
-    for (int i = 0; i < WIDTH; ++i) values[i] = i < count ? widen(source[i]) : 0.0f;
+// EACH neighbours of which the first `count` are inside a tensor. aligned: a vector load may read this address.
+template <class T, int EACH>
+DEVICE void load_some(float (&values)[EACH], const T* source, int64_t count, bool aligned) {
+    if (aligned && count >= EACH) return load(values, source);
+    for (int i = 0; i < EACH; ++i) values[i] = i < count ? widen(source[i]) : 0.0f;
 }
-template <class T>
-DEVICE void store_some(T* target, const float (&values)[WIDTH], int64_t count, bool aligned) {
-    if (aligned && count >= WIDTH) return store(target, values);
-    for (int i = 0; i < WIDTH; ++i)
+template <class T, int EACH>
+DEVICE void store_some(T* target, const float (&values)[EACH], int64_t count, bool aligned) {
+    if (aligned && count >= EACH) return store(target, values);
+    for (int i = 0; i < EACH; ++i)
         if (i < count) narrow(target[i], values[i]);
 }
