@@ -1,9 +1,7 @@
 """Files of weights: whole or absent, and refused if they are damaged or belong to another tokenizer."""
 
-import dataclasses
 import hashlib
 import json
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, replacing
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena
-from hipgpt.config.architectures import ARCHITECTURES
-from hipgpt.config.settings import ModelConfig, mistakes
+from hipgpt.config.settings import ModelConfig, model_from
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 READABLE = ("F32", "F64", "F16", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # dtypes of NumPy
@@ -126,26 +123,13 @@ def _model_of(path: Path, stated: Any, tensors: int) -> ModelConfig:
     It is checked first that the model has at most as many layers as the file has tensors, because a table of parameters
     is then built for it.
     """
-    fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    whole = isinstance(stated, dict) and required <= stated.keys() <= fields.keys()
-    if not whole or any(type(value) not in _kinds(fields[key].type) for key, value in stated.items()):
-        raise UserError(f"{path}: its metadata do not describe a model; delete it and run the train stage again")
-    sizes = [value for value in stated.values() if type(value) is int]
-    if min(sizes) < 1 or stated["num_layers"] > tensors:
+    try:
+        model = model_from(stated)
+    except ValueError as error:
+        raise UserError(f"{path}: its metadata: {error}; delete it and run the train stage again") from error
+    if model.num_layers > tensors:
         raise UserError(f"{path}: its metadata do not fit its {tensors} tensors; delete it")
-    model = ModelConfig(**stated)
-    if model.architecture not in ARCHITECTURES:
-        expected = " or ".join(ARCHITECTURES)
-        raise UserError(f"{path}: model.architecture: got {model.architecture!r}, expected {expected}; delete it")
-    for key, got, expected in mistakes(model):
-        raise UserError(f"{path}: model.{key}: got {got!r}, expected {expected}; delete it")
     return model
-
-
-def _kinds(annotation: Any) -> tuple[type, ...]:
-    """Return the types of the values of a field: those of a union one by one."""
-    return typing.get_args(annotation) or (annotation,)
 
 
 def load_weights(path: Path, device: Device, tokenizer_sha256: str) -> tuple[ModelConfig, ParameterTensors]:

@@ -10,14 +10,13 @@ from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
-from hipgpt.config.settings import ModelConfig
+from hipgpt.config.settings import ModelConfig, model_from
 from hipgpt.gpt.parameters import parameter_count
 
 RETRAIN, RERUN = "run the train stage again", "run snakemake again"
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
 MOST_LAYERS = 1 << 16  # so many layers are counted one by one in about a second
 MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig) if field.default is dataclasses.MISSING}
-OPTIONAL = {field.name for field in dataclasses.fields(ModelConfig)} - MODEL.keys()
 # the fields and columns that are read from the files of a run, with their types
 RECORD = {
     "config": {"model": MODEL, "training": {"precision": str}},
@@ -46,16 +45,19 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Return run.json. Raises UserError if it is absent or damaged."""
     path = folder / "run.json"
     record: dict[str, Any] = read_json(path, RECORD, RETRAIN)
-    sizes = {name: size for name, size in record["config"]["model"].items() if MODEL.get(name) is int}
-    if min(sizes.values()) < 1 or sizes["num_layers"] > MOST_LAYERS:
-        raise UserError(f"{path}: config.model: got {sizes}, expected sizes of a model; delete it and {RETRAIN}")
+    try:
+        layers = model_of(record).num_layers
+    except ValueError as error:
+        raise UserError(f"{path}: config.{error}; delete it and {RETRAIN}") from error
+    if layers > MOST_LAYERS:
+        raise UserError(f"{path}: config.model.num_layers: got {layers}, expected at most {MOST_LAYERS}; delete it")
     return record
 
 
 def model_of(record: Mapping[str, Any]) -> ModelConfig:
-    """Return the model of a run.json."""
-    found = record["config"]["model"]
-    return ModelConfig(**{name: found[name] for name in MODEL}, **{key: found[key] for key in OPTIONAL & found.keys()})
+    """Return the model of a run.json. Raises ValueError if it states none."""
+    known = {field.name for field in dataclasses.fields(ModelConfig)}  # model.from is stated next to them
+    return model_from({key: value for key, value in record["config"]["model"].items() if key in known})
 
 
 def run_row(folder: Path) -> Row:

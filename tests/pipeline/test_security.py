@@ -167,7 +167,7 @@ def test_a_tokenizer_nested_without_end_or_too_large_is_refused(tmp_path):
 def test_a_checkpoint_s_sizes_are_checked_before_its_table_is_made(tmp_path, changes):
     metadata = {"model": {**asdict(tiny.MODEL), **changes}, "tokenizer_sha256": "ab"}
     save_checkpoint(tmp_path / "x.safetensors", tiny.draw_arrays(), metadata)
-    with pytest.raises(UserError, match="its metadata do not"):
+    with pytest.raises(UserError, match="x.safetensors: its metadata"):
         load_model(tmp_path / "x.safetensors", "ab")
 
 
