@@ -96,7 +96,7 @@ def weight_files(folder: Path) -> list[str]:
     names = read_json(path, {"weight_map": {}}, "download it again", MOST_INDEX_BYTES)["weight_map"].values()
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{path}: got the file {str(name)[:80]!r}, expected names of safetensors files beside it")
+            raise UserError(f"{path}: got the file {str(name)[:80]!r}, expected names of safetensors files next to it")
     return [INDEX, *sorted(set(names))]
 
 

@@ -1,6 +1,6 @@
 // The epilogue of a GEMM whose sums are in the registers of a warpgroup, as wgmma.h says: 64 rows by TMA_COLUMNS. Each
 // thread has pairs of neighbours, which the fused operation of epilogue.h combines. Outputs in bf16 go through
-// STAGING_BOXES boxes of 64 x 64 in shared memory, from where the copy engine stores them while the warpgroup goes on.
+// STAGING_BOXES boxes of 64 x 64 in shared memory, from where the copy engine stores them while the warpgroup continues.
 #pragma once
 #include "gpu/hopper/tensor_map.h"
 #include "gpu/mma/shared_tile.h"

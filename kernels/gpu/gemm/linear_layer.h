@@ -3,7 +3,7 @@
 #include "gpu/gemm/epilogue.h"
 #include "formulas.h"
 
-// Sources: what sums are combined with, EACH neighbours at a time; `packed` loads two and converts them when they are
+// Sources: what sums are combined with, EACH neighbours at once; `packed` loads two and converts them when they are
 // used. ROWS: 1 if all rows are combined with the same values.
 struct NoSource {
     static constexpr int ROWS = 1;
