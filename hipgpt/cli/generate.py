@@ -2,8 +2,11 @@
 
 import argparse
 import codecs
+import dataclasses
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.terminal import printable
@@ -19,27 +22,37 @@ HELP = {
     "seed": "the same seed gives the same text",
 }
 TYPES = {"num_tokens": int, "top_k": int, "seed": int}
+UNSAMPLED = SamplingConfig(num_tokens=100)  # settings for a run without samples.csv
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, generate, "continue a text with a trained run")
+    parser = add_command(
+        commands,
+        generate,
+        "continue a text with a trained run",
+        "The run's settings are those of the section `sampling` of its config.",
+    )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument("text", nargs="?", metavar="PROMPT", help="text to continue; - reads it from standard input")
+    prompts.add_argument("--prompt", metavar="PROMPT", help="the same (default: none, which begins a document)")
     add_run(parser)
-    parser.add_argument("--prompt", default="", help="text to continue (default: none, which begins a document)")
     parser.add_argument(
         "--device",
         default="auto",
         help="cpu, cuda, hip, cuda:1, or auto for the best one present (default: %(default)s)",
     )
-    defaults = SamplingConfig(num_tokens=100)
+    parser.add_argument(
+        "-n", "--num-samples", type=int, default=1, metavar="N", help="number of continuations (default: %(default)s)"
+    )
+    parser.add_argument("--stop", metavar="TEXT", help="end a continuation before this text (default: none)")
     for name, about in HELP.items():
-        default = getattr(defaults, name)
-        shown = f"{about} (default: {'all' if default is None else default})"
         option, metavar = f"--{name.replace('_', '-')}", name.split("_")[-1].upper()
-        parser.add_argument(option, type=TYPES.get(name, float), default=default, metavar=metavar, help=shown)
+        shown = f"{about} (default: as the run)"
+        parser.add_argument(option, type=TYPES.get(name, float), metavar=metavar, help=shown)
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Stream a continuation of the prompt to stdout, with control characters escaped if that is a terminal."""
+    """Stream continuations of the prompt to stdout, with control characters escaped if that is a terminal."""
     from hipgpt.compute.open_device import open_device
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
@@ -49,26 +62,66 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.reports.runs import read_record
 
     folder = finished_run(arguments)
-    settings = SamplingConfig(**{name: getattr(arguments, name) for name in HELP})
-    _check(settings)
+    settings = _settings(arguments, folder)
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
     device = open_device(arguments.device)
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
     decoder = Decoder(device, model, weights_in(precision, device, model, weights))
+    prompt = _prompt(arguments)
+    ids = tokenizer.encode(prompt).tolist()
+    for number in range(arguments.num_samples):
+        if arguments.num_samples > 1:
+            sys.stdout.write(f"--- sample {number}\n")
+        tokens = continuation(decoder, ids, settings, tokenizer.end_of_text, stream=number)
+        pieces = map(tokenizer.token_bytes, tokens)
+        _write(prompt, pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces))
+
+
+def _write(prompt: bytes, pieces: Iterator[bytes]) -> None:
     text = codecs.getincrementaldecoder("utf-8")(errors="replace")
     shown = printable if sys.stdout.isatty() else str
-    prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether or not they are UTF-8
     sys.stdout.write(shown(text.decode(prompt)))
-    for token in continuation(decoder, tokenizer.encode(prompt).tolist(), settings, tokenizer.end_of_text):
-        sys.stdout.write(shown(text.decode(tokenizer.token_bytes(token))))
+    for piece in pieces:
+        sys.stdout.write(shown(text.decode(piece)))
         sys.stdout.flush()
     sys.stdout.write(text.decode(b"", final=True) + "\n")
 
 
-def _check(settings: SamplingConfig) -> None:
+def _until(stop: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a text up to the first `stop`. Bytes that may begin it wait until that is decided."""
+    waiting = b""
+    for piece in pieces:
+        waiting += piece
+        if stop in waiting:
+            yield waiting[: waiting.index(stop)]
+            return
+        held = next(
+            size
+            for size in range(min(len(stop) - 1, len(waiting)), -1, -1)
+            if stop.startswith(waiting[len(waiting) - size :])
+        )
+        yield waiting[: len(waiting) - held]
+        waiting = waiting[len(waiting) - held :]
+    yield waiting
+
+
+def _prompt(arguments: argparse.Namespace) -> bytes:
+    """Return the bytes that were typed, whether or not they are UTF-8."""
+    if arguments.text == "-":
+        return sys.stdin.buffer.read()
+    return os.fsencode(arguments.text or arguments.prompt or "")
+
+
+def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
+    """Return the run's own settings, with those that were given as options in their place."""
+    from hipgpt.reports.samples import sampling_of
+
+    given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
+    settings = dataclasses.replace(sampling_of(folder) or UNSAMPLED, **given)
     checks = {
+        "num_samples": (arguments.num_samples >= 1, ">= 1"),
         "num_tokens": (settings.num_tokens >= 1, ">= 1"),
         "temperature": (settings.temperature >= 0, ">= 0"),
         "top_k": (settings.top_k is None or settings.top_k >= 1, ">= 1"),
@@ -78,4 +131,8 @@ def _check(settings: SamplingConfig) -> None:
     }
     for name, (passed, expected) in checks.items():
         if not passed:
-            raise UserError(f"--{name.replace('_', '-')}: got {getattr(settings, name)}, expected a number {expected}")
+            got = {**vars(settings), "num_samples": arguments.num_samples}[name]
+            raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
+    if arguments.stop == "":
+        raise UserError("--stop: got an empty text, expected at least one character")
+    return settings

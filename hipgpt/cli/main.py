@@ -1,6 +1,7 @@
 """The command `hipgpt`, which inspects, compares and uses the runs of the workflow."""
 
 import argparse
+from importlib.metadata import version
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, why
@@ -9,6 +10,7 @@ from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, wh
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
+    parser.add_argument("--version", action="version", version=f"hipgpt {version('hipgpt')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (generate, tokenize, runs, diff, why, info, export, restore):
         command.add(commands)

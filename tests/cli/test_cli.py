@@ -1,8 +1,10 @@
 """The command `hipgpt`: it streams the tokens that the sampler draws, and a mistake is one line without traceback."""
 
+import io
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hipgpt.base.paths import ROOT
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
+from hipgpt.inference import samples
 from hipgpt.inference.sampling import generate
 
 
@@ -23,11 +26,11 @@ def command(results: Path, *arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(program, cwd=results.parent, env=environment, **pipes, **options)
 
 
-def expected_text(prompt: str, sampling: SamplingConfig, seed: int = 0) -> str:
+def expected_text(prompt: str, sampling: SamplingConfig, seed: int = 0, stream: int = 0) -> str:
     device, tokenizer = open_device("cpu", 2), tiny.tokenizer()
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays(seed=seed)))
     ids = tokenizer.encode(prompt).tolist()
-    continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text))
+    continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream))
     return (prompt.encode() + tokenizer.decode(continuation)).decode("utf-8", "replace") + "\n"
 
 
@@ -44,12 +47,60 @@ def test_generate_takes_the_run_that_is_asked_for(hipgpt):
     assert hipgpt("generate", "--run", "wide", "--num-tokens", "9")[1] == expected_text("", SamplingConfig(9), seed=1)
 
 
+@pytest.mark.parametrize("words", [["to be,"], ["--prompt", "to be,"], ["-"]], ids=["argument", "option", "input"])
+def test_a_prompt_is_an_argument_or_standard_input(hipgpt, monkeypatch, words):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"to be,")))
+    assert hipgpt("generate", *words, "--num-tokens", "9")[1] == expected_text("to be,", SamplingConfig(9))
+
+
+def test_a_prompt_that_is_given_twice_is_a_mistake(hipgpt):
+    status, _, errors = hipgpt("generate", "to be", "--prompt", "or not")
+    assert status == 2 and "argument --prompt: not allowed with argument PROMPT" in errors
+
+
+def test_settings_are_those_of_the_run_unless_they_are_given(hipgpt, tmp_path):
+    write_samples(tiny.save_run(tmp_path), SamplingConfig(25, 0.6, 7, 0.95, 1.1, False, seed=5))
+    options = ["generate", "to be", "--results", str(tmp_path)]
+    assert hipgpt(*options)[1] == expected_text("to be", SamplingConfig(25, 0.6, 7, 0.95, 1.1, False, seed=5))
+    assert hipgpt(*options, "--seed=6", "--temperature=0")[1] == expected_text(
+        "to be", SamplingConfig(25, 0.0, 7, 0.95, 1.1, False, seed=6)
+    )
+
+
+def write_samples(folder: Path, sampling: SamplingConfig) -> None:
+    device, tokenizer = open_device("cpu", 2), tiny.tokenizer()
+    decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
+    settings = {"prompts": ["to be"], **vars(sampling)}
+    samples.write_samples(decoder, tokenizer, settings, folder / "samples.txt", folder / "samples.csv")
+
+
+def test_several_samples_have_a_title_each_and_differ(hipgpt):
+    texts = [expected_text("to be", SamplingConfig(9), stream=number) for number in (0, 1)]
+    assert texts[0] != texts[1]
+    expected = "".join(f"--- sample {number}\n{text}" for number, text in enumerate(texts))
+    assert hipgpt("generate", "to be", "--num-tokens=9", "-n", "2")[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"), [("ab", ">xa\n"), ("aab", ">x\n"), ("x", ">\n"), ("abab", ">xaab\n"), ("b!", ">xaab\n")]
+)
+def test_a_continuation_ends_before_the_text_to_stop_at(hipgpt, monkeypatch, stop, expected):
+    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments, **options: iter(b"xaab"))
+    assert hipgpt("generate", "--prompt", ">", "--stop", stop)[1] == expected
+
+
+@pytest.mark.parametrize("program", [["-m", "hipgpt"], ["-c", "from hipgpt.cli.main import main; main()"]])
+def test_the_version_is_that_of_the_package(program):
+    done = subprocess.run([sys.executable, *program, "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"hipgpt {version('hipgpt')}\n")
+
+
 def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
     shown = []
     monkeypatch.setattr("sys.stdout.flush", lambda: shown.append(len(shown)))
     drawn = iter([ord("a"), ord("b"), 0xC3, 0xA9, 0xC3])
 
-    def tokens(*arguments):
+    def tokens(*arguments, **options):
         shown.clear()  # how stdout is set up is of no interest
         for number, token in enumerate(drawn):
             assert len(shown) == number
@@ -72,6 +123,8 @@ def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
         ("--top-p 1.5", "--top-p: got 1.5, expected a number > 0 and <= 1"),
         ("--repetition-penalty 0", "--repetition-penalty: got 0.0, expected a number > 0"),
         ("--device tpu", "got 'tpu', expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1"),
+        ("--num-samples 0", "--num-samples: got 0, expected a number >= 1"),
+        ("--stop=", "--stop: got an empty text, expected at least one character"),
         ("--seed -1", "--seed: got -1, expected a number >= 0 and < 2^64"),
         ("--seed 18446744073709551616", "--seed: got 18446744073709551616, expected a number >= 0 and < 2^64"),
     ],
@@ -101,9 +154,9 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     status, text, _ = hipgpt("generate", "--help")
     assert status == 0
     words = " ".join(text.split())
-    assert "--top-k K sample among the k most probable tokens (default: all)" in words
-    assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: 100)" in words
-    assert text.count("(default: ") == text.count("\n  --")
+    assert "--top-k K sample among the k most probable tokens (default: as the run)" in words
+    assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: as the run)" in words
+    assert text.count("(default: ") == text.count("\n  -") - 1  # all but --help
     assert "None" not in text and "==SUPPRESS==" not in text
     assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())
 
@@ -143,5 +196,5 @@ def test_a_terminal_shows_the_model_s_control_characters_and_does_not_obey_them(
 ):
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     drawn = [*b"\x1b[2J\x07a\tb\n", *"\x9b".encode()]
-    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments: iter(drawn))
+    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments, **options: iter(drawn))
     assert hipgpt("generate", "--prompt", ">")[1] == expected
