@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import house
@@ -227,3 +228,15 @@ def test_the_picture_of_the_pipeline_names_rules_that_there_are_and_no_other():
     rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.MULTILINE))
     boxes = set(re.findall(r">([a-z_]+),?</text>", picture)) - {"tokenizer", "token", "shards", "checkpoints"}
     assert boxes == rules - {"all", "plot_tokenizer"}
+
+
+def test_the_citation_names_the_version_and_licence_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+
+
+def test_the_public_checks_run_commands_that_there_are():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert commands == [".ci/run", "pip install -e '.[test]'", "pytest"] and os.access(ROOT / ".ci/run", os.X_OK)

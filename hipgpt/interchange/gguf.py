@@ -53,7 +53,7 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
     try:
         import gguf
     except ImportError as error:
-        raise UserError("the package gguf is missing, but this format needs it; pip install -e '.[interop]'") from error
+        raise UserError("the package gguf is missing, but this format needs it; pip install -e '.[gguf]'") from error
     model, arrays = load_model(run / "checkpoints" / "best.safetensors", tokenizer.sha256)
     if reasons := _obstacles(model, tokenizer):
         raise UserError(f"{run.name}: llama.cpp cannot express this model: {'; '.join(reasons)}; export it --to hf")

@@ -185,7 +185,7 @@ def test_a_model_that_llama_cpp_cannot_express_is_refused_with_every_reason(gguf
 
 def test_without_the_package_gguf_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    with pytest.raises(UserError, match=r"the package gguf is missing.*pip install -e '.\[interop\]'"):
+    with pytest.raises(UserError, match=r"the package gguf is missing.*pip install -e '.\[gguf\]'"):
         export_gguf(tiny.save_run(tmp_path), tiny.tokenizer(), tmp_path)
 
 
