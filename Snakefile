@@ -31,6 +31,7 @@ onstart:
 onsuccess:
     if workflow.is_main_process:
         seal_finished_files()
+        show_results()
 
 
 onerror:

@@ -1,5 +1,6 @@
 # Definitions that the rules share: the checked config, the paths of results, and functions that read a run's settings.
 
+import atexit
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
 from hipgpt.pipeline.sweeps import load_runs
+from hipgpt.reports.closing import closing
 from hipgpt.training.estimate import job_resources
 
 
@@ -168,3 +170,10 @@ def seal_finished_files():
     jobs = [job for job in dag.jobs if dag.finished(job) or not dag.needrun(job)]
     files = {Path(str(file)) for job in jobs for file in job.output}
     seal(Path("results"), sorted(file for file in files if file.is_file()))
+
+
+@exit_on_user_error
+def show_results():
+    """Say how good the models of this workflow are, and how to continue, after the last line of Snakemake."""
+    runs = [job.wildcards.run for job in workflow.dag.jobs if job.rule.name == "evaluate"]
+    atexit.register(print, closing(Path("results"), runs), end="", file=sys.stderr)

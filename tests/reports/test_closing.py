@@ -1,0 +1,59 @@
+"""The last words of the workflow: the loss next to the baselines, a sample, and commands that can be typed."""
+
+import csv
+
+import pytest
+from support import tiny
+
+from hipgpt.reports.closing import closing
+from hipgpt.reports.samples import COLUMNS
+
+
+def write_sample(folder, continuation: str) -> None:
+    row = dict.fromkeys(COLUMNS, "1") | {"prompt": "to be", "continuation": continuation}
+    with open(folder / "samples.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerow(row)
+
+
+def test_a_run_s_loss_stands_among_those_of_the_baselines_the_best_first(tmp_path):
+    write_sample(tiny.save_run(tmp_path), " or not\nto be")
+    report = f"snakemake --cores 1 --report {tmp_path}/report.html"
+    assert closing(tmp_path, ["default"]).splitlines() == [
+        "",
+        "run default, on the whole validation split (fewer bits are better):",
+        "",
+        "predictor  bits per byte",
+        "lzma                 2.5",
+        "model                  3",
+        "",
+        "a sample:",
+        "",
+        "    to be or not",
+        "    to be",
+        "",
+        "next:",
+        "",
+        "    " + 'hipgpt generate "Your words"'.ljust(len(report)) + "  # continue a text of yours",
+        "    " + "hipgpt runs".ljust(len(report)) + "  # show all runs in a table",
+        f"    {report}  # put curves, samples and tables into one page",
+    ]
+
+
+def test_of_several_runs_the_best_is_shown(tmp_path, results):
+    text = closing(results, ["default", "wide"])
+    assert "run wide, the best of 2 runs, on the whole" in text
+    assert 'hipgpt generate "Your words" --run wide ' in text
+    assert "a sample" not in text
+
+
+@pytest.mark.parametrize("runs", [[], ["unfinished"]])
+def test_without_an_evaluated_run_there_is_nothing_to_say(results, runs):
+    assert closing(results, runs) == ""
+
+
+def test_a_sample_is_short_and_its_control_characters_are_escaped(tmp_path):
+    write_sample(tiny.save_run(tmp_path), "\x1b[2J" + "line\n" * 20)
+    text = closing(tmp_path, ["default"])
+    assert "    to be\\x1b[2Jline\n" in text and text.count("    line\n") == 5
