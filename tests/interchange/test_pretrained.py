@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from support.workflow_copy import ROOT, TINY, Project
 from hipgpt.base.errors import UserError
 from hipgpt.config.huggingface import files_sha256, model_section
 from hipgpt.config.reading import load_config
-from hipgpt.config.settings import Config, ModelConfig
+from hipgpt.config.settings import Config, ModelConfig, model_from
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.interchange.huggingface import export_huggingface
 from hipgpt.interchange.pretrained import read_weights
@@ -212,7 +212,7 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     assert model == GPT2
     assert all((arrays[name] == array).all() for name, array in tiny.draw_arrays(GPT2).items())
     record = json.loads((run / "run.json").read_text())
-    assert record["config"]["model"] == asdict(GPT2)
+    assert model_from(record["config"]["model"]) == GPT2
     assert record["pretrained_sha256"] == files_sha256(project.folder / "gpt2")
     assert "starting from the weights whose hashes are given below." in (project.folder / target).read_text()
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
