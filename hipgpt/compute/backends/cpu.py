@@ -69,6 +69,12 @@ def _library(source: Path, *macros: tuple[str, int]) -> ctypes.CDLL:
     return load_library(source, dict(macros))
 
 
+@functools.cache
+def _compile(wanted: tuple[tuple[Path, tuple[tuple[str, int], ...]], ...], threads: int) -> None:
+    """Compile sources with their macros. Plans of the same kernels look into the cache of kernels only once."""
+    compile_libraries([(source, dict(macros)) for source, macros in wanted], threads)
+
+
 class Call(ctypes.Structure):
     """A kernel's address and that of its arguments: see kernels/cpu/runtime/replay.cpp."""
 
@@ -113,8 +119,7 @@ class CpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        wanted = dict.fromkeys(_library_of(launch) for launch in launches)
-        compile_libraries([(source, dict(macros)) for source, macros in wanted], self._threads)
+        _compile(tuple(dict.fromkeys(_library_of(launch) for launch in launches)), self._threads)
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
         calls = (Call * len(launches))()
         for call, function, arguments in zip(calls, functions, slots, strict=True):
