@@ -42,7 +42,7 @@ LLAMA_LINEAR = {
     "mlp_out": ("ffn_down",),
 }
 LLAMA_NORMS = {**NORMS, "query_norm": "attn_q_norm", "key_norm": "attn_k_norm"}
-PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2"}  # our name of a pattern -> llama.cpp's
+PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2", "smollm": "smollm"}  # our name of a pattern -> llama.cpp's
 
 
 def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:

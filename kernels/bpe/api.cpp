@@ -22,9 +22,6 @@ constexpr std::string_view END_OF_TEXT = "<|endoftext|>";
 
 std::string_view view(const char* text, int64_t size) { return {text, static_cast<size_t>(size)}; }
 
-// most_digits: the most numbers in a piece of cl100k's pattern; 0 for GPT-2's pattern.
-Pattern pattern_of(int64_t most_digits) { return {most_digits > 0, static_cast<size_t>(most_digits)}; }
-
 // `count` strings, their bytes one after another, with their sizes and ids.
 struct Strings {
     const char* bytes;
@@ -79,14 +76,14 @@ void* bpe_counter_new() {
 
 void bpe_counter_free(void* counter) { delete static_cast<WordCounter*>(counter); }
 
-// Counts the words of one more text, in which <|endoftext|> separates documents; returns the number of words so far.
-int64_t bpe_counter_add(void* counter, const char* text, int64_t size, const uint8_t* classes, int64_t most_digits) {
+// Counts the words of one more text by the pattern PATTERNS[pattern], in which <|endoftext|> separates documents; returns the number of words so far.
+int64_t bpe_counter_add(void* counter, const char* text, int64_t size, const uint8_t* classes, int64_t pattern) {
     return guarded(
         [&]() -> int64_t {
             auto& words = *static_cast<WordCounter*>(counter);
             for (std::string_view left = view(text, size); !left.empty();) {
                 const std::string_view document = left.substr(0, left.find(END_OF_TEXT));
-                words.add_text(document, pattern_of(most_digits), classes);
+                words.add_text(document, PATTERNS[pattern], classes);
                 left.remove_prefix(std::min(left.size(), document.size() + END_OF_TEXT.size()));
             }
             return static_cast<int64_t>(words.distinct());
@@ -138,13 +135,12 @@ int64_t bpe_fires(const uint32_t* merges, const uint32_t* results, int64_t count
 
 // merges (count, 2), first to last; ids (256 + count): of the bytes, then of the merges. Then the pieces with an id of
 // their own, and the special tokens: their bytes one after another, sizes, ids, and number.
-void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids, int64_t most_digits, const char* whole,
+void* bpe_tokens_new(const uint32_t* merges, int64_t count, const uint32_t* ids, int64_t pattern, const char* whole,
                      const int64_t* whole_sizes, const uint32_t* whole_ids, int64_t wholes, const char* special,
                      const int64_t* special_sizes, const uint32_t* special_ids, int64_t specials) {
     return guarded(
         [&]() -> void* {
-            auto tokens =
-                std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), pattern_of(most_digits));
+            auto tokens = std::make_unique<Tokens>(Vocabulary(merges, static_cast<size_t>(count)), PATTERNS[pattern]);
             tokens->ids.assign(ids, ids + BYTES + count);
             tokens->whole = Strings{whole, whole_sizes, whole_ids, wholes}.table();
             set_specials(*tokens, {special, special_sizes, special_ids, specials});
@@ -199,21 +195,21 @@ void bpe_decoder_decode(const void* decoder, const uint32_t* ids, int64_t count,
 
 // starts (size + 1): filled with the start of each piece and the end of the text; returns how many. For tests: finds
 // the pieces one by one, as symbols.h defines them, if `alone` is 1, and in windows, as encoding does, if it is 0.
-int64_t bpe_pieces(const char* text, int64_t size, const uint8_t* classes, int64_t most_digits, int64_t alone,
+int64_t bpe_pieces(const char* text, int64_t size, const uint8_t* classes, int64_t pattern, int64_t alone,
                    int64_t* starts) {
     return guarded(
         [&]() -> int64_t {
             const std::string_view all = view(text, size);
-            const Pattern pattern = pattern_of(most_digits);
+            const Pattern& kind = PATTERNS[pattern];
             int64_t count = 0, at = 0;
             starts[count++] = 0;
             if (alone) {
                 while (at < size)
-                    starts[count++] = at += static_cast<int64_t>(piece_end(all.substr(at), 0, classes, pattern));
+                    starts[count++] = at += static_cast<int64_t>(piece_end(all.substr(at), 0, classes, kind));
                 return count;
             }
-            Window window(pattern, classes);
-            for_pieces(all, window, pattern, classes, [&](const char*, const uint32_t* found, size_t pieces) {
+            Window window(kind, classes);
+            for_pieces(all, window, kind, classes, [&](const char*, const uint32_t* found, size_t pieces) {
                 for (size_t i = 0; i < pieces; ++i) starts[count++] = at += found[i + 1] - found[i];
             });
             return count;

@@ -94,14 +94,18 @@ class Window {
     }
 
     // A run of one class begins a piece, unless the blank before it does. White space begins a piece at its start, and
-    // another at its last symbol if text follows.
+    // another at its last symbol if text follows. Where digits stand alone, each begins a piece, and no blank before it
+    // does.
     void mark_gpt2() {
+        const bool digits_alone = pattern_.most_digits == 1;
         for (size_t word = 0; word < used_; ++word) {
             const uint64_t letter = letter_[word] & ~letter_.previous(word),
                            number = number_[word] & ~number_.previous(word);
             const uint64_t other = other_[word] & ~other_.previous(word), space = space_[word] & ~space_.previous(word);
+            const uint64_t digit = digits_alone ? number_[word] & ~continuation_[word] : 0;
+            const uint64_t after = space_.next(word) | (digits_alone ? number_.next(word) : 0);
             start_[word] =
-                ((letter | number | other) & ~blank_.previous(word)) | space | (space_[word] & ~space_.next(word));
+                ((letter | number | other) & ~blank_.previous(word)) | space | (space_[word] & ~after) | digit;
         }
     }
 

@@ -11,11 +11,15 @@ namespace bpe {
 
 enum Class : uint8_t { OTHER, LETTER, NUMBER, SPACE };
 
-// A pre-tokenization pattern: that of GPT-2, or of cl100k with at most `most_digits` numbers in a piece.
+// A pre-tokenization pattern: of GPT-2's kind or of cl100k's. A piece has at most `most_digits` numbers. In cl100k's kind,
+// and in GPT-2's where that is 1, a number takes no blank before it, and white space before it is one piece.
 struct Pattern {
     bool cl100k;
     size_t most_digits;
+
+    bool operator==(const Pattern& other) const { return cl100k == other.cl100k && most_digits == other.most_digits; }
 };
+constexpr Pattern PATTERNS[] = {{false, SIZE_MAX}, {true, 3}, {true, 1}, {false, 1}};  // as in pretokenize.py
 
 constexpr std::array<uint8_t, 128> ascii_classes() {
     std::array<uint8_t, 128> table{};
@@ -95,14 +99,17 @@ class SymbolReader {
     const uint8_t* classes_;
 };
 
-inline size_t gpt2_piece_end(std::string_view text, size_t start, const uint8_t* classes) {
+inline size_t gpt2_piece_end(std::string_view text, size_t start, const uint8_t* classes, const Pattern& pattern) {
     const SymbolReader symbols(text, classes);
     if (text[start] == '\'')
-        if (const size_t size = contraction_size(text, start, {false, SIZE_MAX})) return start + size;
+        if (const size_t size = contraction_size(text, start, pattern)) return start + size;
+    const bool digits_alone = pattern.most_digits == 1;
+    if (digits_alone && symbols.is(start, NUMBER)) return symbols.run_end(start, NUMBER, 1);
     const size_t after_space = start + (text[start] == ' ' && start + 1 < text.size());
     const uint8_t kind = symbols.at(after_space).kind;
-    if (kind != SPACE) return symbols.run_end(after_space, kind);
-    return symbols.space_end(start, symbols.run_end(start, SPACE));
+    if (kind != SPACE && !(digits_alone && kind == NUMBER)) return symbols.run_end(after_space, kind);
+    const size_t end = symbols.run_end(start, SPACE);
+    return digits_alone && symbols.is(end, NUMBER) ? end : symbols.space_end(start, end);
 }
 
 inline size_t cl100k_piece_end(std::string_view text, size_t start, const uint8_t* classes, const Pattern& pattern) {
@@ -127,7 +134,8 @@ inline size_t cl100k_piece_end(std::string_view text, size_t start, const uint8_
 }
 
 inline size_t piece_end(std::string_view text, size_t start, const uint8_t* classes, const Pattern& pattern) {
-    return pattern.cl100k ? cl100k_piece_end(text, start, classes, pattern) : gpt2_piece_end(text, start, classes);
+    return pattern.cl100k ? cl100k_piece_end(text, start, classes, pattern)
+                          : gpt2_piece_end(text, start, classes, pattern);
 }
 
 }  // namespace bpe

@@ -47,7 +47,7 @@ class WordCounter {
     };
 
     bool same(const Pattern& pattern, const uint8_t* classes) const {
-        return pattern_.cl100k == pattern.cl100k && pattern_.most_digits == pattern.most_digits && classes_ == classes;
+        return pattern_ == pattern && classes_ == classes;
     }
 
     // All slots of a batch are prefetched before the first is read, because they are seldom in a cache.

@@ -48,8 +48,8 @@ def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why
 
 def test_several_settings_are_a_line_each(why):
     lines = why({**TINY, "training": {**TINY["training"], "steps": 13, "seed": 2}})
-    at = lines.index("train (run default): training.steps 12 -> 13")
-    assert lines[at + 1] == "    training.seed 1 -> 2"
+    at = lines.index("train (run default): training.seed 1 -> 2")
+    assert lines[at + 1] == "    training.steps 12 -> 13"
 
 
 def test_a_value_may_contain_the_words_before_and_now(why):

@@ -39,6 +39,8 @@ GEMMS = {
     ],
 }  # fmt: skip
 ATTENTION = [{"B": 1, "S": 70, "H": 1, "D": 56}, {"B": 1, "S": 70, "H": 1, "D": 104}]  # tiles of 64 and 128 channels
+# so many small matrices that block tiles of 64 and of 128 a side are used
+NEWTON_SCHULZ = [{"M": 128, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
 
 
 class Recorder(clang.OfflineDriver):
@@ -117,7 +119,7 @@ def _argument(value: Any) -> dict[str, Any]:
 
 
 def chosen_cases() -> Iterator[Case]:
-    """Yield the op suite's cases of moderate size, and GEMMs and heads that reach the other variants."""
+    """Yield the op suite's cases of moderate size, and GEMMs, heads and matrices that reach the other variants."""
     for act in (DType.F32, DType.BF16):
         for case in (case for case in cases(act) if case.op.name in ON_GPUS):
             if sum(values.size for values in draw(case).values() if values is not None) <= MOST_ELEMENTS:
@@ -128,6 +130,8 @@ def chosen_cases() -> Iterator[Case]:
                 yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in GEMMS[act])
             elif name in ("attention_forward", "attention_backward"):
                 yield from (Case(op, sizes, act=act) for sizes in ATTENTION)
+            elif name.startswith("newton_schulz"):
+                yield from (Case(op, {key: sizes[key] for key in op.dimensions}, act=act) for sizes in NEWTON_SCHULZ)
 
 
 def variant_of(case: Case, arch: str) -> Variant:

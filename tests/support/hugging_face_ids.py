@@ -101,7 +101,9 @@ def main() -> None:
         tokenizer = Tokenizer(models.BPE())
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
         of_split = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False) if name == "gpt2" else of_split
+        of_digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)])
+        others = {"gpt2": pre_tokenizers.ByteLevel(False), "smollm": of_digits}
+        tokenizer.pre_tokenizer = others.get(name, of_split)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         options = {"show_progress": False, "special_tokens": [END_OF_TEXT]}

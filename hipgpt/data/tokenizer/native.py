@@ -16,7 +16,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.ordered_map import check_threads, ordered_map
 from hipgpt.base.paths import KERNELS
-from hipgpt.data.tokenizer.pretokenize import class_table, most_digits
+from hipgpt.data.tokenizer.pretokenize import PATTERNS, class_table
 from hipgpt.data.tokenizer.reference import BYTES, Pair
 
 Text = bytes | bytearray | memoryview | mmap | NDArray[np.uint8]
@@ -91,13 +91,18 @@ def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
     return None if ascii_alone else class_table()
 
 
+def _number(pattern: str) -> int:
+    """Return the place of a pattern in kernels/bpe/symbols.h."""
+    return [*PATTERNS].index(pattern)
+
+
 def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iterator[NDArray[np.void]]:
     """Yield the first `most` merges of the chunks' words, or as many as there are: arrays (N,) of MERGE.
 
     First come empty arrays, one for each chunk counted. Raises ValueError for fewer threads than one.
     """
     check_threads(threads)
-    library, digits = _library(), most_digits(pattern)
+    library, number = _library(), _number(pattern)
     counters = [_Handle("counter") for _ in range(threads)]
     idle: queue.SimpleQueue[_Handle] = queue.SimpleQueue()
     for counter in counters:
@@ -105,7 +110,7 @@ def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iter
 
     def count(chunk: Text) -> None:
         view, counter = _view(chunk), idle.get()
-        result = library.bpe_counter_add(counter.pointer, view.ctypes.data, view.size, _classes([view]), digits)
+        result = library.bpe_counter_add(counter.pointer, view.ctypes.data, view.size, _classes([view]), number)
         idle.put(counter)
         _checked(result, "counting words")
 
@@ -125,7 +130,7 @@ def pieces(text: bytes, pattern: str, alone: bool = False) -> list[bytes]:
     """Return the pieces of a text, found in windows as encoding does, or each alone as their definition says."""
     view, starts = _view(text), np.empty(len(text) + 1, np.int64)
     found = _library().bpe_pieces(
-        view.ctypes.data, view.size, class_table(), most_digits(pattern), alone, starts.ctypes.data
+        view.ctypes.data, view.size, class_table(), _number(pattern), alone, starts.ctypes.data
     )
     places = starts[: _checked(found, "finding pieces")].tolist()
     return [text[begin:end] for begin, end in zip(places, places[1:], strict=False)]
@@ -170,9 +175,7 @@ class Encoder:
             raise ValueError(f"ids: got {len(numbers)}, expected {BYTES + len(table)}: of bytes and merges")
         strings = [_strings(whole), _strings(specials)]
         flat = [item.ctypes.data if isinstance(item, np.ndarray) else item for group in strings for item in group]
-        self._tokens = _Handle(
-            "tokens", table.ctypes.data, len(table), numbers.ctypes.data, most_digits(pattern), *flat
-        )
+        self._tokens = _Handle("tokens", table.ctypes.data, len(table), numbers.ctypes.data, _number(pattern), *flat)
         self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
 
     def encode(self, text: Text) -> NDArray[np.uint32]:

@@ -6,6 +6,7 @@ Definition: the pieces are the successive matches of a pattern, in which the fir
     cl100k  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
             |\s*[\r\n]+|\s+(?!\S)|\s+
     qwen2   cl100k with \p{N} instead of \p{N}{1,3}
+    smollm  's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+
 
 gpt2 as a scanner over four classes of symbols takes the first of these that is possible: a contraction; an optional
 space and a run of one class that is not white space; a run of white space, without its last symbol if the run has
@@ -17,7 +18,7 @@ Every byte string is a text: a byte that does not belong to well-formed UTF-8 is
 Special tokens such as <|endoftext|> are cut out first, so for `(?!\S)` the text ends before each of them.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (encoder.py); cl100k and its relatives: the
-tokenizers of GPT-4, Llama 3 and Qwen 2.
+tokenizers of GPT-4, Llama 3 and Qwen 2; smollm: that of SmolLM2, which is gpt2 on what is left between single digits.
 """
 
 import functools
@@ -39,7 +40,9 @@ PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": _CL100K,
     "qwen2": _CL100K.replace(r"\p{N}{1,3}", r"\p{N}"),
+    "smollm": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
 }
+MOST_DIGITS = {"cl100k": 3, "qwen2": 1}  # in a piece of a pattern of cl100k's kind
 OTHER, LETTER, NUMBER, SPACE = range(4)
 
 # \s is Unicode's White_Space property, which unicodedata lacks; str.isspace would add U+001C..U+001F.
@@ -47,11 +50,6 @@ WHITE_SPACE = (*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x20
 WHITE_SPACE += (0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
 # 0x40000, because there is no letter, number or white space above U+3FFFF
 CLASS_TABLE_SIZE = kernel_constants(KERNELS / "bpe" / "limits.h")["CLASS_TABLE_SIZE"]
-
-
-def most_digits(pattern: str) -> int:
-    """Return how many numbers a piece may have in a pattern of cl100k's kind; 0 for gpt2, which has no such limit."""
-    return {"gpt2": 0, "cl100k": 3, "qwen2": 1}[pattern]
 
 
 @functools.cache
@@ -86,15 +84,19 @@ def white_space_end(text: str, start: int, end: int) -> int:
     return end - 1 if end < len(text) and end - start > 1 else end
 
 
-def gpt2_piece_end(text: str, start: int) -> int:
-    """Return the end of the piece that begins at start."""
+def gpt2_piece_end(text: str, start: int, digits_alone: bool) -> int:
+    """Return the end of the piece that begins at start. digits_alone: as in smollm."""
     if contraction := CONTRACTIONS.match(text, start):
         return contraction.end()
+    if digits_alone and symbol_class(text[start]) == NUMBER:
+        return start + 1
     after_space = start + 1 if text[start] == " " and start + 1 < len(text) else start
     first = symbol_class(text[after_space])
-    if first != SPACE:
+    if first != SPACE and not (digits_alone and first == NUMBER):
         return run_end(text, after_space, first)
-    return white_space_end(text, start, run_end(text, start, SPACE))
+    end = run_end(text, start, SPACE)
+    before_digit = digits_alone and end < len(text) and symbol_class(text[end]) == NUMBER
+    return end if before_digit else white_space_end(text, start, end)
 
 
 def cl100k_piece_end(text: str, start: int, digits: int) -> int:
@@ -121,9 +123,11 @@ def split_pieces(text: bytes, pattern: str = "gpt2") -> Iterator[bytes]:
     """Yield the pieces of a text without special tokens. Joined, they give the text."""
     # surrogateescape turns each stray byte into one lone surrogate, which is not a letter, number or white space.
     symbols = text.decode("utf-8", "surrogateescape")
-    digits = most_digits(pattern)
     start = 0
     while start < len(symbols):
-        end = cl100k_piece_end(symbols, start, digits) if digits else gpt2_piece_end(symbols, start)
+        if pattern in MOST_DIGITS:
+            end = cl100k_piece_end(symbols, start, MOST_DIGITS[pattern])
+        else:
+            end = gpt2_piece_end(symbols, start, digits_alone=pattern == "smollm")
         yield symbols[start:end].encode("utf-8", "surrogateescape")
         start = end

@@ -12,14 +12,14 @@ from hipgpt.base.errors import UserError
 from hipgpt.data.tokenizer import native
 from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.renumber import MergeIds, assemble, unsupported
-from hipgpt.data.tokenizer.write_formats import BYTE_CHARACTERS, Parts, unspell_all
+from hipgpt.data.tokenizer.write_formats import BYTE_CHARACTERS, DIGITS, NFC, Parts, unspell_all
 
 ABSENT = (None, "")
 # The values that a field of tokenizer.json may have; several mean the same. An absent field has the first one.
 ACCEPTED = {
     "truncation": (None,),
     "padding": (None,),
-    "normalizer": (None,),
+    "normalizer": (None, NFC),
     "model.type": ("BPE",),
     "model.dropout": (None, 0),
     "model.unk_token": (None,),
@@ -56,7 +56,8 @@ def read_json(text: bytes, where: str) -> Parts:
     specials = _read_added_tokens(document.get("added_tokens", []), where)
     vocab = _read_vocab(model.get("vocab"), specials, where)
     merges = _read_merges(model.get("merges"), vocab, where)
-    return assemble(vocab, merges, pattern, specials, ignore_merges, where)
+    parts = assemble(vocab, merges, pattern, specials, ignore_merges, where)
+    return parts._replace(nfc=document.get("normalizer") == NFC)
 
 
 def _check_fields(found: dict[str, Any], where: str, prefix: str, read: set[str]) -> None:
@@ -71,15 +72,18 @@ def _check_fields(found: dict[str, Any], where: str, prefix: str, read: set[str]
 
 
 def _read_pattern(found: object, where: str) -> str:
-    field = "pre_tokenizer"
+    field, expected_type = "pre_tokenizer", "ByteLevel, or a Sequence of Split or Digits and ByteLevel"
     if not isinstance(found, dict):
-        raise unsupported(where, field, found, "ByteLevel, or a Sequence of Split and ByteLevel")
+        raise unsupported(where, field, found, expected_type)
     if found.get("type") == "ByteLevel":
         _check_byte_level(found, where, field, use_regex=True)
         return "gpt2"
     steps = found.get("pretokenizers") if found.get("type") == "Sequence" else None
     if not (isinstance(steps, list) and len(steps) == 2 and all(isinstance(step, dict) for step in steps)):
-        raise unsupported(where, f"{field}.type", found.get("type"), "ByteLevel, or a Sequence of Split and ByteLevel")
+        raise unsupported(where, f"{field}.type", found.get("type"), expected_type)
+    if steps[0] == DIGITS:
+        _check_byte_level(steps[1], where, "pre_tokenizer.pretokenizers[1]", use_regex=True)
+        return "smollm"
     split, field = steps[0], f"{field}.pretokenizers[0]"
     expected = {"type": "Split", "behavior": "Isolated", "invert": False}
     for key, value in expected.items():

@@ -6,6 +6,7 @@ the training text for vocabularies of 256, 512, ... tokens and for the whole one
 because a merge that is applied n times makes the text n tokens shorter.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
 def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
     """Write the stage's files into the folder output.
 
-    settings: the `tokenizer` section of config.yaml. Raises UserError if the text is too short for that many tokens, or
-    if an existing tokenizer cannot be read or has another size than the section says.
+    settings: the `tokenizer` section of config.yaml. An existing tokenizer with fewer tokens than the section says is
+    padded. Raises UserError if the text is too short for that many tokens, or if an existing tokenizer cannot be read
+    or has more tokens than the section says.
     """
     if "from" in settings:
         _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
@@ -56,11 +58,14 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
 def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
     """Write the stage's files for an existing tokenizer. Its merges have no counts, and one compression is known."""
     vocab_size = settings["vocab_size"]
-    if tokenizer.vocab_size != vocab_size:
+    if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
             f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
         )
+    if tokenizer.vocab_size < vocab_size:
+        tqdm.write(f"{settings['from']}: {tokenizer.vocab_size} tokens, padded to {vocab_size}", file=sys.stderr)
+        tokenizer = tokenizer.padded(vocab_size)
     tokenizer.save(output / "tokenizer.json")
     names = spell_merges(tokenizer.merges)
     rows = ((rank, names[a], names[b], names[BYTES + rank], "", "") for rank, (a, b) in enumerate(tokenizer.merges))

@@ -1,10 +1,12 @@
 """Byte-level BPE: bytes to tokens and back, without loss. Definition and worked example: bpe.py; the fast way and the
 file formats: docs/tokenizer.md."""
 
+import dataclasses
 import functools
 import hashlib
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +35,7 @@ class Tokenizer:
     applied to some text. pattern: a name of pretokenize.PATTERNS. ids: the id of each token number. specials: literals
     that are tokens wherever they occur, with their ids. whole: tokens that no merges make, with their ids.
     ignore_merges: whether a piece that is a token is encoded as that token, whatever the merges give. Without it, no
-    text is encoded to a token of `whole`.
+    text is encoded to a token of `whole`. nfc: whether a text is first brought into Unicode's normalization form C.
     """
 
     merges: tuple[Pair, ...]
@@ -42,6 +44,7 @@ class Tokenizer:
     specials: tuple[tuple[str, int], ...] = field(default=())
     whole: tuple[tuple[bytes, int], ...] = ()
     ignore_merges: bool = False
+    nfc: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError if a merge joins later tokens, a token has no id or two, or a special token is empty."""
@@ -122,14 +125,15 @@ class Tokenizer:
         A str is read as UTF-8; a lone surrogate becomes the three bytes that its code point would have. Several threads
         may call this at once.
         """
-        return self._encoder.encode(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+        given = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        return self._encoder.encode(self._normalized(given))
 
     def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[NDArray[np.uint32]]:
         """Yield encode(text) for each text, in order. At most 2 * threads texts are held at once."""
-        return self._encoder.encode_all(texts, threads)
+        return self._encoder.encode_all(map(self._normalized, texts), threads)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> bytes:
-        """Return the bytes of the ids: decode(encode(text)) == text.
+        """Return the bytes of the ids: decode(encode(text)) == text, or its form C if `nfc`.
 
         Raises UserError for an id outside the vocabulary, ValueError for ids of more dimensions than one.
         """
@@ -146,6 +150,25 @@ class Tokenizer:
             )
         return text
 
+    def padded(self, vocab_size: int) -> "Tokenizer":
+        """Return this tokenizer with special tokens <|padding0|>, ... to fill a padded table of embeddings."""
+        added = range(vocab_size - self.vocab_size)
+        padding = tuple((f"<|padding{number}|>", self.vocab_size + number) for number in added)
+        return dataclasses.replace(self, specials=(*self.specials, *padding))
+
+    def _normalized(self, text: Text) -> Text:
+        """Return the text in form C if `nfc`. Special tokens are not changed, and what is not UTF-8 stays as it is."""
+        if not self.nfc:
+            return text
+        parts = re.split(self._special_literals, bytes(text).decode("utf-8", "surrogateescape"))
+        parts[::2] = [unicodedata.normalize("NFC", part) for part in parts[::2]]
+        return "".join(parts).encode("utf-8", "surrogateescape")
+
+    @functools.cached_property
+    def _special_literals(self) -> re.Pattern[str]:
+        longest_first = sorted((content for content, _ in self.specials), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token. For a special token this is its literal."""
         return self.decode([token])
@@ -159,7 +182,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _parts(self) -> formats.Parts:
-        return formats.Parts(self.merges, self.pattern, self.ids, self.specials, self.whole, self.ignore_merges)
+        return formats.Parts(*(getattr(self, name) for name in formats.Parts._fields))
 
     @functools.cached_property
     def _json(self) -> bytes:

@@ -21,6 +21,8 @@ _BYTES = {ord(character): chr(byte) for byte, character in BYTE_CHARACTERS.items
 _BYTES |= {code: _NO_BYTE for code in range(BYTES) if code not in _BYTES}
 Joined = TypeVar("Joined", str, bytes)
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+NFC = {"type": "NFC"}
 
 
 class Parts(NamedTuple):
@@ -32,6 +34,7 @@ class Parts(NamedTuple):
     specials: tuple[tuple[str, int], ...]
     whole: tuple[tuple[bytes, int], ...]
     ignore_merges: bool
+    nfc: bool = False
 
 
 def spell(token: bytes) -> str:
@@ -74,7 +77,7 @@ def tokenizer_document(parts: Parts) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": index, "content": content, **flags} for content, index in parts.specials],
-        "normalizer": None,
+        "normalizer": NFC if parts.nfc else None,
         "pre_tokenizer": _pre_tokenizer(parts.pattern),
         "post_processor": None,
         "decoder": {**BYTE_LEVEL, "add_prefix_space": True},
@@ -96,6 +99,8 @@ def tokenizer_document(parts: Parts) -> dict[str, Any]:
 def _pre_tokenizer(pattern: str) -> dict[str, Any]:
     if pattern == "gpt2":
         return BYTE_LEVEL
+    if pattern == "smollm":
+        return {"type": "Sequence", "pretokenizers": [DIGITS, BYTE_LEVEL]}
     split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, {**BYTE_LEVEL, "use_regex": False}]}
 

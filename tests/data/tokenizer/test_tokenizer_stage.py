@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from hipgpt.base.errors import UserError
@@ -94,10 +95,23 @@ def test_an_existing_tokenizer_takes_the_place_of_training(text, name):
     assert [int(row["rank"]) for row in rows(output / "merges.csv")] == list(range(len(source.merges)))
 
 
-def test_an_existing_tokenizer_of_another_size_is_refused_with_the_setting_to_change(text):
+def test_an_existing_tokenizer_of_more_tokens_is_refused_with_the_setting_to_change(text):
     train([TEXT], 600).save(text.parent / "source.json")
     with pytest.raises(UserError, match=r"source\.json: has 600 tokens.*set tokenizer\.vocab_size: 600"):
-        make(text, {"vocab_size": 700, "from": str(text.parent / "source.json")})
+        make(text, {"vocab_size": 500, "from": str(text.parent / "source.json")})
+
+
+def test_an_existing_tokenizer_of_fewer_tokens_is_padded_with_special_ones(text, capsys):
+    source = train([TEXT], 600)
+    source.save(text.parent / "source.json")
+    output = make(text, {"vocab_size": 640, "from": str(text.parent / "source.json")})
+    made = Tokenizer.load(output / "tokenizer.json")
+    assert made.vocab_size == 640
+    assert (made.merges, made.ids) == (source.merges, source.ids)
+    assert np.array_equal(made.encode(TEXT), source.encode(TEXT))
+    assert made.decode([599, 600, 639]) == b"<|endoftext|><|padding0|><|padding39|>"
+    assert not made.byte_counts[599:].any()
+    assert "600 tokens, padded to 640" in capsys.readouterr().err
 
 
 def test_training_reports_every_chunk_and_every_merge(text):

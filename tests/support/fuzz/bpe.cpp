@@ -16,7 +16,7 @@ constexpr size_t LONGEST_WORD = 300;  // that the quadratic definition is run on
 std::vector<uint8_t> class_table;
 
 struct Input {
-    int64_t most_digits;
+    int64_t pattern;
     bool own_merges, repeated, in_halves;
     std::vector<uint32_t> merges;  // two numbers each
     std::vector<char> text;        // of exactly its size, so that reading beyond it is seen
@@ -31,8 +31,7 @@ void check(bool holds, const char* claim) {
 Input read(const uint8_t* data, size_t size) {
     const auto next = [&]() -> uint32_t { return size ? --size, *data++ : 0; };
     const uint32_t options = next();
-    const int64_t digits[] = {0, 3, 1, 0};
-    Input input{digits[options & 3], (options & 4) != 0, (options & 8) != 0, (options & 16) != 0, {}, {}};
+    Input input{options & 3, (options & 4) != 0, (options & 8) != 0, (options & 16) != 0, {}, {}};
     const uint32_t count = next() % (MOST_MERGES + 1);
     for (uint32_t i = 0; input.own_merges && i < count; ++i)
         for (int side = 0; side < 2; ++side) {
@@ -59,10 +58,10 @@ void for_documents(std::string_view text, Body body, Between between) {
     }
 }
 
-std::vector<int64_t> pieces(std::string_view text, int64_t most_digits, bool alone) {
+std::vector<int64_t> pieces(std::string_view text, int64_t pattern, bool alone) {
     std::vector<int64_t> starts(text.size() + 1);
-    const int64_t count = bpe_pieces(text.data(), static_cast<int64_t>(text.size()), class_table.data(), most_digits,
-                                     alone, starts.data());
+    const int64_t count =
+        bpe_pieces(text.data(), static_cast<int64_t>(text.size()), class_table.data(), pattern, alone, starts.data());
     starts.resize(static_cast<size_t>(count));
     return starts;
 }
@@ -72,8 +71,8 @@ Words words_of(const Input& input) {
     for_documents(
         {input.text.data(), input.text.size()},
         [&](std::string_view document) {
-            const std::vector<int64_t> starts = pieces(document, input.most_digits, true);
-            check(starts == pieces(document, input.most_digits, false), "windows find the pieces of the definition");
+            const std::vector<int64_t> starts = pieces(document, input.pattern, true);
+            check(starts == pieces(document, input.pattern, false), "windows find the pieces of the definition");
             check(starts.back() == static_cast<int64_t>(document.size()), "pieces reach the end of the text");
             for (size_t i = 0; i + 1 < starts.size(); ++i) {
                 check(starts[i] < starts[i + 1], "no piece is empty");
@@ -120,7 +119,7 @@ std::vector<uint32_t> trained(const Input& input, size_t wanted) {
     if (input.in_halves) half = std::min(text.size(), text.find(END_OF_TEXT, text.size() / 2));
     const auto add = [&](void* counter, std::string_view part) {
         check(bpe_counter_add(counter, part.data(), static_cast<int64_t>(part.size()), class_table.data(),
-                              input.most_digits) >= 0,
+                              input.pattern) >= 0,
               "words are counted");
     };
     add(counters[0], text.substr(0, half));
@@ -155,8 +154,8 @@ void check_encoding(const Input& input, const std::vector<uint32_t>& merges, Wor
         ids[i] = static_cast<uint32_t>(ids.size() - 1 - i);  // not the tokens' own numbers
     const uint32_t special = static_cast<uint32_t>(ids.size());
     const int64_t special_size = static_cast<int64_t>(END_OF_TEXT.size());
-    void* const tokens = bpe_tokens_new(merges.data(), count, ids.data(), input.most_digits, nullptr, nullptr, nullptr,
-                                        0, END_OF_TEXT.data(), &special_size, &special, 1);
+    void* const tokens = bpe_tokens_new(merges.data(), count, ids.data(), input.pattern, nullptr, nullptr, nullptr, 0,
+                                        END_OF_TEXT.data(), &special_size, &special, 1);
     void* const encoder = bpe_encoder_new(tokens);
     const char* const texts[] = {input.text.data(), input.text.data()};
     const int64_t sizes[] = {size, size};
