@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.optimizing import ADAMW, MUON, Optimizing, random_gradients
 from support.rounding import F32_ROUNDOFF, accumulated
 from support.tiny import MODEL
-from training.test_optimizer import TRAINING
 
 from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.null import NullDevice
@@ -14,10 +14,8 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.gpt.parameters import parameters
 from hipgpt.training.muon import BATCH_ELEMENTS, Muon, batches, parts_of
-from hipgpt.training.optimizer import AdamW
-from hipgpt.training.schedule import learning_rate, schedule
+from hipgpt.training.schedule import learning_rate
 
-SETTINGS = dataclasses.replace(TRAINING, optimizer="muon", muon_learning_rate_peak=2e-2)
 FIELDS = [
     Field("table", (5, 31), decay=True),
     Field("tall", (40, 12), decay=True, matrices=(40,)),
@@ -31,36 +29,8 @@ OTHERS = [field for field in FIELDS if not field.matrices]
 TRAITS = traits((DType.F32, DType.BF16))
 
 
-class Training:
-    """An optimizer with weights and gradients of FIELDS on a device, its update recorded."""
-
-    def __init__(self, device, settings=SETTINGS):
-        self.device, self.settings, random = device, settings, np.random.default_rng(1)
-        self.weights, self.gradients = Arena(device, "weights", FIELDS), Arena(device, "gradients", FIELDS)
-        muon = settings.optimizer == "muon"
-        self.optimizer = (
-            Muon(device, self.weights, settings, DType.F32) if muon else AdamW(device, self.weights, settings)
-        )
-        self.schedule = Arena(device, "schedule", [Field("schedule", (1, 3))])["schedule"]
-        counters = Arena(device, "counters", [Field("counters", (4,), DType.I32)]).flat.rows(0, 4)
-        self.plan = Plan(device, "update", [*self.optimizer.given, self.gradients.flat, self.schedule, counters])
-        self.optimizer.update(self.plan, self.gradients, self.schedule, counters)
-        for field in FIELDS:
-            device.write(self.weights[field.name], random.normal(size=field.shape).astype(np.float32))
-
-    def step(self, step, gradients):
-        for name, values in gradients.items():
-            self.device.write(self.gradients[name], values)
-        self.device.write(self.schedule, schedule(self.settings, step)[None])
-        self.plan.run()
-
-    def read(self, arena):
-        return {field.name: self.device.read(arena[field.name]) for field in arena.fields}
-
-
-def gradients_of(step, scale=1.0):
-    random = np.random.default_rng([7, step])
-    return {field.name: (scale * random.normal(size=field.shape)).astype(np.float32) for field in FIELDS}
+def gradients_of(step):
+    return random_gradients(FIELDS, step)
 
 
 def apart(field, array):
@@ -83,9 +53,9 @@ def updated(weight: np.ndarray, gradient: np.ndarray, rounded=lambda values: val
     rows, columns = weight.shape
     direction = orthogonalized(gradient.astype(np.float64), rounded) * max(1.0, rows / columns) ** 0.5
     direction = direction.T if rows > columns else direction
-    adamw_rate = learning_rate(SETTINGS, 1)
-    rate = adamw_rate * SETTINGS.muon_learning_rate_peak / SETTINGS.learning_rate_peak
-    return weight - rate * direction - adamw_rate * SETTINGS.weight_decay * weight.astype(np.float64)
+    adamw_rate = learning_rate(MUON, 1)
+    rate = adamw_rate * MUON.muon_learning_rate_peak / MUON.learning_rate_peak
+    return weight - rate * direction - adamw_rate * MUON.weight_decay * weight.astype(np.float64)
 
 
 def tolerance(weight: np.ndarray, gradient: np.ndarray) -> float:
@@ -110,7 +80,7 @@ def tolerance(weight: np.ndarray, gradient: np.ndarray) -> float:
 
 
 def test_an_update_of_every_matrix_equals_float64(device):
-    training, gradients = Training(device), gradients_of(1)
+    training, gradients = Optimizing(device, FIELDS, MUON), gradients_of(1)
     before = training.read(training.weights)
     training.step(1, gradients)
     after = training.read(training.weights)
@@ -123,10 +93,10 @@ def test_an_update_of_every_matrix_equals_float64(device):
 
 
 def test_the_direction_has_singular_values_near_one(device):
-    training = Training(device, dataclasses.replace(SETTINGS, weight_decay=0.0))
+    training = Optimizing(device, FIELDS, dataclasses.replace(MUON, weight_decay=0.0))
     before = training.read(training.weights)
     training.step(1, gradients_of(1))
-    after, rate = training.read(training.weights), learning_rate(SETTINGS, 1) * 2e-2 / SETTINGS.learning_rate_peak
+    after, rate = training.read(training.weights), learning_rate(MUON, 1) * 2e-2 / MUON.learning_rate_peak
     for field in MATRICES:
         for weight, updated in zip(apart(field, before[field.name]), apart(field, after[field.name]), strict=True):
             scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
@@ -135,10 +105,10 @@ def test_the_direction_has_singular_values_near_one(device):
 
 
 def test_the_momentum_is_an_average_of_clipped_gradients(device):
-    training, expected = Training(device), {field.name: np.zeros(field.shape) for field in MATRICES}
+    training, expected = Optimizing(device, FIELDS, MUON), {field.name: np.zeros(field.shape) for field in MATRICES}
     for step in range(1, 4):
         training.step(step, gradients_of(step))
-        clip = min(1.0, SETTINGS.clip_norm / float(device.read(training.optimizer.norm)[0]))
+        clip = min(1.0, MUON.clip_norm / float(device.read(training.optimizer.norm)[0]))
         for name in expected:
             expected[name] = 0.95 * expected[name] + 0.05 * clip * gradients_of(step)[name]
     got = training.read(training.optimizer.first_moment)
@@ -148,7 +118,7 @@ def test_the_momentum_is_an_average_of_clipped_gradients(device):
 
 
 def test_everything_else_moves_as_with_adamw(device):
-    muon, adamw = Training(device), Training(device, dataclasses.replace(SETTINGS, optimizer="adamw"))
+    muon, adamw = Optimizing(device, FIELDS, MUON), Optimizing(device, FIELDS, ADAMW)
     for step in range(1, 4):
         for training in (muon, adamw):
             training.step(step, gradients_of(step))
@@ -162,17 +132,17 @@ def test_everything_else_moves_as_with_adamw(device):
 
 
 def test_zero_gradients_leave_finite_weights_and_only_decay(device):
-    training = Training(device)
+    training = Optimizing(device, FIELDS, MUON)
     before = training.read(training.weights)
     training.step(1, {field.name: np.zeros(field.shape, np.float32) for field in FIELDS})
     after = training.read(training.weights)
     for field in MATRICES:
-        factor = 1 - learning_rate(SETTINGS, 1) * SETTINGS.weight_decay
+        factor = 1 - learning_rate(MUON, 1) * MUON.weight_decay
         np.testing.assert_allclose(after[field.name], before[field.name] * factor, rtol=2.0**-23)
 
 
 def test_padding_stays_zero_and_gradients_become_zero(device):
-    training = Training(device)
+    training = Optimizing(device, FIELDS, MUON)
     for step in range(1, 4):
         training.step(step, gradients_of(step))
     inside = np.zeros(training.weights.flat.elements, bool)
@@ -206,7 +176,7 @@ def test_other_fields_between_the_matrices_are_refused():
     fields = [Field("a", (4, 4), matrices=(4,)), Field("b", (4,)), Field("c", (4, 4), matrices=(4,))]
     device = NullDevice(TRAITS)
     weights, gradients = Arena(device, "weights", fields), Arena(device, "gradients", fields)
-    optimizer = Muon(device, weights, SETTINGS, DType.F32)
+    optimizer = Muon(device, weights, MUON, DType.F32)
     schedule_row = Arena(device, "schedule", [Field("schedule", (1, 3))])["schedule"]
     counters = Arena(device, "counters", [Field("counters", (4,), DType.I32)])["counters"]
     plan = Plan(device, "update", [*optimizer.given, gradients.flat, schedule_row, counters])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from support import reference
+from support.optimizing import ADAMW, Optimizing, random_gradients
 from support.rounding import Rounded, stack
 
 from hipgpt.compute.backends.cpu import traits
@@ -13,8 +14,6 @@ from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import TrainingConfig
-from hipgpt.training.optimizer import AdamW
 from hipgpt.training.schedule import learning_rate, schedule
 from hipgpt.training.step_io import StepHistory, counters
 
@@ -26,39 +25,7 @@ FIELDS = [
     Field("bias", (33,)),
     Field("gain", (7,)),
 ]
-SETTINGS = {"learning_rate_peak": 3e-3, "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.2, "beta1": 0.9,
-            "beta2": 0.95, "epsilon": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0, "steps": 10}  # fmt: skip
-TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
 STEPS = 5
-
-
-class Training:
-    """The optimizer with weights and gradients of FIELDS on a device, its update recorded."""
-
-    def __init__(self, device, settings=TRAINING):
-        self.device, self.settings, random = device, settings, np.random.default_rng(1)
-        self.weights, self.gradients = Arena(device, "weights", FIELDS), Arena(device, "gradients", FIELDS)
-        self.optimizer = AdamW(device, self.weights, settings)
-        self.schedule = Arena(device, "schedule", [Field("schedule", (1, 3))])["schedule"]
-        counters = Arena(device, "counters", [Field("counters", (4,), DType.I32)]).flat.rows(0, 4)
-        self.plan = Plan(device, "update", [*self.optimizer.given, self.gradients.flat, self.schedule, counters])
-        self.optimizer.update(self.plan, self.gradients, self.schedule, counters)
-        for field in FIELDS:
-            device.write(self.weights[field.name], random.normal(size=field.shape).astype(np.float32))
-
-    def step(self, step, gradients):
-        for name, values in gradients.items():
-            self.device.write(self.gradients[name], values)
-        self.device.write(self.schedule, schedule(self.settings, step)[None])
-        self.plan.run()
-
-    def read(self, arena):
-        return {field.name: self.device.read(arena[field.name]) for field in FIELDS}
-
-
-def random_gradients(step, scale):
-    random = np.random.default_rng([7, step])
-    return {field.name: (scale * random.normal(size=field.shape)).astype(np.float32) for field in FIELDS}
 
 
 def float64_steps(weights, settings, scale):
@@ -72,7 +39,7 @@ def float64_steps(weights, settings, scale):
     }
     scalars = {name: Rounded(np.float32(value)) for name, value in scalars.items()}
     for step in range(1, STEPS + 1):
-        gradients = random_gradients(step, scale)
+        gradients = random_gradients(FIELDS, step, scale)
         everything = Rounded(np.concatenate([values.ravel() for values in gradients.values()]))
         partials = reference.sum_of_squares(everything, 1, everything.value.size)["partials"]
         norm = reference.gradient_norm(partials)["norm"]
@@ -89,22 +56,22 @@ def float64_steps(weights, settings, scale):
 
 @pytest.mark.parametrize("scale, clipped", [(1.0, True), (1e-3, False)])
 def test_several_updates_equal_float64(device, scale, clipped):
-    training = Training(device)
-    reference = float64_steps(training.read(training.weights), TRAINING, scale)
+    training = Optimizing(device, FIELDS)
+    reference = float64_steps(training.read(training.weights), ADAMW, scale)
     for step in range(1, STEPS + 1):
-        training.step(step, random_gradients(step, scale))
-        assert (device.read(training.optimizer.norm)[0] > TRAINING.clip_norm) == clipped
+        training.step(step, random_gradients(FIELDS, step, scale))
+        assert (device.read(training.optimizer.norm)[0] > ADAMW.clip_norm) == clipped
     arenas = training.weights, training.optimizer.first_moment, training.optimizer.second_moment
     got = [training.read(arena) for arena in arenas]
     for name, expected in reference.items():
         error = np.abs(np.stack([values[name] for values in got]) - expected.value)
         assert (error <= expected.error).all(), name
         # the bounds grow with the steps, but stay small compared with the change: about a learning rate per step
-        assert expected.error[0].max() < 1e-2 * STEPS * TRAINING.learning_rate_peak
+        assert expected.error[0].max() < 1e-2 * STEPS * ADAMW.learning_rate_peak
 
 
 def test_norm_covers_every_gradient(device):
-    training, gradients = Training(device), random_gradients(1, 1.0)
+    training, gradients = Optimizing(device, FIELDS), random_gradients(FIELDS, 1, 1.0)
     training.step(1, gradients)
     exact = math.sqrt(sum(float(np.sum(values.astype(np.float64) ** 2)) for values in gradients.values()))
     # partial sums are rounded once, then the root of their sum
@@ -112,13 +79,13 @@ def test_norm_covers_every_gradient(device):
 
 
 def test_only_decayed_fields_decay(device):
-    training = Training(device)
+    training = Optimizing(device, FIELDS)
     before = training.read(training.weights)
     training.step(1, {field.name: np.zeros(field.shape, np.float32) for field in FIELDS})
     after = training.read(training.weights)
     for field in FIELDS:
         if field.decay:
-            factor = 1 - learning_rate(TRAINING, 1) * TRAINING.weight_decay
+            factor = 1 - learning_rate(ADAMW, 1) * ADAMW.weight_decay
             np.testing.assert_allclose(after[field.name], before[field.name] * factor, rtol=2.0**-23)
             assert (after[field.name] != before[field.name]).any()
         else:
@@ -126,9 +93,9 @@ def test_only_decayed_fields_decay(device):
 
 
 def test_padding_stays_zero(device):
-    training = Training(device)
+    training = Optimizing(device, FIELDS)
     for step in range(1, STEPS + 1):
-        training.step(step, random_gradients(step, 1.0))
+        training.step(step, random_gradients(FIELDS, step, 1.0))
     inside = np.zeros(training.weights.flat.elements, bool)
     for field in FIELDS:
         inside[training.weights.offsets[field.name] // 4 :][: field.elements] = True
@@ -138,13 +105,13 @@ def test_padding_stays_zero(device):
 
 
 def test_an_update_leaves_the_gradients_zero(device):
-    training = Training(device)
-    training.step(1, random_gradients(1, 1.0))
+    training = Optimizing(device, FIELDS)
+    training.step(1, random_gradients(FIELDS, 1, 1.0))
     assert (device.read(training.gradients.flat) == 0).all()
 
 
 def test_an_update_is_three_launches():
-    training = Training(NullDevice(TRAITS))
+    training = Optimizing(NullDevice(TRAITS), FIELDS)
     names = [launch.op.name for launch in training.plan.launches]
     assert names == ["sum_of_squares", "gradient_norm", "adamw"]
     undecayed = training.weights["bias"].address - training.weights.flat.address
@@ -152,7 +119,7 @@ def test_an_update_is_three_launches():
 
 
 def rates(**changes):
-    settings = dataclasses.replace(TRAINING, **changes)
+    settings = dataclasses.replace(ADAMW, **changes)
     return [learning_rate(settings, step) for step in range(1, settings.steps + 1)]
 
 
@@ -187,8 +154,8 @@ def test_a_training_of_one_step_has_a_learning_rate():
 
 @pytest.mark.parametrize("step", [1, 2, 10])
 def test_schedule_holds_the_learning_rate_and_both_bias_corrections(step):
-    expected = [learning_rate(TRAINING, step), 1 / (1 - 0.9**step), 1 / (1 - 0.95**step)]
-    np.testing.assert_array_equal(schedule(TRAINING, step), np.array(expected, np.float32))
+    expected = [learning_rate(ADAMW, step), 1 / (1 - 0.9**step), 1 / (1 - 0.95**step)]
+    np.testing.assert_array_equal(schedule(ADAMW, step), np.array(expected, np.float32))
 
 
 def test_counters_hold_the_seed_in_two_words_then_step_and_micro_step():
