@@ -13,9 +13,8 @@ from support.rounding import Rounded
 from test_ops import expected
 
 from hipgpt.base import compiler as build
-from hipgpt.base.paths import ROOT
 from hipgpt.compute.backends import cpu
-from hipgpt.compute.backends.variants import CPU_AMX, CPU_AVX512_BF16
+from hipgpt.compute.backends.variants import CPU_AMX
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Device
@@ -127,32 +126,6 @@ def test_f32_products_by_amx_are_as_exact_as_f32(processor, monkeypatch):
 def test_sums_in_turns_and_blocks_of_rows_on_an_older_processor(processor, option):
     processor(option)
     assert error_of_product(cpu.CpuDevice(2), rows=2048, columns=40, terms=1030) < 16
-
-
-@on_x86_64
-@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.label)
-def test_amx_compiles_without_a_warning(tmp_path, act):
-    command, source = [*build.host_compiler(), "-march=sapphirerapids", "-c"], cpu.CPU / "matmul.cpp"
-    macros = {"ACT_BF16": int(act is DType.BF16), **CPU_AMX}
-    assert aarch64.compile_for(command, source, macros, tmp_path / "matmul.o") == ""
-
-
-@on_x86_64
-@pytest.mark.parametrize(
-    ("option", "act", "macros"),
-    [
-        ("-march=haswell", DType.F32, {}),
-        ("-march=haswell", DType.BF16, {}),
-        ("-march=cooperlake", DType.F32, {}),
-        ("-march=cooperlake", DType.BF16, CPU_AVX512_BF16),
-        ("-march=sapphirerapids", DType.F32, CPU_AMX),
-        ("-march=sapphirerapids", DType.BF16, CPU_AMX),
-    ],
-)
-def test_the_tiles_benchmark_compiles_for_every_tile(tmp_path, option, act, macros):
-    command, source = [*build.host_compiler(), option, "-c"], ROOT / "bench" / "tile.cpp"
-    macros = {"ACT_BF16": int(act is DType.BF16), **macros}
-    assert aarch64.compile_for(command, source, macros, tmp_path / "tile.o") == ""
 
 
 needs_cross_compiler = pytest.mark.skipif(

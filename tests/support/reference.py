@@ -196,7 +196,7 @@ def rotary_backward(dqkv, rotations, H, G) -> Result:
 
 
 def _sigmoid(x: Rounded, act: DType) -> Rounded:
-    return 1.0 / ((-x).exp(quick=act is not DType.F32) + 1.0)
+    return x.sigmoid(quick=act is not DType.F32)
 
 
 def swiglu_forward(hidden, act=DType.F32) -> Result:
@@ -215,13 +215,17 @@ def matmul_forward(x, weight, bias, act=DType.F32) -> Result:
     return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
 
 
-def _gelu_tanh(x: Rounded, act: DType) -> Rounded:
-    return (constant(np.sqrt(2 / np.pi)) * (x + constant(0.044715) * x * x * x)).tanh(quick=act is not DType.F32)
+GELU_LINEAR, GELU_CUBIC = constant(2 * np.sqrt(2 / np.pi)), constant(2 * np.sqrt(2 / np.pi) * 0.044715)
+
+
+def _gelu_gate(x: Rounded, act: DType) -> Rounded:
+    """Return (1 + tanh(u)) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3), as formulas.h computes it: sigmoid(2u)."""
+    return _sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x), act)
 
 
 def matmul_gelu_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
-    return {"y": hidden * 0.5 * (_gelu_tanh(hidden, act) + 1.0), "hidden": hidden}
+    return {"y": hidden * _gelu_gate(hidden, act), "hidden": hidden}
 
 
 def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
@@ -234,9 +238,9 @@ def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
 
 
 def matmul_gelu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
-    t = _gelu_tanh(hidden, act)
-    inner = constant(np.sqrt(2 / np.pi)) * (Rounded(3.0) * constant(0.044715) * hidden * hidden + 1.0)
-    return {"dhidden": _product(dy, weight, act) * ((t + 1.0) * 0.5 + hidden * 0.5 * (1.0 - t * t) * inner)}
+    gate = _gelu_gate(hidden, act)
+    derivative = gate + hidden * (gate - gate * gate) * (GELU_LINEAR + Rounded(3.0) * GELU_CUBIC * hidden * hidden)
+    return {"dhidden": _product(dy, weight, act) * derivative}
 
 
 def matmul_relu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:

@@ -132,16 +132,16 @@ class Rounded:
         assert (self.error < self.value).all(), "the logarithm of what may be zero"
         return _once(np.log(self.value), -np.log1p(-self.error / self.value), LOG_ERROR_ULPS * ULP)
 
-    def tanh(self, quick: bool = False) -> "Rounded":
-        """Return 1 - 2 / (e^2x + 1), as formulas.h does, which within the clamps of exp_f32 is tanh; beyond it is +-1.
+    def sigmoid(self, quick: bool = False) -> "Rounded":
+        """Return 1 / (e^-x + 1). Beyond the clamps of exp_f32 it is 0 or 1 within e^-87.
 
-        The error that x brings along is carried by tanh' <= 4 e^-2|x|, and by 1 at most.
+        The error that x brings along is carried by sigmoid' <= e^-|x|, and by 1/4 at most.
         """
-        limit = -EXP_ARGUMENT_LOWEST / 2
-        result = 1.0 - 2.0 / ((Rounded(np.clip(self.value, -limit, limit)) * 2.0).exp(quick) + 1.0)
+        limit = -EXP_ARGUMENT_LOWEST
+        result = 1.0 / (Rounded(np.clip(-self.value, -limit, limit)).exp(quick) + 1.0)
         nearest = np.maximum(np.abs(self.value) - self.error, 0.0)
-        carried = self.error * np.minimum(1.0, 4 * np.exp(-2 * nearest))
-        return Rounded(result.value, result.error + carried + 2 * np.exp(-2 * limit))
+        carried = self.error * np.minimum(0.25, np.exp(-nearest))
+        return Rounded(result.value, result.error + carried + np.exp(-limit))
 
 
 def matmul(left: Rounded, right: Rounded, start: Operand = 0.0, roundoff: float = F32_ROUNDOFF) -> Rounded:
