@@ -64,7 +64,8 @@ def build(compiler: str, folder: Path, kernels: Path = KERNELS) -> Path:
     (folder / "dictionary").write_text("".join(f'"{word}"\n' for word in escaped))
     (folder / "seeds").mkdir()
     for options in range(32):
-        text = b"a ".join(WORDS[options % 3 :: 3]) + b" the the  then\n" + b"".join(WORDS)
+        run = bytes([0x60 + options]) * (60 + options)  # of one byte: its tokens overlap, so the order of merges shows
+        text = b"a ".join(WORDS[options % 3 :: 3]) + b" the the  then\n" + run + b"".join(WORDS)
         (folder / "seeds" / str(options)).write_bytes(bytes([options, 20]) + text)
     subprocess.run(
         [compiler, *OPTIONS, FUZZER, SANITIZERS, "-march=native", "-I", kernels, SOURCE, "-o", program], check=True
