@@ -4,6 +4,9 @@ To have them: apt-get install --no-install-recommends clang-19 lld-19 rocm-devic
 """
 
 import functools
+import hashlib
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from hipgpt.base.kernel_cache import cache_folder
+
 HERE = Path(__file__).parent
+COMPILED = cache_folder() / "amd"
 CLANG = "clang-19"
 DEVICE_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
 WAVE = {"gfx900": 64, "gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1201": 32}
@@ -54,6 +60,7 @@ def device_libraries() -> tempfile.TemporaryDirectory:
     return folder
 
 
+@functools.cache
 def version() -> str:
     return subprocess.run([CLANG, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
@@ -75,19 +82,34 @@ class OfflineDriver:
         self.usage: dict[str, dict[str, str]] = {}
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
-        """Return the code object. Raises AssertionError with the compiler's words on an error or a warning."""
-        with tempfile.TemporaryDirectory() as folder:
-            for file, text in {name: source, **headers}.items():
+        """Return the code object. Raises AssertionError with the compiler's words on an error or a warning.
+
+        What compiled without one is kept with its remarks, because several tests compile the same.
+        """
+        target = [f"--offload-arch={self.arch}", *(f"-D{key}={value}" for key, value in macros.items())]
+        texts = {name: source, **headers}
+        asked = json.dumps([version(), OPTIONS, (HERE / "hiprtc.h").read_text(), target, name, sorted(texts.items())])
+        image = COMPILED / f"{hashlib.sha256(asked.encode()).hexdigest()}.co"
+        remarks = image.with_suffix(".remarks")
+        if not remarks.exists():
+            self._compile(name, texts, target, image, remarks)
+        self._read_usage(remarks.read_text())
+        return image.read_bytes()
+
+    def _compile(self, name: str, texts: Mapping[str, str], target: list[str], image: Path, remarks: Path) -> None:
+        COMPILED.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=COMPILED) as folder:
+            for file, text in texts.items():
                 path = Path(folder, file)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
-            target = [f"--offload-arch={self.arch}", *(f"-D{key}={value}" for key, value in macros.items())]
             libraries = f"--rocm-device-lib-path={device_libraries().name}"
             command = [CLANG, *OPTIONS, *target, libraries, "-I.", name, "-o", "image"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, f"{name} for {self.arch}:\n{done.stderr}"
-            self._read_usage(done.stderr)
-            return (Path(folder) / "image").read_bytes()
+            Path(folder, "remarks").write_text(done.stderr)
+            os.replace(Path(folder, "image"), image)
+            os.replace(Path(folder, "remarks"), remarks)
 
     def _read_usage(self, remarks: str) -> None:
         for name, value in REMARK.findall(remarks):
