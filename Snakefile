@@ -56,6 +56,8 @@ rule download:
         train=CORPUS + "/train.txt",
         validation=CORPUS + "/validation.txt",
         provenance=report(CORPUS + "/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
+    log:
+        CORPUS + "/logs/download.log",
     cache: True
     params:
         depends=of_corpus("download"),
@@ -63,7 +65,7 @@ rule download:
         folder=CORPUS,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/download.py --name {wildcards.corpus:q} --settings {params.settings:q}"
-        " --output {params.folder:q}"
+        " --output {params.folder:q} --log {log:q}"
 
 
 rule train_tokenizer:
@@ -74,6 +76,8 @@ rule train_tokenizer:
     output:
         **{Path(table).stem: table for table in TOKENIZER_TABLES},
         tokenizer=TOKENS + "/tokenizer.json",
+    log:
+        TOKENS + "/logs/train_tokenizer.log",
     cache: True
     threads: EVERY_CORE
     params:
@@ -82,7 +86,7 @@ rule train_tokenizer:
         folder=TOKENS,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --settings {params.settings:q}"
-        " --output {params.folder:q} --threads {threads}"
+        " --output {params.folder:q} --threads {threads} --log {log:q}"
 
 
 rule plot_tokenizer:
@@ -91,10 +95,12 @@ rule plot_tokenizer:
         tables=TOKENIZER_TABLES,
     output:
         picture=report(TOKENS + "/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+    log:
+        TOKENS + "/logs/plot_tokenizer.log",
     params:
         depends=of_corpus("plot_tokenizer"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot_tokenizer.py --tables {input.tables:q} --output {output.picture:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot_tokenizer.py --tables {input.tables:q} --output {output.picture:q} --log {log:q}"
 
 
 rule tokenize:
@@ -106,6 +112,8 @@ rule tokenize:
     output:
         **{Path(shard).stem: shard for shard in SHARDS},
         manifest=TOKENS + "/manifest.json",
+    log:
+        TOKENS + "/logs/tokenize.log",
     cache: True
     threads: EVERY_CORE
     params:
@@ -115,7 +123,7 @@ rule tokenize:
         train_shards=CONFIG.train_shards,
     shell:
         "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads}"
+        " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads} --log {log:q}"
 
 
 rule train:
@@ -134,7 +142,7 @@ rule train:
             RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
         ),
     log:
-        RUN + "/train.log",
+        RUN + "/logs/train.log",
     threads: EVERY_CORE
     resources:
         mem_mb=needs("mem_mb"),
@@ -151,7 +159,7 @@ rule train:
         WAIT_FOR_THE_END + "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} --output {params.folder:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q}"
+        " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
 
 
 rule evaluate:
@@ -164,6 +172,8 @@ rule evaluate:
         texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
     output:
         table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
+    log:
+        RUN + "/logs/evaluate.log",
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -174,7 +184,7 @@ rule evaluate:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
-        " --output {output.table:q} --device {params.device:q} --threads {threads}"
+        " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
 
 rule export:
@@ -185,13 +195,15 @@ rule export:
         tokenizer=run_files(TOKENS + "/tokenizer.json"),
     output:
         model=in_run(*MODEL_FILES),
+    log:
+        RUN + "/logs/export.log",
     params:
         depends=of_run("export"),
         run=RUN,
         folder=RUN + "/model",
     shell:
         "{PYTHON:q} {SCRIPTS:q}/export.py --run {params.run:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q}"
+        " --output {params.folder:q} --log {log:q}"
 
 
 rule sample:
@@ -202,6 +214,8 @@ rule sample:
     output:
         text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="Run {run}"),
         table=RUN + "/samples.csv",
+    log:
+        RUN + "/logs/sample.log",
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -213,7 +227,7 @@ rule sample:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --sampling {params.sampling:q} --precision {params.precision:q} --text {output.text:q} --table {output.table:q}"
-        " --device {params.device:q} --threads {threads}"
+        " --device {params.device:q} --threads {threads} --log {log:q}"
 
 
 rule plot:
@@ -222,12 +236,14 @@ rule plot:
         curves=in_run(*CURVES),
     output:
         pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
+    log:
+        RUN + "/logs/plot.log",
     params:
         depends=of_run("plot"),
         run=RUN,
         folder=RUN + "/plots",
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q} --log {log:q}"
 
 
 rule describe:
@@ -240,11 +256,13 @@ rule describe:
         evaluation=RUN + "/evaluation.csv",
     output:
         page=report(RUN + "/report.html", caption="workflow/report/run.rst", category="Run {run}"),
+    log:
+        RUN + "/logs/describe.log",
     params:
         depends=of_run("describe"),
         run=RUN,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/describe.py --run {params.run:q} --output {output.page:q}"
+        "{PYTHON:q} {SCRIPTS:q}/describe.py --run {params.run:q} --output {output.page:q} --log {log:q}"
 
 
 rule summarize:
@@ -256,11 +274,13 @@ rule summarize:
     output:
         page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
+    log:
+        "results/logs/summarize.log",
     params:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=expand(RUN, run=CONFIG.runs),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q} --page {output.page:q}"
+        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q} --page {output.page:q} --log {log:q}"
 
 
 rule compare:
@@ -278,9 +298,11 @@ rule compare:
             caption="workflow/report/comparison.rst",
             category="Sweep {sweep}",
         ),
+    log:
+        SWEEP + "/logs/compare.log",
     params:
         depends=lambda wildcards: {run: RECIPES.of_run("compare", run) for run in CONFIG.sweeps[wildcards.sweep]},
         runs=lambda wildcards: expand(RUN, run=CONFIG.sweeps[wildcards.sweep]),
         folder=SWEEP,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/compare.py --runs {params.runs:q} --output {params.folder:q}"
+        "{PYTHON:q} {SCRIPTS:q}/compare.py --runs {params.runs:q} --output {params.folder:q} --log {log:q}"

@@ -1,44 +1,94 @@
-"""The log of a run and its progress bar."""
+"""The log of a stage and its progress bar."""
 
 import logging
+import os
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+
+from hipgpt.base.terminal import ERASE_LINE
 
 LOG = logging.getLogger("hipgpt")
+ERRORS_SHOWN_LATER = "HIPGPT_ERRORS_SHOWN_LATER"  # variable: set by a workflow that shows the error of a log at its end
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (?P<message>.*)")
+BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+MOST_LINES = 12  # of an error
 
 
-def start_log(path: Path | None) -> None:
-    """Send messages to stderr. If a path is given, append them to that file too, with the time of day."""
-    LOG.setLevel(logging.INFO)
-    LOG.addHandler(logging.StreamHandler(sys.stderr))
+def start_log(path: Path | None, subject: str = "") -> None:
+    """Send messages to stderr. If a path is given, append them to that file too, with the time of day.
+
+    subject: name of the run; on stderr it is put before each message, because several runs may share a terminal.
+    On a terminal, messages of level DEBUG are left out, because the bar shows the same.
+    """
+    on_terminal = sys.stderr.isatty()
+    stream = _AboveBars(sys.stderr)
+    before = (ERASE_LINE if on_terminal else "") + (f"[{subject}] " if subject else "")
+    stream.setFormatter(logging.Formatter(f"{before.replace('%', '%%')}%(message)s"))
+    stream.setLevel(logging.INFO if on_terminal else logging.DEBUG)
+    LOG.setLevel(logging.DEBUG)
+    LOG.addHandler(stream)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         LOG.addHandler(file)
+        sys.excepthook = _log_defect
+        if ERRORS_SHOWN_LATER in os.environ:
+            stream.addFilter(lambda record: record.levelno < logging.ERROR)
+
+
+def last_error(path: str | None, begun: float) -> str | None:
+    """Return the error with which a log ends. None if it ends otherwise, or was last written before `begun`."""
+    if path is None or not os.path.exists(path) or os.path.getmtime(path) < begun - 1:
+        return None
+    lines = Path(path).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    starts = [number for number, line in enumerate(lines) if LOG_LINE.fullmatch(line)]
+    if not starts:
+        return None
+    message = LOG_LINE.fullmatch(lines[starts[-1]])["message"]  # type: ignore[index]
+    if not message.startswith("error: "):
+        return None
+    rest = lines[starts[-1] + 1 :]
+    return "\n".join([message.removeprefix("error: "), *rest[-MOST_LINES:]])
+
+
+def _log_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    LOG.error("error: a defect of hipgpt: %s", error, exc_info=(kind, error, trace))
+
+
+class _AboveBars(logging.StreamHandler[TextIO]):
+    """Writes to a stream that a bar may share."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 class Progress:
-    """A bar on a terminal with loss, tokens/s and time left. The log gets the same as a line after each tenth."""
+    """A bar on a terminal with loss, tokens/s and time left. The log gets the same as a line after each tenth.
 
-    def __init__(self, total_steps: int, first_step: int):
+    subject: name of the run.
+    """
+
+    def __init__(self, total_steps: int, first_step: int, subject: str):
         self.total = total_steps
-        self._bar = tqdm(total=total_steps, initial=first_step, unit="step", desc="train", disable=None, leave=False)
-        self._redirect = logging_redirect_tqdm([LOG])
+        self._bar = tqdm(
+            total=total_steps, initial=first_step, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True,
+            disable=None, leave=False,
+        )  # fmt: skip
         self._next_line = first_step
 
     def __enter__(self) -> "Progress":
-        self._redirect.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._redirect.__exit__(kind, error, trace)
         self._bar.close()
 
     def update(self, step: int, loss: float, step_seconds: float, tokens_per_second: float) -> None:
@@ -47,7 +97,7 @@ class Progress:
         self._bar.update(step - self._bar.n)
         if step >= self._next_line:
             left = tqdm.format_interval((self.total - step) * step_seconds)
-            LOG.info(
+            LOG.debug(
                 "step %d of %d: loss %.3f, %s tokens/s, %s left",
                 step,
                 self.total,

@@ -3,6 +3,7 @@
 import re
 
 # control characters except tab and newline, line separators, marks that reverse the direction of text, lone surrogates
+ERASE_LINE = "\r\x1b[K"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

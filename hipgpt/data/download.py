@@ -5,7 +5,6 @@ A file is called NAME.part until it is complete and its hash is right, so a file
 
 import os
 import re
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import make_folder, sha256_of, sync
+from hipgpt.base.log import LOG
 
 PAUSES_SECONDS = (1, 2, 4)  # before the second, third and fourth attempt
 TIMEOUT_SECONDS = (10, 60)  # to connect, between two blocks
@@ -113,7 +113,7 @@ def _retry(url: str, remedy: str, action: Callable[[], T]) -> T:
             pause = next(pauses, None) if _may_pass(error) else None
             if pause is None:
                 raise UserError(f"{message}; {remedy}") from error
-            print(f"{message}; trying again in {pause} s", file=sys.stderr)
+            LOG.warning("%s; trying again in %d s", message, pause)
             time.sleep(pause)
 
 

@@ -41,11 +41,17 @@ def open_seals(results: Path) -> None:
 def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None:
     """Write the hashes of finished files below results, and those of sealed files that still exist. Remove the marker.
 
+    A sealed file that changed while the workflow ran, but is not finished, loses its hash: a stopped stage wrote it.
     changed: hash every finished file again. Otherwise only those are hashed that are newer than the list, or not in it.
     """
     ledger, sealed_at = results / LEDGER, _date(results / LEDGER)
+    opened = _date(results / MARKER)
     known = dict(_entries(ledger) or []) if ledger.exists() else {}
-    hashes = {name: sha256 for name, sha256 in known.items() if (results / name).is_file()}
+    hashes = {
+        name: sha256
+        for name, sha256 in known.items()
+        if (results / name).is_file() and not 0 < opened <= _date(results / name)
+    }
     for file in finished:
         name = file.relative_to(results).as_posix()
         if changed or name not in hashes or _date(file) >= sealed_at:

@@ -80,7 +80,7 @@ class Run:
         """
         first, total = self._resume_or_begin(), self.training.steps
         self.trainer.prepare()
-        with stop_requests() as stop_requested, Progress(total, first) as progress:
+        with stop_requests() as stop_requested, Progress(total, first, self.folder.name) as progress:
             started, timed_from = time.perf_counter(), first
             for step in range(first + 1, total + 1):
                 self.trainer.step(step)
@@ -164,7 +164,7 @@ class Run:
     def _validate(self, step: int) -> None:
         loss, bits_per_byte = self.validation_set.measure(self.trainer.scorer)
         self.validation.append(step, step * self._tokens_per_step, loss, bits_per_byte)
-        LOG.info("step %d: validation loss %.4f nats per token, %.4f bits per byte", step, loss, bits_per_byte)
+        LOG.debug("step %d: validation loss %.4f nats per token, %.4f bits per byte", step, loss, bits_per_byte)
         if loss < self._best_loss:
             self._best_loss = loss
             self._write_weights(self.states.best, step, loss)

@@ -62,10 +62,10 @@ def test_a_file_is_downloaded_once_and_then_found(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_a_busy_server_is_asked_again(server, tmp_path, capfd):
+def test_a_busy_server_is_asked_again(server, tmp_path, caplog):
     server.failures = [503, 429]
     assert fetch.fetch(f"{server.url}/t", tmp_path, SHA256).read_bytes() == TEXT
-    assert "HTTP 503 Service Unavailable; trying again" in capfd.readouterr().err
+    assert "HTTP 503 Service Unavailable; trying again" in caplog.text
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(server, tmp_path):

@@ -129,6 +129,17 @@ def test_files_that_a_killed_workflow_wrote_are_trusted_and_older_ones_are_not(t
         check_seals(tmp_path)
 
 
+def test_a_file_that_a_stopped_stage_changed_loses_its_hash(tmp_path):
+    curve = tmp_path / "metrics.csv"
+    curve.write_bytes(b"finished")
+    seal(tmp_path, [curve])
+    open_seals(tmp_path)
+    curve.write_bytes(b"half")
+    seal(tmp_path, [])  # after Ctrl-C: the stage that writes it has not finished
+    check_seals(tmp_path)
+    assert "metrics.csv" not in (tmp_path / LEDGER).read_text()
+
+
 DAMAGED = [
     "corpora/tiny/train.txt",
     "corpora/tiny/bpe-290/train_00001.bin",

@@ -187,7 +187,7 @@ def test_every_artifact_is_readable_and_has_content(finished):
     assert "--- step 6\nthe" in (run / "training_samples.txt").read_text()
     for picture in ("loss", "learning_rate", "throughput"):
         assert (run / "plots" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
-    assert "step 12 of 12" in (run / "train.log").read_text()
+    assert "step 12 of 12" in (run / "logs/train.log").read_text()
 
 
 def test_each_stage_runs_alone_by_its_file(tmp_path):

@@ -11,7 +11,16 @@ import yaml
 
 from hipgpt.base.paths import ROOT
 
-PARTS = ("Snakefile", "config.yaml", "README.md", "hipgpt", "kernels", "profiles", "workflow")
+PARTS = (
+    "Snakefile",
+    "config.yaml",
+    "README.md",
+    "hipgpt",
+    "kernels",
+    "profiles",
+    "snakemake_logger_plugin_hipgpt",
+    "workflow",
+)
 WORDS = ["the", "king", "shall", "speak", "of", "love", "and", "war", "before", "the", "night", "is", "gone", "my lord"]
 LINES = 14_000  # in each of two texts: over the 1 MB up to which Snakemake compares content by itself
 TINY = {

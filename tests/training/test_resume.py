@@ -183,7 +183,7 @@ def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_c
         project.command("all", *steps), cwd=project.folder, env=project.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    log = project.folder / "results/runs/default/train.log"
+    log = project.folder / "results/runs/default/logs/train.log"
     while not (log.exists() and "step 400: validation" in log.read_text()):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)

@@ -40,7 +40,8 @@ PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
-WAIT_FOR_THE_END = "trap : TERM; "
+# Its stderr is closed to it, because it would print the whole command if the process is killed.
+WAIT_FOR_THE_END = "trap : TERM; exec 3>&2 2>/dev/null; "
 
 CORPUS = "results/corpora/{corpus}"
 TOKENS = "results/corpora/{corpus}/{tokenizer}"

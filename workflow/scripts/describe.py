@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.reports.pages import write_run_page
@@ -14,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
     parser.add_argument("--output", required=True, type=Path, help="report.html")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     write_run_page(arguments.run, arguments.output)
 
 

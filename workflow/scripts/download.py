@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.corpus import build_corpus
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True, type=json.loads, help="its entry in config.yaml, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="folder for the three files")
     parser.add_argument("--downloads", type=Path, default=Path("downloads"), help="folder that keeps downloaded files")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     build_corpus(arguments.name, arguments.settings, arguments.output, arguments.downloads)
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.compute.open_device import open_device
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)

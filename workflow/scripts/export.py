@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
     parser.add_argument("--output", required=True, type=Path, help="the directory")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     tokenizer = Tokenizer.load(arguments.tokenizer)
     export_huggingface(arguments.run, tokenizer, arguments.output, model_card(arguments.run))
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.reports.plots import plot_learning_rate, plot_loss, plot_throughput
@@ -14,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, type=Path, help="the run's folder, with its CSV files")
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
 
     run, output, name = arguments.run, arguments.output, arguments.run.name
     plot_loss(run / "metrics.csv", run / "validation.csv", output / "loss.png", f"{name}: loss")

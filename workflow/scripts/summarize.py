@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.reports.summary import summarize
@@ -15,7 +16,7 @@ def main() -> None:
     parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
     parser.add_argument("--output", required=True, type=Path, help="summary.csv")
     parser.add_argument("--page", required=True, type=Path, help="summary.html")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     summarize(arguments.runs, arguments.output, arguments.page)
 
 

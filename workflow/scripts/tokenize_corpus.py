@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.shards import write_shards
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the shards")
     parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
     parser.add_argument("--threads", type=int, default=1, help="threads that encode; the files do not depend on them")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     tokenizer = Tokenizer.load(arguments.tokenizer)
     write_shards(arguments.corpus, tokenizer, arguments.output, arguments.train_shards, arguments.threads)
 

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.base.files import alone_in, sha256_of
-from hipgpt.base.log import start_log
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.huggingface import files_sha256
 from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
@@ -41,10 +41,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
-    parser.add_argument("--log", type=Path, help="file that gets a copy of all messages")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
 
-    start_log(arguments.log)
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, training = ModelConfig(**arguments.model), on_device(TrainingConfig(**arguments.training), device)
     known = tokenizer.sha256, tokenizer.vocab_size

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.tokenizer.stage import make_tokenizer
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="threads that count words; the result does not depend on them"
     )
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
     make_tokenizer(arguments.settings, arguments.text, arguments.output, arguments.threads)
 
 
