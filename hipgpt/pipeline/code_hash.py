@@ -5,12 +5,19 @@ comment or a reformatted line therefore reruns nothing.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import replacing
+from hipgpt.base.kernel_cache import cache_folder
 from hipgpt.base.paths import KERNELS, ROOT
 
 KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
@@ -49,11 +56,60 @@ def code_hash(*modules: str) -> str:
         files |= files_of(module)
     digest = hashlib.sha256()
     for path in sorted(files):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + code_of(path) + b"\0")
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{_facts(path).code_sha256}\0".encode())
+    _CACHE.save()
     return digest.hexdigest()[:16]
 
 
-@functools.cache
+class Facts(NamedTuple):
+    """The facts about a file that take long to find: the hash of its code, and the names that it imports."""
+
+    code_sha256: str
+    imports: list[str]
+
+
+class _FactsCache:
+    """Facts by the hash of a file's bytes, kept for the next process, because parsing all files takes a second."""
+
+    def __init__(self) -> None:
+        self.path = cache_folder() / "code_facts.json"
+        self.used: dict[str, Facts] = {}
+        self._changed = False
+        # other rules or another Python may find other facts
+        self._rules = hashlib.sha256(f"{sys.version_info[:2]}".encode() + Path(__file__).read_bytes())
+
+    @functools.cached_property
+    def _kept(self) -> dict[str, list[Any]]:
+        try:
+            kept = json.loads(self.path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def facts(self, path: Path) -> Facts:
+        digest = self._rules.copy()
+        digest.update(path.suffix.encode() + path.read_bytes())
+        key = digest.hexdigest()
+        if key in self._kept:
+            self.used[key] = Facts(*self._kept[key])
+        else:
+            imports = list(imported_names(path)) if path.suffix == ".py" else []
+            self.used[key] = Facts(hashlib.sha256(code_of(path)).hexdigest(), imports)
+            self._changed = True
+        return self.used[key]
+
+    def save(self) -> None:
+        """Keep the facts that this process used. A cache that cannot be written is not an error."""
+        if self._changed:
+            with contextlib.suppress(OSError, UserError), replacing(self.path) as file:
+                file.write(json.dumps(self.used).encode())
+            self._changed = False
+
+
+_CACHE = _FactsCache()
+_facts = functools.cache(_CACHE.facts)
+
+
 def code_of(path: Path) -> bytes:
     """Return the code of a Python, C++ or HIP file without comments, docstrings and layout."""
     if path.suffix == ".py":
@@ -122,12 +178,12 @@ def _kernels(module: str) -> Iterator[Path]:
         yield from (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
+@functools.cache
 def _file(module: str) -> Path:
     path = ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-@functools.cache
 def _syntax_tree(path: Path) -> ast.Module:
     return ast.parse(path.read_bytes(), str(path))
 
@@ -148,7 +204,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
-    return frozenset(name for name in _with_parents(set(imported_names(_file(module)))) if _file(name).is_file())
+    return frozenset(name for name in _with_parents(set(_facts(_file(module)).imports)) if _file(name).is_file())
 
 
 def _with_parents(names: set[str]) -> Iterator[str]:
