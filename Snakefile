@@ -8,11 +8,6 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/config_files.smk"
-
-
-configfile: workflow.source_path("config.yaml")
-
-
 include: "workflow/rules/common.smk"
 
 
@@ -60,11 +55,12 @@ rule download:
         CORPUS + "/logs/download.log",
     cache: True
     params:
+        script=script("download.py"),
         depends=of_corpus("download"),
         settings=lambda wildcards: json.dumps(CONFIG.corpora[wildcards.corpus]),
-        folder=CORPUS,
+        folder=folder_of("train"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/download.py --name {wildcards.corpus:q} --settings {params.settings:q}"
+        "{params.script} --name {wildcards.corpus:q} --settings {params.settings:q}"
         " --output {params.folder:q} --log {log:q}"
 
 
@@ -81,11 +77,12 @@ rule train_tokenizer:
     cache: True
     threads: EVERY_CORE
     params:
+        script=script("train_tokenizer.py"),
         depends=of_corpus("train_tokenizer"),
         settings=lambda wildcards: json.dumps(CONFIG.tokenizers[wildcards.tokenizer]),
-        folder=TOKENS,
+        folder=folder_of("tokenizer"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --settings {params.settings:q}"
+        "{params.script} --text {input.text:q} --settings {params.settings:q}"
         " --output {params.folder:q} --threads {threads} --log {log:q}"
 
 
@@ -98,9 +95,10 @@ rule plot_tokenizer:
     log:
         TOKENS + "/logs/plot_tokenizer.log",
     params:
+        script=script("plot_tokenizer.py"),
         depends=of_corpus("plot_tokenizer"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot_tokenizer.py --tables {input.tables:q} --output {output.picture:q} --log {log:q}"
+        "{params.script} --tables {input.tables:q} --output {output.picture:q} --log {log:q}"
 
 
 rule tokenize:
@@ -117,12 +115,13 @@ rule tokenize:
     cache: True
     threads: EVERY_CORE
     params:
+        script=script("tokenize_corpus.py"),
         depends=of_corpus("tokenize"),
-        corpus=CORPUS,
-        folder=TOKENS,
+        corpus=lambda wildcards, input: str(Path(input.corpus[0]).parent),
+        folder=folder_of("manifest"),
         train_shards=CONFIG.train_shards,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
         " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads} --log {log:q}"
 
 
@@ -149,14 +148,15 @@ rule train:
         runtime=needs("runtime"),
         gpu=needs("gpu"),
     params:
+        script=script("train.py"),
         depends=of_run("train"),
         model=model,
         training=section("training"),
         device=device,
         pretrained=pretrained_options,
-        folder=RUN,
+        folder=folder_of("record"),
     shell:
-        WAIT_FOR_THE_END + "{PYTHON:q} {SCRIPTS:q}/train.py --model {params.model:q} --training {params.training:q}"
+        WAIT_FOR_THE_END + "{params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
@@ -178,11 +178,12 @@ rule evaluate:
     resources:
         gpu=needs("gpu"),
     params:
+        script=script("evaluate.py"),
         depends=of_run("evaluate"),
         stride=setting("evaluation", "stride_tokens"),
         device=device,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/evaluate.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
         " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
@@ -198,11 +199,12 @@ rule export:
     log:
         RUN + "/logs/export.log",
     params:
+        script=script("export.py"),
         depends=of_run("export"),
-        run=RUN,
-        folder=RUN + "/model",
+        run=lambda wildcards, input: run_of(input.run),
+        folder=folder_of(0),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/export.py --run {params.run:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --run {params.run:q} --tokenizer {input.tokenizer:q}"
         " --output {params.folder:q} --log {log:q}"
 
 
@@ -220,12 +222,13 @@ rule sample:
     resources:
         gpu=needs("gpu"),
     params:
+        script=script("sample.py"),
         depends=of_run("sample"),
         sampling=section("sampling"),
         precision=setting("training", "precision"),
         device=device,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --sampling {params.sampling:q} --precision {params.precision:q} --text {output.text:q} --table {output.table:q}"
         " --device {params.device:q} --threads {threads} --log {log:q}"
 
@@ -239,11 +242,12 @@ rule plot:
     log:
         RUN + "/logs/plot.log",
     params:
+        script=script("plot.py"),
         depends=of_run("plot"),
-        run=RUN,
-        folder=RUN + "/plots",
+        run=lambda wildcards, input: str(Path(input.curves[0]).parent),
+        folder=folder_of(0),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py --run {params.run:q} --output {params.folder:q} --log {log:q}"
+        "{params.script} --run {params.run:q} --output {params.folder:q} --log {log:q}"
 
 
 rule describe:
@@ -259,10 +263,11 @@ rule describe:
     log:
         RUN + "/logs/describe.log",
     params:
+        script=script("describe.py"),
         depends=of_run("describe"),
-        run=RUN,
+        run=lambda wildcards, input: str(Path(input.record).parent),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/describe.py --run {params.run:q} --output {output.page:q} --log {log:q}"
+        "{params.script} --run {params.run:q} --output {output.page:q} --log {log:q}"
 
 
 rule summarize:
@@ -277,10 +282,11 @@ rule summarize:
     log:
         "results/logs/summarize.log",
     params:
+        script=script("summarize.py"),
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
-        runs=expand(RUN, run=CONFIG.runs),
+        runs=lambda wildcards, input: run_of(input.records),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/summarize.py --runs {params.runs:q} --output {output.table:q} --page {output.page:q} --log {log:q}"
+        "{params.script} --runs {params.runs:q} --output {output.table:q} --page {output.page:q} --log {log:q}"
 
 
 rule compare:
@@ -301,8 +307,9 @@ rule compare:
     log:
         SWEEP + "/logs/compare.log",
     params:
+        script=script("compare.py"),
         depends=lambda wildcards: {run: RECIPES.of_run("compare", run) for run in CONFIG.sweeps[wildcards.sweep]},
-        runs=lambda wildcards: expand(RUN, run=CONFIG.sweeps[wildcards.sweep]),
-        folder=SWEEP,
+        runs=lambda wildcards, input: run_of(input),
+        folder=folder_of(0),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/compare.py --runs {params.runs:q} --output {params.folder:q} --log {log:q}"
+        "{params.script} --runs {params.runs:q} --output {params.folder:q} --log {log:q}"

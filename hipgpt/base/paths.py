@@ -1,7 +1,10 @@
-"""Paths of the project's own files."""
+"""Paths of the project's own files. A wheel holds those outside of the package in hipgpt/project (setup.py)."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE / "project" if (PACKAGE / "project").is_dir() else PACKAGE.parent
 KERNELS = ROOT / "kernels"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SNAKEFILE = ROOT / "Snakefile"
+DEFAULTS = ROOT / "config.yaml"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.paths import ROOT
+from hipgpt.base.paths import DEFAULTS
 from hipgpt.base.tables import table
 from hipgpt.cli.arguments import Commands, add_command
 from hipgpt.compute.backends.cpu import traits as cpu_traits
@@ -93,4 +93,4 @@ def load(configfiles: list[Path]) -> Config:
     from hipgpt.pipeline.sweeps import load_runs
 
     here = Path("config.yaml")
-    return load_runs(read_config(here if here.exists() else ROOT / "config.yaml", *configfiles))
+    return load_runs(read_config(DEFAULTS, *([here] if here.exists() else []), *configfiles))

@@ -31,7 +31,7 @@ def read_config(*paths: Path) -> dict[str, Any]:
         found = read_yaml(path) or {}
         if not isinstance(found, Mapping):
             raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
-        config = _merge(config, found)
+        config = merge(config, found)
     return config
 
 
@@ -50,7 +50,7 @@ def load_config(config: Mapping[str, Any]) -> Config:
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
     prefix = f"runs.{name}." if overrides else ""
     schema = {**_schema(), "required": list(RUN_KEYS)}
-    sections = _coerce(_merge(base, overrides), schema)
+    sections = _coerce(merge(base, overrides), schema)
     _validate(sections, schema, prefix)
     corpus = sections["corpus"]
     if corpus not in corpora:
@@ -115,11 +115,12 @@ def _schema() -> dict[str, Any]:
     return schema
 
 
-def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with the values of overrides in their places, section by section."""
     merged = dict(base)
     for key, value in overrides.items():
         nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        merged[key] = _merge(base[key], value) if nested else value
+        merged[key] = merge(base[key], value) if nested else value
     return merged
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
 from hipgpt.base.kernel_cache import cache_folder
-from hipgpt.base.paths import KERNELS, ROOT
+from hipgpt.base.paths import KERNELS, PACKAGE, ROOT
 
 KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
     "hipgpt.compute.backends.gpu": ("formulas.h", "step_state.h", "gpu"),
@@ -49,14 +49,15 @@ def code_hash(*modules: str) -> str:
     """Return 16 hex digits: a hash of the code of these modules ("hipgpt.training.loop").
 
     It covers every module of the package that they import, directly or indirectly, and every kernel that these modules
-    compile. The paths of the files, relative to the repository, count too; their dates do not.
+    compile. The paths of the files count too, as they are in the repository; their dates do not.
     """
     files: set[Path] = set()
     for module in modules:
         files |= files_of(module)
     digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{_facts(path).code_sha256}\0".encode())
+    names = {path.relative_to(PACKAGE.parent if path.suffix == ".py" else ROOT).as_posix(): path for path in files}
+    for name, path in sorted(names.items()):
+        digest.update(f"{name}\0{_facts(path).code_sha256}\0".encode())
     _CACHE.save()
     return digest.hexdigest()[:16]
 
@@ -180,7 +181,7 @@ def _kernels(module: str) -> Iterator[Path]:
 
 @functools.cache
 def _file(module: str) -> Path:
-    path = ROOT.joinpath(*module.split("."))
+    path = PACKAGE.parent.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 

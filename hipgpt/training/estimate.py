@@ -1,5 +1,6 @@
 """Estimate the memory, operations and memory traffic of a training run, from plans recorded on the null device."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Mapping
@@ -71,11 +72,17 @@ def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> 
     device: as in the config. A job asks for a GPU only if its device names one.
     """
     gpu = device.startswith(GPUS)
-    found = estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES))
+    found = _of_any_seed(model, dataclasses.replace(training, seed=0, learning_rate_peak=1.0, weight_decay=0.0), gpu)
     memory = found.host_bytes + (0 if gpu else found.device_bytes)
     speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"]
     seconds = STARTUP_SECONDS + training.steps * found.step.operations / speed
     return {"mem_mb": math.ceil(memory / 1e6), "gpu": int(gpu), "runtime": math.ceil(seconds / 60)}
+
+
+@functools.cache
+def _of_any_seed(model: ModelConfig, training: TrainingConfig, gpu: bool) -> Estimate:
+    """Return the estimate of runs that differ by these numbers only, because sweeps have hundreds of them."""
+    return estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES))
 
 
 class AnyTokens:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,20 +24,22 @@ from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.closing import closing
 from hipgpt.training.estimate import job_resources
 
+# `module hipgpt:` of another workflow, whose results are that workflow's business: it has handlers of its own
+IS_MODULE = workflow.modifier.is_module
+
 
 @exit_on_user_error
 def checked_config():
     """Return the config of every run, after a look at its sources and at the files that are finished."""
     checked = load_runs(config)
     check_sources(checked)
-    if workflow.is_main_process:
+    if workflow.is_main_process and not IS_MODULE:
         check_seals(Path("results"))
     return checked
 
 
 CONFIG = checked_config()
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
-PYTHON, SCRIPTS = sys.executable, f"{workflow.basedir}/workflow/scripts"
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
@@ -63,6 +66,26 @@ MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation
 MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
 COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+
+
+def script(name):
+    """Return a function: the beginning of the command that runs a script of workflow/scripts.
+
+    It takes `output` because Snakemake reruns a job whose params changed, but for functions of `output`: another Python
+    or another place of the checkout reruns nothing.
+    """
+    command = " ".join(map(shlex.quote, [sys.executable, str(ROOT / "workflow" / "scripts" / name)]))
+    return lambda wildcards, output: command
+
+
+def folder_of(file):
+    """Return a function: the folder of an output. `prefix:` of a module changes paths of outputs, but not params."""
+    return lambda wildcards, output: str(Path(str(output[file])).parent)
+
+
+def run_of(files):
+    """Return the folders of the runs whose files, such as run.json, are given."""
+    return [str(Path(file).parent) for file in files if Path(file).name == "run.json"]
 
 
 def in_run(*files):

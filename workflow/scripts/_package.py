@@ -1,15 +1,16 @@
-"""Puts the checkout that the scripts belong to first on Python's path.
+"""Puts the package that the scripts belong to first on Python's path: that of the checkout, or the installed one.
 
-A recipe hashes the code of this checkout, so another hipgpt, installed or named in PYTHONPATH, must not run instead.
+A recipe hashes the code of this package, so another hipgpt, installed or named in PYTHONPATH, must not run instead.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+PACKAGE = ROOT / "hipgpt" if (ROOT / "hipgpt").is_dir() else ROOT.parent  # a wheel holds ROOT as hipgpt/project
+sys.path.insert(0, str(PACKAGE.parent))
 
 import hipgpt  # noqa: E402
 
-if (found := Path(hipgpt.__file__).resolve().parent) != ROOT / "hipgpt":
-    sys.exit(f"error: {found}: this hipgpt was imported, expected {ROOT / 'hipgpt'}; run the scripts of that checkout")
+if (found := Path(hipgpt.__file__).resolve().parent) != PACKAGE:
+    sys.exit(f"error: {found}: this hipgpt was imported, expected {PACKAGE}; run the scripts that belong to it")

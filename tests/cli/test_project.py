@@ -1,0 +1,79 @@
+"""A project without the checkout: hipgpt init and hipgpt run, and the wheel that holds all that a run needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.workflow_copy import TINY, WORDS, Project
+
+from hipgpt.base.paths import ROOT
+from hipgpt.pipeline.code_hash import code_hash
+from hipgpt.pipeline.recipes import STAGES
+
+HASHES = """
+from hipgpt.pipeline.code_hash import code_hash
+from hipgpt.pipeline.recipes import STAGES
+print(*(code_hash(*stage.modules) for stage in STAGES.values()))
+"""
+
+
+def python(folder: Path, *arguments: str, path: Path = ROOT, expect: int = 0) -> str:
+    """Run Python in a folder, with the package in `path`, and return its output."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def add_text(project: Path) -> None:
+    (project / "texts").mkdir()
+    lines = (" ".join(WORDS[(i * 7 + j) % len(WORDS)] for j in range(9)) for i in range(2000))
+    (project / "texts" / "1.txt").write_text("\n".join(lines))
+
+
+def test_a_project_is_two_files_and_never_overwritten(tmp_path):
+    assert "next: cd new && hipgpt run" in python(tmp_path, "-m", "hipgpt", "init", "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["Snakefile", "config.yaml"]
+    assert "Snakefile: exists" in python(tmp_path, "-m", "hipgpt", "init", "new", expect=1)
+    assert "hipgpt init DIR" in python(tmp_path, "-m", "hipgpt", "run", expect=1)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder into which the wheel of this checkout is installed. A build leaves files, so a copy is built."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = Project(folder / "source").folder
+    for file in ("pyproject.toml", "setup.py", "LICENSE", "configs"):
+        copy = shutil.copytree if (ROOT / file).is_dir() else shutil.copy
+        copy(ROOT / file, source / file)
+    python(folder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source))
+    wheel = next(folder.glob("hipgpt-*.whl"))
+    python(folder, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"), str(wheel))
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_a_project_of_the_installed_wheel_trains_a_model(installed, tmp_path):
+    python(tmp_path, "-m", "hipgpt", "init", "project", path=installed)
+    project = tmp_path / "project"
+    add_text(project)
+    (project / "config.yaml").write_text(yaml.safe_dump(TINY))
+    output = python(project, "-m", "hipgpt", "run", "--cores", "2", "results/runs/default/samples.txt", path=installed)
+    assert "train default" in output and "jobid" not in output
+    assert (project / "results/runs/default/samples.txt").read_text().startswith("--- prompt 0\nthe king")
+    assert "Nothing to be done" in python(
+        project, "-m", "hipgpt", "run", "results/runs/default/samples.txt", path=installed
+    )
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_code_hashes_of_the_checkout(installed, tmp_path):
+    expected = [code_hash(*stage.modules) for stage in STAGES.values()]
+    assert python(tmp_path, "-c", HASHES, path=installed).split() == expected
