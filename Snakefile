@@ -42,17 +42,17 @@ rule all:
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
-        expand(SWEEP + "/{file}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
+        expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
 
 
 rule download:
     """Fetch, verify, clean and split a corpus into training and validation text."""
     output:
-        train=CORPUS + "/train.txt",
-        validation=CORPUS + "/validation.txt",
-        provenance=report(CORPUS + "/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
+        train=f"{CORPUS}/train.txt",
+        validation=f"{CORPUS}/validation.txt",
+        provenance=report(f"{CORPUS}/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
     log:
-        CORPUS + "/logs/download.log",
+        f"{CORPUS}/logs/download.log",
     cache: True
     params:
         script=script("download.py"),
@@ -67,13 +67,13 @@ rule download:
 rule train_tokenizer:
     """Train a byte-level BPE tokenizer on the training text, or take over an existing one."""
     input:
-        text=CORPUS + "/train.txt",
+        text=f"{CORPUS}/train.txt",
     # outputs are named one by one because --cache asks for it
     output:
         **{Path(table).stem: table for table in TOKENIZER_TABLES},
-        tokenizer=TOKENS + "/tokenizer.json",
+        tokenizer=f"{TOKENS}/tokenizer.json",
     log:
-        TOKENS + "/logs/train_tokenizer.log",
+        f"{TOKENS}/logs/train_tokenizer.log",
     cache: True
     threads: EVERY_CORE
     params:
@@ -91,9 +91,9 @@ rule plot_tokenizer:
     input:
         tables=TOKENIZER_TABLES,
     output:
-        picture=report(TOKENS + "/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+        picture=report(f"{TOKENS}/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
     log:
-        TOKENS + "/logs/plot_tokenizer.log",
+        f"{TOKENS}/logs/plot_tokenizer.log",
     params:
         script=script("plot_tokenizer.py"),
         depends=of_corpus("plot_tokenizer"),
@@ -105,13 +105,13 @@ rule tokenize:
     """Encode the corpus into token shards of llm.c's format."""
     input:
         corpus=CORPUS_FILES,
-        tokenizer=TOKENS + "/tokenizer.json",
+        tokenizer=f"{TOKENS}/tokenizer.json",
     # outputs are named one by one because --cache asks for it
     output:
         **{Path(shard).stem: shard for shard in SHARDS},
-        manifest=TOKENS + "/manifest.json",
+        manifest=f"{TOKENS}/manifest.json",
     log:
-        TOKENS + "/logs/tokenize.log",
+        f"{TOKENS}/logs/tokenize.log",
     cache: True
     threads: EVERY_CORE
     params:
@@ -128,27 +128,27 @@ rule tokenize:
 rule train:
     """Train a run from its shards: checkpoints, curves, samples on the way."""
     input:
-        tokenizer=run_files(TOKENS + "/tokenizer.json"),
-        manifest=run_files(TOKENS + "/manifest.json"),
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+        manifest=run_files(f"{TOKENS}/manifest.json"),
         shards=run_files(*SHARDS),
-        corpus=run_files(CORPUS + "/provenance.json"),
+        corpus=run_files(f"{CORPUS}/provenance.json"),
     output:
-        record=RUN + "/run.json",
-        best=RUN + "/checkpoints/best.safetensors",
-        last=RUN + "/checkpoints/last.safetensors",
+        record=f"{RUN}/run.json",
+        best=f"{RUN}/checkpoints/best.safetensors",
+        last=f"{RUN}/checkpoints/last.safetensors",
         curves=in_run(*CURVES),
         samples=report(
-            RUN + "/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
+            f"{RUN}/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
         ),
     log:
-        RUN + "/logs/train.log",
+        f"{RUN}/logs/train.log",
     threads: EVERY_CORE
     resources:
         mem_mb=needs("mem_mb"),
         runtime=needs("runtime"),
         gpu=needs("gpu"),
     params:
-        script=script("train.py"),
+        script=script("train.py", WAIT_FOR_THE_END),
         depends=of_run("train"),
         model=model,
         training=section("training"),
@@ -156,7 +156,7 @@ rule train:
         pretrained=pretrained_options,
         folder=folder_of("record"),
     shell:
-        WAIT_FOR_THE_END + "{params.script} --model {params.model:q} --training {params.training:q}"
+        "{params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
@@ -165,15 +165,15 @@ rule train:
 rule evaluate:
     """Score the best checkpoint on the whole validation split, together with baselines."""
     input:
-        checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_files(TOKENS + "/tokenizer.json"),
-        manifest=run_files(TOKENS + "/manifest.json"),
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+        manifest=run_files(f"{TOKENS}/manifest.json"),
         shards=run_files(*SHARDS),
-        texts=run_files(CORPUS + "/train.txt", CORPUS + "/validation.txt"),
+        texts=run_files(f"{CORPUS}/train.txt", f"{CORPUS}/validation.txt"),
     output:
-        table=report(RUN + "/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
+        table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
     log:
-        RUN + "/logs/evaluate.log",
+        f"{RUN}/logs/evaluate.log",
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -192,12 +192,12 @@ rule export:
     """Write the best checkpoint as a Hugging Face directory with a model card."""
     input:
         run=in_run("run.json", "evaluation.csv", *CURVES),
-        checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
     output:
         model=in_run(*MODEL_FILES),
     log:
-        RUN + "/logs/export.log",
+        f"{RUN}/logs/export.log",
     params:
         script=script("export.py"),
         depends=of_run("export"),
@@ -211,13 +211,13 @@ rule export:
 rule sample:
     """Continue the configured prompts."""
     input:
-        checkpoint=RUN + "/checkpoints/best.safetensors",
-        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
     output:
-        text=report(RUN + "/samples.txt", caption="workflow/report/samples.rst", category="Run {run}"),
-        table=RUN + "/samples.csv",
+        text=report(f"{RUN}/samples.txt", caption="workflow/report/samples.rst", category="Run {run}"),
+        table=f"{RUN}/samples.csv",
     log:
-        RUN + "/logs/sample.log",
+        f"{RUN}/logs/sample.log",
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -240,7 +240,7 @@ rule plot:
     output:
         pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
     log:
-        RUN + "/logs/plot.log",
+        f"{RUN}/logs/plot.log",
     params:
         script=script("plot.py"),
         depends=of_run("plot"),
@@ -253,15 +253,15 @@ rule plot:
 rule describe:
     """Write a run's page: its figures, curves, samples and provenance."""
     input:
-        record=RUN + "/run.json",
+        record=f"{RUN}/run.json",
         curves=in_run(*CURVES),
         pictures=in_run(*PLOTS),
         texts=in_run("samples.txt", "training_samples.txt"),
-        evaluation=RUN + "/evaluation.csv",
+        evaluation=f"{RUN}/evaluation.csv",
     output:
-        page=report(RUN + "/report.html", caption="workflow/report/run.rst", category="Run {run}"),
+        page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:
-        RUN + "/logs/describe.log",
+        f"{RUN}/logs/describe.log",
     params:
         script=script("describe.py"),
         depends=of_run("describe"),
@@ -273,9 +273,9 @@ rule describe:
 rule summarize:
     """Put every run into one table, one row per run."""
     input:
-        records=expand(RUN + "/run.json", run=CONFIG.runs),
+        records=expand(f"{RUN}/run.json", run=CONFIG.runs),
         curves=expand(in_run(*CURVES), run=CONFIG.runs),
-        evaluations=expand(RUN + "/evaluation.csv", run=CONFIG.runs),
+        evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
     output:
         page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
@@ -295,17 +295,17 @@ rule compare:
         lambda wildcards: expand(in_run("run.json", "evaluation.csv", *CURVES), run=CONFIG.sweeps[wildcards.sweep]),
     output:
         pictures=report(
-            expand(SWEEP + "/{file}", file=COMPARISON_PICTURES, allow_missing=True),
+            expand(f"{SWEEP}/{{file}}", file=COMPARISON_PICTURES, allow_missing=True),
             caption="workflow/report/comparison.rst",
             category="Sweep {sweep}",
         ),
         tables=report(
-            expand(SWEEP + "/{file}", file=COMPARISON_TABLES, allow_missing=True),
+            expand(f"{SWEEP}/{{file}}", file=COMPARISON_TABLES, allow_missing=True),
             caption="workflow/report/comparison.rst",
             category="Sweep {sweep}",
         ),
     log:
-        SWEEP + "/logs/compare.log",
+        f"{SWEEP}/logs/compare.log",
     params:
         script=script("compare.py"),
         depends=lambda wildcards: {run: RECIPES.of_run("compare", run) for run in CONFIG.sweeps[wildcards.sweep]},

@@ -68,13 +68,13 @@ COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operatio
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 
 
-def script(name):
+def script(name, before=""):
     """Return a function: the beginning of the command that runs a script of workflow/scripts.
 
-    It takes `output` because Snakemake reruns a job whose params changed, but for functions of `output`: another Python
+    before: shell code. The function takes `output` because Snakemake reruns a job whose params changed, but for functions of `output`: another Python
     or another place of the checkout reruns nothing.
     """
-    command = " ".join(map(shlex.quote, [sys.executable, str(ROOT / "workflow" / "scripts" / name)]))
+    command = before + " ".join(map(shlex.quote, [sys.executable, str(ROOT / "workflow" / "scripts" / name)]))
     return lambda wildcards, output: command
 
 
