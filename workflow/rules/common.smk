@@ -71,8 +71,8 @@ COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 def script(name, before=""):
     """Return a function: the beginning of the command that runs a script of workflow/scripts.
 
-    before: shell code. The function takes `output` because Snakemake reruns a job whose params changed, but for functions of `output`: another Python
-    or another place of the checkout reruns nothing.
+    before: shell code. The function takes `output`, because Snakemake compares all params with those of the last run
+    except functions of `output`. Another Python or another place of the checkout therefore reruns nothing.
     """
     command = before + " ".join(map(shlex.quote, [sys.executable, str(ROOT / "workflow" / "scripts" / name)]))
     return lambda wildcards, output: command
