@@ -1,12 +1,16 @@
 """Rows as text: aligned for a terminal, or as CSV, Markdown or JSON."""
 
+import io
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hipgpt.base.csv_file import csv_text
 
 Row = Mapping[str, Any]
+UNLIMITED = 100_000  # columns of a file or a pipe
 FORMATS = ("text", "csv", "md", "json")
 
 
@@ -25,17 +29,24 @@ def cell(value: Any) -> str:
 
 
 def _text(rows: Sequence[Row]) -> str:
-    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)] if rows else []
-    numeric = [all(isinstance(value, (int, float, type(None))) for value in column) for column in _columns(rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shaped = (
-        [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        for line in lines
-    )
-    return "".join("  ".join(line).rstrip() + "\n" for line in shaped)
+    """Return aligned columns. On a terminal, cells of a table that is too wide continue on further lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return ""
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    for name, values in zip(rows[0], _columns(rows), strict=True):
+        numeric = all(isinstance(value, (int, float, type(None))) for value in values)
+        shown.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell(value)) for value in row.values()))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:

@@ -15,12 +15,17 @@ def add(commands: Commands) -> None:
     parser.add_argument("first", metavar="A", help="name of a run")
     parser.add_argument("second", metavar="B", help="name of another run")
     add_results(parser)
+    parser.add_argument("--json", action="store_true", help="print as JSON, with whole hashes")
 
 
 def diff(arguments: argparse.Namespace) -> None:
     """Print a line for each difference."""
     folders = [run_folder(arguments.results, name, "run.json") for name in (arguments.first, arguments.second)]
-    rows = [{title: _short(value) for title, value in row.items()} for row in differing(*folders)]
+    found = differing(*folders)
+    if arguments.json:
+        sys.stdout.write(table(found, "json"))
+        return
+    rows = [{title: _short(value) for title, value in row.items()} for row in found]
     sys.stdout.write(table(rows, "text") if rows else f"{arguments.first} and {arguments.second} do not differ\n")
 
 

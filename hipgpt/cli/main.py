@@ -3,6 +3,8 @@
 import argparse
 from importlib.metadata import version
 
+import shtab
+
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.cli import diff, export, generate, info, init, restore, run, runs, tokenize, why
 
@@ -11,6 +13,7 @@ from hipgpt.cli import diff, export, generate, info, init, restore, run, runs, t
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
     parser.add_argument("--version", action="version", version=f"hipgpt {version('hipgpt')}")
+    shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (init, run, generate, tokenize, runs, diff, why, info, export, restore):
         command.add(commands)

@@ -5,15 +5,16 @@ import fnmatch
 import operator
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.nested import leaves
 from hipgpt.base.tables import FORMATS, table
 from hipgpt.cli.arguments import Commands, add_command, add_results
 from hipgpt.pipeline.history import kept_runs
-from hipgpt.reports.runs import Row, run_row, run_rows
+from hipgpt.reports.runs import Row, read_record, run_row
 
 COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -23,7 +24,7 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-CONDITION = re.compile(r"(\w+)(<=|>=|!=|=|<|>)(.*)")
+CONDITION = re.compile(r"([\w.]+)(<=|>=|!=|=|<|>)(.*)")
 # The table for people has fewer columns than the other formats. Values that all runs share are printed once, below it.
 FIGURES = {
     "run": "run",
@@ -42,7 +43,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--descending", action="store_true", help="largest first")
     parser.add_argument(
         "--filter", action="append", default=[], metavar="CONDITION",
-        help="show runs that meet it: parameters>1e6, run=wide*, device!=cpu*; may be repeated (default: all runs)",
+        help="show runs that meet it: parameters>1e6, run=wide*, training.learning_rate_peak>0.002; may be repeated "
+        "(default: all runs)",
     )  # fmt: skip
     parser.add_argument("--history", action="store_true", help="show finished runs that were replaced and are kept")
     forms = parser.add_mutually_exclusive_group()
@@ -53,7 +55,7 @@ def add(commands: Commands) -> None:
 
 def runs(arguments: argparse.Namespace) -> None:
     """Print the table of runs."""
-    rows = _kept_rows(arguments.results) if arguments.history else run_rows(arguments.results)
+    rows = _with_settings(_kept_folders(arguments.results) if arguments.history else _folders(arguments.results))
     if not rows and arguments.history:
         raise UserError(f"--history: no replaced run is kept in {arguments.results}")
     if not rows:
@@ -67,19 +69,35 @@ def runs(arguments: argparse.Namespace) -> None:
         return row[column]
 
     rows = sorted(known, key=value, reverse=arguments.descending) + unknown
-    sys.stdout.write(_for_people(rows) if arguments.form == "text" else table(rows, arguments.form))
+    swept = [name for name in rows[0] if "." in name and len({repr(row[name]) for row in rows}) > 1] if rows else []
+    rows = [{name: value for name, value in row.items() if "." not in name or name in swept} for row in rows]
+    sys.stdout.write(_for_people(rows, swept) if arguments.form == "text" else table(rows, arguments.form))
 
 
-def _kept_rows(results: Path) -> list[Row]:
-    kept = kept_runs(results)
-    return [{**run_row(one.folder / "files"), "run": f"{one.run} {one.id}"} for one in kept]
+def _folders(results: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(results.glob("runs/*/run.json"))}
 
 
-def _for_people(rows: list[Row]) -> str:
+def _kept_folders(results: Path) -> dict[str, Path]:
+    return {f"{one.run} {one.id}": one.folder / "files" for one in kept_runs(results)}
+
+
+def _with_settings(folders: Mapping[str, Path]) -> list[Row]:
+    """Return the rows of runs, each with the settings of its config as columns named by dotted keys."""
+    settings = {name: dict(leaves(read_record(folder)["config"])) for name, folder in folders.items()}
+    keys = sorted({key for found in settings.values() for key in found if "." in key})
+    return [
+        {**run_row(folder), "run": name, **{key: settings[name].get(key) for key in keys}}
+        for name, folder in folders.items()
+    ]
+
+
+def _for_people(rows: list[Row], swept: Sequence[str]) -> str:
     if not rows:
         return "no run meets every --filter\n"
     common = {title: rows[0][name] for name, title in ORIGINS.items() if len({row[name] for row in rows}) == 1}
-    titles = FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
+    titles = {"run": "run"} | {key: key.split(".")[-1] for key in swept}
+    titles |= FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
     text = table([{title: row[name] for name, title in titles.items()} for row in rows], "text")
     below = table([{"in all runs": title, "": value} for title, value in common.items()], "text")
     return f"{text}\n{below}" if common else text

@@ -161,6 +161,12 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())
 
 
+def test_a_shell_gets_a_completion_script_that_knows_the_options(hipgpt):
+    status, script, _ = hipgpt("--print-completion", "bash")
+    assert status == 0 and "--repetition-penalty" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
 def test_without_a_command_the_commands_are_named(hipgpt):
     status, _, errors = hipgpt()
     assert status == 2 and "COMMAND" in errors

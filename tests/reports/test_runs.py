@@ -44,9 +44,9 @@ def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
     status, output, _ = hipgpt("runs")
     assert status is None
     assert output.splitlines() == [
-        "run      parameters  tokens  bits/byte  tokens/s",
-        "default       9,988      56          3        80",
-        "wide          9,988      56          2        80",
+        "run      seed  parameters  tokens  bits/byte  tokens/s",
+        "default     0       9,988      56          3        80",
+        "wide        1       9,988      56          2        80",
         "",
         "in all runs",
         "device         cpu x86_64 (1 thread)",
@@ -78,6 +78,8 @@ def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path
         ("--filter validation_bits_per_byte<=2", ["wide"]),
         ("--filter validation_bits_per_byte>2 --filter steps=7", ["default"]),
         ("--filter steps>7", []),
+        ("--filter training.seed>0", ["wide"]),
+        ("--sort training.seed --descending", ["wide", "default"]),
     ],
 )
 def test_sort_and_filter(hipgpt, options, names):
@@ -115,6 +117,23 @@ def test_a_cell_cannot_break_out_of_a_table():
     assert table([{"a": "x|y"}], "md").splitlines()[-1] == "| x\\|y |"
     assert table([{"a": 'x,"y"'}], "csv") == 'a\n"x,""y"""\n'
     assert table([], "text") == table([], "md") == table([], "csv") == ""
+
+
+def test_settings_that_differ_are_columns_and_the_others_are_not(hipgpt):
+    for row in json.loads(hipgpt("runs", "--json")[1]):
+        assert row["training.seed"] == (row["run"] == "wide") and "training.precision" not in row
+
+
+def test_a_table_is_as_wide_as_the_terminal_and_loses_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = table([{"run": "abcdefghij" * 3, "loss": 1.5, "device": "cpu " * 5}], "text").splitlines()
+    assert max(map(len, lines)) <= 30 and "".join(line[:12].strip() for line in lines[1:]).startswith("abcdefghij"[:5])
+
+
+def test_diff_as_json_has_whole_values(hipgpt):
+    rows = json.loads(hipgpt("diff", "default", "wide", "--json")[1])
+    assert rows[0] == {"key": "training.seed", "default": 0, "wide": 1, "change": None}
 
 
 def test_diff_shows_what_differs_and_nothing_else(hipgpt):
