@@ -47,6 +47,7 @@ rule all:
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
+        expand(RUN + "/playground.html", run=filter(fits_a_page, CONFIG.runs)),
         expand(SWEEP + "/{file}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
 
 
@@ -214,6 +215,21 @@ rule sample:
         "{PYTHON:q} {SCRIPTS:q}/sample.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --sampling {params.sampling:q} --precision {params.precision:q} --text {output.text:q} --table {output.table:q}"
         " --device {params.device:q} --threads {threads}"
+
+
+rule playground:
+    """Write a page that runs the trained model in the browser."""
+    input:
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+    output:
+        page=RUN + "/playground.html",
+    params:
+        depends=of_run("playground"),
+        sampling=section("sampling"),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/playground.py --name {wildcards.run:q} --checkpoint {input.checkpoint:q}"
+        " --tokenizer {input.tokenizer:q} --sampling {params.sampling:q} --output {output.page:q}"
 
 
 rule plot:

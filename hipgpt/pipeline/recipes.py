@@ -44,6 +44,7 @@ STAGES = {
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
     "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
     "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
+    "playground": Stage(("hipgpt.reports.playground",), ("train",), ("sampling",)),
     "plot": Stage(("hipgpt.reports.plots",), ("train",)),
     "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "sample", "plot")),
     "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),

@@ -1,4 +1,4 @@
 """Tables, plots and pages about finished runs.
 
-Read runs, samples, closing, provenance, plots, pages, summary, comparison, model_card.
+Read runs, samples, closing, provenance, plots, rendering, pages, playground, summary, comparison, model_card.
 """

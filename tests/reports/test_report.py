@@ -1,22 +1,16 @@
 """The report as its reader sees it: headless Chromium opens it without an error and without a network request."""
 
 import json
-import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from support import tiny
+from support.chromium import browse, needs_chromium
 from support.workflow_copy import TINY, Project
 
 from hipgpt.reports.pages import write_run_page, write_runs_page
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
-TAILWIND = "cdn.tailwindcss.com should not be used in production"  # a note of the style sheet inside Snakemake's page
 # Opens every result of Snakemake's report, as clicks would.
 VISIT = """<script>
 const opened = [];
@@ -40,30 +34,11 @@ def project(tmp_path_factory) -> Project:
     return project
 
 
-def browse(page: Path, work: Path) -> tuple[list[str], list[str], str]:
-    """Return the console messages of a page, the addresses that it requested beyond this disk, and its last title."""
-    log = work / "net.json"
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", f"--user-data-dir={work / 'profile'}", f"--log-net-log={log}",
-        "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    messages = re.findall(r":CONSOLE[^\]]*\] (.*)", done.stderr)  # an error's level is not told apart
-    errors = [message for message in messages if TAILWIND not in message]
-    events = json.loads(log.read_text())["events"]
-    starts = [event["params"] for event in events if {"url", "initiator"} <= event.get("params", {}).keys()]
-    # Chromium's own requests have no origin
-    asked = [start["url"] for start in starts if start["initiator"] != "not an origin"]
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
-    return errors, [url for url in asked if not url.startswith(("file:", "data:"))], title[1] if title else ""
-
-
 @needs_chromium
 def test_an_error_and_a_request_would_be_seen(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text("<title>bad</title><script>console.error('oh')</script><img src='http://127.0.0.1:9/pixel.png'>")
-    errors, asked, title = browse(page, tmp_path)
+    errors, asked, title, _ = browse(page, tmp_path)
     assert title == "bad" and any("oh" in error for error in errors) and asked == ["http://127.0.0.1:9/pixel.png"]
 
 
@@ -73,7 +48,7 @@ def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(pr
     visited = tmp_path / "visited.html"
     before, end, after = report.rpartition("</body>")
     visited.write_text(f"{before}{VISIT}{end}{after}")
-    errors, asked, title = browse(visited, tmp_path)
+    errors, asked, title, _ = browse(visited, tmp_path)
     assert errors == [] and asked == []
     pages, pictures = 1 + 4, 4 * 3 + 3 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
     assert title == f"opened {pages + pictures}"
@@ -82,7 +57,7 @@ def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(pr
 @needs_chromium
 @pytest.mark.parametrize("name", ["summary.html", "runs/default/report.html"])
 def test_a_page_opens_by_itself(project, tmp_path, name):
-    errors, asked, title = browse(project.folder / "results" / name, tmp_path)
+    errors, asked, title, _ = browse(project.folder / "results" / name, tmp_path)
     assert errors == [] and asked == []
     assert title in ("All runs", "Run default")
 
