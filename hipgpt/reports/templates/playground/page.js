@@ -110,7 +110,7 @@ function inspect(at) {
     row.className = `alternative${other === id ? " taken" : ""}`;
     name.textContent = readable(other);
     bar.className = "bar";
-    bar.style.width = `${100 * share}%`;
+    bar.style.width = `${(100 * share) / alternatives[0][1]}%`;
     number.className = "number";
     number.textContent = `${(100 * share).toFixed(share < 0.01 ? 2 : 1)} %`;
     row.append(name, bar, number);
