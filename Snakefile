@@ -92,6 +92,7 @@ rule plot_tokenizer:
         tables=TOKENIZER_TABLES,
     output:
         picture=report(TOKENS + "/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+        vectors=TOKENS + "/compression.svg",
     params:
         depends=of_corpus("plot_tokenizer"),
     shell:
@@ -217,6 +218,26 @@ rule sample:
         " --device {params.device:q} --threads {threads}"
 
 
+rule inspect:
+    """Look into the best checkpoint: losses of a held-out passage, attention, merges of words."""
+    input:
+        checkpoint=RUN + "/checkpoints/best.safetensors",
+        tokenizer=run_files(TOKENS + "/tokenizer.json"),
+        manifest=run_files(TOKENS + "/manifest.json"),
+        shards=run_files(*SHARDS),
+    output:
+        table=RUN + "/inspection.json",
+    threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
+    params:
+        depends=of_run("inspect"),
+        device=device,
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/inspect_model.py --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        " --manifest {input.manifest:q} --output {output.table:q} --device {params.device:q} --threads {threads}"
+
+
 rule playground:
     """Write a page that runs the trained model in the browser."""
     input:
@@ -238,6 +259,7 @@ rule plot:
         curves=in_run(*CURVES),
     output:
         pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
+        vectors=in_run(*as_svg(PLOTS)),
     params:
         depends=of_run("plot"),
         run=RUN,
@@ -254,6 +276,7 @@ rule describe:
         pictures=in_run(*PLOTS),
         texts=in_run("samples.txt", "training_samples.txt"),
         evaluation=RUN + "/evaluation.csv",
+        inspection=RUN + "/inspection.json",
     output:
         page=report(RUN + "/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     params:
@@ -280,7 +303,7 @@ rule summarize:
 
 
 rule compare:
-    """Compare the runs of a sweep: curves, and loss against parameters and operations with fitted power laws."""
+    """Compare the runs of a sweep: curves, loss by settings, by parameters and by operations with fitted power laws."""
     input:
         lambda wildcards: expand(in_run("run.json", "evaluation.csv", *CURVES), run=CONFIG.sweeps[wildcards.sweep]),
     output:
@@ -289,6 +312,7 @@ rule compare:
             caption="workflow/report/comparison.rst",
             category="Sweep {sweep}",
         ),
+        vectors=expand(SWEEP + "/{file}", file=as_svg(COMPARISON_PICTURES), allow_missing=True),
         tables=report(
             expand(SWEEP + "/{file}", file=COMPARISON_TABLES, allow_missing=True),
             caption="workflow/report/comparison.rst",

@@ -75,6 +75,7 @@ def tokenizer_spec(tokenizer: Tokenizer) -> dict[str, Any]:
         "specials": tokenizer.specials,
         "whole": [(token.decode("latin-1"), index) for token, index in tokenizer.whole],
         "ignore_merges": tokenizer.ignore_merges,
+        "nfc": tokenizer.nfc,
         "pattern": javascript_pattern(tokenizer.pattern),
         "end_of_text": tokenizer.end_of_text,
     }

@@ -18,10 +18,10 @@ from hipgpt.pipeline.code_hash import code_hash, code_of, files_of
 from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 
 # these read a ModelConfig
-OF_MODEL = {"train", "export", "evaluate", "sample", "playground", "describe", "summarize", "compare"}
-OF_DEVICE = {"train", "export", "evaluate", "sample"}
+OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
+OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample", "playground"}
+OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample", "inspect", "playground"}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash
@@ -81,7 +81,8 @@ EDITS = {
     "hipgpt/reports/runs.py": {"export", "describe", "summarize", "compare"},
     "hipgpt/reports/pages.py": {"describe", "summarize"},
     "hipgpt/reports/playground.py": {"playground"},
-    "hipgpt/reports/templates/playground/model.js": {"playground"},
+    "hipgpt/reports/templates/playground/model.js": {"playground", "describe", "summarize"},
+    "hipgpt/inference/inspection.py": {"inspect"},
     "hipgpt/config/settings.py": OF_MODEL,
     "hipgpt/config/reading.py": set(),
     "hipgpt/training/loop.py": {"train"},

@@ -12,7 +12,7 @@ from support.workflow_copy import TINY, Project
 
 pytestmark = pytest.mark.slow
 
-AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "plot", "describe", "summarize"}
+AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
 OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
 

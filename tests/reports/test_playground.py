@@ -22,12 +22,13 @@ from hipgpt.inference.sampling import probabilities
 from hipgpt.reports.playground import MOST_PARAMETERS, check_size, write_playground
 
 MODELS = {"gpt2": tiny.MODEL, "llama": tiny.LLAMA, "qwen3": tiny.QWEN3}
-TOKENIZERS = dict(zip(MODELS, PATTERNS, strict=True))  # each architecture with another pattern
+PAIRS = [*zip([*MODELS, "llama"], PATTERNS, strict=True)]  # every architecture and every pattern
 SAMPLING = {"prompts": ["to be"], "num_tokens": 9, "temperature": 0.8, "top_k": 50, "top_p": 1.0,
             "stop_at_end_of_text": False}  # fmt: skip
 PROMPT = "to be, or not é"
 # characters on which patterns, browsers and versions of Unicode differ, and those that people type
-ODD = [*"ab'sTLlER 12\n\r\t.é語\x85\ufeff\u017f\u2028\x1c\u00b2\U0001f600", "<|endoftext|>", "'ll", "'RE", "   "]
+ODD = ["<|endoftext|>", "'ll", "'RE", "   ", "e\u0301"]
+ODD += [*"ab'sTLlER 12\n\r\t.é語\x85\ufeff\u017f\u2028\x1c\u00b2\U0001f600"]
 # Works out the answers after the page's own scripts, and presses its button.
 PROBE = """<pre id="answers"></pre><script>
 const questions = {questions};
@@ -54,9 +55,10 @@ def bf16(array: np.ndarray) -> np.ndarray:
 
 
 def trained(pattern: str) -> Tokenizer:
-    """Return a tokenizer. That of qwen2 takes a piece that is a token as that token, as files of tiktoken say."""
+    """Return a tokenizer. That of qwen2 takes a piece that is a token as that token, and reads texts in form C."""
     text = tiny.TEXT + b"wherefore art thou, gentle Romeo? deny thy father and refuse thy name " * 9
-    return dataclasses.replace(train([text], tiny.MODEL.vocab_size, pattern), ignore_merges=pattern == "qwen2")
+    qwen2 = pattern == "qwen2"
+    return dataclasses.replace(train([text], tiny.MODEL.vocab_size, pattern), ignore_merges=qwen2, nfc=qwen2)
 
 
 def drawn_texts() -> list[str]:
@@ -75,9 +77,9 @@ def visited(page: Path, work: Path, questions: dict) -> dict:
 
 @pytest.mark.slow
 @needs_chromium
-@pytest.mark.parametrize("architecture", MODELS)
-def test_the_page_computes_as_hipgpt_generate_does(hipgpt, tmp_path, architecture):
-    model, tokenizer = MODELS[architecture], trained(TOKENIZERS[architecture])
+@pytest.mark.parametrize(("architecture", "pattern"), PAIRS)
+def test_the_page_computes_as_hipgpt_generate_does(hipgpt, tmp_path, architecture, pattern):
+    model, tokenizer = MODELS[architecture], trained(pattern)
     arrays = {name: bf16(array) for name, array in tiny.draw_arrays(model).items()}
     folder = tiny.save_run(tmp_path / "results", model=model, other=tokenizer)
     metadata = {"model": stated(model), "step": 7, "tokenizer_sha256": tokenizer.sha256}

@@ -1,6 +1,9 @@
 """The report as its reader sees it: headless Chromium opens it without an error and without a network request."""
 
+import html
 import json
+import re
+from pathlib import Path
 
 import pytest
 from support import tiny
@@ -50,7 +53,7 @@ def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(pr
     visited.write_text(f"{before}{VISIT}{end}{after}")
     errors, asked, title, _ = browse(visited, tmp_path)
     assert errors == [] and asked == []
-    pages, pictures = 1 + 4, 4 * 3 + 3 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
+    pages, pictures = 1 + 4, 4 * 3 + 5 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
     assert title == f"opened {pages + pictures}"
 
 
@@ -69,7 +72,7 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
                  record["versions"]["numpy"],
                  record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
         assert text in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count('<div class="chart">') == 4 and "␣" in page
     runs = (project.folder / "results/summary.html").read_text()
     assert all(name in runs for name in ("default", "ladder_embed_dim-4", "ladder_embed_dim-16"))
     report = (project.folder / "results/report.html").read_text()
@@ -80,22 +83,101 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
 
 
 def test_a_run_s_name_is_text_too(tmp_path):
-    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], tmp_path / "page.html")
+    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], [], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "&lt;b&gt;x" in page and "<b>" not in page
-    assert '<th class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
+    assert 'class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
+
+
+INSPECTION = {
+    "passage": [["<|endoftext|>", None], ["<i>", 2.0], ["be", 30.0]],
+    "sentence": ["<|endoftext|>", "<i>"],
+    "heads": [1, 1],
+    "attention": "/wAA/w==",
+    "words": [[{"text": " be", "rank": 7, "parts": [{"text": " "}, {"text": "be"}]}]],
+}
+
+
+def written(folder: Path) -> None:
+    """Write the files of a run that its page reads, in addition to those of tiny.save_run."""
+    for name in ("samples.txt", "training_samples.txt"):
+        (folder / name).write_text("<script>alert(1)</script>\n")
+    (folder / "inspection.json").write_text(json.dumps(INSPECTION))
 
 
 def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(tmp_path):
     folder = tiny.save_run(tmp_path)
-    for name in ("samples.txt", "training_samples.txt"):
-        (folder / name).write_text("<script>alert(1)</script>\n")
-    (folder / "plots").mkdir()
-    for name in ("loss", "learning_rate", "throughput"):
-        (folder / "plots" / f"{name}.png").write_bytes(b"\x89PNG")
+    written(folder)
     pages = [tmp_path / "a.html", tmp_path / "b.html"]
     for page in pages:
         write_run_page(folder, page)
     assert pages[0].read_bytes() == pages[1].read_bytes()
     page = pages[0].read_text()
-    assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 2
+    assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") == 2
+    assert '<span style="--share:0.20" title="2.00 nats, probability 0.14">&lt;i&gt;</span>' in page
+    assert '<span style="--share:1.00"' in page and "␣be<small>7</small>" in page
+
+
+# Asks the page what it shows, as a reader would by clicks.
+PROBE = """<pre id="answers"></pre><script>setTimeout(() => {
+  const answers = {charts: document.querySelectorAll(".chart path").length,
+                   heads: document.querySelectorAll(".heads canvas").length};
+  const runs = document.getElementById("runs");
+  if (runs) {
+    const names = () => [...runs.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
+    const heading = runs.querySelector('[data-key="steps"]');
+    answers.sorted = [0, 1].map(() => { heading.click(); return names(); });
+    answers.filtered = ["wid", "steps>8", "steps>=7 default", "nothing"].map((text) => {
+      filter(text);
+      return names();
+    });
+    filter("");
+  }
+  const legend = document.querySelector(".legend");
+  legend.click();
+  answers.hidden = document.querySelectorAll(".chart path").length;
+  legend.click();
+  const drawing = document.querySelector(".chart svg"), {x: left, y: top, width} = drawing.getBoundingClientRect();
+  const ticks = () => [...drawing.querySelectorAll("text")].map((one) => one.textContent).join();
+  const before = ticks();
+  const at = (type, share) => drawing.dispatchEvent(
+    new PointerEvent(type, {clientX: left + share * width, clientY: top + 50, bubbles: true}));
+  at("pointermove", 0.5);
+  answers.tip = document.querySelector(".tip").textContent;
+  at("pointerdown", 0.5); at("pointerup", 0.95);
+  answers.zoomed = ticks() !== before;
+  drawing.dispatchEvent(new MouseEvent("dblclick"));
+  answers.whole = ticks() === before;
+  document.getElementById("answers").textContent = JSON.stringify(answers);
+}, 500);</script>"""
+
+
+def asked_of(page: Path, work: Path) -> dict:
+    probe = work / "probe.html"
+    probe.write_text(page.read_text() + PROBE)
+    visit = browse(probe, work)
+    assert visit.errors == [] and visit.asked == []
+    return json.loads(html.unescape(re.search(r'<pre id="answers">(.*?)</pre>', visit.content, re.DOTALL)[1]))
+
+
+@needs_chromium
+def test_a_run_s_page_draws_its_curves_and_heads(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    written(folder)
+    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,0.001\n" for step in range(1, 101))
+    (folder / "metrics.csv").write_text(f"step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n{rows}")
+    write_run_page(folder, tmp_path / "page.html")
+    answers = asked_of(tmp_path / "page.html", tmp_path)
+    assert answers["charts"] == 5 and answers["hidden"] == 4 and answers["heads"] == 1
+    assert "training batches: " in answers["tip"] and answers["zoomed"] and answers["whole"]
+
+
+@needs_chromium
+def test_the_table_of_runs_sorts_and_filters(tmp_path):
+    folders = [tiny.save_run(tmp_path, name) for name in ("default", "wide", "new")]
+    rows = [{"run": name, "steps": steps} for name, steps in (("default", 7), ("wide", 9), ("new", None))]
+    write_runs_page(rows, folders, tmp_path / "page.html")
+    answers = asked_of(tmp_path / "page.html", tmp_path)
+    assert answers["charts"] == 3
+    assert answers["sorted"] == [["default", "wide", "new"], ["wide", "default", "new"]]
+    assert answers["filtered"] == [["wide"], ["wide"], ["default"], []]

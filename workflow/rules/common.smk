@@ -62,8 +62,13 @@ TRAINED = ["run.json", "checkpoints/best.safetensors", "checkpoints/last.safeten
 PLOTS = ["plots/loss.png", "plots/learning_rate.png", "plots/throughput.png"]
 MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation_config.json", "model/README.md"]
 MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
-COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
+COMPARISON_PICTURES = ["curves.png", "settings.png", "parallel.png", "loss_by_parameters.png", "loss_by_operations.png"]
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+
+
+def as_svg(pictures):
+    """Return the names of the same pictures as SVG."""
+    return [picture.replace(".png", ".svg") for picture in pictures]
 
 
 def in_run(*files):

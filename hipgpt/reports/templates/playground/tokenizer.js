@@ -2,7 +2,7 @@
 // piece is merged from its bytes, always by the earliest merge that fits, from left to right.
 class Tokenizer {
   // spec: merges [[left, right], ...] in token numbers, ids of the numbers, specials and whole [[text, id], ...] (whole
-  // in Latin-1, a character a byte), ignore_merges, pattern (a regular expression), end_of_text.
+  // in Latin-1, a character a byte), ignore_merges, nfc, pattern (a regular expression), end_of_text.
   constructor(spec) {
     this.spec = spec;
     this.pattern = new RegExp(spec.pattern, "gu");
@@ -22,7 +22,11 @@ class Tokenizer {
 
   encode(text) {
     return text.split(this.specials).flatMap((part, at) =>
-      at % 2 ? [this.idOfSpecial.get(part)] : (part.match(this.pattern) || []).flatMap((piece) => this.encodePiece(piece)));
+      at % 2 ? [this.idOfSpecial.get(part)] : this.encodePlain(this.spec.nfc ? part.normalize("NFC") : part));
+  }
+
+  encodePlain(text) {
+    return (text.match(this.pattern) || []).flatMap((piece) => this.encodePiece(piece));
   }
 
   encodePiece(piece) {
