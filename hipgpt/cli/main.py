@@ -4,7 +4,7 @@ import argparse
 from importlib.metadata import version
 
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, why
+from hipgpt.cli import diff, export, generate, info, restore, runs, tokenize, watch, why
 
 
 @exit_on_user_error
@@ -12,7 +12,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
     parser.add_argument("--version", action="version", version=f"hipgpt {version('hipgpt')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (generate, tokenize, runs, diff, why, info, export, restore):
+    for command in (generate, tokenize, runs, watch, diff, why, info, export, restore):
         command.add(commands)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command is not why.why:

@@ -30,7 +30,8 @@ function drawChart(place) {
   drawing.onpointerup = (event) => zoom(state, event.offsetX);
   drawing.onpointerleave = () => { tip.style.display = "none"; };
   drawing.ondblclick = () => { state.zoom = null; draw(state); };
-  new ResizeObserver(() => draw(state)).observe(place);
+  draw(state);
+  addEventListener("resize", () => draw(state));
 }
 
 function colourOf(i, count) {
