@@ -91,9 +91,10 @@ def _drawing(folder: Path, columns: int, lines: int) -> str:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(max(LEAST_COLUMNS, columns), max(LEAST_LINES, lines - 1))
-    for label, rows in (("training", metrics), ("validation", validation)):
+    for label, rows, marker, color in (("training", metrics, "braille", "blue"), ("validation", validation, "o", "red")):
         if rows:
             steps, losses = ([row[key] for row in rows] for key in ("step", "loss_nats_per_token"))
-            plotext.plot(steps, losses, label=label, marker="braille")
+            plotext.scatter(steps, losses, label=label, marker=marker, color=color)
     plotext.xlabel("step")
-    return f"{title}\n{plotext.build()}\n"
+    plot = plotext.build() if sys.stdout.isatty() else plotext.uncolorize(plotext.build())
+    return f"{title}\n{plot}\n"
