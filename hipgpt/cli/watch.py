@@ -91,7 +91,8 @@ def _drawing(folder: Path, columns: int, lines: int) -> str:
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(max(LEAST_COLUMNS, columns), max(LEAST_LINES, lines - 1))
-    for label, rows, marker, color in (("training", metrics, "braille", "blue"), ("validation", validation, "o", "red")):
+    curves = (("training", metrics, "braille", "blue"), ("validation", validation, "o", "red"))
+    for label, rows, marker, color in curves:
         if rows:
             steps, losses = ([row[key] for row in rows] for key in ("step", "loss_nats_per_token"))
             plotext.scatter(steps, losses, label=label, marker=marker, color=color)
