@@ -64,6 +64,7 @@ function draw(state) {
   const middle = (HEIGHT - MARGIN.bottom) / 2;
   shape(drawing, "text", {x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})`}, spec.y);
   lines.forEach((line, i) => {
+    if (!points[i].length) return;
     const path = points[i].map(([x, y]) => `${state.x(x).toFixed(1)} ${state.y(y).toFixed(1)}`).join("L");
     const faint = line.faint ? 0.45 : 1;
     shape(drawing, "path", {d: `M${path}`, fill: "none", stroke: line.colour, "stroke-width": line.faint ? 1 : 2, opacity: faint});
