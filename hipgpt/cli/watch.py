@@ -60,7 +60,8 @@ def _folders(root: Path, names: list[str]) -> list[Path]:
 
 
 def _finished(folder: Path) -> bool:
-    return _last(_rows(folder, "metrics", METRICS), "step", 0) >= _steps(folder)
+    step: int = _last(_rows(folder, "metrics", METRICS), "step", 0)
+    return step >= _steps(folder)
 
 
 def _steps(folder: Path) -> int:
