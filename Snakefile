@@ -42,6 +42,7 @@ rule all:
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
+        expand(f"{RUN}/playground.html", run=filter(fits_a_page, CONFIG.runs)),
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
 
 
@@ -92,6 +93,7 @@ rule plot_tokenizer:
         tables=TOKENIZER_TABLES,
     output:
         picture=report(f"{TOKENS}/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+        vectors=f"{TOKENS}/compression.svg",
     log:
         f"{TOKENS}/logs/plot_tokenizer.log",
     params:
@@ -233,12 +235,56 @@ rule sample:
         " --device {params.device:q} --threads {threads} --log {log:q}"
 
 
+rule inspect:
+    """Look into the best checkpoint: losses of a held-out passage, attention, merges of words."""
+    input:
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+        manifest=run_files(f"{TOKENS}/manifest.json"),
+        shards=run_files(*SHARDS),
+    output:
+        table=f"{RUN}/inspection.json",
+    log:
+        f"{RUN}/logs/inspect.log",
+    threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
+    params:
+        script=script("inspect_model.py"),
+        depends=of_run("inspect"),
+        device=device,
+    shell:
+        "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
+        " --manifest {input.manifest:q} --output {output.table:q} --device {params.device:q} --threads {threads}"
+        " --log {log:q}"
+
+
+rule playground:
+    """Write a page that runs the trained model in the browser."""
+    input:
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+    output:
+        page=f"{RUN}/playground.html",
+    log:
+        f"{RUN}/logs/playground.log",
+    params:
+        script=script("playground.py"),
+        depends=of_run("playground"),
+        sampling=section("sampling"),
+    shell:
+        "{params.script} --name {wildcards.run:q} --checkpoint {input.checkpoint:q}"
+        " --tokenizer {input.tokenizer:q} --sampling {params.sampling:q} --output {output.page:q}"
+        " --log {log:q}"
+
+
 rule plot:
     """Draw a run's loss, learning rate and throughput."""
     input:
         curves=in_run(*CURVES),
     output:
         pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
+        vectors=in_run(*as_svg(PLOTS)),
     log:
         f"{RUN}/logs/plot.log",
     params:
@@ -258,6 +304,7 @@ rule describe:
         pictures=in_run(*PLOTS),
         texts=in_run("samples.txt", "training_samples.txt"),
         evaluation=f"{RUN}/evaluation.csv",
+        inspection=f"{RUN}/inspection.json",
     output:
         page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:
@@ -290,7 +337,7 @@ rule summarize:
 
 
 rule compare:
-    """Compare the runs of a sweep: curves, and loss against parameters and operations with fitted power laws."""
+    """Compare the runs of a sweep: curves, loss by settings, by parameters and by operations with fitted power laws."""
     input:
         lambda wildcards: expand(in_run("run.json", "evaluation.csv", *CURVES), run=CONFIG.sweeps[wildcards.sweep]),
     output:
@@ -299,6 +346,7 @@ rule compare:
             caption="workflow/report/comparison.rst",
             category="Sweep {sweep}",
         ),
+        vectors=expand(f"{SWEEP}/{{file}}", file=as_svg(COMPARISON_PICTURES), allow_missing=True),
         tables=report(
             expand(f"{SWEEP}/{{file}}", file=COMPARISON_TABLES, allow_missing=True),
             caption="workflow/report/comparison.rst",

@@ -1,7 +1,7 @@
 """mkdocs hook: generate pages from the code that they describe, so that nothing is written twice.
 
 index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema,
-reference/ops.md from the catalogue, reference/commands.md from --help.
+reference/ops.md from the catalogue, reference/commands.md from --help. Formulas in LaTeX become MathML.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import latex2mathml.converter
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -32,6 +33,19 @@ Each family of ops has a source in C++ for CPUs, in `kernels/cpu`, and one in HI
 header of the CPU's source says what its kernels compute. This page repeats these headers. The readable definition of
 each op, in float64, is in `tests/support/reference.py`. The letters are those of [the catalogue](reference/ops.md).
 """
+
+
+FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turn formulas into MathML, which browsers show without a script and without a request."""
+    return FORMULA.sub(_mathml, content)
+
+
+def _mathml(formula: re.Match[str]) -> str:
+    display = "block" if formula["tag"] == "div" else "inline"
+    return str(latex2mathml.converter.convert(html.unescape(formula["latex"]), display=display))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -27,7 +27,7 @@ from hipgpt.reports.runs import run_row
 from hipgpt.training.loop import METRICS, THROUGHPUT, VALIDATION
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GUIDES = [*sorted((ROOT / "docs/how-to").glob("add-*.md")), ROOT / "docs/design.md"]
+GUIDES = [*sorted((ROOT / "docs/how-to").glob("add-*.md")), ROOT / "docs/design.md", ROOT / "docs/ten-stops.md"]
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
     r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
@@ -95,6 +95,25 @@ def test_the_commands_of_a_page_run_one_after_the_other(finished, tmp_path, page
         assert done.returncode == 0, f"{block.text}\n{done.stdout}"
 
 
+@pytest.mark.slow
+def test_the_notebook_trains_plots_and_samples(finished, tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason="needs pip install -e '.[notebook]'")
+    nbformat = pytest.importorskip("nbformat", reason="needs pip install -e '.[notebook]'")
+    folder = tmp_path / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    shutil.rmtree(folder / "results/runs/default")
+    notebook = nbformat.read(ROOT / "docs/notebooks/first-model.ipynb", as_version=4)
+    path = f"{finished.folder.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder)}
+    resources = {"metadata": {"path": folder}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute(env=environment)
+    assert (folder / "results/runs/default/run.json").exists()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("trigram" in output.get("data", {}).get("text/html", "") for output in outputs)
+    assert any(output.get("text", "").startswith(" ") and "%" in output["text"] for output in outputs)
+
+
 def test_a_block_that_is_not_run_says_why():
     found = [block for page in PAGES for block in blocks(page)]
     assert len(found) > 15 and sum(block.reason is None for block in found) > 10
@@ -157,6 +176,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)
     assert not loaded
+    walk = (site / "ten-stops" / "index.html").read_text()
+    assert walk.count("<math ") > 8 and "arithmatex" not in walk
 
 
 def named_in(page: Path) -> list[str]:

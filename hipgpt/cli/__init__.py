@@ -1,4 +1,4 @@
 """The `hipgpt` command, one module per subcommand.
 
-Read main, arguments, init, run, generate, tokenize, show_tokens, runs, diff, why, info, export, restore.
+Read main, arguments, init, run, generate, tokenize, show_tokens, runs, watch, diff, why, info, export, restore.
 """

@@ -1,1 +1,1 @@
-"""Samples and evaluation of a finished model. Read sampling, samples, evaluation, baselines."""
+"""Samples and evaluation of a finished model. Read sampling, samples, evaluation, baselines, inspection."""

@@ -20,12 +20,15 @@ from hipgpt.base.files import replacing
 from hipgpt.base.kernel_cache import cache_folder
 from hipgpt.base.paths import KERNELS, PACKAGE, ROOT
 
-KERNELS_OF = {  # the files in kernels/ that a module compiles: a file, or all files of a folder
-    "hipgpt.compute.backends.gpu": ("formulas.h", "step_state.h", "gpu"),
-    "hipgpt.compute.backends.cpu": ("formulas.h", "step_state.h", "cpu"),
-    "hipgpt.data.tokenizer.native": ("bpe",),
-    "hipgpt.data.tokenizer.pretokenize": ("bpe/limits.h",),
+TEMPLATES = PACKAGE / "reports" / "templates"
+FILES_OF = {  # the kernels that a module compiles and the templates that it fills: a file, or all files of a folder
+    "hipgpt.compute.backends.gpu": (KERNELS / "formulas.h", KERNELS / "step_state.h", KERNELS / "gpu"),
+    "hipgpt.compute.backends.cpu": (KERNELS / "formulas.h", KERNELS / "step_state.h", KERNELS / "cpu"),
+    "hipgpt.data.tokenizer.native": (KERNELS / "bpe",),
+    "hipgpt.data.tokenizer.pretokenize": (KERNELS / "bpe" / "limits.h",),
+    "hipgpt.reports.rendering": (TEMPLATES,),
 }
+AS_IT_IS = (".html", ".css", ".js")  # a template counts byte by byte
 # Node fields that carry no code, or that only some Python versions have: the hash must not depend on the version.
 IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}
 CPP_TOKEN = re.compile(
@@ -48,14 +51,15 @@ CPP_TOKEN = re.compile(
 def code_hash(*modules: str) -> str:
     """Return 16 hex digits: a hash of the code of these modules ("hipgpt.training.loop").
 
-    It covers every module of the package that they import, directly or indirectly, and every kernel that these modules
-    compile. The paths of the files count too, as they are in the repository; their dates do not.
+    It covers every module of the package that they import, directly or indirectly, every kernel that these modules
+    compile, and every template that they fill. The paths of the files count too, as they are in the repository; their
+    dates do not.
     """
     files: set[Path] = set()
     for module in modules:
         files |= files_of(module)
     digest = hashlib.sha256()
-    names = {path.relative_to(PACKAGE.parent if path.suffix == ".py" else ROOT).as_posix(): path for path in files}
+    names = {path.relative_to(ROOT if KERNELS in path.parents else PACKAGE.parent).as_posix(): path for path in files}
     for name, path in sorted(names.items()):
         digest.update(f"{name}\0{_facts(path).code_sha256}\0".encode())
     _CACHE.save()
@@ -112,7 +116,9 @@ _facts = functools.cache(_CACHE.facts)
 
 
 def code_of(path: Path) -> bytes:
-    """Return the code of a Python, C++ or HIP file without comments, docstrings and layout."""
+    """Return the code of a Python, C++ or HIP file without comments, docstrings and layout; a template as it is."""
+    if path.suffix in AS_IT_IS:
+        return path.read_bytes()
     if path.suffix == ".py":
         parts: list[str] = []
         _write_python(_syntax_tree(path), parts)
@@ -164,7 +170,7 @@ def files_of(module: str) -> frozenset[Path]:
     met = set(waiting)
     while waiting:
         name = waiting.pop()
-        files |= {_file(name), *_kernels(name)}
+        files |= {_file(name), *_other_files(name)}
         for imported in _imports(name):
             if imported not in met:
                 met.add(imported)
@@ -172,10 +178,9 @@ def files_of(module: str) -> frozenset[Path]:
     return frozenset(files)
 
 
-def _kernels(module: str) -> Iterator[Path]:
-    """Yield the kernel sources that a module compiles, with their headers."""
-    for name in KERNELS_OF.get(module, ()):
-        path = KERNELS / name
+def _other_files(module: str) -> Iterator[Path]:
+    """Yield the kernel sources that a module compiles, with their headers, and the templates that it fills."""
+    for path in FILES_OF.get(module, ()):
         yield from (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 

@@ -44,8 +44,10 @@ STAGES = {
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
     "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
     "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
+    "inspect": Stage(("hipgpt.inference.inspection", DEVICES), ("train",)),
+    "playground": Stage(("hipgpt.reports.playground",), ("train",), ("sampling",)),
     "plot": Stage(("hipgpt.reports.plots",), ("train",)),
-    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "sample", "plot")),
+    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "sample", "inspect", "plot")),
     "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),
     "compare": Stage(("hipgpt.reports.comparison",), ("evaluate",)),
 }

@@ -1,4 +1,5 @@
 """Tables, plots and pages about finished runs.
 
-Read runs, samples, closing, provenance, plots, pages, summary, comparison, model_card.
+Read runs, samples, closing, provenance, plots, rendering, charts, pages, playground,
+summary, sweep_plots, comparison, model_card.
 """

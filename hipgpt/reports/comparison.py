@@ -17,7 +17,8 @@ from hipgpt.base.files import replacing
 from hipgpt.base.json_files import read_json
 from hipgpt.base.tables import table
 from hipgpt.reports.plots import axes_of, save
-from hipgpt.reports.runs import RETRAIN, run_row
+from hipgpt.reports.runs import RETRAIN, read_record, run_row
+from hipgpt.reports.sweep_plots import plot_parallel, plot_settings, swept_points
 
 FEWEST_POINTS = 3  # a line through two points has no residuals, so its error cannot be estimated
 FITTED = ("scale", "exponent", "exponent_standard_error", "relative_scatter")
@@ -66,10 +67,17 @@ def fit_power_law(x: NDArray[np.float64], loss: NDArray[np.float64]) -> PowerLaw
 
 
 def compare(folders: Sequence[Path], output: Path) -> None:
-    """Write curves.png, loss_by_parameters.png, loss_by_operations.png, runs.csv and fit.csv of finished runs."""
+    """Write the figures and tables of finished runs.
+
+    curves.png, settings.png, parallel.png, loss_by_parameters.png and loss_by_operations.png, each as SVG too; runs.csv
+    and fit.csv.
+    """
     rows = [_row(folder) for folder in folders]
     runs = pd.DataFrame(rows)
     _plot_curves(folders, output / "curves.png")
+    points = swept_points([read_record(folder) for folder in folders], runs.validation_loss_nats_per_token.tolist())
+    plot_settings(points, output / "settings.png")
+    plot_parallel(points, output / "parallel.png")
     fits = [_plot_scaling(runs, x, output / f"loss_by_{x}.png") for x in AXES]
     for name, found in (("runs.csv", rows), ("fit.csv", fits)):
         with replacing(output / name) as file:

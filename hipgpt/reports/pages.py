@@ -1,118 +1,117 @@
-"""Runs as self-contained HTML pages: pictures are embedded, nothing is fetched, no script runs."""
+"""The page of a run and the page of all runs: one HTML file each, with its curves and tables inside."""
 
-import base64
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from hipgpt.base.csv_file import read_csv
-from hipgpt.base.files import replacing
+from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
-from hipgpt.base.tables import cell
-from hipgpt.reports.runs import EVALUATION, RERUN, Row, read_record, run_row
+from hipgpt.reports.charts import chart, line
+from hipgpt.reports.rendering import write_page
+from hipgpt.reports.runs import EVALUATION, RERUN, Row, model_of, read_record, run_row
 
-PICTURES = {
-    "loss": "Loss of each training batch with its moving average, and loss of the validation windows. If the two "
-    "diverge, the model begins to memorize its training text.",
-    "learning_rate": "The learning rate, and the gradient norm before clipping. If the norm grows or has spikes, a "
-    "lower rate is better.",
-    "throughput": "Tokens per second between two rows of throughput.csv. Other jobs on the same processor cause dips.",
+INSPECTION = {"passage": [list], "sentence": [str], "heads": [int], "attention": str, "words": [list]}
+METRICS = {"step": int, "loss_nats_per_token": float, "gradient_norm": float, "learning_rate": float}
+VALIDATION = {"step": int, "tokens_seen": int, "loss_nats_per_token": float}
+THROUGHPUT = {"step": int, "tokens_per_second": float}
+PICTURES = ("loss", "learning_rate", "throughput")
+HIGHEST_NATS = 10.0  # of the scale of colours: a token with a probability of 1 in 22,000
+FIGURES = {  # of the run's row, with their unit
+    "validation_bits_per_byte": ("Whole validation split", "bits per byte, best checkpoint"),
+    "validation_loss_nats_per_token": ("Whole validation split", "nats per token, best checkpoint"),
+    "next_token_accuracy": ("Next token right", "share of the validation split"),
+    "parameters": ("Parameters", "trained"),
+    "tokens_seen": ("Tokens seen", "in training"),
+    "median_tokens_per_second": ("Speed", "tokens per second, median"),
 }
-EVALUATION_CAPTION = (
-    "The best checkpoint on the whole validation split, compared with predictors without a network on the same text. "
-    "Each token is predicted once, from a sliding context. Bits per byte are comparable across tokenizers; lower is "
-    "better."
-)
-PROVENANCE_CAPTION = (
-    "The inputs of this run. The same hashes on the same kind of processor give the same bytes. A commit that ends "
-    "with + had changed files, which the code hash covers."
-)
-RUNS_CAPTION = (
-    "One row for each run: its size, the tokens that it has seen, the scores of its best checkpoint on the whole "
-    "validation split, its median speed, and the hashes of its code and corpus."
-)
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 80rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #e5e7eb }
-table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
-th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #e5e7eb }
-td { white-space: nowrap } th { color: #6b7280; font-weight: 600; vertical-align: bottom }
-.number { text-align: right; font-variant-numeric: tabular-nums }
-figure { margin: 0 0 1.5rem } img { width: 100%; max-width: 44rem } figcaption, p { color: #4b5563; max-width: 46rem }
-pre { background: #f3f4f6; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere } code { font-size: 12px }
-"""
-MACROS = """
-{%- macro table(rows) %}<div class="wide"><table>
-<tr>{% for name, value in rows[0].items() %}<th{% if value is number %} class="number"{% endif %}>
-{{- name | replace("_", " ") }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for value in row.values() %}<td{% if value is number %} class="number"{% endif %}>
-{{- value | cell }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>{% endmacro -%}
-"""
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>{{ style }}</style></head>
-<body><h1>{{ title }}</h1>
-{% block body %}{% endblock %}
-</body></html>
-"""
-RUN_PAGE = """{% extends "page" %}{% from "macros" import table %}{% block body %}
-{{ table(result) }}
-<h2>Curves</h2>
-{% for picture in pictures %}<figure><img src="data:image/png;base64,{{ picture.data }}" alt="{{ picture.name }}">
-<figcaption>{{ picture.caption }}</figcaption></figure>{% endfor %}
-<h2>Evaluation</h2><p>{{ evaluation_caption }}</p>{{ table(evaluation) }}
-<h2>Samples</h2><p>The finished model's continuations of the configured prompts; their settings are in samples.csv.</p>
-<pre>{{ samples }}</pre>
-<h2>Samples while it trained</h2><pre>{{ training_samples }}</pre>
-<h2>Provenance</h2><p>{{ provenance_caption }}</p>{{ table(provenance) }}
-<h2>Settings</h2>{{ table(settings) }}
-{% endblock %}"""
-RUNS_PAGE = """{% extends "page" %}{% from "macros" import table %}{% block body %}
-<p>{{ caption }}</p>{{ table(rows) }}{% endblock %}"""
 
 
 def write_run_page(folder: Path, page: Path) -> None:
     """Write the page of a run from the files in its folder."""
     record, row = read_record(folder), run_row(folder)
-    evaluation = read_csv(folder / "evaluation.csv", EVALUATION, RERUN)
+    inspection = read_json(folder / "inspection.json", INSPECTION, RERUN)
     provenance = {key: value for key, value in leaves(record) if not key.startswith("config.")}
     settings = {key.removeprefix("config."): value for key, value in leaves(record) if key.startswith("config.")}
-    _write(
+    layers, heads = inspection["heads"]
+    write_page(
         page,
-        RUN_PAGE,
+        "run.html",
         title=f"Run {folder.name}",
-        result=_pairs(row),
-        pictures=[_picture(folder / "plots" / f"{name}.png", caption) for name, caption in PICTURES.items()],
-        evaluation=evaluation,
-        evaluation_caption=EVALUATION_CAPTION,
+        about=f"A {model_of(record).parts.title} trained on {record['corpus']['corpus']}, on {record['device']}.",
+        figures=[{"name": name, "value": row[key], "unit": unit} for key, (name, unit) in FIGURES.items()],
+        charts=_charts(folder),
+        pictures=PICTURES,
+        evaluation=read_csv(folder / "evaluation.csv", EVALUATION, RERUN),
+        passage=[_coloured(*token) for token in inspection["passage"]],
+        attention={
+            "tokens": inspection["sentence"], "layers": layers, "heads": heads, "shares": inspection["attention"]
+        },
+        words=inspection["words"],
         samples=(folder / "samples.txt").read_text(encoding="utf-8"),
         training_samples=(folder / "training_samples.txt").read_text(encoding="utf-8"),
-        provenance=_pairs(provenance),
-        provenance_caption=PROVENANCE_CAPTION,
-        settings=_pairs(settings),
+        provenance=provenance,
+        settings=settings,
+    )  # fmt: skip
+
+
+def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path) -> None:
+    """Write the page of all runs. rows: one for each run; folders: of the runs whose curves are drawn."""
+    curves = [
+        line(folder.name, _read(folder, "validation", VALIDATION), "tokens_seen", "loss_nats_per_token")
+        for folder in folders
+    ]
+    numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
+    write_page(
+        page,
+        "runs.html",
+        title="All runs",
+        rows=rows,
+        columns=list(rows[0]),
+        numeric=numeric,
+        curves=chart("", "", "tokens seen", "loss, nats per token", curves, log_x=True),
     )
 
 
-def write_runs_page(rows: Sequence[Row], page: Path) -> None:
-    """Write the table of all runs as a page."""
-    _write(page, RUNS_PAGE, title="All runs", rows=rows, caption=RUNS_CAPTION)
+def _read(folder: Path, name: str, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return read_csv(folder / f"{name}.csv", kinds, RERUN)
 
 
-def _write(page: Path, template: str, **values: Any) -> None:
-    loader = jinja2.DictLoader({"page": PAGE, "macros": MACROS, "this": template})
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["cell"] = cell
-    with replacing(page) as file:
-        file.write(environment.get_template("this").render(style=STYLE, **values).encode())
+def _charts(folder: Path) -> list[dict[str, Any]]:
+    metrics, validation = _read(folder, "metrics", METRICS), _read(folder, "validation", VALIDATION)
+    speed = _read(folder, "throughput", THROUGHPUT)
+    loss, nats = "loss_nats_per_token", "loss, nats per token"
+    return [
+        chart(
+            "Loss",
+            "If the two diverge, the model begins to memorize its training text.",
+            "step",
+            nats,
+            [line("training batches", metrics, "step", loss, faint=True),
+             line("validation sample", validation, "step", loss)],
+        ),
+        chart(
+            "Gradient norm",
+            "Before clipping. If it grows or has spikes, a lower rate is better.",
+            "step",
+            "gradient norm",
+            [line("gradient norm", metrics, "step", "gradient_norm")],
+            log_y=True,
+        ),
+        chart("Learning rate", "", "step", "learning rate", [line("learning rate", metrics, "step", "learning_rate")]),
+        chart(
+            "Throughput",
+            "Between two rows of throughput.csv. Other jobs on the same processor cause dips.",
+            "step",
+            "tokens per second",
+            [line("tokens per second", speed, "step", "tokens_per_second")],
+        ),
+    ]  # fmt: skip
 
 
-def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"": key, "value": value} for key, value in values.items()]
-
-
-def _picture(path: Path, caption: str) -> dict[str, str]:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return {"name": path.stem, "caption": caption, "data": data}
+def _coloured(text: str, nats: float | None) -> tuple[str, str, str]:
+    """Return a token's text, the strength of its colour from 0 to 1, and a text about its loss."""
+    if nats is None:
+        return text, "0", "not predicted: the first token"
+    return text, f"{min(nats / HIGHEST_NATS, 1):.2f}", f"{nats:.2f} nats, probability {math.exp(-nats):.2g}"

@@ -97,7 +97,9 @@ def axes_of(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def save(figure: Figure, picture: Path) -> None:
-    """Write a figure as PNG and close it."""
+    """Write a figure as PNG, and as SVG next to it, and close it. Equal figures give equal bytes."""
     with replacing(picture) as file:
         figure.savefig(file, dpi=150, format="png")
+    with replacing(picture.with_suffix(".svg")) as file, plt.rc_context({"svg.hashsalt": picture.stem}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
     plt.close(figure)

@@ -13,4 +13,4 @@ def summarize(folders: list[Path], path: Path, page: Path) -> None:
     rows = [run_row(folder) for folder in folders]
     with replacing(path) as file:
         file.write(table(rows, "csv").encode())
-    write_runs_page(rows, page)
+    write_runs_page(rows, folders, page)

@@ -17,10 +17,11 @@ from hipgpt.config.reading import load_config
 from hipgpt.pipeline.code_hash import code_hash, code_of, files_of
 from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 
-OF_MODEL = {"train", "export", "evaluate", "sample", "describe", "summarize", "compare"}  # they read a ModelConfig
-OF_DEVICE = {"train", "export", "evaluate", "sample"}
+# these read a ModelConfig
+OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
+OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample"}
+OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample", "inspect", "playground"}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash
@@ -79,6 +80,9 @@ EDITS = {
     "hipgpt/reports/comparison.py": {"compare"},
     "hipgpt/reports/runs.py": {"export", "describe", "summarize", "compare"},
     "hipgpt/reports/pages.py": {"describe", "summarize"},
+    "hipgpt/reports/playground.py": {"playground"},
+    "hipgpt/reports/templates/playground/model.js": {"playground", "describe", "summarize"},
+    "hipgpt/inference/inspection.py": {"inspect"},
     "hipgpt/config/settings.py": OF_MODEL,
     "hipgpt/config/reading.py": set(),
     "hipgpt/training/loop.py": {"train"},
@@ -104,7 +108,7 @@ EDITS = {
     "workflow/scripts/train.py": set(),
 }
 NEW_CODE = {".py": "CONSTANT = 1", ".cpp": "constexpr int CONSTANT = 1;", ".h": "constexpr int CONSTANT = 1;",
-            ".hip": "constexpr int CONSTANT = 1;", ".md": "Words."}  # fmt: skip
+            ".hip": "constexpr int CONSTANT = 1;", ".md": "Words.", ".js": "const CONSTANT = 1;"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -223,7 +227,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     ("changes", "stages"),
     [
         ({}, set()),
-        ({"sampling": {"prompts": ["another"]}}, {"sample", "describe"}),
+        ({"sampling": {"prompts": ["another"]}}, {"sample", "playground", "describe"}),
         ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "export", "describe", "summarize", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),

@@ -12,7 +12,7 @@ from support.workflow_copy import TINY, Project
 
 pytestmark = pytest.mark.slow
 
-AFTER_TRAIN = {"export", "evaluate", "sample", "plot", "describe", "summarize"}
+AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
 OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
 
@@ -91,7 +91,7 @@ CHANGES = {
     ),
     "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
     "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), OF_SHARDS),
-    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "describe"}),
+    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "playground", "describe"}),
     "evaluation stride": (
         lambda p: override(p, evaluation={"stride_tokens": 2}),
         {"evaluate", "export", "describe", "summarize"},

@@ -1,22 +1,19 @@
 """The report as its reader sees it: headless Chromium opens it without an error and without a network request."""
 
+import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from support import tiny
+from support.chromium import browse, needs_chromium
 from support.workflow_copy import TINY, Project
 
 from hipgpt.reports.pages import write_run_page, write_runs_page
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install chromium)")
-TAILWIND = "cdn.tailwindcss.com should not be used in production"  # a note of the style sheet inside Snakemake's page
 # Opens every result of Snakemake's report, as clicks would.
 VISIT = """<script>
 const opened = [];
@@ -40,30 +37,11 @@ def project(tmp_path_factory) -> Project:
     return project
 
 
-def browse(page: Path, work: Path) -> tuple[list[str], list[str], str]:
-    """Return the console messages of a page, the addresses that it requested beyond this disk, and its last title."""
-    log = work / "net.json"
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", f"--user-data-dir={work / 'profile'}", f"--log-net-log={log}",
-        "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    messages = re.findall(r":CONSOLE[^\]]*\] (.*)", done.stderr)  # an error's level is not told apart
-    errors = [message for message in messages if TAILWIND not in message]
-    events = json.loads(log.read_text())["events"]
-    starts = [event["params"] for event in events if {"url", "initiator"} <= event.get("params", {}).keys()]
-    # Chromium's own requests have no origin
-    asked = [start["url"] for start in starts if start["initiator"] != "not an origin"]
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
-    return errors, [url for url in asked if not url.startswith(("file:", "data:"))], title[1] if title else ""
-
-
 @needs_chromium
 def test_an_error_and_a_request_would_be_seen(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text("<title>bad</title><script>console.error('oh')</script><img src='http://127.0.0.1:9/pixel.png'>")
-    errors, asked, title = browse(page, tmp_path)
+    errors, asked, title, _ = browse(page, tmp_path)
     assert title == "bad" and any("oh" in error for error in errors) and asked == ["http://127.0.0.1:9/pixel.png"]
 
 
@@ -73,16 +51,16 @@ def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(pr
     visited = tmp_path / "visited.html"
     before, end, after = report.rpartition("</body>")
     visited.write_text(f"{before}{VISIT}{end}{after}")
-    errors, asked, title = browse(visited, tmp_path)
+    errors, asked, title, _ = browse(visited, tmp_path)
     assert errors == [] and asked == []
-    pages, pictures = 1 + 4, 4 * 3 + 3 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
+    pages, pictures = 1 + 4, 4 * 3 + 5 + 1  # all runs and each run; each run's curves, the sweep's, the tokenizer's
     assert title == f"opened {pages + pictures}"
 
 
 @needs_chromium
 @pytest.mark.parametrize("name", ["summary.html", "runs/default/report.html"])
 def test_a_page_opens_by_itself(project, tmp_path, name):
-    errors, asked, title = browse(project.folder / "results" / name, tmp_path)
+    errors, asked, title, _ = browse(project.folder / "results" / name, tmp_path)
     assert errors == [] and asked == []
     assert title in ("All runs", "Run default")
 
@@ -94,7 +72,7 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
                  record["versions"]["numpy"],
                  record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
         assert text in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count('<div class="chart">') == 4 and "␣" in page
     runs = (project.folder / "results/summary.html").read_text()
     assert all(name in runs for name in ("default", "ladder_embed_dim-4", "ladder_embed_dim-16"))
     report = (project.folder / "results/report.html").read_text()
@@ -105,22 +83,101 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
 
 
 def test_a_run_s_name_is_text_too(tmp_path):
-    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], tmp_path / "page.html")
+    write_runs_page([{"run": "<b>x</b>", "tokens_seen": 5, "steps": None}], [], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "&lt;b&gt;x" in page and "<b>" not in page
-    assert '<th class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
+    assert 'class="number">tokens seen</th>' in page  # in words, so that it breaks into lines
+
+
+INSPECTION = {
+    "passage": [["<|endoftext|>", None], ["<i>", 2.0], ["be", 30.0]],
+    "sentence": ["<|endoftext|>", "<i>"],
+    "heads": [1, 1],
+    "attention": "/wAA/w==",
+    "words": [[{"text": " be", "rank": 7, "parts": [{"text": " "}, {"text": "be"}]}]],
+}
+
+
+def written(folder: Path) -> None:
+    """Write the files of a run that its page reads, in addition to those of tiny.save_run."""
+    for name in ("samples.txt", "training_samples.txt"):
+        (folder / name).write_text("<script>alert(1)</script>\n")
+    (folder / "inspection.json").write_text(json.dumps(INSPECTION))
 
 
 def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(tmp_path):
     folder = tiny.save_run(tmp_path)
-    for name in ("samples.txt", "training_samples.txt"):
-        (folder / name).write_text("<script>alert(1)</script>\n")
-    (folder / "plots").mkdir()
-    for name in ("loss", "learning_rate", "throughput"):
-        (folder / "plots" / f"{name}.png").write_bytes(b"\x89PNG")
+    written(folder)
     pages = [tmp_path / "a.html", tmp_path / "b.html"]
     for page in pages:
         write_run_page(folder, page)
     assert pages[0].read_bytes() == pages[1].read_bytes()
     page = pages[0].read_text()
-    assert "<script" not in page and page.count("&lt;script&gt;alert(1)") == 2
+    assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") == 2
+    assert '<span style="--share:0.20" title="2.00 nats, probability 0.14">&lt;i&gt;</span>' in page
+    assert '<span style="--share:1.00"' in page and "␣be<small>7</small>" in page
+
+
+# Asks the page what it shows, as a reader would by clicks.
+PROBE = """<pre id="answers"></pre><script>setTimeout(() => {
+  const answers = {charts: document.querySelectorAll(".chart path").length,
+                   heads: document.querySelectorAll(".heads canvas").length};
+  const runs = document.getElementById("runs");
+  if (runs) {
+    const names = () => [...runs.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
+    const heading = runs.querySelector('[data-key="steps"]');
+    answers.sorted = [0, 1].map(() => { heading.click(); return names(); });
+    answers.filtered = ["wid", "steps>8", "steps>=7 default", "nothing"].map((text) => {
+      filter(text);
+      return names();
+    });
+    filter("");
+  }
+  const legend = document.querySelector(".legend");
+  legend.click();
+  answers.hidden = document.querySelectorAll(".chart path").length;
+  legend.click();
+  const drawing = document.querySelector(".chart svg"), {x: left, y: top, width} = drawing.getBoundingClientRect();
+  const ticks = () => [...drawing.querySelectorAll("text")].map((one) => one.textContent).join();
+  const before = ticks();
+  const at = (type, share) => drawing.dispatchEvent(
+    new PointerEvent(type, {clientX: left + share * width, clientY: top + 50, bubbles: true}));
+  at("pointermove", 0.5);
+  answers.tip = document.querySelector(".tip").textContent;
+  at("pointerdown", 0.5); at("pointerup", 0.95);
+  answers.zoomed = ticks() !== before;
+  drawing.dispatchEvent(new MouseEvent("dblclick"));
+  answers.whole = ticks() === before;
+  document.getElementById("answers").textContent = JSON.stringify(answers);
+}, 500);</script>"""
+
+
+def asked_of(page: Path, work: Path) -> dict:
+    probe = work / "probe.html"
+    probe.write_text(page.read_text() + PROBE)
+    visit = browse(probe, work)
+    assert visit.errors == [] and visit.asked == []
+    return json.loads(html.unescape(re.search(r'<pre id="answers">(.*?)</pre>', visit.content, re.DOTALL)[1]))
+
+
+@needs_chromium
+def test_a_run_s_page_draws_its_curves_and_heads(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    written(folder)
+    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,0.001\n" for step in range(1, 101))
+    (folder / "metrics.csv").write_text(f"step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n{rows}")
+    write_run_page(folder, tmp_path / "page.html")
+    answers = asked_of(tmp_path / "page.html", tmp_path)
+    assert answers["charts"] == 5 and answers["hidden"] == 4 and answers["heads"] == 1
+    assert "training batches: " in answers["tip"] and answers["zoomed"] and answers["whole"]
+
+
+@needs_chromium
+def test_the_table_of_runs_sorts_and_filters(tmp_path):
+    folders = [tiny.save_run(tmp_path, name) for name in ("default", "wide", "new")]
+    rows = [{"run": name, "steps": steps} for name, steps in (("default", 7), ("wide", 9), ("new", None))]
+    write_runs_page(rows, folders, tmp_path / "page.html")
+    answers = asked_of(tmp_path / "page.html", tmp_path)
+    assert answers["charts"] == 3
+    assert answers["sorted"] == [["default", "wide", "new"], ["wide", "default", "new"]]
+    assert answers["filtered"] == [["wide"], ["wide"], ["default"], []]

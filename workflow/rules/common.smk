@@ -16,12 +16,14 @@ min_version("9.27")
 from hipgpt.base.errors import UserError, exit_on_user_error
 from hipgpt.base.files import alone_in
 from hipgpt.config.settings import stated
+from hipgpt.gpt.parameters import parameter_count
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.closing import closing
+from hipgpt.reports.playground import MOST_PARAMETERS
 from hipgpt.training.estimate import job_resources
 
 # `module hipgpt:` of another workflow, whose results are that workflow's business: it has handlers of its own
@@ -64,7 +66,7 @@ TRAINED = ["run.json", "checkpoints/best.safetensors", "checkpoints/last.safeten
 PLOTS = ["plots/loss.png", "plots/learning_rate.png", "plots/throughput.png"]
 MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation_config.json", "model/README.md"]
 MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
-COMPARISON_PICTURES = ["curves.png", "loss_by_parameters.png", "loss_by_operations.png"]
+COMPARISON_PICTURES = ["curves.png", "settings.png", "parallel.png", "loss_by_parameters.png", "loss_by_operations.png"]
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 
 
@@ -86,6 +88,11 @@ def folder_of(file):
 def run_of(files):
     """Return the folders of the runs whose files, such as run.json, are given."""
     return [str(Path(file).parent) for file in files if Path(file).name == "run.json"]
+
+
+def as_svg(pictures):
+    """Return the names of the same pictures as SVG."""
+    return [picture.replace(".png", ".svg") for picture in pictures]
 
 
 def in_run(*files):
@@ -129,6 +136,11 @@ def device(wildcards):
 
 def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
+
+
+def fits_a_page(name):
+    """Return whether the model of a run is small enough for a playground."""
+    return parameter_count(CONFIG.runs[name].model) <= MOST_PARAMETERS
 
 
 def pretrained_options(wildcards):

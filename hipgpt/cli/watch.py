@@ -1,0 +1,102 @@
+"""`hipgpt watch`: draw the curves of runs that train, again and again."""
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hipgpt.base.csv_file import read_csv
+from hipgpt.base.errors import UserError
+from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.reports.runs import RERUN, read_record
+
+METRICS = {"step": int, "loss_nats_per_token": float}
+VALIDATION = {"step": int, "loss_nats_per_token": float}
+THROUGHPUT = {"step": int, "tokens_per_second": float}
+HOME_AND_CLEAR = "\033[H\033[J"
+LEAST_LINES, LEAST_COLUMNS = 12, 40  # of a plot
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        watch,
+        "draw the curves of runs that train",
+        "It ends when all of them are finished. If the output is not a terminal, it draws once.",
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to draw (default: those that are not finished)")
+    add_results(parser)
+    parser.add_argument(
+        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
+    )
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Draw until every run is finished."""
+    if not arguments.every > 0:
+        raise UserError(f"--every: got {arguments.every}, expected a number > 0")
+    folders = _folders(arguments.results / "runs", arguments.runs)
+    while True:
+        size = shutil.get_terminal_size()
+        plots = "".join(_drawing(folder, size.columns, (size.lines - 2) // len(folders)) for folder in folders)
+        sys.stdout.write((HOME_AND_CLEAR if sys.stdout.isatty() else "") + plots)
+        sys.stdout.flush()
+        if not sys.stdout.isatty() or all(map(_finished, folders)):
+            return
+        time.sleep(arguments.every)
+
+
+def _folders(root: Path, names: list[str]) -> list[Path]:
+    found = {path.parent.name: path.parent for path in sorted(root.glob("*/run.json"))}
+    if unknown := [name for name in names if name not in found]:
+        raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {', '.join(found) or 'none'}")
+    chosen = [found[name] for name in names] or [folder for folder in found.values() if not _finished(folder)]
+    if not chosen:
+        finished = ", ".join(found) or "none"
+        raise UserError(f"watch: no run in {root} is training; finished: {finished}; name one of them")
+    return chosen
+
+
+def _finished(folder: Path) -> bool:
+    step: int = _last(_rows(folder, "metrics", METRICS), "step", 0)
+    return step >= _steps(folder)
+
+
+def _steps(folder: Path) -> int:
+    steps: int = read_record(folder)["config"]["training"]["steps"]
+    return steps
+
+
+def _rows(folder: Path, name: str, kinds: dict[str, Any]) -> list[dict[str, Any]]:
+    return read_csv(folder / f"{name}.csv", kinds, RERUN)
+
+
+def _last(rows: list[dict[str, Any]], column: str, default: Any) -> Any:
+    return rows[-1][column] if rows else default
+
+
+def _drawing(folder: Path, columns: int, lines: int) -> str:
+    """Return a title and the curves of training and validation loss, in a rectangle of characters."""
+    import plotext
+
+    metrics, validation = _rows(folder, "metrics", METRICS), _rows(folder, "validation", VALIDATION)
+    speed = _last(_rows(folder, "throughput", THROUGHPUT), "tokens_per_second", None)
+    title = f"{folder.name}: step {_last(metrics, 'step', 0):,} of {_steps(folder):,}"
+    title += f", loss {metrics[-1]['loss_nats_per_token']:.3f}" if metrics else ""
+    title += f", validation {validation[-1]['loss_nats_per_token']:.3f}" if validation else ""
+    title += f", {speed:,.0f} tokens/s" if speed else ""
+    if not metrics:
+        return f"{title}\n"
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plotsize(max(LEAST_COLUMNS, columns), max(LEAST_LINES, lines - 1))
+    curves = (("training", metrics, "braille", "blue"), ("validation", validation, "o", "red"))
+    for label, rows, marker, color in curves:
+        if rows:
+            steps, losses = ([row[key] for row in rows] for key in ("step", "loss_nats_per_token"))
+            plotext.scatter(steps, losses, label=label, marker=marker, color=color)
+    plotext.xlabel("step")
+    plot = plotext.build() if sys.stdout.isatty() else plotext.uncolorize(plotext.build())
+    return f"{title}\n{plot}\n"

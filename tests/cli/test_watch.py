@@ -1,0 +1,68 @@
+"""`hipgpt watch`: it draws the runs that train, once if nobody looks, and until they are finished on a terminal."""
+
+import json
+
+import pytest
+from support import tiny
+
+from hipgpt.cli import watch
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A results folder with the run `default`, which is finished, and `new`, which has done 7 steps of 20."""
+    for name in ("default", "new"):
+        tiny.save_run(tmp_path / "results", name)
+    path = tmp_path / "results/runs/new/run.json"
+    record = json.loads(path.read_text())
+    record["config"]["training"]["steps"] = 20
+    path.write_text(json.dumps(record))
+    return tmp_path / "results"
+
+
+def append_step(project, step: int) -> None:
+    with open(project / "runs/new/metrics.csv", "a") as file:
+        file.write(f"{step},{step * 8},5.{step},1.0,0.001\n")
+
+
+def test_the_runs_that_train_are_drawn_once_if_the_output_is_not_a_terminal(hipgpt, project):
+    status, text, _ = hipgpt("watch", "--results", str(project))
+    assert status is None and text.startswith("new: step 7 of 20, loss 5.500, validation 5.500, 90 tokens/s\n")
+    assert "default" not in text and "validation" in text and "\033" not in text and len(text.splitlines()) >= 12
+
+
+def test_a_finished_run_is_drawn_if_it_is_named(hipgpt, project):
+    assert hipgpt("watch", "default", "--results", str(project))[1].startswith("default: step 7 of 7, ")
+
+
+def test_on_a_terminal_it_draws_until_the_last_run_is_finished(hipgpt, project, monkeypatch):
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        append_step(project, 20 if len(waited) == 2 else 8)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    text = hipgpt("watch", "--results", str(project), "--every", "0.5")[1]
+    drawings = text.split(watch.HOME_AND_CLEAR)[1:]
+    assert [drawing.split(",")[0] for drawing in drawings] == [f"new: step {step} of 20" for step in (7, 8, 20)]
+    assert waited == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["other"], "watch: no run 'other' in {}; found: default, new"),
+        (["--every", "0"], "--every: got 0.0, expected a number > 0"),
+    ],
+)
+def test_a_mistake_is_one_line(hipgpt, project, options, message):
+    status, _, _ = hipgpt("watch", *options, "--results", str(project))
+    assert status == f"error: {message.format(project / 'runs')}"
+
+
+def test_without_a_run_that_trains_it_says_so(hipgpt, project):
+    append_step(project, 20)
+    status, _, _ = hipgpt("watch", "--results", str(project))
+    assert status == f"error: watch: no run in {project / 'runs'} is training; finished: default, new; name one of them"

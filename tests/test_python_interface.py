@@ -1,0 +1,62 @@
+"""`hipgpt.load`: what programs get from it is what the command prints and what the network computes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import tiny
+
+import hipgpt as package
+from hipgpt.base.errors import UserError
+from hipgpt.base.paths import ROOT
+
+PROMPT = "to be, élan"
+
+
+@pytest.fixture(scope="module")
+def model(results):
+    return package.load(results / "runs" / "default", device="cpu", threads=2)
+
+
+def test_generate_continues_as_the_command_does(hipgpt, model):
+    settings = {"num_tokens": 30, "temperature": 0.7, "top_k": 9, "top_p": 0.9, "seed": 3}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    assert hipgpt("generate", PROMPT, *options)[1] == PROMPT + model.generate(PROMPT, **settings) + "\n"
+    greedy = hipgpt("generate", PROMPT, "--temperature=0", "--num-tokens=9")[1]
+    assert greedy == PROMPT + model.generate(PROMPT, temperature=0, num_tokens=9) + "\n"
+
+
+def test_streams_differ_and_repeat(model):
+    one, other = (model.generate(PROMPT, num_tokens=12, stream=stream) for stream in (0, 1))
+    assert one != other and one == model.generate(PROMPT, num_tokens=12)
+
+
+def test_logits_are_those_of_the_network(model):
+    ids = model.tokenizer.encode("to be")
+    expected = tiny.logits(tiny.MODEL, tiny.draw_arrays(), ids.tolist())
+    for got in (model.logits("to be"), model.logits(ids.tolist())):
+        assert got.shape == (len(ids), tiny.MODEL.vocab_size) and got.dtype == np.float32
+        assert (np.abs(got - expected.value) <= expected.error).all()
+
+
+@pytest.mark.parametrize("ids", [[], [1] * 9])
+def test_logits_refuse_a_text_that_does_not_fit_the_context(model, ids):
+    with pytest.raises(ValueError, match=f"got {len(ids)} tokens, expected 1 to 8"):
+        model.logits(ids)
+
+
+def test_an_unfinished_run_is_a_user_s_mistake(results):
+    with pytest.raises(UserError, match="unfinished: not a finished run, because .*tokenizer.json is missing"):
+        package.load(results / "runs" / "unfinished")
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = package.lode
+
+
+def test_import_loads_nothing_else():
+    program = "import sys, hipgpt; print([name for name in sys.modules if name.startswith(('hipgpt.', 'numpy'))])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
