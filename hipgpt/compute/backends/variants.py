@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -12,15 +12,15 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
     CONSTANTS,
-    MATMUL_MMA,
-    MUON_MMA,
     SIMT,
     Shape,
     ShapeOf,
     Sizes,
+    matmul_mma,
+    muon_mma,
 )
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
-from hipgpt.compute.backends.split_k import SplitK
+from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
@@ -29,11 +29,8 @@ ANY = r".*"
 SM80_UP = r"sm_([89]|1\d)\da?"
 HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
-RDNA3 = r"gfx11\d\d"
-RDNA4 = r"gfx12\d\d"
-# By block tile: with fewer blocks, so much of a GPU is idle that a smaller block tile is faster.
-ENOUGH_BLOCKS = {128: 256, 64: 64, 32: 0}
-ENOUGH_WGMMA_BLOCKS = 96  # of 128 by wgmma
+RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
+RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
@@ -101,25 +98,52 @@ class Variant:
         return [(self.shapes[op.name](sizes, wave), [])]
 
 
-def _gemm(arch: str, mainloop: Mapping[str, int], side: int, enough_blocks: int, shared_bytes: int = 0) -> Variant:
-    """A row for GEMMs with block tiles of one side, by the macro that chooses a main loop or its mma."""
-    split_k = SplitK(side=side, shapes=MATMUL_MMA[side], enough_blocks=enough_blocks)
+@dataclass(frozen=True)
+class BlockTile:
+    """A block tile of GEMMs by matrix instructions. waves: of a block.
+
+    enough_blocks: with fewer, so much of a GPU is idle that a smaller block tile is faster. resident_blocks: how many a
+    large GPU of the family runs at once. cut: whether K may be cut into slices.
+    """
+
+    side: int
+    waves: int
+    enough_blocks: int
+    resident_blocks: int
+    cut: bool = True
+
+
+NVIDIA_TILES = (BlockTile(128, 4, 256, 264), BlockTile(64, 4, 64, 528), BlockTile(32, 4, 0, 528))
+WGMMA_TILE = BlockTile(128, 4, 96, 264)
+# resident_blocks: of an MI300X with 304 compute units, and of a RX 7900 XTX with 96
+CDNA_TILES = (
+    BlockTile(256, 8, 228, 304, cut=False), BlockTile(128, 4, 256, 608), BlockTile(64, 4, 64, 608),
+    BlockTile(32, 2, 0, 1216),
+)  # fmt: skip
+RDNA_TILES = (BlockTile(128, 8, 96, 192), BlockTile(64, 4, 48, 192), BlockTile(32, 4, 0, 384))
+
+
+def _gemm(arch: str, mainloop: Mapping[str, int], tile: BlockTile, shared_bytes: int = 0) -> Variant:
+    """A row for GEMMs with block tiles of one side, by the macros that choose a main loop and its mma."""
+    shapes, most_slices = matmul_mma(tile.side, tile.waves), MOST_SLICES if tile.cut else 1
+    split_k = SplitK(tile.side, shapes, tile.enough_blocks, tile.resident_blocks, most_slices)
     return Variant(
         r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
-        macros={**mainloop, "BLOCK_TILE": side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
+        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
     )  # fmt: skip
 
 
-def _newton_schulz(arch: str, mma: Mapping[str, int], side: int, enough_blocks: int) -> Variant:
+def _newton_schulz(arch: str, mma: Mapping[str, int], tile: BlockTile) -> Variant:
     """A row for Muon's GEMMs with block tiles of one side."""
+    shapes = muon_mma(tile.side, tile.waves)
 
     def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
-        grid, _ = MUON_MMA[side][op.name](sizes, 1)
-        return math.prod(grid) >= enough_blocks
+        grid, _ = shapes[op.name](sizes, 1)
+        return math.prod(grid) >= tile.enough_blocks
 
     return Variant(
         r"newton_schulz_.*", arch, "bf16", "gpu/muon_mma.hip",
-        macros={**mma, "BLOCK_TILE": side}, shapes=MUON_MMA[side], suits=gives_enough_blocks,
+        macros={**mma, "BLOCK_TILE": tile.side}, shapes=shapes, suits=gives_enough_blocks,
     )  # fmt: skip
 
 
@@ -159,10 +183,15 @@ def _persistent_attention(channels: int) -> Variant:
     )  # fmt: skip
 
 
-def _mma(arch: str, macro: str) -> list[Variant]:
-    """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
-    gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
-    muon = [_newton_schulz(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
+def _mma(arch: str, macro: str, tiles: Sequence[BlockTile]) -> list[Variant]:
+    """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h.
+
+    AMD's main loop of a GEMM takes the number of waves too.
+    """
+    amd = tiles is not NVIDIA_TILES
+    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if amd else {macro: 1} for tile in tiles}
+    gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
+    muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.cut]
     return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 
@@ -173,11 +202,11 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
     *(_persistent_attention(channels) for channels in (64, 128)),
-    _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
-    *_mma(SM80_UP, "MMA_SYNC"),
-    *_mma(CDNA2_UP, "MMA_MFMA"),
-    *_mma(RDNA3, "MMA_WMMA_GFX11"),
-    *_mma(RDNA4, "MMA_WMMA_GFX12"),
+    _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
+    *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
+    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES),
+    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES),
+    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES),
     Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", shapes=SIMT, suits=holds_a_head),
 )
 

@@ -1,9 +1,9 @@
 """The main loops of a kernel: what an iteration consists of, and how long a model says that it takes.
 
 A main loop is an innermost loop that holds matrix instructions. Of its paths without inner loops, the one with the most
-matrix instructions counts, of these the one with the most global loads, and of these the shortest: a branch that skips
-code because no lane is active counts as not taken. Inner loops copy matrices whose rows are not aligned for vector
-loads.
+matrix instructions counts, of these the one with the most vector loads, then the most LDS bytes, and of these the
+shortest. A branch that skips code because no lane is active counts as not taken. So the path is that of a stage in the
+midst of a GEMM whose rows are aligned for vector loads.
 
 The model takes an iteration to last as long as the busiest of these needs, on a compute unit that holds as many waves
 as registers and LDS allow:
@@ -129,21 +129,23 @@ def _turned(after: dict[int, set[int]]) -> dict[int, set[int]]:
 
 def _path(listed: list[Instruction], at: dict[int, int], header: int, body: set[int]) -> list[Instruction]:
     order, inner_headers = _backwards(listed, at, header, body)
-    best: dict[int, tuple[int, ...]] = {}  # from here to the end: -inner loops, matrix, loads, -all; what follows
+    best: dict[
+        int, tuple[int, ...]
+    ] = {}  # from here to the end: -inner loops, matrix, loads, LDS bytes, -all; what follows
     for i in order:
         what, after = kind(listed[i]), _taken(listed[i], i, at)
-        ways = [best[one][:4] + (one,) for one in after if one in best and one != header]
-        ways += [(0, 0, 0, 0, header)] if header in after else []
+        ways = [(*best[one][:-1], one) for one in after if one in best and one != header]
+        ways += [(0, 0, 0, 0, 0, header)] if header in after else []
         if ways:
-            inner, matrix, loads, every, successor = max(ways)
+            inner, matrix, loads, lds, every, successor = max(ways)
             best[i] = (
-                inner - (i in inner_headers), matrix + (what == "matrix"), loads + (what == "load"), every - 1,
-                successor,
+                inner - (i in inner_headers), matrix + (what == "matrix"),
+                loads + (what == "load" and _bytes(listed[i]) >= 8), lds + (what == "lds") * _bytes(listed[i]), every - 1, successor,
             )  # fmt: skip
-    path, i = [listed[header]], best[header][4]
+    path, i = [listed[header]], best[header][-1]
     while i != header:
         path.append(listed[i])
-        i = best[i][4]
+        i = best[i][-1]
     return path
 
 
