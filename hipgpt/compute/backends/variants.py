@@ -13,6 +13,7 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
     CONSTANTS,
     SIMT,
+    WIDTH,
     Shape,
     ShapeOf,
     Sizes,
@@ -103,21 +104,22 @@ class BlockTile:
     """A block tile of GEMMs by matrix instructions. waves: of a block.
 
     enough_blocks: with fewer, so much of a GPU is idle that a smaller block tile is faster. resident_blocks: how many a
-    large GPU of the family runs at once. cut: whether K may be cut into slices.
+    large GPU of the family runs at once. any_size: whether it serves sizes that are no multiples of WIDTH, and cuts K
+    into slices.
     """
 
     side: int
     waves: int
     enough_blocks: int
     resident_blocks: int
-    cut: bool = True
+    any_size: bool = True
 
 
 NVIDIA_TILES = (BlockTile(128, 4, 256, 264), BlockTile(64, 4, 64, 528), BlockTile(32, 4, 0, 528))
 WGMMA_TILE = BlockTile(128, 4, 96, 264)
 # resident_blocks: of an MI300X with 304 compute units, and of a RX 7900 XTX with 96
 CDNA_TILES = (
-    BlockTile(256, 8, 228, 304, cut=False), BlockTile(128, 4, 256, 608), BlockTile(64, 4, 64, 608),
+    BlockTile(256, 8, 228, 304, any_size=False), BlockTile(128, 4, 256, 608), BlockTile(64, 4, 64, 608),
     BlockTile(32, 2, 0, 1216),
 )  # fmt: skip
 RDNA_TILES = (BlockTile(128, 8, 96, 192), BlockTile(64, 4, 48, 192), BlockTile(32, 4, 0, 384))
@@ -125,11 +127,16 @@ RDNA_TILES = (BlockTile(128, 8, 96, 192), BlockTile(64, 4, 48, 192), BlockTile(3
 
 def _gemm(arch: str, mainloop: Mapping[str, int], tile: BlockTile, shared_bytes: int = 0) -> Variant:
     """A row for GEMMs with block tiles of one side, by the macros that choose a main loop and its mma."""
-    shapes, most_slices = matmul_mma(tile.side, tile.waves), MOST_SLICES if tile.cut else 1
+    shapes, most_slices = matmul_mma(tile.side, tile.waves), MOST_SLICES if tile.any_size else 1
     split_k = SplitK(tile.side, shapes, tile.enough_blocks, tile.resident_blocks, most_slices)
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        fits = tile.any_size or all(sizes[name] % WIDTH == 0 for name in op.dimensions)
+        return fits and split_k.suits(op, sizes)
+
     return Variant(
         r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
-        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
+        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=suits, shared_bytes=shared_bytes, split_k=split_k,
     )  # fmt: skip
 
 
@@ -191,7 +198,7 @@ def _mma(arch: str, macro: str, tiles: Sequence[BlockTile]) -> list[Variant]:
     amd = tiles is not NVIDIA_TILES
     macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if amd else {macro: 1} for tile in tiles}
     gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
-    muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.cut]
+    muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.any_size]
     return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 

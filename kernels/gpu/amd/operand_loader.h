@@ -80,7 +80,8 @@ struct RowLoader {
 template <int ROWS, int STAGE_K, bool ARRANGED, int BLOCK_THREADS>
 struct TransposingLoader {
     using Tile = OperandTile<STAGE_K>;
-    static constexpr int SQUARES = ROWS / 4, EACH = SQUARES * (STAGE_K / 4) / BLOCK_THREADS;  // squares of 4 x 4 along i
+    static constexpr int SQUARES = ROWS / 4,
+                         EACH = SQUARES * (STAGE_K / 4) / BLOCK_THREADS;  // squares of 4 x 4 along i
     // 32 neighbours of a wave load neighbouring i; the others load other k, so that their stores use other banks.
     static constexpr int ALONG = SQUARES < 32 ? SQUARES : 32, DOWN = BLOCK_THREADS / SQUARES;
     static constexpr int PLACE_STEP = ARRANGED ? Unit::PLACE_STEP : 1;

@@ -17,8 +17,8 @@
 #error "no matrix unit is chosen"
 #endif
 
-constexpr int TILES = WIDTH / Unit::SIZE;      // sums of a segment
-constexpr int SEGMENT_ROWS = 16 * TILES;       // i of a segment, of all lanes
+constexpr int TILES = WIDTH / Unit::SIZE;                 // sums of a segment
+constexpr int SEGMENT_ROWS = 16 * TILES;                  // i of a segment, of all lanes
 typedef uint32_t Chunk __attribute__((vector_size(16)));  // WIDTH elements; a class would go through private memory
 typedef uint32_t HalfChunk __attribute__((vector_size(8)));
 

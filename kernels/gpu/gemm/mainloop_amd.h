@@ -9,17 +9,19 @@
 #include "gpu/gemm/epilogue.h"
 
 constexpr int SIDE = BLOCK_TILE, GEMM_THREADS = GEMM_WAVES * WAVE;
+constexpr bool ANY_SIZE = SIDE < 256;  // otherwise sizes are multiples of WIDTH and K is not cut: variants.py
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: whether K is contiguous in memory, or the operand's rows are.
 template <bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS>
 struct Gemm {
     static constexpr int STAGE_K = SIDE < 128 ? 64 : 32, TILE = SIDE * STAGE_K;  // elements
-    static constexpr int WAVE_COLUMNS = SIDE < 64 ? SEGMENT_ROWS : SIDE < 128 ? 32 : 64, ALONG = SIDE / WAVE_COLUMNS, DOWN = GEMM_WAVES / ALONG,
-                         WAVE_ROWS = SIDE / DOWN;
+    static constexpr int WAVE_COLUMNS = SIDE < 64    ? SEGMENT_ROWS
+                                        : SIDE < 128 ? 32
+                                                     : 64,
+                         ALONG = SIDE / WAVE_COLUMNS, DOWN = GEMM_WAVES / ALONG, WAVE_ROWS = SIDE / DOWN;
     static constexpr int ROWS = WAVE_ROWS / 16, COLUMNS = WAVE_COLUMNS / 16;  // mma tiles of a wave
     static constexpr int SUMMED = ROWS < ALONG ? 1 : ROWS / ALONG;            // of which a wave sums the rows of A
     static constexpr int SEGMENTS = WAVE_COLUMNS / SEGMENT_ROWS;              // of a lane, along a row
-    static constexpr int BATCH = ROWS % 2 || ROWS > 4 ? 1 : 2;                            // rows whose segments are fetched together
     static_assert(ROWS * 16 * DOWN == SIDE, "");
     using Tile = OperandTile<STAGE_K>;
     using Out = Epilogue<SIDE, SIDE, 1, GEMM_THREADS, 1>;
@@ -46,7 +48,7 @@ struct Gemm {
         const unsigned summed = wave_row + wave % ALONG * SUMMED * 16;  // the first row of A that this wave sums
         const bool sums_rows = RowStore::POSSIBLE && tile.column == 0 && row_store.requested();
         const Out out = {nullptr, split_k, tile, M, N};
-        if (split_k.phase == ADD_SLICES) return out.add_slices(operation, row_store, sums_rows);
+        if (ANY_SIZE && split_k.phase == ADD_SLICES) return out.add_slices(operation, row_store, sums_rows);
         const bool wave_sums = sums_rows && summed < wave_row + WAVE_ROWS;
         typename Choice<A_K_CONTIGUOUS, false>::Loader loader_a({a, tile.row * SIDE, M, range.first, range.last});
         typename Choice<B_K_CONTIGUOUS, true>::Loader loader_b({b, tile.column * SIDE, N, range.first, range.last});
@@ -100,12 +102,11 @@ struct Gemm {
         }
         if constexpr (RowStore::POSSIBLE)
             if (wave_sums) store_row_sums(out, row_store, row_sums, summed);
-        if (split_k.phase == K_SLICES)
-            store_slice(out, sums, wave_row, wave_column);
-        else if (is_wide(N))
-            store<true>(out, operation, sums, wave_row, wave_column);
-        else
-            store<false>(out, operation, sums, wave_row, wave_column);
+        if constexpr (ANY_SIZE) {
+            if (split_k.phase == K_SLICES) return store_slice(out, sums, wave_row, wave_column);
+            if (!is_wide(N)) return store<false>(out, operation, sums, wave_row, wave_column);
+        }
+        store<true>(out, operation, sums, wave_row, wave_column);
     }
 
     // The lane's segment of a row of mma tiles. s: which one along the row.
@@ -127,29 +128,27 @@ struct Gemm {
                 ::store(target + r * 16 * SIDE + s * SEGMENT_ROWS, segment(sums[r], s).value);
     }
 
-    // WIDE: N is a multiple of WIDTH. Otherwise elements are stored one by one, by code that is not unrolled: each turn
-    // stores the first row of mma tiles and moves the others up.
+    // WIDE: N is a multiple of WIDTH; otherwise elements are stored one by one. Not all rows of mma tiles are unrolled:
+    // a turn stores the first ones and moves the others up.
     template <bool WIDE, class Operation>
     static DEVICE_MEMBER void store(const Out& out, const Operation& operation, Unit::Sum (&sums)[ROWS][COLUMNS],
                                     unsigned wave_row, unsigned wave_column) {
+        constexpr int TURN = !WIDE ? 1 : ROWS < 4 ? ROWS : 4, BATCH = TURN < 2 ? 1 : 2;
         const unsigned row = wave_row + lane_row(), column = wave_column + lane_column();
-        if constexpr (WIDE) {
-#pragma unroll
-            for (int r = 0; r < ROWS; r += BATCH) store_rows<true, BATCH>(out, operation, &sums[r], row + r * 16, column);
-        } else {
 #pragma unroll 1
-            for (int r = 0; r < ROWS; ++r) {
-                store_rows<false, 1>(out, operation, sums, row + r * 16, column);
+        for (int first = 0; first < ROWS; first += TURN) {
 #pragma unroll
-                for (int next = 1; next < ROWS; ++next)
+            for (int r = 0; r < TURN; r += BATCH)
+                store_rows<WIDE, BATCH>(out, operation, &sums[r], row + (first + r) * 16, column);
 #pragma unroll
-                    for (int c = 0; c < COLUMNS; ++c) sums[next - 1][c] = sums[next][c];
-            }
+            for (int r = TURN; r < ROWS; ++r)
+#pragma unroll
+                for (int c = 0; c < COLUMNS; ++c) sums[r - TURN][c] = sums[r][c];
         }
     }
     template <bool WIDE, int COUNT, class Operation>
-    static DEVICE_MEMBER void store_rows(const Out& out, const Operation& operation,
-                                         const Unit::Sum (*rows)[COLUMNS], unsigned row, unsigned column) {
+    static DEVICE_MEMBER void store_rows(const Out& out, const Operation& operation, const Unit::Sum (*rows)[COLUMNS],
+                                         unsigned row, unsigned column) {
         decltype(out.template fetch<WIDE>(0, 0, operation)) fetched[COUNT][SEGMENTS];
 #pragma unroll
         for (int r = 0; r < COUNT; ++r)
