@@ -9,8 +9,9 @@ from hipgpt.compute.backends.variants import CHANNELS, find_variant, has_matrix_
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.tensor import DType
 
-WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
-WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx9999")
+WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201", "sm_80", "sm_90a", "sm_120")
+WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx1170", "gfx1250",
+           "gfx9999")  # fmt: skip
 ATTENTION = [op for op in CATALOGUE.values() if op.family == "attention"]
 
 
