@@ -43,3 +43,31 @@ def test_a_loop_is_counted_as_its_source_says():
     assert loop.bound == "one wave"
     assert loop.cycles > CHIPS["gfx942"].global_latency
     assert needs.spilled == 0
+
+
+# op, block tile: VALU for each matrix instruction, registers of a lane, at most. A GEMM's loop waits for no load that was
+# issued after the last matrix instruction before it.
+MOST_ON_GFX942 = [
+    ("matmul_forward", 256, 0.3, 256), ("matmul_backward_input", 256, 0.5, 256),
+    ("matmul_backward_weight", 256, 0.6, 256), ("matmul_forward", 128, 0.6, 256),
+    ("matmul_backward_input", 128, 1.0, 256), ("matmul_backward_weight", 128, 2.0, 256),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, side, valu_per_matrix, registers", MOST_ON_GFX942)
+def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_matrix, registers):
+    counted = count.main_loop(name, "gfx942", side)
+    assert counted.loop.valu_per_matrix <= valu_per_matrix
+    assert counted.needs.registers <= registers
+    assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
+    assert counted.loop.lds_share <= 1
+    assert counted.loop.bound == "matrix unit"
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_the_main_loop_of_attention_forward_on_gfx942_stays_within_bounds(channels):
+    counted = count.main_loop("attention_forward", "gfx942", channels)
+    assert counted.loop.valu_per_matrix <= 6.5
+    assert counted.needs.registers <= 256
+    assert counted.needs.spilled == 0
+    assert counted.loop.lds_share <= 0.8

@@ -180,6 +180,11 @@ ATTENTION_MMA: Mapping[str, ShapeOf] = {
 }
 
 
+def amd_attention(queries: int) -> Mapping[str, ShapeOf]:
+    """Return the shape of attention_amd.hip, whose blocks own so many queries of a head."""
+    return {"attention_forward": _waves(lambda s: s["B"] * s["H"] * _ceil(s["S"], queries), MMA_WAVES)}
+
+
 def _tma_attention(s: Sizes, wave: int) -> Shape:
     tiles = s["B"] * s["H"] * _ceil(s["S"], CONSTANTS["TMA_QUERIES"])
     return (min(tiles, CONSTANTS["TMA_CLUSTER"] * CONSTANTS["TMA_CLUSTERS"]), 1, 1), CONSTANTS["TMA_THREADS"]

@@ -26,8 +26,8 @@ class SplitK:
     """How GEMMs with block tiles of one side are cut. shapes: launch shapes by op; enough_blocks: see `suits`.
 
     The model estimates a GEMM's time in units of one step along K, for T block tiles of which R = resident_blocks run
-    at once on a large GPU of the family. With s slices, blocks come in ceil(T * s / R) turns of K / s steps each. Cutting costs LAUNCH_COST for the
-    second launch and SLICE_COST * T * s / R for writing and adding up the slices:
+    at once on a large GPU of the family. With s slices, blocks come in ceil(T * s / R) turns of K / s steps each.
+    Cutting costs LAUNCH_COST for the second launch and SLICE_COST * T * s / R for writing and adding up the slices:
 
         time(s) = ceil(T * s / R) * K / s  +  (LAUNCH_COST + SLICE_COST * T * s / R  if s > 1)
 

@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from hipgpt.base.errors import UserError
@@ -17,6 +17,7 @@ from hipgpt.compute.backends.launch_shapes import (
     Shape,
     ShapeOf,
     Sizes,
+    amd_attention,
     matmul_mma,
     muon_mma,
 )
@@ -175,6 +176,12 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, queries: int) -> Variant:
+    """The row of AMD's forward pass for heads of at most so many channels, by blocks of so many queries."""
+    row = _attention(arch, {**mma, "ATTENTION_QUERIES": queries}, channels)
+    return replace(row, op="attention_forward", source="gpu/attention_amd.hip", shapes=amd_attention(queries))
+
+
 def _persistent_attention(channels: int) -> Variant:
     """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
 
@@ -190,16 +197,16 @@ def _persistent_attention(channels: int) -> Variant:
     )  # fmt: skip
 
 
-def _mma(arch: str, macro: str, tiles: Sequence[BlockTile]) -> list[Variant]:
-    """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h.
+def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], queries: int | None = None) -> list[Variant]:
+    """The rows of a family of chips, by the macro that chooses its matrix instruction.
 
-    AMD's main loop of a GEMM takes the number of waves too.
+    AMD's main loops also take the number of waves of a GEMM's block, and the queries of a block of attention.
     """
-    amd = tiles is not NVIDIA_TILES
-    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if amd else {macro: 1} for tile in tiles}
+    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if queries else {macro: 1} for tile in tiles}
     gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
     muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.any_size]
-    return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    forward = [_amd_attention(arch, {macro: 1}, channels, queries) for channels in CHANNELS] if queries else []
+    return gemms + muon + forward + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 
 VARIANTS = (
@@ -211,9 +218,9 @@ VARIANTS = (
     *(_persistent_attention(channels) for channels in (64, 128)),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
-    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES),
-    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES),
-    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES),
+    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, queries=128),
+    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES, queries=64),
+    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES, queries=64),
     Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", shapes=SIMT, suits=holds_a_head),
 )
 

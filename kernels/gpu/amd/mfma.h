@@ -25,6 +25,12 @@ struct Unit {
         return row / 32 * 32 + row / 4 % 2 * 16 + row / 8 % 4 * 4 + row % 4;
     }
 
+    // The operand whose k are a lane's segment of a sum, in pairs of bf16.
+    static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
+        typedef uint32_t Words __attribute__((vector_size(16)));
+        return __builtin_bit_cast(Operand, (Words{pairs[0], pairs[1], pairs[2], pairs[3]}));
+    }
+
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
 #ifdef __gfx950__
         typedef __bf16 Elements __attribute__((vector_size(2 * HELD_K)));

@@ -31,7 +31,6 @@ template <int ROWS, int STAGE_K, bool ARRANGED, int BLOCK_THREADS>
 struct RowLoader {
     using Tile = OperandTile<STAGE_K>;
     static constexpr int EACH = ROWS * Tile::CHUNKS / BLOCK_THREADS, STEP = BLOCK_THREADS / Tile::CHUNKS;
-    static_assert(STEP % 16 == 0, "the permutation of a tile's chunks repeats after 16 rows");
     Source source;
     const char* base;
     unsigned offset[EACH];  // bytes from base
@@ -56,9 +55,14 @@ struct RowLoader {
         for (int e = 0; e < EACH; ++e) fetched[e] = *reinterpret_cast<const Chunk*>(base + opaque(offset[e]));
     }
     DEVICE_MEMBER void put(bf16* tile) const {
-        bf16* first = tile + Tile::offset(place(threadIdx.x, 0), chunk(threadIdx.x));
 #pragma unroll
-        for (int e = 0; e < EACH; ++e) *reinterpret_cast<Chunk*>(first + e * STEP * STAGE_K) = fetched[e];
+        for (int e = 0; e < EACH; ++e) *reinterpret_cast<Chunk*>(at(tile, e)) = fetched[e];
+    }
+    // Where the thread's chunk is stored. The permutation of a tile's chunks repeats after 16 rows.
+    static DEVICE_MEMBER bf16* at(bf16* tile, int e) {
+        constexpr bool REPEATS = STEP % 16 == 0;
+        const unsigned first = Tile::offset(place(threadIdx.x, REPEATS ? 0 : e), chunk(threadIdx.x));
+        return tile + first + (REPEATS ? e * STEP * STAGE_K : 0);
     }
     DEVICE_MEMBER void copy(bf16* tile) const {
         const unsigned thread = opaque(threadIdx.x);

@@ -15,6 +15,19 @@ struct Unit {
     static constexpr int PLACE_STEP = 2;
     static DEVICE_MEMBER unsigned place_of(unsigned row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
 
+    // The operand whose k are a lane's segment of a sum, in pairs of bf16, and that of the lane in the wave's other half.
+    static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
+        typedef uint32_t Words __attribute__((vector_size(32)));
+        const bool second_half = threadIdx.x / 16 % 2;
+        Words words;
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t other = __builtin_amdgcn_permlanex16(0, pairs[i], 0x76543210, 0xFEDCBA98, false, false);
+            words[i] = second_half ? other : pairs[i];
+            words[i + 4] = second_half ? pairs[i] : other;
+        }
+        return __builtin_bit_cast(Operand, words);
+    }
+
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
         sum = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(a, b, sum);
         // keeps the instruction here: clang would move it to where the sum is used, after the wait for the next stage

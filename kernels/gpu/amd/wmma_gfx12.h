@@ -15,6 +15,12 @@ struct Unit {
     static constexpr int PLACE_STEP = 1;
     static DEVICE_MEMBER unsigned place_of(unsigned row) { return row; }
 
+    // The operand whose k are a lane's segment of a sum, in pairs of bf16.
+    static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
+        typedef uint32_t Words __attribute__((vector_size(16)));
+        return __builtin_bit_cast(Operand, (Words{pairs[0], pairs[1], pairs[2], pairs[3]}));
+    }
+
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
         sum = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(a, b, sum);
         // keeps the instruction here: clang would move it to where the sum is used, after the wait for the next stage

@@ -140,7 +140,8 @@ def _path(listed: list[Instruction], at: dict[int, int], header: int, body: set[
             inner, matrix, loads, lds, every, successor = max(ways)
             best[i] = (
                 inner - (i in inner_headers), matrix + (what == "matrix"),
-                loads + (what == "load" and _bytes(listed[i]) >= 8), lds + (what == "lds") * _bytes(listed[i]), every - 1, successor,
+                loads + (what == "load" and _bytes(listed[i]) >= 8), lds + (what == "lds") * _bytes(listed[i]),
+                every - 1, successor,
             )  # fmt: skip
     path, i = [listed[header]], best[header][-1]
     while i != header:
