@@ -45,7 +45,7 @@ def test_a_loop_is_counted_as_its_source_says():
     assert needs.spilled == 0
 
 
-# op, block tile: VALU for each matrix instruction, registers of a lane, at most. A GEMM's loop waits for no load that was
+# op, block tile: VALU for each matrix instruction, registers of a lane, at most. A GEMM waits for no load that was
 # issued after the last matrix instruction before it.
 MOST_ON_GFX942 = [
     ("matmul_forward", 256, 0.3, 256), ("matmul_backward_input", 256, 0.5, 256),
