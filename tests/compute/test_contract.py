@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, ATTENTION_TMA, MATMUL_MMA, MUON_MMA, SIMT
+from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, ATTENTION_TMA, SIMT, matmul_mma, muon_mma
 from hipgpt.compute.backends.variants import VARIANTS
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
@@ -72,8 +72,8 @@ PLACES = {
     "mma": (MMA, "{}_mma.hip"),
     "tma": (TMA, "{}_tma.hip"),
 }
-SERVED_BY_MMA = set(MATMUL_MMA[128]) | set(MUON_MMA[128]) | set(ATTENTION_MMA)
-SERVED_BY_TMA = set(MATMUL_MMA[128]) | set(ATTENTION_TMA)
+SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
+SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA}
 
 

@@ -9,8 +9,9 @@ from hipgpt.compute.backends.variants import CHANNELS, find_variant, has_matrix_
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.tensor import DType
 
-WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201", "sm_80", "sm_90a", "sm_120")
-WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx9999")
+WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201", "sm_80", "sm_90a", "sm_120")
+WITHOUT = ("gfx900", "gfx906", "gfx1030", "sm_61", "sm_70", "sm_75", "gfx1170", "gfx1250",
+           "gfx9999")  # fmt: skip
 ATTENTION = [op for op in CATALOGUE.values() if op.family == "attention"]
 
 
@@ -30,8 +31,8 @@ def test_simt_kernels_serve_every_op_of_a_gpu_without_known_matrix_units(arch):
 def test_mma_serves_gemms_and_attention_in_bf16(arch):
     assert has_matrix_units(arch)
     for name in ("matmul_forward", "matmul_gelu_backward_input", "attention_forward", "attention_backward"):
-        assert served_by(name, arch).endswith("_mma.hip")
-        assert not served_by(name, arch, DType.F32).endswith("_mma.hip")
+        assert served_by(name, arch).endswith(("_mma.hip", "_amd.hip"))
+        assert not served_by(name, arch, DType.F32).endswith(("_mma.hip", "_amd.hip"))
 
 
 @pytest.mark.parametrize("arch", [*WITH_MMA, *WITHOUT])

@@ -9,6 +9,7 @@ Compiling needs no GPU and no ROCm, but what tests/support/amd/clang.py names.
 import argparse
 import ctypes
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.compute.backends.gpu import GpuDevice
-from hipgpt.compute.backends.variants import Variant, find_variant
+from hipgpt.compute.backends.variants import CDNA2_UP, Variant, find_variant
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
 from support import reference
@@ -38,9 +39,10 @@ GEMMS = {
         (33, 35, 600), (130, 140, 2100), (400, 500, 4100),
     ],
 }  # fmt: skip
+CDNA_GEMM = (24, 58120, 8)  # in addition, of bf16, for the block tile of 256 that only CDNA has
 ATTENTION = [{"B": 1, "S": 70, "H": 1, "D": 56}, {"B": 1, "S": 70, "H": 1, "D": 104}]  # tiles of 64 and 128 channels
 # so many small matrices that block tiles of 64 and of 128 a side are used
-NEWTON_SCHULZ = [{"M": 128, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
+NEWTON_SCHULZ = [{"M": 64, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
 
 
 class Recorder(clang.OfflineDriver):
@@ -94,6 +96,8 @@ class Recorder(clang.OfflineDriver):
 
     def free(self, address: int) -> None: ...
 
+    def clear(self, address: int, size_bytes: int) -> None: ...
+
     def upload(self, address: int, values: np.ndarray) -> None: ...
 
     def download(self, values: np.ndarray, address: int) -> None: ...
@@ -118,7 +122,7 @@ def _argument(value: Any) -> dict[str, Any]:
     return {"type": TYPES[type(value)], "value": value.value}
 
 
-def chosen_cases() -> Iterator[Case]:
+def chosen_cases(arch: str) -> Iterator[Case]:
     """Yield the op suite's cases of moderate size, and GEMMs, heads and matrices that reach the other variants."""
     for act in (DType.F32, DType.BF16):
         for case in (case for case in cases(act) if case.op.name in ON_GPUS):
@@ -126,8 +130,10 @@ def chosen_cases() -> Iterator[Case]:
                 yield case
         for name, op in ON_GPUS.items():
             if op.family == "matmul":
+                is_wide = act is DType.BF16 and re.fullmatch(CDNA2_UP, arch)
+                gemms = [*GEMMS[act], CDNA_GEMM] if is_wide else GEMMS[act]
                 role = next(order for end, order in ROLES.items() if name.endswith(end))
-                yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in GEMMS[act])
+                yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in gemms)
             elif name in ("attention_forward", "attention_backward"):
                 yield from (Case(op, sizes, act=act) for sizes in ATTENTION)
             elif name.startswith("newton_schulz"):
@@ -199,7 +205,7 @@ def write(arch: str, folder: Path) -> dict[str, Any]:
     driver = Recorder(arch, folder)
     written = {}
     with clang.fresh_cache():
-        for case in chosen_cases():
+        for case in chosen_cases(arch):
             if str(case) not in written:
                 written[str(case)] = record(driver, case, folder / "cases" / f"{len(written):04}.npz")
     manifest = {

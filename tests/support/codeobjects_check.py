@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hip import hip, hiprtc
+
+try:
+    from rocm.bindings import hip, hiprtc
+except ImportError:
+    from hip import hip, hiprtc  # before hip-python 10
 
 HERE = Path(__file__).parent
 DTYPES = {"f32": np.float32, "i32": np.int32, "bf16": np.uint16}

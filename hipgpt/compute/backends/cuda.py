@@ -80,6 +80,9 @@ class CudaDriver:
     def free(self, address: int) -> None:
         _checked(driver.cuMemFree(address), "cuMemFree")
 
+    def clear(self, address: int, size_bytes: int) -> None:
+        _checked(driver.cuMemsetD8Async(address, 0, size_bytes, self._stream), "cuMemsetD8Async")
+
     def upload(self, address: int, values: np.ndarray) -> None:
         source = values.ctypes.data  # pageable, so that the call returns when it has been read
         _checked(driver.cuMemcpyHtoDAsync(address, source, values.nbytes, self._stream), "cuMemcpyHtoDAsync")

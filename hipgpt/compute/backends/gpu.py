@@ -68,6 +68,9 @@ class Driver(Protocol):
     def free_bytes(self) -> int:
         """Return how much device memory is free."""
 
+    def clear(self, address: int, size_bytes: int) -> None:
+        """Set bytes to zero, in stream order."""
+
     def upload(self, address: int, values: np.ndarray) -> None:
         """Copy contiguous values to the device in stream order; the caller may change them afterwards."""
 
@@ -123,7 +126,8 @@ class GpuDevice:
                 "training.batch_sequences and raise training.accumulation_steps, or lower model.context_length, "
                 "model.num_layers or model.embed_dim; `hipgpt info` shows what each table takes"
             ) from error
-        self._driver.upload(owner.address, np.zeros(size_bytes, np.uint8))
+        if size_bytes:
+            self._driver.clear(owner.address, size_bytes)
         return owner.address, owner
 
     def free_bytes(self) -> int:

@@ -12,9 +12,12 @@ from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.device import DeviceAbsent
 
 try:
-    from hip import hip, hiprtc
-except ImportError as error:
-    raise DeviceAbsent("device hip: hip-python is not installed; pip install 'hip-python>=10'") from error
+    from rocm.bindings import hip, hiprtc
+except ImportError:
+    try:
+        from hip import hip, hiprtc  # the name in hip-python before version 10
+    except ImportError as error:
+        raise DeviceAbsent("device hip: hip-python is not installed; pip install 'hip-python>=10'") from error
 
 PASSED_BY_VALUE = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float)
 
@@ -71,6 +74,9 @@ class HipDriver:
     def free(self, address: int) -> None:
         _checked(hip.hipFree(address), "hipFree")
 
+    def clear(self, address: int, size_bytes: int) -> None:
+        _checked(hip.hipMemsetAsync(address, 0, size_bytes, self._stream), "hipMemsetAsync")
+
     def upload(self, address: int, values: np.ndarray) -> None:
         source = values.ctypes.data  # pageable, so that the call returns when it has been read
         _checked(hip.hipMemcpyHtoDAsync(address, source, values.nbytes, self._stream), "hipMemcpyHtoDAsync")
@@ -100,7 +106,21 @@ class HipDriver:
         record()
         graph = _checked(hip.hipStreamEndCapture(self._stream), "hipStreamEndCapture")
         executable = _checked(hip.hipGraphInstantiateWithFlags(graph, 0), "hipGraphInstantiateWithFlags")
-        return lambda: _checked(hip.hipGraphLaunch(executable, self._stream), "hipGraphLaunch")
+        _checked(hip.hipGraphDestroy(graph), "hipGraphDestroy")
+        return Replay(executable, self._stream)
+
+
+class Replay:
+    """Launches a graph on a stream; the graph is destroyed with the last reference to this."""
+
+    def __init__(self, executable: Any, stream: Any):
+        self._executable, self._stream = executable, stream
+
+    def __call__(self) -> None:
+        _checked(hip.hipGraphLaunch(self._executable, self._stream), "hipGraphLaunch")
+
+    def __del__(self) -> None:
+        hip.hipGraphExecDestroy(self._executable)
 
 
 def compile_hip(name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int], target: str) -> bytes:

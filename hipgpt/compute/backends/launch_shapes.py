@@ -28,7 +28,6 @@ def _halvings(largest: str, smallest: str) -> Iterator[int]:
 
 
 TILES = tuple(_halvings("LARGEST_TILE", "SMALLEST_TILE"))  # sides, of matmul.hip
-BLOCK_TILES = tuple(_halvings("LARGEST_BLOCK_TILE", "SMALLEST_BLOCK_TILE"))  # sides, of matmul_mma.hip
 
 
 def _ceil(count: int, size: int) -> int:
@@ -64,8 +63,8 @@ def _simt_gemm(columns: str, rows: str) -> ShapeOf:
     return shape
 
 
-def _mma_gemm(columns: str, rows: str, side: int) -> ShapeOf:
-    return lambda s, wave: (_tile_grid(s, columns, rows, side), MMA_WAVES * wave)
+def _mma_gemm(columns: str, rows: str, side: int, waves: int) -> ShapeOf:
+    return lambda s, wave: (_tile_grid(s, columns, rows, side), waves * wave)
 
 
 def _attention_tiles(s: Sizes) -> int:
@@ -153,21 +152,21 @@ SIMT: Mapping[str, ShapeOf] = {
 }
 
 
-def _matmul_mma(side: int) -> Mapping[str, ShapeOf]:
-    forward, backward = _mma_gemm("O", "N", side), _mma_gemm("C", "N", side)
+def matmul_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:
+    """Return the shapes of a linear layer's GEMMs with block tiles of one side, by blocks of so many waves."""
+    forward, backward = _mma_gemm("O", "N", side, waves), _mma_gemm("C", "N", side, waves)
     names = ("matmul", "matmul_gelu", "matmul_relu")
     shapes = {f"{name}_forward": forward for name in names} | {f"{name}_backward_input": backward for name in names}
-    return shapes | {"matmul_backward_weight": _mma_gemm("C", "O", side)}
+    return shapes | {"matmul_backward_weight": _mma_gemm("C", "O", side, waves)}
 
 
-MATMUL_MMA = {side: _matmul_mma(side) for side in BLOCK_TILES}
+def muon_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:
+    """Return the shapes of Muon's GEMMs, as matmul_mma does."""
 
-
-def _muon_mma(side: int) -> Mapping[str, ShapeOf]:
     def per_matrix(columns: str) -> ShapeOf:
         def shape(s: Sizes, wave: int) -> Shape:
             across, down, _ = _tile_grid(s, columns, "R", side)
-            return (across, down, s["M"]), MMA_WAVES * wave
+            return (across, down, s["M"]), waves * wave
 
         return shape
 
@@ -175,11 +174,15 @@ def _muon_mma(side: int) -> Mapping[str, ShapeOf]:
     return {f"newton_schulz_{name}": per_matrix("R") for name in names} | {"newton_schulz_step": per_matrix("L")}
 
 
-MUON_MMA = {side: _muon_mma(side) for side in BLOCK_TILES}
 ATTENTION_MMA: Mapping[str, ShapeOf] = {
     "attention_forward": _waves(_resident_tiles, MMA_WAVES),
     "attention_backward": _waves(lambda s: 2 * _resident_tiles(s), MMA_WAVES),
 }
+
+
+def amd_attention(queries: int) -> Mapping[str, ShapeOf]:
+    """Return the shape of attention_amd.hip, whose blocks own so many queries of a head."""
+    return {"attention_forward": _waves(lambda s: s["B"] * s["H"] * _ceil(s["S"], queries), MMA_WAVES)}
 
 
 def _tma_attention(s: Sizes, wave: int) -> Shape:

@@ -17,7 +17,6 @@ from hipgpt.compute.contract import Op
 
 PHASES = kernel_constants(KERNELS / "gpu" / "gemm" / "split_k.h")
 K_DIMENSION = {"forward": "C", "backward_input": "O", "backward_weight": "N"}  # by the end of an op's name
-RESIDENT_BLOCKS = {128: 264, 64: 528, 32: 528}  # by block tile: how many blocks a large GPU runs at once
 LEAST_K, MOST_SLICES = 256, 32
 SLICE_COST, LAUNCH_COST = 600, 200
 
@@ -26,9 +25,9 @@ SLICE_COST, LAUNCH_COST = 600, 200
 class SplitK:
     """How GEMMs with block tiles of one side are cut. shapes: launch shapes by op; enough_blocks: see `suits`.
 
-    The model estimates a GEMM's time in units of one step along K, for T block tiles of which R = RESIDENT_BLOCKS run
-    at once. With s slices, blocks come in ceil(T * s / R) turns of K / s steps each. Cutting costs LAUNCH_COST for the
-    second launch and SLICE_COST * T * s / R for writing and adding up the slices:
+    The model estimates a GEMM's time in units of one step along K, for T block tiles of which R = resident_blocks run
+    at once on a large GPU of the family. With s slices, blocks come in ceil(T * s / R) turns of K / s steps each.
+    Cutting costs LAUNCH_COST for the second launch and SLICE_COST * T * s / R for writing and adding up the slices:
 
         time(s) = ceil(T * s / R) * K / s  +  (LAUNCH_COST + SLICE_COST * T * s / R  if s > 1)
 
@@ -38,6 +37,8 @@ class SplitK:
     side: int
     shapes: Mapping[str, ShapeOf]
     enough_blocks: int
+    resident_blocks: int
+    most_slices: int = MOST_SLICES
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call gives at least enough_blocks blocks, cut into as many slices as are allowed."""
@@ -45,7 +46,7 @@ class SplitK:
 
     def slices(self, op: Op, sizes: Sizes) -> int:
         """Return the number of slices that takes the least time; ties go to the fewest."""
-        tiles, k, resident = self._tiles(op, sizes), _k(op, sizes), RESIDENT_BLOCKS[self.side]
+        tiles, k, resident = self._tiles(op, sizes), _k(op, sizes), self.resident_blocks
 
         def time(slices: int) -> float:
             turns = -(-tiles * slices // resident)
@@ -79,7 +80,7 @@ class SplitK:
         return math.prod(grid)
 
     def _most_slices(self, op: Op, sizes: Sizes) -> int:
-        return min(max(1, _k(op, sizes) // LEAST_K), MOST_SLICES)
+        return min(max(1, _k(op, sizes) // LEAST_K), self.most_slices)
 
 
 def _fields(workspace: int | None, phase: int, slices: int) -> list[Any]:

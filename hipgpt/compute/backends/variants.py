@@ -3,8 +3,8 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from hipgpt.base.errors import UserError
@@ -12,15 +12,17 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
     CONSTANTS,
-    MATMUL_MMA,
-    MUON_MMA,
     SIMT,
+    WIDTH,
     Shape,
     ShapeOf,
     Sizes,
+    amd_attention,
+    matmul_mma,
+    muon_mma,
 )
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
-from hipgpt.compute.backends.split_k import SplitK
+from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
@@ -29,11 +31,8 @@ ANY = r".*"
 SM80_UP = r"sm_([89]|1\d)\da?"
 HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
-RDNA3 = r"gfx11\d\d"
-RDNA4 = r"gfx12\d\d"
-# By block tile: with fewer blocks, so much of a GPU is idle that a smaller block tile is faster.
-ENOUGH_BLOCKS = {128: 256, 64: 64, 32: 0}
-ENOUGH_WGMMA_BLOCKS = 96  # of 128 by wgmma
+RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
+RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
@@ -101,25 +100,58 @@ class Variant:
         return [(self.shapes[op.name](sizes, wave), [])]
 
 
-def _gemm(arch: str, mainloop: Mapping[str, int], side: int, enough_blocks: int, shared_bytes: int = 0) -> Variant:
-    """A row for GEMMs with block tiles of one side, by the macro that chooses a main loop or its mma."""
-    split_k = SplitK(side=side, shapes=MATMUL_MMA[side], enough_blocks=enough_blocks)
+@dataclass(frozen=True)
+class BlockTile:
+    """A block tile of GEMMs by matrix instructions. waves: of a block.
+
+    enough_blocks: with fewer, so much of a GPU is idle that a smaller block tile is faster. resident_blocks: how many a
+    large GPU of the family runs at once. any_size: whether it serves sizes that are no multiples of WIDTH, and cuts K
+    into slices.
+    """
+
+    side: int
+    waves: int
+    enough_blocks: int
+    resident_blocks: int
+    any_size: bool = True
+
+
+NVIDIA_TILES = (BlockTile(128, 4, 256, 264), BlockTile(64, 4, 64, 528), BlockTile(32, 4, 0, 528))
+WGMMA_TILE = BlockTile(128, 4, 96, 264)
+# resident_blocks: of an MI300X with 304 compute units, and of a RX 7900 XTX with 96
+CDNA_TILES = (
+    BlockTile(256, 8, 228, 304, any_size=False), BlockTile(128, 4, 256, 608), BlockTile(64, 4, 64, 608),
+    BlockTile(32, 2, 0, 1216),
+)  # fmt: skip
+RDNA_TILES = (BlockTile(128, 8, 96, 192), BlockTile(64, 4, 48, 192), BlockTile(32, 4, 0, 384))
+
+
+def _gemm(arch: str, mainloop: Mapping[str, int], tile: BlockTile, shared_bytes: int = 0) -> Variant:
+    """A row for GEMMs with block tiles of one side, by the macros that choose a main loop and its mma."""
+    shapes, most_slices = matmul_mma(tile.side, tile.waves), MOST_SLICES if tile.any_size else 1
+    split_k = SplitK(tile.side, shapes, tile.enough_blocks, tile.resident_blocks, most_slices)
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        fits = tile.any_size or all(sizes[name] % WIDTH == 0 for name in op.dimensions)
+        return fits and split_k.suits(op, sizes)
+
     return Variant(
         r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
-        macros={**mainloop, "BLOCK_TILE": side}, suits=split_k.suits, shared_bytes=shared_bytes, split_k=split_k,
+        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=suits, shared_bytes=shared_bytes, split_k=split_k,
     )  # fmt: skip
 
 
-def _newton_schulz(arch: str, mma: Mapping[str, int], side: int, enough_blocks: int) -> Variant:
+def _newton_schulz(arch: str, mma: Mapping[str, int], tile: BlockTile) -> Variant:
     """A row for Muon's GEMMs with block tiles of one side."""
+    shapes = muon_mma(tile.side, tile.waves)
 
     def gives_enough_blocks(op: Op, sizes: Sizes) -> bool:
-        grid, _ = MUON_MMA[side][op.name](sizes, 1)
-        return math.prod(grid) >= enough_blocks
+        grid, _ = shapes[op.name](sizes, 1)
+        return math.prod(grid) >= tile.enough_blocks
 
     return Variant(
         r"newton_schulz_.*", arch, "bf16", "gpu/muon_mma.hip",
-        macros={**mma, "BLOCK_TILE": side}, shapes=MUON_MMA[side], suits=gives_enough_blocks,
+        macros={**mma, "BLOCK_TILE": tile.side}, shapes=shapes, suits=gives_enough_blocks,
     )  # fmt: skip
 
 
@@ -144,6 +176,12 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, queries: int) -> Variant:
+    """The row of AMD's forward pass for heads of at most so many channels, by blocks of so many queries."""
+    row = _attention(arch, {**mma, "ATTENTION_QUERIES": queries}, channels)
+    return replace(row, op="attention_forward", source="gpu/attention_amd.hip", shapes=amd_attention(queries))
+
+
 def _persistent_attention(channels: int) -> Variant:
     """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
 
@@ -159,11 +197,16 @@ def _persistent_attention(channels: int) -> Variant:
     )  # fmt: skip
 
 
-def _mma(arch: str, macro: str) -> list[Variant]:
-    """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
-    gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
-    muon = [_newton_schulz(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
-    return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], queries: int | None = None) -> list[Variant]:
+    """The rows of a family of chips, by the macro that chooses its matrix instruction.
+
+    AMD's main loops also take the number of waves of a GEMM's block, and the queries of a block of attention.
+    """
+    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if queries else {macro: 1} for tile in tiles}
+    gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
+    muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.any_size]
+    forward = [_amd_attention(arch, {macro: 1}, channels, queries) for channels in CHANNELS] if queries else []
+    return gemms + muon + forward + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
 
 
 VARIANTS = (
@@ -173,11 +216,11 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
     *(_persistent_attention(channels) for channels in (64, 128)),
-    _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
-    *_mma(SM80_UP, "MMA_SYNC"),
-    *_mma(CDNA2_UP, "MMA_MFMA"),
-    *_mma(RDNA3, "MMA_WMMA_GFX11"),
-    *_mma(RDNA4, "MMA_WMMA_GFX12"),
+    _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
+    *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
+    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, queries=128),
+    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES, queries=64),
+    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES, queries=64),
     Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", shapes=SIMT, suits=holds_a_head),
 )
 

@@ -6,7 +6,7 @@
 #include "gpu/gemm/epilogue.h"
 #include "gpu/select/mma.h"
 
-constexpr int SIDE = BLOCK_TILE, STAGE_BYTES = 16 << 10;
+constexpr int GEMM_THREADS = MMA_THREADS, SIDE = BLOCK_TILE, STAGE_BYTES = 16 << 10;
 static_assert(SMALLEST_BLOCK_TILE <= SIDE && SIDE <= LARGEST_BLOCK_TILE, "");
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: see TileLoader.

@@ -7,7 +7,7 @@
 #include "gpu/gemm/epilogue.h"
 #include "gpu/hopper/wgmma.h"
 
-constexpr int SIDE = BLOCK_TILE, STAGE_K = 64, STAGE_BYTES = 2 * SIDE * STAGE_K * 2;
+constexpr int GEMM_THREADS = MMA_THREADS, SIDE = BLOCK_TILE, STAGE_K = 64, STAGE_BYTES = 2 * SIDE * STAGE_K * 2;
 static_assert(SIDE == 128 && MMA_THREADS == 128, "");
 static_assert(STAGES * STAGE_BYTES == WGMMA_SHARED_BYTES, "");
 

@@ -1,14 +1,9 @@
 // Loads the operands of a GEMM from global into shared memory, a stage of K after another.
 #pragma once
+#include "gpu/gemm/matrix.h"
 #include "gpu/mma/shared_tile.h"
 
 constexpr int STAGES = 3;  // of K in shared memory, so that copies overlap with computing
-
-// Rows of a matrix in memory are `stride` elements apart.
-struct Matrix {
-    const bf16* data;
-    int64_t stride;
-};
 
 // Loads ROWS rows i by STAGE_K of K into a tile, stage after stage.
 // K_CONTIGUOUS: memory has element (i, k) at i * stride + k, and the tile's rows are i; otherwise memory has it at

@@ -15,7 +15,9 @@ struct AmdMma {
     using Operand = typename Chip::Operand;
     using Sum = typename Chip::Sum;
 
-    static DEVICE_MEMBER int lane() { return threadIdx.x % WAVE; }
+    static DEVICE_MEMBER unsigned lane() { return threadIdx.x % WAVE; }
+    // The lane for an operand's address. Where registers are few, each load computes its own.
+    static DEVICE_MEMBER unsigned address_lane() { return MANY_REGISTERS ? lane() : opaque(lane()) % WAVE; }
     static DEVICE_MEMBER constexpr int slot(int index) { return index; }
     static DEVICE_MEMBER int row(int slot) { return Chip::row(slot, lane()); }
     static DEVICE_MEMBER int column(int) { return lane() % 16; }
@@ -34,7 +36,7 @@ struct AmdMma {
         struct alignas(ACCESS * 2) Elements {
             short element[ACCESS];
         };
-        const int own = opaque(lane());
+        const unsigned own = address_lane();
         Operand operand;
         for (int k = 0; k < OPERAND_K; k += ACCESS) {
             const bf16* address = tile.at(first_i, own % 16, first_k + Chip::first_k(own) + k);
@@ -47,7 +49,7 @@ struct AmdMma {
     // Operand (i, k) = tile (first_k + k, first_i + i).
     template <class Tile>
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
-        const int own = opaque(lane());
+        const unsigned own = address_lane();
         Operand operand;
         for (int k = 0; k < OPERAND_K; ++k)
             operand[k] = tile.at(first_k, Chip::first_k(own) + k, first_i + own % 16)->bits;

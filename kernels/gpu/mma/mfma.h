@@ -11,8 +11,8 @@ struct Mfma {
     struct Sum {
         Values value;
     };
-    static DEVICE_MEMBER int first_k(int lane) { return lane / 16 * 4; }
-    static DEVICE_MEMBER int row(int index, int lane) { return lane / 16 * 4 + index; }
+    static DEVICE_MEMBER unsigned first_k(unsigned lane) { return lane / 16 * 4; }
+    static DEVICE_MEMBER unsigned row(unsigned index, unsigned lane) { return lane / 16 * 4 + index; }
     static DEVICE_MEMBER void multiply(const Operand& a, const Operand& b, Sum& sum) {
         sum.value = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(a, b, sum.value, 0, 0, 0);
     }

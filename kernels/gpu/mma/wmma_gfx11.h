@@ -10,8 +10,8 @@ struct Wmma {
     struct Sum {
         Values value;
     };
-    static DEVICE_MEMBER int first_k(int) { return 0; }
-    static DEVICE_MEMBER int row(int index, int lane) { return 2 * index + lane / 16; }
+    static DEVICE_MEMBER unsigned first_k(unsigned) { return 0; }
+    static DEVICE_MEMBER unsigned row(unsigned index, unsigned lane) { return 2 * index + lane / 16; }
     static DEVICE_MEMBER void multiply(const Operand& a, const Operand& b, Sum& sum) {
         sum.value = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(a, b, sum.value);
     }

@@ -23,6 +23,17 @@ DEVICE T opaque(T value) {
     return value;
 }
 
+// The same value, which all lanes of the wave have, in a scalar register.
+DEVICE int uniform(int64_t value) { return __builtin_amdgcn_readfirstlane(static_cast<int>(value)); }
+
+// The low, and the high, 16 bits of two words in one, those of `first` in its low half.
+DEVICE uint32_t low_halves(uint32_t first, uint32_t second) {
+    return __builtin_amdgcn_perm(second, first, 0x05040100u);
+}
+DEVICE uint32_t high_halves(uint32_t first, uint32_t second) {
+    return __builtin_amdgcn_perm(second, first, 0x07060302u);
+}
+
 // 2^x, e^x and 1 / x by the chip's own instructions: see formulas.h.
 DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
@@ -30,6 +41,12 @@ DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
 // Two bf16 in 32 bits, the first in the low half.
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
+
+// The same for finite values, in fewer instructions. Rounds to nearest, ties to even.
+DEVICE uint32_t bf16_pair_of_finite(float first, float second) {
+    const uint32_t low = float_bits(first), high = float_bits(second);
+    return high_halves(low + 0x7FFFu + (low >> 16 & 1u), high + 0x7FFFu + (high >> 16 & 1u));
+}
 
 // Copies 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. The copy is complete when the call
 // returns, so committing and waiting do nothing here.

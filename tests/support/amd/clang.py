@@ -22,9 +22,10 @@ HERE = Path(__file__).parent
 COMPILED = cache_folder() / "amd"
 CLANG = "clang-19"
 DEVICE_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
-WAVE = {"gfx900": 64, "gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1201": 32}
+WAVE = {"gfx900": 64, "gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1151": 32,
+        "gfx1200": 32, "gfx1201": 32}  # fmt: skip
 # the instruction set's number in the device libraries, for chips newer than Debian's
-ISA_VERSIONS = {"gfx942": 9402, "gfx1100": 11000, "gfx1201": 12001}
+ISA_VERSIONS = {"gfx942": 9402, "gfx1100": 11000, "gfx1151": 11501, "gfx1200": 12000, "gfx1201": 12001}
 ISA_SOURCE = """target triple = "amdgcn-amd-amdhsa"
 @__oclc_ISA_version = linkonce_odr hidden local_unnamed_addr addrspace(4) constant i32 {}, align 4
 """

@@ -50,6 +50,23 @@ inline float __shfl_xor(float value, int mask, int width) {
 
 inline unsigned long long __ballot(int chosen) { return fakehip_ballot(chosen); }
 
+// The lanes of a wave have the same value, or the kernel is wrong on a chip; here each lane keeps its own.
+inline int __builtin_amdgcn_readfirstlane(int value) { return value; }
+
+// The lane in the other row of 16: only this selection of lanes is known here.
+inline unsigned __builtin_amdgcn_permlanex16(unsigned, unsigned value, unsigned low, unsigned high, bool, bool) {
+    if (low != 0x76543210 || high != 0xFEDCBA98) __builtin_trap();
+    return fakehip_exchange(value, fakehip_lane() ^ 16);
+}
+
+// Each byte of the result is one of the eight bytes of `high` and `low`, low's first, that a byte of `select` numbers.
+inline unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned select) {
+    const unsigned long long bytes = static_cast<unsigned long long>(high) << 32 | low;
+    unsigned result = 0;
+    for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(bytes >> (select >> 8 * i & 7) * 8 & 255) << 8 * i;
+    return result;
+}
+
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 
 // The chip's quick functions are off by a unit in the last place and know no subnormal numbers ("RDNA3 ISA", V_RCP_F32 and

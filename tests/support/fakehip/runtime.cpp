@@ -180,6 +180,15 @@ API int hipMemcpyDtoHAsync(void* target, const void* source, size_t size, Stream
     return copy(source, target, source, size, stream);
 }
 
+API int hipMemsetAsync(void* target, int value, size_t size, Stream* stream) {
+    const Range allocation = allocation_at(reinterpret_cast<uintptr_t>(target), stream->device);
+    if (!allocation.holds(reinterpret_cast<uintptr_t>(target), size)) return INVALID_VALUE;
+    return submit(stream, [=] {
+        memset(target, value, size);
+        return SUCCESS;
+    });
+}
+
 API int hipModuleLoadData(void** module, const char* image) {
     if (memcmp(image, "FAKEHIP\n", 8)) return NO_BINARY_FOR_GPU;
     uint64_t size;
@@ -234,6 +243,16 @@ API int hipStreamEndCapture(Stream* stream, Graph** graph) {
 
 API int hipGraphInstantiateWithFlags(Graph** executable, const Graph* graph, unsigned long long) {
     *executable = new Graph(*graph);
+    return SUCCESS;
+}
+
+API int hipGraphDestroy(Graph* graph) {
+    delete graph;
+    return SUCCESS;
+}
+
+API int hipGraphExecDestroy(Graph* executable) {
+    delete executable;
     return SUCCESS;
 }
 

@@ -1,0 +1,156 @@
+// Loads the operands of AMD's GEMM from global into shared memory, a stage of K after another. A stage is fetched into
+// registers, all of its loads at once, while the one before is multiplied; `put` stores it in a tile afterwards.
+// Fetching needs no test: rows beyond the end are replaced by the last one, and their sums are not stored. A stage that
+// is not whole, or whose rows are not aligned for vector loads, is loaded by `copy`, element by element.
+//
+// `opaque` keeps the compiler from computing addresses ahead of where they are needed: those of `copy` would cost every
+// stage, and a fetch adds its 32-bit offset to a scalar address without an instruction only where it sees both.
+#pragma once
+#include "gpu/amd/unit.h"
+#include "gpu/gemm/matrix.h"
+
+// What both loaders know. ROWS: rows i of a tile, from first_row on; k from first_k on.
+struct Source {
+    Matrix matrix;
+    int64_t first_row, rows, k, end_k;
+
+    // Element (first_row + i, k + more_k) of a matrix whose rows are k if K_CONTIGUOUS, otherwise i; 0 outside.
+    template <bool K_CONTIGUOUS>
+    DEVICE_MEMBER uint32_t element(int i, int more_k) const {
+        const int64_t row = first_row + i, column = k + more_k;
+        if (row >= rows || column >= end_k) return 0;
+        return matrix.data[K_CONTIGUOUS ? row * matrix.stride + column : column * matrix.stride + row].bits;
+    }
+    DEVICE_MEMBER unsigned clamped(unsigned i, int64_t last) const {
+        return i <= last - first_row ? i : static_cast<unsigned>(last - first_row);
+    }
+};
+
+// Memory has (i, k) at i * stride + k. ARRANGED: rows of the tile are in the unit's order.
+template <int ROWS, int STAGE_K, bool ARRANGED, int BLOCK_THREADS>
+struct RowLoader {
+    using Tile = OperandTile<STAGE_K>;
+    static constexpr int EACH = ROWS * Tile::CHUNKS / BLOCK_THREADS, STEP = BLOCK_THREADS / Tile::CHUNKS;
+    Source source;
+    const char* base;
+    unsigned offset[EACH];  // bytes from base
+    Chunk fetched[EACH];
+
+    DEVICE_MEMBER RowLoader(const Source& given) : source(given) {
+        base = reinterpret_cast<const char*>(given.matrix.data + given.first_row * given.matrix.stride + given.k);
+        for (int e = 0; e < EACH; ++e) {
+            const unsigned i = source.clamped(row(threadIdx.x, e), source.rows - 1);
+            offset[e] = (i * static_cast<unsigned>(given.matrix.stride) + chunk(threadIdx.x) * WIDTH) * 2;
+        }
+    }
+    static DEVICE_MEMBER unsigned chunk(unsigned thread) { return thread % Tile::CHUNKS; }
+    static DEVICE_MEMBER unsigned place(unsigned thread, int e) { return thread / Tile::CHUNKS + e * STEP; }
+    static DEVICE_MEMBER unsigned row(unsigned thread, int e) {
+        return ARRANGED ? Unit::row_at(place(thread, e)) : place(thread, e);
+    }
+    DEVICE_MEMBER bool aligned() const { return is_wide(source.matrix.stride); }
+
+    DEVICE_MEMBER void fetch() {
+#pragma unroll
+        for (int e = 0; e < EACH; ++e) fetched[e] = *reinterpret_cast<const Chunk*>(base + opaque(offset[e]));
+    }
+    DEVICE_MEMBER void put(bf16* tile) const {
+#pragma unroll
+        for (int e = 0; e < EACH; ++e) *reinterpret_cast<Chunk*>(at(tile, e)) = fetched[e];
+    }
+    // Where the thread's chunk is stored. The permutation of a tile's chunks repeats after 16 rows.
+    static DEVICE_MEMBER bf16* at(bf16* tile, int e) {
+        constexpr bool REPEATS = STEP % 16 == 0;
+        const unsigned first = Tile::offset(place(threadIdx.x, REPEATS ? 0 : e), chunk(threadIdx.x));
+        return tile + first + (REPEATS ? e * STEP * STAGE_K : 0);
+    }
+    DEVICE_MEMBER void copy(bf16* tile) const {
+        const unsigned thread = opaque(threadIdx.x);
+#pragma unroll 1
+        for (int pair = 0; pair < EACH * WIDTH / 2; ++pair) {
+            const int e = pair / (WIDTH / 2), within = pair % (WIDTH / 2) * 2;
+            const int i = row(thread, e), k = chunk(thread) * WIDTH + within;
+            *reinterpret_cast<uint32_t*>(tile + Tile::offset(place(thread, e), chunk(thread)) + within) =
+                source.element<true>(i, k) | source.element<true>(i, k + 1) << 16;
+        }
+    }
+    DEVICE_MEMBER void advance() {
+        source.k += STAGE_K;
+        base += STAGE_K * 2;
+    }
+};
+
+// Memory has (i, k) at k * stride + i: a thread loads 4 i of 4 k, and stores 4 k of 4 i.
+template <int ROWS, int STAGE_K, bool ARRANGED, int BLOCK_THREADS>
+struct TransposingLoader {
+    using Tile = OperandTile<STAGE_K>;
+    static constexpr int SQUARES = ROWS / 4,
+                         EACH = SQUARES * (STAGE_K / 4) / BLOCK_THREADS;  // squares of 4 x 4 along i
+    // 32 neighbours of a wave load neighbouring i; the others load other k, so that their stores use other banks.
+    static constexpr int ALONG = SQUARES < 32 ? SQUARES : 32, DOWN = BLOCK_THREADS / SQUARES;
+    static constexpr int PLACE_STEP = ARRANGED ? Unit::PLACE_STEP : 1;
+    Source source;
+    const char* base;
+    unsigned offset;  // bytes from base, of the first k and i
+    HalfChunk fetched[EACH][4];
+
+    DEVICE_MEMBER TransposingLoader(const Source& given) : source(given) {
+        base = reinterpret_cast<const char*>(given.matrix.data + given.k * given.matrix.stride + given.first_row);
+        const unsigned i = source.clamped(first_i(threadIdx.x), source.rows - 4);
+        offset = (first_k(threadIdx.x) * static_cast<unsigned>(given.matrix.stride) + i) * 2;
+    }
+    static DEVICE_MEMBER unsigned first_i(unsigned thread) {
+        const unsigned group = thread / ALONG;
+        const unsigned along = SQUARES == ALONG ? 0 : group / 2 % (SQUARES / ALONG) * ALONG;
+        return (along + thread % ALONG) * 4;
+    }
+    static DEVICE_MEMBER unsigned first_k(unsigned thread) {
+        const unsigned group = thread / ALONG;
+        return (SQUARES == ALONG ? group : group / (2 * (SQUARES / ALONG)) * 2 + group % 2) * 4;
+    }
+    DEVICE_MEMBER bool aligned() const { return is_wide(source.matrix.stride) && is_wide(source.rows); }
+
+    DEVICE_MEMBER void fetch() {
+        const int64_t row_bytes = source.matrix.stride * 2;
+        const unsigned own = opaque(offset);
+#pragma unroll
+        for (int e = 0; e < EACH; ++e)
+#pragma unroll
+            for (int k = 0; k < 4; ++k)
+                fetched[e][k] = *reinterpret_cast<const HalfChunk*>(base + (e * DOWN * 4 + k) * row_bytes + own);
+    }
+    DEVICE_MEMBER void put(bf16* tile) const {
+#pragma unroll
+        for (int e = 0; e < EACH; ++e)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                HalfChunk row;
+                for (int half = 0; half < 2; ++half) {
+                    const uint32_t first = fetched[e][2 * half][i / 2], second = fetched[e][2 * half + 1][i / 2];
+                    row[half] = i % 2 ? high_halves(first, second) : low_halves(first, second);
+                }
+                *at(tile, threadIdx.x, e, i) = row;
+            }
+    }
+    DEVICE_MEMBER void copy(bf16* tile) const {
+        const unsigned thread = opaque(threadIdx.x);
+#pragma unroll 1
+        for (int row = 0; row < EACH * 4; ++row) {
+            const int e = row / 4, i = first_i(thread) + row % 4, k = first_k(thread) + e * DOWN * 4;
+            HalfChunk pairs;
+            for (int half = 0; half < 2; ++half)
+                pairs[half] = source.element<false>(i, k + 2 * half) | source.element<false>(i, k + 2 * half + 1) << 16;
+            *at(tile, thread, e, row % 4) = pairs;
+        }
+    }
+    // Where 4 k of one of the thread's rows are stored.
+    static DEVICE_MEMBER HalfChunk* at(bf16* tile, unsigned thread, int e, int i) {
+        const unsigned first = ARRANGED ? Unit::place_of(first_i(thread)) : first_i(thread);
+        const unsigned k = first_k(thread) + e * DOWN * 4;
+        return reinterpret_cast<HalfChunk*>(tile + Tile::offset(first + i * PLACE_STEP, k / WIDTH) + k % WIDTH);
+    }
+    DEVICE_MEMBER void advance() {
+        source.k += STAGE_K;
+        base += STAGE_K * source.matrix.stride * 2;
+    }
+};

@@ -1,0 +1,73 @@
+"""What the main loops of GEMMs and attention consist of on AMD's chips, counted in the code objects, as bounds."""
+
+import pytest
+from support.amd import clang, count, disassembly
+from support.amd.chips import CHIPS
+from support.amd.main_loop import main_loops, measure
+
+needs_tools = pytest.mark.skipif(count.missing() is not None, reason=f"cannot count: {count.missing()}")
+pytestmark = [pytest.mark.slow, needs_tools]
+PROBE = """
+typedef short Operand __attribute__((vector_size(8)));
+typedef float Sum __attribute__((vector_size(16)));
+extern "C" __global__ void __launch_bounds__(64) probe(Sum* c, const Operand* a, int n, int wide) {
+    Sum sum = {};
+    for (int i = 0; i < n; ++i) {
+        const Operand loaded = a[i * 64 + threadIdx.x];
+#pragma unroll
+        for (int j = 0; j < 3; ++j) sum = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(loaded, loaded, sum, 0, 0, 0);
+        if (wide)
+#pragma unroll 1
+            for (int j = 0; j < i; ++j) c[j * 64] = sum;
+    }
+    c[threadIdx.x] = sum;
+}
+"""
+
+
+@pytest.mark.parametrize("arch", CHIPS)
+def test_matrix_cycles_agree_with_the_peak_of_the_data_sheet(arch):
+    chip = CHIPS[arch]
+    shape, cycles = max(chip.matrix.items())
+    rows, columns, depth = map(int, shape.split("x"))
+    peak = 2 * rows * columns * depth / cycles * chip.simds * chip.units * chip.gigahertz / 1000
+    assert peak == pytest.approx(chip.peak_tflops, rel=0.03)
+
+
+def test_a_loop_is_counted_as_its_source_says():
+    driver = clang.OfflineDriver("gfx942")
+    listed, needs = disassembly.of_image(driver.compile("k.hip", PROBE, {}, {"WAVE": 64}))["probe"]
+    (path,) = main_loops(listed)
+    loop = measure(path, CHIPS["gfx942"], needs)
+    assert (loop.matrix, loop.loads, loop.lds, loop.serial_waits) == (3, 1, 0, 1)
+    assert loop.bound == "one wave"
+    assert loop.cycles > CHIPS["gfx942"].global_latency
+    assert needs.spilled == 0
+
+
+# op, block tile: VALU for each matrix instruction, registers of a lane, at most. A GEMM waits for no load that was
+# issued after the last matrix instruction before it.
+MOST_ON_GFX942 = [
+    ("matmul_forward", 256, 0.3, 256), ("matmul_backward_input", 256, 0.5, 256),
+    ("matmul_backward_weight", 256, 0.6, 256), ("matmul_forward", 128, 0.6, 256),
+    ("matmul_backward_input", 128, 1.0, 256), ("matmul_backward_weight", 128, 2.0, 256),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, side, valu_per_matrix, registers", MOST_ON_GFX942)
+def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_matrix, registers):
+    counted = count.main_loop(name, "gfx942", side)
+    assert counted.loop.valu_per_matrix <= valu_per_matrix
+    assert counted.needs.registers <= registers
+    assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
+    assert counted.loop.lds_share <= 1
+    assert counted.loop.bound == "matrix unit"
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_the_main_loop_of_attention_forward_on_gfx942_stays_within_bounds(channels):
+    counted = count.main_loop("attention_forward", "gfx942", channels)
+    assert counted.loop.valu_per_matrix <= 6.5
+    assert counted.needs.registers <= 256
+    assert counted.needs.spilled == 0
+    assert counted.loop.lds_share <= 0.8

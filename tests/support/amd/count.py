@@ -1,0 +1,114 @@
+"""Counts the instructions of the main loops of GEMMs and attention in bf16, and estimates their speed.
+
+PYTHONPATH=tests python -m support.amd.count [--arch gfx942] [--markdown] [words ...]
+
+Needs what tests/support/amd/clang.py names and llvm-19. main_loop.py has the model and its error.
+"""
+
+import argparse
+import functools
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from support.amd import clang, disassembly
+from support.amd.chips import CHIPS, waves_of_a_simd
+from support.amd.main_loop import Loop, main_loops, measure
+
+from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.variants import variants_of
+from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.tensor import DType
+
+KERNELS = ("matmul_forward", "matmul_backward_input", "matmul_backward_weight", "attention_forward",
+           "attention_backward")  # fmt: skip
+COLUMNS = ("kernel", "chip", "VALU per matrix instruction", "matrix", "LDS", "LDS cycles", "loads", "waits (serial)",
+           "registers", "LDS KiB", "waves", "spilled", "estimate, TFLOP/s", "bound")  # fmt: skip
+
+
+class Counted(NamedTuple):
+    """A main loop of a kernel on a chip. size: block tile of a GEMM, channels of a head."""
+
+    kernel: str
+    size: int
+    arch: str
+    loop: Loop
+    needs: disassembly.Resources
+
+    def row(self) -> tuple[str, ...]:
+        chip, loop = CHIPS[self.arch], self.loop
+        waves = waves_of_a_simd(chip, self.needs.registers, self.needs.lds_bytes, self.needs.threads)
+        return (
+            f"{self.kernel} {self.size}", self.arch, f"{loop.valu_per_matrix:.1f}", f"{loop.matrix}", f"{loop.lds}",
+            f"{loop.lds_share:.2f}", f"{loop.loads}", f"{loop.waits.get('global', 0)} ({loop.serial_waits})",
+            f"{self.needs.registers}", f"{self.needs.lds_bytes / 1024:.0f}", f"{waves:g}", f"{self.needs.spilled}",
+            f"{loop.tflops:.0f} of {chip.peak_tflops:.0f}", loop.bound,
+        )  # fmt: skip
+
+
+def missing() -> str | None:
+    """Return what is not installed here that counting needs, or None."""
+    absent = next((tool for tool in (disassembly.OBJDUMP, disassembly.READELF) if not shutil.which(tool)), None)
+    return f"no {absent}" if absent else clang.missing()
+
+
+@functools.cache
+def counted(name: str, arch: str) -> tuple[Counted, ...]:
+    """Return every main loop of the kernels of an op on a chip, widest first."""
+    found, op = [], CATALOGUE[name]
+    for variant in variants_of(op, arch, DType.BF16):
+        if size := variant.macros.get("BLOCK_TILE") or variant.macros.get("HEAD_CHANNELS"):
+            listed, needs = _kernels(name, arch, size)[name]
+            loops = (measure(path, CHIPS[arch], needs) for path in main_loops(listed))
+            found += [Counted(name, size, arch, loop, needs) for loop in loops]
+    return tuple(sorted(found, key=lambda one: (-one.size, -one.loop.matrix)))
+
+
+def _kernels(name: str, arch: str, size: int) -> dict:
+    op = CATALOGUE[name]
+    source = next(v for v in variants_of(op, arch, DType.BF16) if size in v.macros.values())
+    return _compiled(source.source_of(op), arch, size, name if "attention" in name else "matmul_forward")
+
+
+@functools.cache
+def _compiled(source: str, arch: str, size: int, name: str) -> dict:
+    """Return instructions and resources of a source's kernels; all GEMMs of a block tile are compiled together."""
+    op = CATALOGUE[name]
+    variant = next(v for v in variants_of(op, arch, DType.BF16) if size in v.macros.values())
+    with clang.fresh_cache():
+        return disassembly.of_image(compile_source(clang.OfflineDriver(arch), variant, op, DType.BF16))
+
+
+def main_loop(name: str, arch: str, size: int) -> Counted:
+    """Return the main loop of one size with the most matrix instructions."""
+    listed, needs = _kernels(name, arch, size)[name]
+    loops = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
+    return Counted(name, size, arch, max(loops, key=lambda loop: loop.matrix), needs)
+
+
+def table(rows: Iterable[tuple[str, ...]], markdown: bool) -> Iterator[str]:
+    """Yield the lines of a table, for a terminal or for a page."""
+    listed = [COLUMNS, *rows]
+    if markdown:
+        listed.insert(1, ("---",) * len(COLUMNS))
+        yield from ("| " + " | ".join(row) + " |" for row in listed)
+        return
+    widths = [max(len(row[i]) for row in listed) for i in range(len(COLUMNS))]
+    yield from ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in listed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m support.amd.count", description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", action="append", choices=set(CHIPS) & set(clang.WAVE), help="by default gfx942")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("words", nargs="*", help="count the kernels whose names hold one of these")
+    arguments = parser.parse_args()
+    if problem := missing():
+        parser.exit(1, f"cannot count: {problem}; apt-get install clang-19 lld-19 llvm-19 rocm-device-libs\n")
+    names = [name for name in KERNELS if not arguments.words or any(word in name for word in arguments.words)]
+    rows = [one.row() for arch in arguments.arch or ["gfx942"] for name in names for one in counted(name, arch)]
+    print("\n".join(table(rows, arguments.markdown)))
+
+
+if __name__ == "__main__":
+    main()
