@@ -64,17 +64,21 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-MMA, TMA = ([each for each in GPU_KERNELS if each.source.endswith(end)] for end in ("_mma.hip", "_tma.hip"))
+MMA, TMA, AMD = (
+    [each for each in GPU_KERNELS if each.source.endswith(end)] for end in ("_mma.hip", "_tma.hip", "_amd.hip")
+)
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA], "{}.hip"),
+    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA + AMD], "{}.hip"),
     "mma": (MMA, "{}_mma.hip"),
     "tma": (TMA, "{}_tma.hip"),
+    "amd": (AMD, "{}_amd.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA)
-OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA}
+OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
+          "amd": {"attention_forward"}}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:
