@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,15 +99,22 @@ def check_regular(path: Path) -> None:
         )
 
 
-def matching_files(pattern: str) -> list[Path]:
-    """Return the files that a glob matches, in the order of their names.
+def matching_files(patterns: str | Sequence[str]) -> list[Path]:
+    """Return the files that a path or glob names, in the order of their names; of several, one after the other.
 
-    Folders, pipes and devices are left out. Raises UserError for a file of /proc.
+    A folder stands for all files below it, except hidden ones, and ~ for the home. Pipes and devices are left out.
+    Raises UserError for a file of /proc.
     """
-    found = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if path.is_file()]
+    found: dict[Path, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        expanded = os.path.expanduser(pattern)
+        if os.path.isdir(expanded):
+            expanded = os.path.join(glob.escape(expanded), "**")
+        names = glob.glob(expanded, recursive=True)
+        found |= dict.fromkeys(path for path in map(Path, sorted(names)) if path.is_file())
     for path in found:
         check_regular(path)
-    return found
+    return [*found]
 
 
 def sha256_of(path: Path) -> str:

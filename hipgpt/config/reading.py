@@ -19,6 +19,7 @@ from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig, mis
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
+CORPUS_DEFAULTS = {"cleaning": [], "validation_fraction": 0.1}
 MOST_TOKENS = 1 << 22  # of a batch: its plan is recorded in seconds, and the largest GPUs hold fewer tokens
 
 
@@ -44,7 +45,8 @@ def load_config(config: Mapping[str, Any]) -> Config:
     base = {key: config[key] for key in RUN_KEYS}
     overrides = {DEFAULT_RUN: {}} | config["runs"]
     runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
-    return Config(runs, config["corpora"], config["train_shards"])
+    corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
+    return Config(runs, corpora, config["train_shards"])
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:

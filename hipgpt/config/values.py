@@ -44,7 +44,7 @@ def _wrong(value: Any, key: str) -> Iterator[str]:
         return
     if any("\ud800" <= character <= "\udfff" for character in value):
         yield f"got {shown(value)}, which has half a character (a lone surrogate); write it whole"
-    if key.split(".")[-1] in PATHS:
+    if key.split(".")[-1].partition("[")[0] in PATHS:
         longest = max(len(part.encode("utf-8", "surrogatepass")) for part in value.split("/"))
         if "\0" in value or longest > LONGEST_FILE_NAME:
             yield f"got {shown(value)}, expected a path without NUL and with names of {LONGEST_FILE_NAME} bytes at most"

@@ -135,7 +135,7 @@ def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[st
         paths = matching_files(settings["path"])
         if not paths:
             raise UserError(f"path {settings['path']!r} matches no file in {Path.cwd()}")
-        return settings["path"], paths
+        return settings["path"] if isinstance(settings["path"], str) else ", ".join(settings["path"]), paths
     if settings["kind"] == "url":
         folder = downloads / f"{name}-{_short_hash(settings['url'])}"
         return without_password(settings["url"]), [fetch(settings["url"], folder, sha256)]

@@ -73,6 +73,11 @@ def test_a_preset_has_the_parameters_that_it_names(name, parameters):
     assert parameter_count(run.model) == parameters
 
 
+def test_a_corpus_needs_its_place_only():
+    found = load("corpora: {mine: {kind: file, path: [x, y]}}").corpora["mine"]
+    assert found == {"kind": "file", "path": ["x", "y"], "cleaning": [], "validation_fraction": 0.1}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -195,7 +200,7 @@ def test_a_run_overrides_a_changed_default():
         ("runs: {a: {model: {num_head: 4}}}", "config: runs.a.model.num_head: unknown key, did you mean 'num_heads'?"),
         ("runs: {default: {training: {step: 4}}}", "runs.default.training.step: unknown key, did you mean 'steps'?"),
         ("corpora: {shakespeare: {sha: a}}", "corpora.shakespeare.sha: unknown key, did you mean 'sha256'?"),
-        ("corpora: {mine: {kind: file, path: x}}", "config: corpora.mine.cleaning: missing; Steps applied to"),
+        ("corpora: {mine: {path: x}}", "config: corpora.mine.kind: missing; pypi: a source package"),
         ("corpora: {mine: {kind: url, cleaning: [], validation_fraction: 0.1}}", "config: corpora.mine.url: missing"),
         ("training: {steps: many}", "config: training.steps: got 'many', expected integer >= 1 and <= 1000000000 ("),
         ("training: {steps: 1.5}", "config: training.steps: got 1.5, expected integer >= 1 and <= 1000000000 ("),

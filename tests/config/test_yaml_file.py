@@ -101,7 +101,7 @@ def test_without_a_compiler_snakemake_says_so_in_one_line(project, monkeypatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     project.write_config(TINY)
     output = project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json", expect=1)
-    assert "error: CXX: got 'no-such-compiler', which is no program here; set it to a C++ compiler" in output
+    assert "tiny bpe-290: CXX: got 'no-such-compiler', which is no program here; set it to a C++ compiler" in output
     assert "Traceback" not in output and "InputFunctionException" not in output
 
 
