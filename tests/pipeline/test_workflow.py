@@ -194,7 +194,7 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
     project = Project(tmp_path / "project")
     project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
     assert {path.name for path in project.folder.glob("results/corpora/tiny/*")} == {
-        "train.txt", "validation.txt", "provenance.json", "bpe-290",
+        "train.txt", "validation.txt", "provenance.json", "bpe-290", "logs",
     }  # fmt: skip
     assert not Path(project.folder / "results/runs").exists()
 
