@@ -26,8 +26,9 @@ from hipgpt.reports.closing import closing
 from hipgpt.reports.playground import MOST_PARAMETERS
 from hipgpt.training.estimate import job_resources
 
-# `module hipgpt:` of another workflow, whose results are that workflow's business: it has handlers of its own
-IS_MODULE = workflow.modifier.is_module
+# Snakemake gives a module's rules its name as __name__, and those of the workflow itself none. The results of a workflow
+# that has `module hipgpt:` are its own business: it has handlers of its own.
+IS_MODULE = bool(__name__)
 
 
 @exit_on_user_error
