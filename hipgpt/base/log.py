@@ -34,7 +34,7 @@ def start_log(path: Path | None, subject: str = "") -> None:
     LOG.addHandler(stream)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         LOG.addHandler(file)
         sys.excepthook = _log_defect
@@ -46,7 +46,10 @@ def last_error(path: str | None, begun: float) -> str | None:
     """Return the error with which a log ends. None if it ends otherwise, or was last written before `begun`."""
     if path is None or not os.path.exists(path) or os.path.getmtime(path) < begun - 1:
         return None
-    lines = Path(path).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
+    text = Path(path).read_text(encoding="utf-8", errors="backslashreplace")
+    if not text.endswith("\n"):  # the disk is full
+        return None
+    lines = text.splitlines()
     starts = [number for number, line in enumerate(lines) if LOG_LINE.fullmatch(line)]
     if not starts:
         return None
@@ -59,6 +62,14 @@ def last_error(path: str | None, begun: float) -> str | None:
 
 def _log_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     LOG.error("error: a defect of hipgpt: %s", error, exc_info=(kind, error, trace))
+
+
+class _LogFile(logging.FileHandler):
+    """A file whose errors go to stderr if it cannot be written, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the standard library's name)
+        if record.levelno >= logging.ERROR:
+            print(record.getMessage(), file=sys.stderr)
 
 
 class _AboveBars(logging.StreamHandler[TextIO]):

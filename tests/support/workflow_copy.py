@@ -43,8 +43,10 @@ TINY = {
     "sampling": {"prompts": ["the king"], "num_tokens": 12},
 }
 # Timings, and what is drawn or averaged from them; the log has the time of day.
-NOT_REPRODUCIBLE = {"throughput.csv", "throughput.png", "summary.csv", "train.log", "report.html", "summary.html",
-    "SHA256SUMS"}  # fmt: skip
+NOT_REPRODUCIBLE = {
+    "throughput.csv", "throughput.png", "throughput.svg", "summary.csv", "train.log", "report.html", "summary.html",
+    "SHA256SUMS",
+}  # fmt: skip
 
 
 class Project:
