@@ -40,10 +40,10 @@ rule all:
         [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
         [expand(TOKEN_FILES, corpus=run.corpus, tokenizer=run.tokenizer) for run in CONFIG.runs.values()],
         ["results/summary.csv", "results/summary.html"],
-        expand(in_run(*TRAINED, *PLOTS, *MODEL_FILES), run=CONFIG.runs),
+        expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
         expand(f"{RUN}/playground.html", run=filter(fits_a_page, CONFIG.runs)),
-        expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISON_PICTURES + COMPARISON_TABLES),
+        expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
 
 rule download:

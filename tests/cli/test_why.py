@@ -41,7 +41,7 @@ def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why
     lines = why({**TINY, "model": {**TINY["model"], "num_layers": 3}, "sampling": {**TINY["sampling"], "seed": 5}})
     assert lines == [
         "train (run default): model.num_layers 1 -> 3",
-        "evaluate, export, sample, plot, describe (run default): because train would run",
+        "evaluate, export, sample, inspect, playground, plot, describe (run default): because train would run",
         "summarize: because train would run",
     ]
 
@@ -55,7 +55,7 @@ def test_several_settings_are_a_line_each(why):
 def test_a_value_may_contain_the_words_before_and_now(why):
     lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
     assert lines == [
-        "sample (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
+        "sample, playground (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
         "describe (run default): because sample would run",
     ]
 
@@ -90,9 +90,9 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
 def test_each_new_run_is_a_line(why):
     lines = why({**TINY, "runs": {"wide": {}}, "sweep": {"seeds": {"grid": {"training.seed": [1, 2]}}}})
     assert lines == [
-        "train, evaluate, export, sample, plot, describe (run seeds_seed-1): not made yet",
-        "train, evaluate, export, sample, plot, describe (run seeds_seed-2): not made yet",
-        "train, evaluate, export, sample, plot, describe (run wide): not made yet",
+        "train, evaluate, export, sample, inspect, playground, plot, describe (run seeds_seed-1): not made yet",
+        "train, evaluate, export, sample, inspect, playground, plot, describe (run seeds_seed-2): not made yet",
+        "train, evaluate, export, sample, inspect, playground, plot, describe (run wide): not made yet",
         "summarize: run wide is new",
         "    run seeds_seed-1 is new",
         "    run seeds_seed-2 is new",

@@ -64,10 +64,10 @@ def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_m
     assert counted.loop.bound == "matrix unit"
 
 
-@pytest.mark.parametrize("channels", [64, 128])
-def test_the_main_loop_of_attention_forward_on_gfx942_stays_within_bounds(channels):
+@pytest.mark.parametrize(("channels", "valu_per_matrix"), [(64, 6.5), (128, 9.0)])
+def test_the_main_loop_of_attention_forward_on_gfx942_stays_within_bounds(channels, valu_per_matrix):
     counted = count.main_loop("attention_forward", "gfx942", channels)
-    assert counted.loop.valu_per_matrix <= 6.5
+    assert counted.loop.valu_per_matrix <= valu_per_matrix
     assert counted.needs.registers <= 256
     assert counted.needs.spilled == 0
     assert counted.loop.lds_share <= 0.8

@@ -13,7 +13,7 @@ from support.workflow_copy import TINY, Project
 from hipgpt.base.log import last_error
 from hipgpt.pipeline.stage_lines import StageLines, duration
 
-STAGES = 11
+STAGES = 13
 
 
 class Terminal(io.StringIO):
@@ -113,7 +113,7 @@ def test_durations_are_short():
 def test_a_workflow_shows_a_line_a_stage_then_its_reason_if_it_fails(tmp_path):
     project = Project(tmp_path / "project")
     output = project.snakemake("all")
-    ended = [line for line in output.splitlines() if re.match(r"\[ ?\d+/11\]", line)]
+    ended = [line for line in output.splitlines() if re.match(rf"\[ ?\d+/{STAGES}\]", line)]
     assert len(ended) == STAGES and "jobid" not in output and "eligible for caching" not in output
     assert output.count("next:") == 1 and output.splitlines()[-1].endswith("into one page")
     output = project.snakemake("all")
@@ -124,5 +124,5 @@ def test_a_workflow_shows_a_line_a_stage_then_its_reason_if_it_fails(tmp_path):
     lines = project.snakemake("all", expect=1).splitlines()
     assert lines[-3] == "" and lines[-2].startswith("train default: step 2: loss is nan")
     assert lines[-1] == "    log: results/runs/default/logs/train.log"
-    assert re.fullmatch(r"\[0/7\]  train default .* s  failed", lines[-4])
+    assert re.fullmatch(r"\[0/9\]  train default .* s  failed", lines[-4])
     assert max(map(len, lines)) < 400

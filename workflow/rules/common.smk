@@ -59,7 +59,7 @@ SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_sh
 SHARDS += [f"{TOKENS}/validation_00000.bin"]
 TOKEN_FILES = [
     *TOKENIZER_TABLES,
-    *(f"{TOKENS}/{name}" for name in ("compression.png", "tokenizer.json", "manifest.json")),
+    *(f"{TOKENS}/{name}" for name in ("compression.png", "compression.svg", "tokenizer.json", "manifest.json")),
 ]
 TOKEN_FILES += SHARDS
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
@@ -94,6 +94,9 @@ def run_of(files):
 def as_svg(pictures):
     """Return the names of the same pictures as SVG."""
     return [picture.replace(".png", ".svg") for picture in pictures]
+
+
+COMPARISONS = COMPARISON_PICTURES + as_svg(COMPARISON_PICTURES) + COMPARISON_TABLES
 
 
 def in_run(*files):
