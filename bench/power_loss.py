@@ -43,7 +43,7 @@ from hipgpt.base.paths import KERNELS  # noqa: E402
 
 STAGE_SECONDS = 60
 DRAWN = 4  # random choices of pending writes for each moment, besides the extremes
-COMMAND = re.compile(r"^Shell command: (?:trap : TERM; )?(\S+ \S+\.py .*)$", re.MULTILINE)
+COMMAND = re.compile(r"^    (?:trap : TERM; exec 3>&2 2>/dev/null; )?(\S+ \S+\.py .*?)(?: 2>&3.*)?$", re.MULTILINE)
 
 # Programs of three lines for writes that no stage's script makes.
 KERNEL = """import os, pathlib

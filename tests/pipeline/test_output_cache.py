@@ -27,11 +27,16 @@ class CachedProject(Project):
 
     def make(self, *arguments: str) -> set[str]:
         """Make the tokens of both corpora with the cache on. Return the rules whose outputs came from the cache."""
-        output = self.snakemake(*(TOKENS.format(name) for name in CORPORA), "--cache", *arguments)
+        self.snakemake(*(TOKENS.format(name) for name in CORPORA), "--cache", *arguments)
+        output = self.log()
         taken = [line for line in output.splitlines() if "Symlinking output file" in line]
         names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "manifest.json": "tokenize"}
         moved = "".join(line for line in output.splitlines() if "Moving output file" in line)
         return {rule for name, rule in names.items() if f"/{name} " in "".join(taken) and f"/{name} " not in moved}
+
+    def log(self) -> str:
+        """Return Snakemake's own log of the last start, which says what its cache takes and gives."""
+        return max((self.folder / ".snakemake/log").glob("*.log")).read_text()
 
     def contents(self) -> dict[str, bytes]:
         corpora = self.folder / "results" / "corpora"
@@ -90,7 +95,8 @@ def test_a_setting_decides_from_where_on_the_cache_serves(first, tmp_path, chang
     second = CachedProject(tmp_path / "project", first.cache)
     second.write_config({**TINY, "corpus": "0", "corpora": CORPORA, **changes})
     vocab_size = changes.get("tokenizer", TINY["tokenizer"])["vocab_size"]
-    output = second.snakemake(f"results/corpora/0/bpe-{vocab_size}/manifest.json", "--cache")
+    second.snakemake(f"results/corpora/0/bpe-{vocab_size}/manifest.json", "--cache")
+    output = second.log()
     files = {"download": "train.txt", "train_tokenizer": "tokenizer.json", "tokenize": "manifest.json"}
     moved = {rule for rule, name in files.items() if f"/{name} to cache" in output}
     assert moved == CACHED - taken

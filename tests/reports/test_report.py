@@ -70,7 +70,7 @@ def test_the_report_holds_what_one_asks_of_a_run(project):
     record = json.loads((project.folder / "results/runs/default/run.json").read_text())
     for text in (record["code_sha256"], record["tokenizer_sha256"], record["corpus"]["sha256"], record["device"],
                  record["versions"]["numpy"],
-                 record["versions"]["compiler"], "trigram", "lzma", "the king", "embed_dim", "git_commit"):  # fmt: skip
+                 record["versions"]["compiler"], "trigram", "lzma", "the king", "embed dim", "git commit"):  # fmt: skip
         assert text in page
     assert page.count('<div class="chart">') == 4 and "␣" in page
     runs = (project.folder / "results/summary.html").read_text()
