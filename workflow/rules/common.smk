@@ -43,6 +43,8 @@ def checked_config():
 
 CONFIG = checked_config()
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
+# Of rules that Snakemake caches: a key of its cache has the values of params, but not those of other variables.
+PYTHON, SCRIPTS = sys.executable, str(ROOT / "workflow" / "scripts")
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
