@@ -14,7 +14,7 @@ from hipgpt.base.nested import leaves
 from hipgpt.base.tables import FORMATS, table
 from hipgpt.cli.arguments import Commands, add_command, add_results
 from hipgpt.pipeline.history import kept_runs
-from hipgpt.reports.runs import Row, read_record, run_row
+from hipgpt.reports.runs import Row, read_record, run_folders, run_row
 
 COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
 
 def runs(arguments: argparse.Namespace) -> None:
     """Print the table of runs."""
-    rows = _with_settings(_kept_folders(arguments.results) if arguments.history else _folders(arguments.results))
+    rows = _with_settings(_kept_folders(arguments.results) if arguments.history else run_folders(arguments.results))
     if not rows and arguments.history:
         raise UserError(f"--history: no replaced run is kept in {arguments.results}")
     if not rows:
@@ -72,10 +72,6 @@ def runs(arguments: argparse.Namespace) -> None:
     swept = [name for name in rows[0] if "." in name and len({repr(row[name]) for row in rows}) > 1] if rows else []
     rows = [{name: value for name, value in row.items() if "." not in name or name in swept} for row in rows]
     sys.stdout.write(_for_people(rows, swept) if arguments.form == "text" else table(rows, arguments.form))
-
-
-def _folders(results: Path) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(results.glob("runs/*/run.json"))}
 
 
 def _kept_folders(results: Path) -> dict[str, Path]:

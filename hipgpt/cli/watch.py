@@ -10,7 +10,7 @@ from typing import Any
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.cli.arguments import Commands, add_command, add_results
-from hipgpt.reports.runs import RERUN, read_record
+from hipgpt.reports.runs import RERUN, read_record, run_folders
 
 METRICS = {"step": int, "loss_nats_per_token": float}
 VALIDATION = {"step": int, "loss_nats_per_token": float}
@@ -37,7 +37,7 @@ def watch(arguments: argparse.Namespace) -> None:
     """Draw until every run is finished."""
     if not arguments.every > 0:
         raise UserError(f"--every: got {arguments.every}, expected a number > 0")
-    folders = _folders(arguments.results / "runs", arguments.runs)
+    folders = _folders(arguments.results, arguments.runs)
     while True:
         size = shutil.get_terminal_size()
         plots = "".join(_drawing(folder, size.columns, (size.lines - 2) // len(folders)) for folder in folders)
@@ -48,8 +48,8 @@ def watch(arguments: argparse.Namespace) -> None:
         time.sleep(arguments.every)
 
 
-def _folders(root: Path, names: list[str]) -> list[Path]:
-    found = {path.parent.name: path.parent for path in sorted(root.glob("*/run.json"))}
+def _folders(results: Path, names: list[str]) -> list[Path]:
+    found, root = run_folders(results), results / "runs"
     if unknown := [name for name in names if name not in found]:
         raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {', '.join(found) or 'none'}")
     chosen = [found[name] for name in names] or [folder for folder in found.values() if not _finished(folder)]

@@ -91,9 +91,9 @@ def run_row(folder: Path) -> Row:
     }
 
 
-def run_rows(results: Path) -> list[Row]:
-    """Return the rows of all runs in a results folder, sorted by name."""
-    return [run_row(path.parent) for path in sorted(results.glob("runs/*/run.json"))]
+def run_folders(results: Path) -> dict[str, Path]:
+    """Return the folders of all runs in a results folder, finished or not, by their names in order."""
+    return {path.parent.name: path.parent for path in sorted(results.glob("runs/*/run.json"))}
 
 
 def differing(first: Path, second: Path) -> list[Row]:

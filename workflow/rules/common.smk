@@ -79,7 +79,7 @@ def script(name, before=""):
     before: shell code. The function takes `output`, because Snakemake compares all params with those of the last run
     except functions of `output`. Another Python or another place of the checkout therefore reruns nothing.
     """
-    command = before + " ".join(map(shlex.quote, [sys.executable, str(ROOT / "workflow" / "scripts" / name)]))
+    command = before + " ".join(map(shlex.quote, [PYTHON, f"{SCRIPTS}/{name}"]))
     return lambda wildcards, output: command
 
 
