@@ -11,23 +11,12 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.errors import UserError
 from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokenizer.pretokenize import LETTER, NUMBER, PATTERNS, SPACE, class_table
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.parameters import parameter_count, parameters
+from hipgpt.reports.page_size import check_size
 from hipgpt.reports.rendering import write_page
-
-MOST_PARAMETERS = 64_000_000  # a page of 170 MB; browsers read a larger one slowly or not at all
-
-
-def check_size(model: ModelConfig) -> None:
-    """Raise UserError if the model is too large for a page."""
-    if (count := parameter_count(model)) > MOST_PARAMETERS:
-        raise UserError(
-            f"playground: got a model of {count:,} parameters, expected at most {MOST_PARAMETERS:,}, because the page "
-            "holds all of them; use hipgpt generate"
-        )
 
 
 def write_playground(

@@ -19,7 +19,8 @@ from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.checkpoint import save_checkpoint
 from hipgpt.inference.sampling import probabilities
-from hipgpt.reports.playground import MOST_PARAMETERS, check_size, write_playground
+from hipgpt.reports.page_size import MOST_PARAMETERS, check_size
+from hipgpt.reports.playground import write_playground
 
 MODELS = {"gpt2": tiny.MODEL, "llama": tiny.LLAMA, "qwen3": tiny.QWEN3}
 PAIRS = [*zip([*MODELS, "llama"], PATTERNS, strict=True)]  # every architecture and every pattern

@@ -16,14 +16,13 @@ min_version("9.27")
 from hipgpt.base.errors import UserError, exit_on_user_error
 from hipgpt.base.files import alone_in
 from hipgpt.config.settings import stated
-from hipgpt.gpt.parameters import parameter_count
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.closing import closing
-from hipgpt.reports.playground import MOST_PARAMETERS
+from hipgpt.reports.page_size import fits_a_page
 from hipgpt.training.estimate import job_resources
 
 # Snakemake gives a module's rules its name as __name__, and those of the workflow itself none. The results of a workflow
@@ -142,11 +141,6 @@ def device(wildcards):
 
 def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
-
-
-def fits_a_page(name):
-    """Return whether the model of a run is small enough for a playground."""
-    return parameter_count(CONFIG.runs[name].model) <= MOST_PARAMETERS
 
 
 def pretrained_options(wildcards):
