@@ -8,3 +8,4 @@ KERNELS = ROOT / "kernels"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 SNAKEFILE = ROOT / "Snakefile"
 DEFAULTS = ROOT / "config.yaml"
+TEMPLATES = PACKAGE / "reports" / "templates"  # of pages

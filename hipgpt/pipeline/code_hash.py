@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing
 from hipgpt.base.kernel_cache import cache_folder
-from hipgpt.base.paths import KERNELS, PACKAGE, ROOT
+from hipgpt.base.paths import KERNELS, PACKAGE, ROOT, TEMPLATES
 
-TEMPLATES = PACKAGE / "reports" / "templates"
 FILES_OF = {  # the kernels that a module compiles and the templates that it fills: a file, or all files of a folder
     "hipgpt.compute.backends.gpu": (KERNELS / "formulas.h", KERNELS / "step_state.h", KERNELS / "gpu"),
     "hipgpt.compute.backends.cpu": (KERNELS / "formulas.h", KERNELS / "step_state.h", KERNELS / "cpu"),

@@ -7,9 +7,8 @@ import jinja2
 from markupsafe import Markup
 
 from hipgpt.base.files import replacing
+from hipgpt.base.paths import TEMPLATES
 from hipgpt.base.tables import cell
-
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def write_page(page: Path, template: str, **values: Any) -> None:

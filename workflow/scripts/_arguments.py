@@ -1,9 +1,19 @@
-"""The option that every script has: --log."""
+"""Options that several scripts have, and the one that every script has: --log."""
 
 import argparse
 from pathlib import Path
 
 from hipgpt.base.log import start_log
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
+    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:

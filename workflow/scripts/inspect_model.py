@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
-from _arguments import parsed
+from _arguments import add_checkpoint, add_device, parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.compute.open_device import open_device
@@ -17,12 +17,10 @@ from hipgpt.inference.inspection import write_inspection
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    add_checkpoint(parser)
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
     parser.add_argument("--output", required=True, type=Path, help="inspection.json")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
-    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    add_device(parser)
     arguments = parsed(parser)
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)

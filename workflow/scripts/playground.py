@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
-from _arguments import parsed
+from _arguments import add_checkpoint, parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
@@ -17,8 +17,7 @@ from hipgpt.reports.playground import write_playground
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="the run's name")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of the run")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    add_checkpoint(parser)
     parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="playground.html")
     arguments = parsed(parser)

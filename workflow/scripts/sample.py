@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
-from _arguments import parsed
+from _arguments import add_checkpoint, add_device, parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.compute.open_device import open_device
@@ -19,16 +19,14 @@ from hipgpt.inference.samples import write_samples
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", required=True, type=Path, help="best.safetensors of a run")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    add_checkpoint(parser)
     parser.add_argument("--sampling", required=True, type=json.loads, help="the sampling section, as JSON")
     parser.add_argument(
         "--precision", default="auto", help="float32, bfloat16, or auto for the fastest one on the device"
     )
     parser.add_argument("--text", required=True, type=Path, help="samples.txt")
     parser.add_argument("--table", required=True, type=Path, help="samples.csv")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
-    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    add_device(parser)
     arguments = parsed(parser)
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)

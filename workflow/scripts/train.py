@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
-from _arguments import parsed
+from _arguments import add_device, parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.base.files import alone_in, sha256_of
@@ -39,8 +39,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, type=Path, help="provenance.json of the corpus")
     parser.add_argument("--pretrained", type=Path, help="Hugging Face directory with the weights to start from")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
-    parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
+    add_device(parser)
     arguments = parsed(parser)
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
