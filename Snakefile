@@ -56,11 +56,12 @@ rule download:
         f"{CORPUS}/logs/download.log",
     cache: True
     params:
+        script=script("download.py"),
         depends=of_corpus("download"),
         settings=lambda wildcards: json.dumps(CONFIG.corpora[wildcards.corpus]),
         folder=folder_of("train"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/download.py --name {wildcards.corpus:q} --settings {params.settings:q}"
+        "{params.script} --name {wildcards.corpus:q} --settings {params.settings:q}"
         " --output {params.folder:q} --log {log:q}"
 
 
@@ -77,11 +78,12 @@ rule train_tokenizer:
     cache: True
     threads: EVERY_CORE
     params:
+        script=script("train_tokenizer.py"),
         depends=of_corpus("train_tokenizer"),
         settings=lambda wildcards: json.dumps(CONFIG.tokenizers[wildcards.tokenizer]),
         folder=folder_of("tokenizer"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/train_tokenizer.py --text {input.text:q} --settings {params.settings:q}"
+        "{params.script} --text {input.text:q} --settings {params.settings:q}"
         " --output {params.folder:q} --threads {threads} --log {log:q}"
 
 
@@ -115,12 +117,13 @@ rule tokenize:
     cache: True
     threads: EVERY_CORE
     params:
+        script=script("tokenize_corpus.py"),
         depends=of_corpus("tokenize"),
         corpus=lambda wildcards, input: str(Path(input.corpus[0]).parent),
         folder=folder_of("manifest"),
         train_shards=CONFIG.train_shards,
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/tokenize_corpus.py --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
         " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads} --log {log:q}"
 
 

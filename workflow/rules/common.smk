@@ -42,8 +42,6 @@ def checked_config():
 
 CONFIG = checked_config()
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
-# Of rules that Snakemake caches: a key of its cache has the values of params, but not those of other variables.
-PYTHON, SCRIPTS = sys.executable, str(ROOT / "workflow" / "scripts")
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
@@ -72,13 +70,25 @@ COMPARISON_PICTURES = ["curves.png", "settings.png", "parallel.png", "loss_by_pa
 COMPARISON_TABLES = ["runs.csv", "fit.csv"]
 
 
+class Command(dict):
+    """The beginning of a command. As JSON it is an empty dict, because Snakemake's cache has params as JSON in its keys:
+    every checkout has its own path, and all shall find the same result."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def __str__(self):
+        return self.words
+
+
 def script(name, before=""):
     """Return a function: the beginning of the command that runs a script of workflow/scripts.
 
     before: shell code. The function takes `output`, because Snakemake compares all params with those of the last run
     except functions of `output`. Another Python or another place of the checkout therefore reruns nothing.
     """
-    command = before + " ".join(map(shlex.quote, [PYTHON, f"{SCRIPTS}/{name}"]))
+    program = [sys.executable, str(ROOT / "workflow" / "scripts" / name)]
+    command = Command(before + " ".join(map(shlex.quote, program)))
     return lambda wildcards, output: command
 
 
