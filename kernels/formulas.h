@@ -70,6 +70,11 @@ HIPGPT_SCALAR float gelu_derivative(float x) {
     return gate + x * (gate - gate * gate) * (1.59576912f + 3.0f * 0.0713548163f * x * x);
 }
 
+// ReLU^2. So et al. 2021, arXiv:2109.08668.
+HIPGPT_SCALAR float squared_relu(float x) { return x > 0.0f ? x * x : 0.0f; }
+
+HIPGPT_SCALAR float squared_relu_derivative(float x) { return x > 0.0f ? 2.0f * x : 0.0f; }
+
 // SiLU, the gate of SwiGLU: x / (1 + e^-x). Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
 HIPGPT_SCALAR float silu(float x) { return x * reciprocal(1.0f + exp_of(-x)); }
 

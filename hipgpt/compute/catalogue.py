@@ -166,6 +166,14 @@ MATMUL_RELU_FORWARD = op("matmul_relu_forward", "matmul", """
     in?    bias    act (O)
     """, operations=lambda N, C, O: 2 * N * C * O + N * O)  # fmt: skip
 
+MATMUL_RELU2_FORWARD = op("matmul_relu2_forward", "matmul", """
+    out    y       act (N, O)
+    out    hidden  act (N, O)
+    in     x       act (N, C)
+    in     weight  act (O, C)
+    in?    bias    act (O)
+    """, operations=lambda N, C, O: 2 * N * C * O + 2 * N * O)  # fmt: skip
+
 MATMUL_BACKWARD_INPUT = op("matmul_backward_input", "matmul", """
     out    dx      act (N, C)
     in     dy      act (N, O)
@@ -185,6 +193,13 @@ MATMUL_RELU_BACKWARD_INPUT = op("matmul_relu_backward_input", "matmul", """
     in     weight   act (O, C)
     in     hidden   act (N, C)
     """, operations=lambda N, C, O: 2 * N * C * O + N * C)  # fmt: skip
+
+MATMUL_RELU2_BACKWARD_INPUT = op("matmul_relu2_backward_input", "matmul", """
+    out    dhidden  act (N, C)
+    in     dy       act (N, O)
+    in     weight   act (O, C)
+    in     hidden   act (N, C)
+    """, operations=lambda N, C, O: 2 * N * C * O + 2 * N * C)  # fmt: skip
 
 MATMUL_BACKWARD_WEIGHT = op("matmul_backward_weight", "matmul", """
     add    dweight  f32 (O, C)

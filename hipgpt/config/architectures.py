@@ -25,7 +25,7 @@ class Architecture:
 ARCHITECTURES = {
     "gpt2": Architecture(
         title="GPT-2", rotary=False, rms_norm=False, biases=True, gated=False, head_norm=False,
-        activations=("gelu", "relu"),
+        activations=("gelu", "relu", "relu2"),
     ),
     "llama": Architecture(
         title="Llama", rotary=True, rms_norm=True, biases=False, gated=True, head_norm=False, activations=("swiglu",)

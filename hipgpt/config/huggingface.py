@@ -11,7 +11,7 @@ from hipgpt.config.architectures import ARCHITECTURES
 from hipgpt.config.huggingface_llama import llama_section
 from hipgpt.config.settings import NORM_EPSILON, ModelConfig, mistakes
 
-ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu"}  # theirs -> ours
+ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "relu": "relu", "relu2": "relu2"}  # theirs -> ours
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 SIZES = {"n_embd": "embed_dim", "n_layer": "num_layers", "n_head": "num_heads", "n_positions": "context_length"}

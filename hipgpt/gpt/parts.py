@@ -18,6 +18,8 @@ from hipgpt.compute.catalogue import (
     MATMUL_FORWARD,
     MATMUL_GELU_BACKWARD_INPUT,
     MATMUL_GELU_FORWARD,
+    MATMUL_RELU2_BACKWARD_INPUT,
+    MATMUL_RELU2_FORWARD,
     MATMUL_RELU_BACKWARD_INPUT,
     MATMUL_RELU_FORWARD,
     RMSNORM_BACKWARD,
@@ -33,8 +35,12 @@ from hipgpt.compute.tensor import Arena, Tensor
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
 
-MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD}
-MLP_OUT_BACKWARD = {"gelu": MATMUL_GELU_BACKWARD_INPUT, "relu": MATMUL_RELU_BACKWARD_INPUT}
+MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD, "relu2": MATMUL_RELU2_FORWARD}
+MLP_OUT_BACKWARD = {
+    "gelu": MATMUL_GELU_BACKWARD_INPUT,
+    "relu": MATMUL_RELU_BACKWARD_INPUT,
+    "relu2": MATMUL_RELU2_BACKWARD_INPUT,
+}
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ class Attention(Part):
 
 
 class Mlp(Part):
-    """The MLP of a block up to its active hidden layer: GELU or ReLU of one GEMM, or SwiGLU of its two halves."""
+    """The MLP of a block up to its active hidden layer: an activation of one GEMM, or SwiGLU of its two halves."""
 
     def forward(self, plan: Plan, block: str) -> None:
         """Record saved[mlp_active] of a block from saved[mlp_norm]."""

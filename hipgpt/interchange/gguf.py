@@ -115,7 +115,7 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 
 def _obstacles(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
     found = []
-    if model.activation == "relu":
+    if model.activation in ("relu", "relu2"):
         found.append(f"model.activation is {model.activation}, its {model.architecture} has gelu")
     if tokenizer.pattern not in PRE_TOKENIZERS:
         known = " or ".join(PRE_TOKENIZERS)

@@ -19,7 +19,7 @@ from hipgpt.gpt.parameters import INITIAL_STD
 from hipgpt.interchange.pretrained import CLASSES, HEAD, weight_names
 
 FILES = (WEIGHTS, CONFIG, "generation_config.json", TOKENIZER, "tokenizer_config.json", "README.md")
-ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu"}  # its "gelu" is the exact one, with erf
+ACTIVATION_NAMES = {"gelu": "gelu_new", "relu": "relu", "relu2": "relu2"}  # its "gelu" is the exact one, with erf
 
 
 def export_huggingface(run: Path, tokenizer: Tokenizer, folder: Path, card: str) -> list[Path]:

@@ -3,7 +3,9 @@
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
 // matmul_gelu_forward, matmul_relu_forward: hidden = x weight^T + bias, y = gelu(hidden) or max(hidden, 0)
+// matmul_relu2_forward: the same with y = max(hidden, 0)^2
 // matmul_gelu_backward_input, matmul_relu_backward_input: dhidden = (dy weight) * gelu'(hidden) or * (hidden > 0)
+// matmul_relu2_backward_input: dhidden = (dy weight) * 2 max(hidden, 0)
 // All row-major, act; dweight, dbias and sums f32. Operations: 2*N*C*O each.
 // Minimum traffic: (N*O + N*C + O*C)*sizeof(act) bytes, where dweight counts 8 bytes per element; hidden adds N*O
 // elements.
@@ -166,6 +168,15 @@ matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const 
     });
 }
 
+KERNEL(THREADS)
+matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                     int64_t C) {
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
+        narrow(hidden[i], sum);
+        narrow(y[i], squared_relu(sum));
+    });
+}
+
 KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
     backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dx[i], sum); });
 }
@@ -182,6 +193,13 @@ matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const
                            int64_t O) {
     backward_input(dy, weight, N, C, O,
                    [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
+}
+
+KERNEL(THREADS)
+matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                            int64_t O) {
+    backward_input(dy, weight, N, C, O,
+                   [=](int64_t i, float sum) { narrow(dhidden[i], sum * squared_relu_derivative(widen(hidden[i]))); });
 }
 
 // dbias = the sums of A's rows, because A is dy^T.

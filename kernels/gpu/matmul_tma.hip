@@ -33,6 +33,15 @@ matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const 
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
+matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+                     int64_t C, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP x_map,
+                     TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP hidden_map) {
+    const SplitK split_k = {workspace, phase, slice_count};
+    Gemm<true, true>::run(x_map, weight_map, N, O, C, relu2_forward_operation(y, hidden, bias, O), NoRowSums{}, split_k,
+                          y_map, hidden_map);
+}
+
+PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
 matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, float* workspace,
                       int32_t phase, int32_t slice_count, TENSOR_MAP dy_map, TENSOR_MAP weight_map, TENSOR_MAP dx_map) {
     const SplitK split_k = {workspace, phase, slice_count};
@@ -54,6 +63,15 @@ matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const
                            TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
     const SplitK split_k = {workspace, phase, slice_count};
     Gemm<true, false>::run(dy_map, weight_map, N, C, O, relu_backward_operation(dhidden, hidden, C), NoRowSums{},
+                           split_k, dhidden_map);
+}
+
+PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
+matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
+                            int64_t O, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP dy_map,
+                            TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
+    const SplitK split_k = {workspace, phase, slice_count};
+    Gemm<true, false>::run(dy_map, weight_map, N, C, O, relu2_backward_operation(dhidden, hidden, C), NoRowSums{},
                            split_k, dhidden_map);
 }
 

@@ -212,7 +212,7 @@ def test_a_run_overrides_a_changed_default():
         ("training: {drop_probability: 1}", "drop_probability: got 1.0, expected number >= 0 and < 1 (Dropout"),
         ("training: {seed: 18446744073709551616}", "training.seed: got 18446744073709551616, expected integer >= 0"),
         ("training: 5", "config: training: got 5, expected object (AdamW"),
-        ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu, swiglu ("),
+        ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu, relu2,"),
         ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
         ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
         ("sampling: {top_k: 0}", "config: sampling.top_k: got 0, expected integer or null >= 1 (Sample among"),

@@ -27,6 +27,7 @@ VARIANTS = {
     ),
     "gelu": ({"activation": "gelu", **UNTIED}, 0.0),
     "relu": ({"activation": "relu", **UNTIED}, 0.0),
+    "relu2": ({"activation": "relu2", **UNTIED}, 0.0),
     "tied without bias": ({"activation": "gelu", **GPT2}, 0.0),
     "tied with bias": ({"activation": "gelu", "tie_embeddings": True, "output_bias": True}, 0.0),
     "untied without bias": ({"activation": "gelu", "tie_embeddings": False, "output_bias": False}, 0.0),

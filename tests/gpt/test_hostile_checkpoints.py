@@ -33,7 +33,7 @@ def test_a_dtype_that_numpy_lacks_is_named(tmp_path, dtype):
     [
         (
             {"activation": "swish"},
-            "model.activation: got 'swish', expected gelu or relu with model.architecture: gpt2; delete",
+            "model.activation: got 'swish', expected gelu or relu or relu2 with model.architecture: gpt2; delete",
         ),
         ({"num_heads": 5}, "model.num_heads: got 5, expected a divisor of model.embed_dim = 12; delete it"),
     ],

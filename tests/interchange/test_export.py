@@ -26,7 +26,7 @@ from hipgpt.reports.model_card import model_card
 
 TOKENS = [1, 299, 3, 4, 250, 6, 7, 8]
 HEADS = [{"tie_embeddings": tied, "output_bias": bias} for tied, bias in product((True, False), repeat=2)]
-SHAPES = [{**head, "activation": activation} for head, activation in product(HEADS, ("gelu", "relu"))]
+SHAPES = [{**head, "activation": activation} for head, activation in product(HEADS, ("gelu", "relu", "relu2"))]
 
 
 def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
@@ -41,7 +41,7 @@ def gpt2(folder: Path, tokens: list[int]) -> np.ndarray:
     """Return the logits (S, V) f64 of a Hugging Face GPT-2, after their modeling_gpt2.py, without any of our code."""
     config = json.loads((folder / "config.json").read_text())
     w = {name: array.astype(np.float64) for name, array in load_file(folder / "model.safetensors").items()}
-    activate = {"gelu_new": gelu_new, "relu": lambda x: np.maximum(x, 0)}[config["activation_function"]]
+    activate = ACTIVATIONS[config["activation_function"]]
     S, heads = len(tokens), config["n_head"]
 
     def conv1d(x: np.ndarray, name: str) -> np.ndarray:  # weights are (in, out)
@@ -71,6 +71,13 @@ def gpt2(folder: Path, tokens: list[int]) -> np.ndarray:
 
 def gelu_new(x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {
+    "gelu_new": gelu_new,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+}
 
 
 def as_exported(model: ModelConfig, arrays: dict, folder: Path) -> Rounded:

@@ -55,7 +55,7 @@ def change_weights(folder: Path, change) -> Path:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "relu", "relu2"])
 def test_model_and_weights_come_back_as_they_were_written(tmp_path, tied, activation):
     model = replace(GPT2, tie_embeddings=tied, activation=activation)
     folder = directory(tmp_path, model)
@@ -93,7 +93,7 @@ REFUSED_CONFIGS = {
     "model_type": ("mamba", "gpt2 or llama or qwen3"),
     "layer_norm_epsilon": (1e-6, "1e-05"),
     "scale_attn_by_inverse_layer_idx": (True, "False"),
-    "activation_function": ("gelu", "gelu_new or gelu_pytorch_tanh or relu"),
+    "activation_function": ("gelu", "gelu_new or gelu_pytorch_tanh or relu or relu2"),
     "n_embd": (0, "a whole number above 0"),
     "n_layer": ("many", "a whole number above 0"),
     "n_head": (True, "a whole number above 0"),

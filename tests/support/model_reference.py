@@ -80,6 +80,8 @@ def loss(
     def activate(x):
         if model.activation == "relu":
             return np.maximum(x, 0.0)
+        if model.activation == "relu2":
+            return np.maximum(x, 0.0) ** 2
         return rounded(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
 
     def activated(hidden):

@@ -233,6 +233,12 @@ def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
     return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "hidden": hidden}
 
 
+def matmul_relu2_forward(x, weight, bias, act=DType.F32) -> Result:
+    hidden = matmul_forward(x, weight, bias, act)["y"]
+    positive = Rounded(np.maximum(hidden.value, 0.0), hidden.error)
+    return {"y": positive * positive, "hidden": hidden}
+
+
 def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
     return {"dx": _product(dy, weight, act)}
 
@@ -245,6 +251,10 @@ def matmul_gelu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
 
 def matmul_relu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
     return {"dhidden": _product(dy, weight, act).where(hidden.value > 0)}
+
+
+def matmul_relu2_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
+    return {"dhidden": (_product(dy, weight, act) * (hidden * 2.0)).where(hidden.value > 0)}
 
 
 def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32) -> Result:

@@ -154,7 +154,7 @@ def logits(model: ModelConfig, arrays: Mapping[str, np.ndarray], tokens: Sequenc
     def mlp(x: Rounded, block: str) -> Rounded:
         if parts.gated:
             return reference.swiglu_forward(_shaped(linear(x, f"{block}.mlp_in"), S, 2, model.mlp_dim))["y"]
-        mlp_in = {"gelu": reference.matmul_gelu_forward, "relu": reference.matmul_relu_forward}[model.activation]
+        mlp_in = getattr(reference, f"matmul_{model.activation}_forward")
         return mlp_in(x, w[f"{block}.mlp_in.weight"], w[f"{block}.mlp_in.bias"])["y"]
 
     x = w["token_embedding.weight"][list(tokens)]

@@ -76,6 +76,10 @@ DEVICE auto relu_forward_operation(act* y, act* hidden, const act* bias, int64_t
     return activation_forward_operation(y, hidden, bias, O, [](float value) { return fmaxf(value, 0.0f); });
 }
 
+DEVICE auto relu2_forward_operation(act* y, act* hidden, const act* bias, int64_t O) {
+    return activation_forward_operation(y, hidden, bias, O, [](float value) { return squared_relu(value); });
+}
+
 // target = sums.
 DEVICE auto store_operation(act* target, int64_t columns) {
     return fused({target}, columns, NoSource{}, [](float sum, float, float(&outputs)[1]) { outputs[0] = sum; });
@@ -96,6 +100,11 @@ DEVICE auto gelu_backward_operation(act* dhidden, const act* hidden, int64_t C) 
 DEVICE auto relu_backward_operation(act* dhidden, const act* hidden, int64_t C) {
     return activation_backward_operation(dhidden, hidden, C,
                                          [](float gradient, float before) { return before > 0.0f ? gradient : 0.0f; });
+}
+
+DEVICE auto relu2_backward_operation(act* dhidden, const act* hidden, int64_t C) {
+    return activation_backward_operation(
+        dhidden, hidden, C, [](float gradient, float before) { return gradient * squared_relu_derivative(before); });
 }
 
 // dweight += sums.

@@ -127,6 +127,7 @@ class Model {
     for (let i = 0; i < F; i++) {
       const h = hidden[i];
       if (this.config.activation === "relu") hidden[i] = Math.max(h, 0);
+      else if (this.config.activation === "relu2") hidden[i] = Math.max(h, 0) ** 2;
       else if (this.config.activation === "gelu") {
         hidden[i] = 0.5 * h * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (h + 0.044715 * h ** 3)));
       } else hidden[i] = (h / (1 + Math.exp(-h))) * hidden[F + i];
