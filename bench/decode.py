@@ -38,7 +38,7 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> Callable[[]
     decoder = Decoder(device, model, weights_in(precision, device, model, ParameterTensors(arena, model)))
 
     def decode():
-        decoder.restart([1])
+        decoder.restart([[1]])
         for _ in range(S - 2):
             decoder.append_greedy()
 

@@ -18,7 +18,7 @@ from hipgpt.gpt.checkpoint import load_weights
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.precision import weights_in
-from hipgpt.inference.sampling import generate
+from hipgpt.inference.sampling import generate_one
 from hipgpt.reports.runs import read_record
 from hipgpt.reports.samples import sampling_of
 
@@ -75,7 +75,7 @@ class TrainedModel:
         """Yield the ids of the tokens that `generate` joins, each as soon as it is drawn."""
         sampling = dataclasses.replace(self.sampling, **settings)
         ids = self.tokenizer.encode(prompt).tolist()
-        yield from generate(self._decoder, ids, sampling, self.tokenizer.end_of_text, stream)
+        yield from generate_one(self._decoder, ids, sampling, self.tokenizer.end_of_text, stream)
 
     def logits(self, text: Text | Sequence[int]) -> NDArray[np.float32]:
         """Return (N, V) f32: row i has the logits of the token that follows the first i + 1 tokens.
@@ -86,9 +86,9 @@ class TrainedModel:
         ids = self.tokenizer.encode(text).tolist() if isinstance(text, str | bytes) else list(text)
         if not 1 <= len(ids) <= self.config.context_length:
             raise ValueError(f"logits: got {len(ids)} tokens, expected 1 to {self.config.context_length}")
-        self._decoder.restart([])
-        return np.stack([self._logits_after(token) for token in ids])
+        self._decoder.restart([ids[:1]])
+        return np.concatenate([self._decoder.logits(), *(self._logits_after(token) for token in ids[1:])])
 
     def _logits_after(self, token: int) -> NDArray[np.float32]:
-        self._decoder.append(token)
-        return self._decoder.logits().copy()
+        self._decoder.append([token])
+        return self._decoder.logits()

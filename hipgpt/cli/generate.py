@@ -56,9 +56,9 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.compute.open_device import open_device
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
-    from hipgpt.gpt.decoder import Decoder
+    from hipgpt.gpt.decoder import MOST_SEQUENCES, Decoder
     from hipgpt.gpt.precision import weights_in
-    from hipgpt.inference.sampling import generate as continuation
+    from hipgpt.inference.sampling import generate_all, generate_one
     from hipgpt.reports.runs import read_record
 
     folder = finished_run(arguments)
@@ -68,13 +68,18 @@ def generate(arguments: argparse.Namespace) -> None:
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
-    decoder = Decoder(device, model, weights_in(precision, device, model, weights))
+    at_once = min(arguments.num_samples, MOST_SEQUENCES)
+    decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)
     prompt = _prompt(arguments)
     ids = tokenizer.encode(prompt).tolist()
-    for number in range(arguments.num_samples):
-        if arguments.num_samples > 1:
+    samples: Iterable[Iterable[int]]
+    if at_once == 1:  # shown token by token
+        samples = [generate_one(decoder, ids, settings, tokenizer.end_of_text)]
+    else:
+        samples = generate_all(decoder, [ids] * arguments.num_samples, settings, tokenizer.end_of_text)
+    for number, tokens in enumerate(samples):
+        if at_once > 1:
             sys.stdout.write(f"--- sample {number}\n")
-        tokens = continuation(decoder, ids, settings, tokenizer.end_of_text, stream=number)
         pieces = map(tokenizer.token_bytes, tokens)
         _write(prompt, pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces))
 

@@ -2,7 +2,8 @@
 
 Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out, H heads of D channels, V vocabulary,
 T context length or number of tokens, P parameters, W elements of a workspace. K counts partial sums, or rows of a
-table that are indexed by step. M matrices of O rows and C columns; R and L are the smaller and the larger of O and C.
+table that are indexed by step, or sequences that go to a cache of B sequences. M matrices of O rows and C columns; R
+and L are the smaller and the larger of O and C.
 G counts the heads of a position: H queries, then keys, then as many values.
 """
 
@@ -235,6 +236,13 @@ ATTENTION_DECODE = op("attention_decode", "attention", """
     in     qkv        act (B, 3, H, D)
     in     positions  i32 (B)
     """, operations=lambda B, H, D, T: 4 * B * H * T * D)  # fmt: skip
+
+FILL_CACHE = op("fill_cache", "attention", """
+    inout  keys    act (B, H, T, D)
+    inout  values  act (B, H, T, D)
+    in     qkv     act (K, S, 3, H, D)
+    in     slots   i32 (K)
+    """)  # fmt: skip
 
 DROPOUT = op("dropout", "elementwise", """
     out    y         act (N)

@@ -1,4 +1,4 @@
 """The model as lists of ops, and its weights.
 
-Read reference, model, parts, parameters, activations, blocking, precision, checkpoint, decoder, scoring.
+Read reference, model, parts, parameters, activations, blocking, precision, checkpoint, prefill, decoder, scoring.
 """

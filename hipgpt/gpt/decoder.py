@@ -1,5 +1,7 @@
-"""One sequence, continued token by token with cached keys and values."""
+"""Sequences, continued token by token with cached keys and values."""
 
+import operator
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,74 +15,110 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activations, kv_cache
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors
+from hipgpt.gpt.prefill import Prefill
+
+MOST_SEQUENCES = 64  # at once, so that their cache does not outgrow the memory
 
 
 class Decoder:
-    """A sequence that is continued token by token. `window` holds the tokens that the cache covers.
+    """`sequences` texts that are continued together, a token each at a time.
 
-    With rotary positions a full cache slides: a new key takes the place of the oldest one, because only distances
-    matter. Each prediction sees the last T tokens, T being the context length. A model with learned positions has none
-    beyond T, so decoding starts again from the last T // 2 tokens. From then on each prediction sees between T // 2 and
-    T tokens, and each token costs two passes on average. Activations, cache and logits have the dtype of the weights.
+    windows[b]: the tokens of sequence b that the cache covers. With rotary positions a full cache slides: a new key
+    takes the place of the oldest one, because only distances matter. Each prediction sees the last T tokens, T being
+    the context length. A model with learned positions has none beyond T, so a sequence starts again from its last
+    T // 2 tokens. From then on each prediction sees between T // 2 and T tokens. Activations, cache and logits have the
+    dtype of the weights.
     """
 
-    def __init__(self, device: Device, model: ModelConfig, weights: ParameterTensors):
-        self.device, self.model, act = device, model, weights.arena.flat.dtype
-        self.window: list[int] = []
-        self._position = 0  # of the next token
-        # one field, so that each token costs one transfer to the device
-        inputs = Arena(device, "inputs", [Field("token_and_position", (2,), DType.I32)])
-        cache = Arena(device, "kv_cache", kv_cache(model, sequences=1, act=act))
-        saved = Arena(device, "activations", activations(model, 1, 1, act))
-        self._token_and_position, self._logits = inputs["token_and_position"], saved["logits"]
-        token, position = self._token_and_position.rows(0, 1).view(1, 1), self._token_and_position.rows(1, 2)
+    def __init__(self, device: Device, model: ModelConfig, weights: ParameterTensors, sequences: int = 1):
+        self.device, self.model, self.sequences = device, model, sequences
+        act = weights.arena.flat.dtype
+        self.windows: list[deque[int]] = []
+        self._positions = np.zeros(sequences, np.int32)  # of the next tokens
+        # one field, so that each step costs one transfer to the device
+        inputs = Arena(device, "inputs", [Field("tokens_and_positions", (2, sequences), DType.I32)])
+        cache = Arena(device, "kv_cache", kv_cache(model, sequences, act))
+        saved = Arena(device, "activations", activations(model, sequences, 1, act))
+        self._tokens_and_positions, self._logits = inputs["tokens_and_positions"], saved["logits"]
+        self._tokens, positions = (self._tokens_and_positions.rows(row, row + 1).view(sequences) for row in (0, 1))
         given = [weights.arena.flat, inputs.flat, cache.flat]
         self._plan = Plan(device, "decode", given, act)
         self._greedy_plan = Plan(device, "greedy decode", [*given, self._logits], act)
-        self._greedy_plan(GREEDY_TOKEN, token.view(1), position, self._logits)
-        network = Network(model, weights, saved, token, position, cache=cache)
+        self._greedy_plan(GREEDY_TOKEN, self._tokens, positions, self._logits)
+        network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache)
         for plan in (self._plan, self._greedy_plan):
             network.forward(plan)
             network.logits(plan)
+        self.prefill = Prefill(device, model, weights, cache)
+        self._forget()
 
-    def restart(self, tokens: Sequence[int]) -> None:
-        """Forget the sequence and read the last T of `tokens`."""
-        self.window, self._position = [], 0
-        for token in list(tokens)[-self.model.context_length :]:
-            self.append(token)
+    def restart(self, texts: Sequence[Sequence[int]]) -> None:
+        """Forget all sequences, and read the last T tokens of a text for each. A text has at least one token.
 
-    def append(self, token: int) -> None:
-        """Read one more token. Raises ValueError if the vocabulary lacks it."""
-        if not 0 <= token < self.model.vocab_size:
-            raise ValueError(f"token: got the id {token}, expected 0 to {self.model.vocab_size - 1}")
-        if self._must_restart():
-            remaining = self.model.context_length // 2
-            self.restart([*self.window, token][-remaining:])
-            return
-        self.device.write(self._token_and_position, np.array([token, self._position], np.int32))
-        self._plan.run()
-        self._advance(token)
-
-    def append_greedy(self) -> int:
-        """Read the token with the largest logit next, and return it. Ties go to the lower id.
-
-        The device chooses the token, so the host waits for one number instead of reading all logits.
+        Raises ValueError if the vocabulary lacks a token.
         """
-        if self._must_restart():
-            self.append(int(self.logits().argmax()))
+        if len(texts) != self.sequences or not all(texts):
+            raise ValueError(f"texts: got {[len(text) for text in texts]} tokens, expected {self.sequences} times >= 1")
+        for text in texts:
+            self._check(text)
+        self._forget()
+        self._begin({b: list(text)[-self.model.context_length : -1] for b, text in enumerate(texts)})
+        self.append([text[-1] for text in texts])
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Read one more token of each sequence. Raises ValueError if the vocabulary lacks one."""
+        if len(tokens) != self.sequences:
+            raise ValueError(f"tokens: got {len(tokens)}, expected one for each of {self.sequences} sequences")
+        self._check(tokens)
+        if full := self._full():
+            kept = self.model.context_length // 2 - 1
+            self._begin({b: list(self.windows[b])[len(self.windows[b]) - kept :] for b in full})
+        self.device.write(self._tokens_and_positions, np.stack([np.array(tokens, np.int32), self._positions]))
+        self._plan.run()
+        self._advance(tokens)
+
+    def append_greedy(self) -> list[int]:
+        """Read the token with the largest logit next in each sequence, and return these. Ties go to the lower id.
+
+        The device chooses the tokens, so the host waits for a few numbers instead of reading all logits.
+        """
+        if self._full():
+            tokens: list[int] = self.logits().argmax(axis=1).tolist()
+            self.append(tokens)
         else:
             self._greedy_plan.run()
-            self._advance(int(self.device.read(self._token_and_position)[0]))
-        return self.window[-1]
-
-    def _must_restart(self) -> bool:
-        return len(self.window) == self.model.context_length and not self.model.parts.rotary
-
-    def _advance(self, token: int) -> None:
-        self.window = [*self.window[-(self.model.context_length - 1) :], token]
-        self._position += 1
+            tokens = self.device.read(self._tokens).tolist()
+            self._advance(tokens)
+        return tokens
 
     def logits(self) -> NDArray[np.float32]:
-        """Return (V,) f32: the logits of the token after those read so far."""
-        logits: NDArray[np.float32] = self.device.read(self._logits)[0].astype(np.float32, copy=False)
+        """Return (sequences, V) f32: the logits of the tokens after those read so far."""
+        logits: NDArray[np.float32] = self.device.read(self._logits).astype(np.float32, copy=False)
         return logits
+
+    def _forget(self) -> None:
+        self.windows = [deque(maxlen=self.model.context_length) for _ in range(self.sequences)]
+        self._positions[:] = 0
+
+    def _begin(self, beginnings: dict[int, list[int]]) -> None:
+        """Replace the windows of these sequences."""
+        for b, tokens in beginnings.items():
+            self.windows[b] = deque(tokens, self.model.context_length)
+            self._positions[b] = len(tokens)
+        self.prefill({b: tokens for b, tokens in beginnings.items() if tokens})
+
+    def _full(self) -> list[int]:
+        """Return the sequences for which the model has no further position."""
+        if self.model.parts.rotary:
+            return []
+        return [b for b, window in enumerate(self.windows) if len(window) == window.maxlen]
+
+    def _advance(self, tokens: Sequence[int]) -> None:
+        for window, token in zip(self.windows, tokens, strict=True):
+            window.append(token)
+        self._positions += 1
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        for token in map(operator.index, tokens):
+            if not 0 <= token < self.model.vocab_size:
+                raise ValueError(f"token: got the id {token}, expected 0 to {self.model.vocab_size - 1}")

@@ -39,9 +39,11 @@ class Network:
 
     weights: the parameters. saved: an Arena of `activations`. tokens (B, S) i32. starts (B) i32: the position of the
     first token of each sequence. cache: an Arena of `kv_cache`; with it, S is 1, and attention appends the new keys and
-    values to it and reads the earlier ones. drop_probability: of the dropout after the embedding and after both
-    branches of each block. counters (4) i32: seed low and high, step, micro step, from which the dropout masks are
-    drawn. group: index of these sequences among the groups of a micro-batch; each group draws other masks.
+    values to it and reads the earlier ones. slots (B) i32: with it, the keys and values of these S tokens become the
+    beginning of the cache's sequence slots[b]; a slot that the cache does not have is left out. drop_probability: of
+    the dropout after the embedding and after both branches of each block. counters (4) i32: seed low and high, step,
+    micro step, from which the dropout masks are drawn. group: index of these sequences among the groups of a
+    micro-batch; each group draws other masks.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Network:
         tokens: Tensor,
         starts: Tensor,
         cache: Arena | None = None,
+        slots: Tensor | None = None,
         drop_probability: float = 0.0,
         counters: Tensor | None = None,
         group: int = 0,
@@ -62,7 +65,7 @@ class Network:
         self.B, self.S = tokens.shape
         shared = model, weights, saved
         self.norm, self.mlp = Norm(*shared), Mlp(*shared)
-        self.attention = Attention(*shared, starts=starts, shape=(self.B, self.S), cache=cache)
+        self.attention = Attention(*shared, starts=starts, shape=(self.B, self.S), cache=cache, slots=slots)
 
     def forward(self, plan: Plan) -> None:
         """Record the pass from the tokens to saved["final_norm"] (N, E), the output of the last norm."""

@@ -9,6 +9,7 @@ from hipgpt.compute.catalogue import (
     ATTENTION_DECODE,
     ATTENTION_DELTA,
     ATTENTION_FORWARD,
+    FILL_CACHE,
     HEAD_NORM_BACKWARD,
     HEAD_NORM_FORWARD,
     LAYERNORM_BACKWARD,
@@ -91,6 +92,7 @@ class Attention(Part):
     starts: Tensor
     shape: tuple[int, int]
     cache: Arena | None
+    slots: Tensor | None
 
     @property
     def _heads(self) -> tuple[int, int, int, int]:
@@ -141,14 +143,16 @@ class Attention(Part):
         plan(MATMUL_BACKWARD_INPUT, d["norm"], doutput, w[f"{block}.qkv.weight"])
 
     def _attend(self, plan: Plan, block: str) -> None:
-        """Record the attention of a block, over the sequences of the batch or over the cache."""
+        """Record the attention of a block, over the cache or over the sequences, which may fill a cache."""
         y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
         B, _, H, D = self._heads
-        if self.cache is None:
-            plan(ATTENTION_FORWARD, y.view(*self._heads), logsumexp, qkv.view(*self._qkv))
-        else:
-            cached = self.cache[f"{block}.keys"], self.cache[f"{block}.values"]
+        cached = (self.cache[f"{block}.keys"], self.cache[f"{block}.values"]) if self.cache else ()
+        if cached and self.slots is None:
             plan(ATTENTION_DECODE, y.view(B, H, D), *cached, qkv.view(B, 3, H, D), self.starts)
+            return
+        plan(ATTENTION_FORWARD, y.view(*self._heads), logsumexp, qkv.view(*self._qkv))
+        if cached:
+            plan(FILL_CACHE, *cached, qkv.view(*self._qkv), self.slots)
 
     def _gammas(self, tensors: ParameterTensors, block: str) -> tuple[Tensor, Tensor]:
         return tensors[f"{block}.query_norm.gamma"], tensors[f"{block}.key_norm.gamma"]

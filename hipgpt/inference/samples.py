@@ -11,7 +11,7 @@ from hipgpt.config.settings import ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.gpt.parameters import ParameterTensors
-from hipgpt.inference.sampling import generate
+from hipgpt.inference.sampling import generate_all, generate_one
 
 TRAINING_TEMPERATURE, TRAINING_TOP_K = 0.8, 50
 
@@ -31,23 +31,23 @@ class TrainingSampler:
         """Return the prompt and its continuation. All calls must be given the same tensors, whose values may change."""
         if self._decoder is None:
             self._decoder = Decoder(self._device, self._model, weights)
-        continuation = generate(self._decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
+        continuation = generate_one(self._decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
         return _text(self._tokenizer, [*self._prompt, *continuation])
 
 
 def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, table: Path) -> None:
     """Continue each prompt of the config's sampling section. Write a text to read, and a CSV with the settings.
 
-    Prompt number i draws from stream i, so adding a prompt does not change the texts of the others.
+    Prompt number i draws from stream i, so adding a prompt does not change the draws of the others.
     """
     sampling = SamplingConfig(**{key: value for key, value in settings.items() if key != "prompts"})
     exact = [repr(value) if isinstance(value, float) else value for value in vars(sampling).values()]
+    ids = [tokenizer.encode(prompt).tolist() for prompt in settings["prompts"]]
     rows, blocks = [], []
-    for number, prompt in enumerate(settings["prompts"]):
-        ids = tokenizer.encode(prompt).tolist()
-        continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream=number))
+    for number, continuation in enumerate(generate_all(decoder, ids, sampling, tokenizer.end_of_text)):
+        prompt = settings["prompts"][number]
         rows.append([number, prompt, _text(tokenizer, continuation), len(continuation), *exact])
-        blocks.append(f"--- prompt {number}\n{_text(tokenizer, ids + continuation)}\n")
+        blocks.append(f"--- prompt {number}\n{_text(tokenizer, ids[number] + continuation)}\n")
     with replacing(text) as file:
         file.write("\n".join(blocks).encode())
     write_csv(table, ["number", "prompt", "continuation", "tokens", *vars(sampling)], rows)

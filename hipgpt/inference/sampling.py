@@ -66,35 +66,69 @@ def _largest(values: NDArray[np.float64], count: int, smallest: float) -> NDArra
 
 
 def generate(
-    decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0
-) -> Iterator[int]:
-    """Yield the tokens that follow `prompt`, at most sampling.num_tokens of them.
+    decoder: Decoder, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, end_of_text: int, stream: int = 0
+) -> Iterator[list[int | None]]:
+    """Yield the next token of each sequence of the decoder, at most sampling.num_tokens times.
 
-    prompt: ids; if it is empty, a new document begins. Stops before <|endoftext|> if sampling.stop_at_end_of_text.
-    Each token takes one uniform number from Philox with the key (seed, stream), so the same seed and stream give the
-    same text. The repetition penalty applies to the tokens of the decoder's window.
+    prompts: ids for each sequence; where they are empty, a new document begins. If sampling.stop_at_end_of_text, a
+    sequence ends before <|endoftext|>; then it has None, and nothing more is yielded when all have ended. Each token
+    takes one uniform number from Philox with the key (seed, stream + number of the sequence), so the same seed and
+    stream give the same text. The repetition penalty applies to the tokens of the decoder's window.
     """
-    for name, number in (("seed", sampling.seed), ("stream", stream)):
+    for name, number in (("seed", sampling.seed), ("stream", stream), ("stream", stream + len(prompts) - 1)):
         if not 0 <= operator.index(number) < 2**64:
             raise ValueError(f"generate: {name}: got {number}, expected 0 to 2^64 - 1")
-    decoder.restart(list(prompt) or [end_of_text])
+    decoder.restart([list(prompt) or [end_of_text] for prompt in prompts])
     greedy = sampling.temperature == 0 and sampling.repetition_penalty == 1
-    tokens = _greedy_tokens(decoder) if greedy else _drawn_tokens(decoder, sampling, stream)
-    for token in itertools.islice(tokens, sampling.num_tokens):
-        if sampling.stop_at_end_of_text and token == end_of_text:
+    steps = _greedy_tokens(decoder) if greedy else _drawn_tokens(decoder, sampling, stream)
+    ended = [False] * len(prompts)
+    for tokens in itertools.islice(steps, sampling.num_tokens):
+        if sampling.stop_at_end_of_text:
+            ended = [before or token == end_of_text for before, token in zip(ended, tokens, strict=True)]
+        if all(ended):
             return
-        yield token
+        yield [None if over else token for over, token in zip(ended, tokens, strict=True)]
 
 
-def _greedy_tokens(decoder: Decoder) -> Iterator[int]:
+def generate_one(
+    decoder: Decoder, prompt: Sequence[int], sampling: SamplingConfig, end_of_text: int, stream: int = 0
+) -> Iterator[int]:
+    """Yield the tokens that follow a prompt, for a decoder of one sequence. See `generate`."""
+    for (token,) in generate(decoder, [prompt], sampling, end_of_text, stream):
+        if token is not None:
+            yield token
+
+
+def generate_all(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, end_of_text: int
+) -> Iterator[list[int]]:
+    """Yield the continuation of each prompt. Prompt number i draws from stream i. See `generate`.
+
+    The decoder takes as many prompts at once as it has sequences.
+    """
+    for first in range(0, len(prompts), decoder.sequences):
+        group = prompts[first : first + decoder.sequences]
+        filled = [*group, *[[end_of_text]] * (decoder.sequences - len(group))]
+        steps = list(generate(decoder, filled, sampling, end_of_text, stream=first))
+        for number in range(len(group)):
+            yield [token for step in steps if (token := step[number]) is not None]
+
+
+def _greedy_tokens(decoder: Decoder) -> Iterator[list[int]]:
     while True:
         yield decoder.append_greedy()
 
 
-def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> Iterator[int]:
-    random = np.random.Generator(np.random.Philox(key=np.array([sampling.seed, stream], np.uint64)))
+def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> Iterator[list[int]]:
+    keys = [np.array([sampling.seed, stream + number], np.uint64) for number in range(decoder.sequences)]
+    streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
     while True:
-        cumulative = np.cumsum(probabilities(decoder.logits(), decoder.window, sampling))
-        token = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
-        yield token
-        decoder.append(token)
+        rows = zip(decoder.logits(), decoder.windows, streams, strict=True)
+        tokens = [_draw(probabilities(logits, window, sampling), random) for logits, window, random in rows]
+        yield tokens
+        decoder.append(tokens)
+
+
+def _draw(distribution: NDArray[np.float64], random: np.random.Generator) -> int:
+    cumulative = np.cumsum(distribution)
+    return int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))

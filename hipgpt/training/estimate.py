@@ -115,7 +115,7 @@ def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, token
     arenas = _arena_bytes(launches)
     arenas["unused in a step, and padding"] = device.allocated_bytes - sum(arenas.values())
     before = device.allocated_bytes
-    Decoder(device, model, trainer.compute_weights)
+    Decoder(device, model, trainer.compute_weights).restart([[0] * S])
     arenas["the sampler's own"] = device.allocated_bytes - before
     state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
     tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length

@@ -13,6 +13,9 @@
 // attention_decode: one new token per sequence, at positions[b]. Its key and value are put into row positions[b] % T of
 //   the cache (B, H, T, D), and its query attends to the last T tokens, or to all of them if there are fewer.
 //
+// fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
+//   keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out.
+//
 // A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
 // all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
 #include "formulas.h"
@@ -239,7 +242,24 @@ extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv,
     });
 }
 
+extern "C" void fill_cache(act* keys, act* values, const act* qkv, const int32_t* slots, int64_t B, int64_t H,
+                           int64_t T, int64_t D, int64_t K, int64_t S) {
+    parallel_ranges(K * H, worth_a_thread(S * D), [=](int64_t begin, int64_t end) {
+        for (int64_t head = begin; head < end; ++head) {
+            const int64_t k = head / H, h = head % H, slot = slots[k];
+            if (slot < 0 || slot >= B) continue;
+            for (int64_t s = 0; s < S; ++s) {
+                const act* const key = qkv + ((k * S + s) * 3 * H + H + h) * D;
+                const int64_t row = ((slot * H + h) * T + s) * D;
+                std::copy_n(key, D, keys + row);
+                std::copy_n(key + H * D, D, values + row);
+            }
+        }
+    });
+}
+
 CALLABLE(attention_forward)
 CALLABLE(attention_delta)
 CALLABLE(attention_backward)
 CALLABLE(attention_decode)
+CALLABLE(fill_cache)

@@ -19,8 +19,13 @@
 // Minimum traffic: 7*B*S*H*D*sizeof(act) + 8*B*H*S bytes. Vaswani et al. 2017, arXiv:1706.03762.
 //
 // attention_decode: one new token per sequence, at positions[b]. Its key and value go into row positions[b] % T of the
-// cache (B, H, T, D), and its query attends to the last T tokens, or to all if there are fewer. Grid ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane
-// computes the score of one key. Minimum traffic: 2*B*H*D*sizeof(act) per cached position.
+// cache (B, H, T, D), and its query attends to the last T tokens, or to all if there are fewer. Grid
+// ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane computes the score of one key. Minimum traffic:
+// 2*B*H*D*sizeof(act) per cached position.
+//
+// fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
+// keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out. A thread for each number of a key,
+// THREADS a block. Minimum traffic: 4*K*S*H*D*sizeof(act) bytes.
 #include "gpu/simt/attention_tiles.h"
 #include "gpu/simt/reduce.h"
 #include "formulas.h"
@@ -218,4 +223,16 @@ attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* 
     }
     for (int c = 0; c < LANE_CHANNELS; ++c)
         if (lane + c * WAVE < D) narrow(y[head * D + lane + c * WAVE], out[c] / sum);
+}
+
+KERNEL(THREADS)
+fill_cache(act* keys, act* values, const act* qkv, const int32_t* slots, int64_t B, int64_t H, int64_t T, int64_t D,
+           int64_t K, int64_t S) {
+    const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x, d = i % D, h = i / D % H, token = i / (D * H);
+    const int64_t k = token / S, s = token % S;
+    if (k >= K) return;
+    const int64_t slot = slots[k], key = (token * 3 + 1) * H * D + h * D + d, row = ((slot * H + h) * T + s) * D + d;
+    if (slot < 0 || slot >= B) return;
+    keys[row] = qkv[key];
+    values[row] = qkv[key + H * D];
 }

@@ -15,7 +15,7 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.inference import samples
-from hipgpt.inference.sampling import generate
+from hipgpt.inference.sampling import generate_one
 
 
 def command(results: Path, *arguments: str, **options) -> subprocess.Popen:
@@ -30,7 +30,7 @@ def expected_text(prompt: str, sampling: SamplingConfig, seed: int = 0, stream: 
     device, tokenizer = open_device("cpu", 2), tiny.tokenizer()
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays(seed=seed)))
     ids = tokenizer.encode(prompt).tolist()
-    continuation = list(generate(decoder, ids, sampling, tokenizer.end_of_text, stream))
+    continuation = list(generate_one(decoder, ids, sampling, tokenizer.end_of_text, stream))
     return (prompt.encode() + tokenizer.decode(continuation)).decode("utf-8", "replace") + "\n"
 
 
@@ -85,7 +85,7 @@ def test_several_samples_have_a_title_each_and_differ(hipgpt):
     ("stop", "expected"), [("ab", ">xa\n"), ("aab", ">x\n"), ("x", ">\n"), ("abab", ">xaab\n"), ("b!", ">xaab\n")]
 )
 def test_a_continuation_ends_before_the_text_to_stop_at(hipgpt, monkeypatch, stop, expected):
-    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments, **options: iter(b"xaab"))
+    monkeypatch.setattr("hipgpt.inference.sampling.generate_one", lambda *arguments, **options: iter(b"xaab"))
     assert hipgpt("generate", "--prompt", ">", "--stop", stop)[1] == expected
 
 
@@ -106,7 +106,7 @@ def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
             assert len(shown) == number
             yield token
 
-    monkeypatch.setattr("hipgpt.inference.sampling.generate", tokens)
+    monkeypatch.setattr("hipgpt.inference.sampling.generate_one", tokens)
     assert hipgpt("generate", "--prompt", ">")[1] == ">abé\N{REPLACEMENT CHARACTER}\n"
 
 
@@ -202,5 +202,5 @@ def test_a_terminal_shows_the_model_s_control_characters_and_does_not_obey_them(
 ):
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     drawn = [*b"\x1b[2J\x07a\tb\n", *"\x9b".encode()]
-    monkeypatch.setattr("hipgpt.inference.sampling.generate", lambda *arguments, **options: iter(drawn))
+    monkeypatch.setattr("hipgpt.inference.sampling.generate_one", lambda *arguments, **options: iter(drawn))
     assert hipgpt("generate", "--prompt", ">")[1] == expected

@@ -50,7 +50,7 @@ def test_memory_is_what_a_trainer_allocates(changes):
     training, device = dataclasses.replace(RUN.training, **changes), Counting(open_device("cpu", 1))
     batches = Batches(AnyTokens(10_000), training.batch_sequences, RUN.model.context_length, training.seed)
     trainer = Trainer(RUN.model, training, device, batches)
-    Decoder(device, RUN.model, trainer.compute_weights)
+    Decoder(device, RUN.model, trainer.compute_weights).restart([[0] * RUN.model.context_length])
     found = estimate(RUN.model, training, device.traits)
     allocations = 40  # each aligned to 64 bytes on the null device
     assert device.allocated_bytes <= found.device_bytes <= device.allocated_bytes + 128 * allocations

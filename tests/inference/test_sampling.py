@@ -16,7 +16,7 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.inference.samples import write_samples
-from hipgpt.inference.sampling import generate, probabilities
+from hipgpt.inference.sampling import generate, generate_all, generate_one, probabilities
 
 T, END = tiny.MODEL.context_length, tiny.MODEL.vocab_size - 1
 PLAIN = SamplingConfig(num_tokens=20, stop_at_end_of_text=False)
@@ -30,7 +30,7 @@ def decoder() -> Decoder:
 
 
 def continued(decoder: Decoder, prompt: list[int], sampling: SamplingConfig = PLAIN, stream: int = 0) -> list[int]:
-    return list(generate(decoder, prompt, sampling, END, stream))
+    return list(generate_one(decoder, prompt, sampling, END, stream))
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_embeddings": True, "output_bias": False, "activation": "relu"}])
@@ -40,14 +40,15 @@ def test_cached_decoding_equals_the_pass_over_the_whole_window(device, changes):
     weights = tiny.place(device, model, arrays)
     decoder, lengths = Decoder(device, model, weights), []
     for token in np.random.default_rng(0).integers(model.vocab_size, size=2 * T + 2).tolist():
-        decoder.append(token)
-        lengths.append(len(decoder.window))
-        assert decoder.window[-1] == token
-        whole = tiny.network_logits(device, model, weights, decoder.window)[-1]
-        expected = tiny.logits(model, arrays, decoder.window)[-1]
+        decoder.append([token])
+        window = list(decoder.windows[0])
+        lengths.append(len(window))
+        assert window[-1] == token
+        whole = tiny.network_logits(device, model, weights, window)[-1]
+        expected = tiny.logits(model, arrays, window)[-1]
         assert expected.error.max() < 1e-3 * np.ptp(expected.value)
         assert (np.abs(whole - expected.value) <= expected.error).all()
-        assert (np.abs(decoder.logits() - whole) <= 2 * expected.error).all()
+        assert (np.abs(decoder.logits()[0] - whole) <= 2 * expected.error).all()
     half = T // 2
     assert lengths == [*range(1, T + 1), *range(half, T + 1), *range(half, T + 1)]
 
@@ -58,12 +59,12 @@ def test_rotary_decoding_slides_past_the_context(device, model):
     weights = tiny.place(device, model, arrays)
     decoder, tokens = Decoder(device, model, weights), []
     for token in np.random.default_rng(0).integers(model.vocab_size, size=2 * T + 2).tolist():
-        decoder.append(token)
+        decoder.append([token])
         tokens.append(token)
-        assert decoder.window == tokens[-T:]
+        assert list(decoder.windows[0]) == tokens[-T:]
         expected = tiny.logits(model, arrays, tokens)[-1]
         assert expected.error.max() < 1e-2 * np.ptp(expected.value)
-        assert (np.abs(decoder.logits() - expected.value) <= expected.error).all()
+        assert (np.abs(decoder.logits()[0] - expected.value) <= expected.error).all()
         if len(tokens) <= T:
             whole = tiny.network_logits(device, model, weights, tokens)[-1]
             assert (np.abs(whole - expected.value) <= expected.error).all()
@@ -72,15 +73,48 @@ def test_rotary_decoding_slides_past_the_context(device, model):
 @pytest.mark.parametrize("token", [-1, 300, 65535])
 def test_a_token_that_the_vocabulary_lacks_is_refused(decoder, token):
     with pytest.raises(ValueError, match=f"token: got the id {token}, expected 0 to 299"):
-        decoder.append(token)
+        decoder.append([token])
+
+
+@pytest.mark.parametrize("model", [tiny.MODEL, tiny.LLAMA, tiny.QWEN3], ids=lambda model: model.architecture)
+def test_sequences_of_any_lengths_are_continued_together(device, model):
+    """Beginnings are read in one pass for each length; then each sequence fills its context at another time."""
+    arrays = tiny.draw_arrays(model)
+    decoder = Decoder(device, model, tiny.place(device, model, arrays), sequences=5)
+    random = np.random.default_rng(0)
+    texts = [random.integers(model.vocab_size, size=size).tolist() for size in (T, 1, T // 2 + 1, 3 * T, 2)]
+    decoder.restart(texts)
+    texts = [text[-T:] for text in texts]
+    for _ in range(T + 2):
+        for text, window, logits in zip(texts, decoder.windows, decoder.logits(), strict=True):
+            seen = text if model.parts.rotary else list(window)
+            expected = tiny.logits(model, arrays, seen)[-1]
+            assert list(window) == text[-len(window) :]
+            assert (np.abs(logits - expected.value) <= expected.error).all()
+        tokens = decoder.append_greedy()
+        assert tokens == [window[-1] for window in decoder.windows]
+        texts = [[*text, token] for text, token in zip(texts, tokens, strict=True)]
+
+
+def test_many_texts_are_continued_as_alone(decoder):
+    prompts = [[5], [9, 8, 7], list(range(T)), [11, 2]]
+    several = Decoder(decoder.device, tiny.MODEL, tiny.place(decoder.device, tiny.MODEL, tiny.draw_arrays()), 3)
+    together = list(generate_all(several, prompts, PLAIN, END))
+    assert together == [continued(decoder, prompt, stream=stream) for stream, prompt in enumerate(prompts)]
+
+
+@pytest.mark.parametrize("texts", [[[1], [2]], [[]], []])
+def test_texts_must_be_as_many_as_the_sequences_and_not_empty(decoder, texts):
+    with pytest.raises(ValueError, match=r"texts: got \[.*\] tokens, expected 1 times >= 1"):
+        decoder.restart(texts)
 
 
 def test_the_device_takes_the_greedy_token_as_the_host_would(device):
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
-    decoder.restart([END])
+    decoder.restart([[END]])
     for _ in range(2 * T):
         greedy = int(decoder.logits().argmax())
-        assert decoder.append_greedy() == decoder.window[-1] == greedy
+        assert decoder.append_greedy() == [decoder.windows[0][-1]] == [greedy]
 
 
 def test_a_prompt_longer_than_the_context_counts_by_its_last_tokens(decoder):
@@ -106,18 +140,18 @@ def test_a_shorter_continuation_is_the_beginning_of_a_longer_one(decoder):
 
 def test_temperature_zero_takes_the_greedy_token_whatever_the_seed(decoder):
     greedy = [continued(decoder, [5], replace(PLAIN, temperature=0, seed=seed)) for seed in (1, 2)]
-    decoder.restart([5])
+    decoder.restart([[5]])
     for token in greedy[0]:
         assert token == decoder.logits().argmax()
-        decoder.append(token)
+        decoder.append([token])
     assert greedy[0] == greedy[1]
 
 
 def test_draws_follow_the_distribution(decoder):
     one = replace(PLAIN, num_tokens=1, top_k=5)
-    decoder.restart([7])
-    expected = probabilities(decoder.logits(), [7], one)
-    draws = [next(generate(decoder, [7], one, END, stream)) for stream in range(4000)]
+    decoder.restart([[7]])
+    expected = probabilities(decoder.logits()[0], [7], one)
+    draws = [next(generate_one(decoder, [7], one, END, stream)) for stream in range(4000)]
     counts = np.bincount(draws, minlength=len(expected))
     # Hoeffding: the error of a token's share exceeds `off` with probability 2 exp(-2 n off^2), for all five 1e-9
     off = np.sqrt(np.log(2 * 5 / 1e-9) / (2 * len(draws)))
@@ -128,31 +162,43 @@ def test_draws_follow_the_distribution(decoder):
 @pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (0.4, 1), (0.6, 2), (1 - 2**-53, 2)])
 def test_the_ends_of_the_uniform_draw_give_no_token_of_probability_zero(monkeypatch, uniform, drawn):
     monkeypatch.setattr("numpy.random.Generator", lambda bits: SimpleNamespace(random=lambda: uniform))
-    equal = SimpleNamespace(window=[], restart=lambda tokens: None, append=lambda token: None)
-    equal.logits = lambda: np.array([0, 9, 9, 0], np.float32)
-    assert list(generate(equal, [0], SamplingConfig(1, top_k=2), end_of_text=3)) == [drawn]
+    equal = SimpleNamespace(sequences=1, windows=[[]], restart=lambda texts: None, append=lambda tokens: None)
+    equal.logits = lambda: np.array([[0, 9, 9, 0]], np.float32)
+    assert list(generate(equal, [[0]], SamplingConfig(1, top_k=2), end_of_text=3)) == [[drawn]]
 
 
-def test_end_of_text_ends_the_continuation_and_is_not_part_of_it():
-    ending = SimpleNamespace(window=[], restart=lambda tokens: None)
-    ending.append = ending.window.append
-    ending.logits = lambda: np.where(np.arange(4) == min(3, len(ending.window)), 99, 0).astype(np.float32)
+class Counting:
+    """Two sequences that count 0, 1, 2, ... and stay at 3, the second one from 2 on."""
 
-    def append_greedy() -> int:
-        ending.append(int(ending.logits().argmax()))
-        return ending.window[-1]
+    sequences = 2
 
-    ending.append_greedy = append_greedy
-    for temperature in (0, 1):
-        sampling = SamplingConfig(num_tokens=6, temperature=temperature)
-        ending.window.clear()
-        assert list(generate(ending, [0], sampling, end_of_text=3)) == [0, 1, 2]
-        ending.window.clear()
-        assert list(generate(ending, [0], replace(sampling, stop_at_end_of_text=False), 3)) == [0, 1, 2, 3, 3, 3]
+    def restart(self, texts):
+        self.windows = [[], [0, 1]]
+
+    def logits(self) -> np.ndarray:
+        nexts = np.array([[min(3, len(window))] for window in self.windows])
+        return np.where(np.arange(4) == nexts, 99, 0).astype(np.float32)
+
+    def append(self, tokens):
+        for window, token in zip(self.windows, tokens, strict=True):
+            window.append(token)
+
+    def append_greedy(self) -> list[int]:
+        tokens = self.logits().argmax(axis=1).tolist()
+        self.append(tokens)
+        return tokens
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_end_of_text_ends_a_continuation_and_is_not_part_of_it(temperature):
+    sampling = SamplingConfig(num_tokens=6, temperature=temperature)
+    assert list(generate_all(Counting(), [[0], [0]], sampling, end_of_text=3)) == [[0, 1, 2], [2]]
+    endless = replace(sampling, stop_at_end_of_text=False)
+    assert list(generate_all(Counting(), [[0], [0]], endless, 3)) == [[0, 1, 2, 3, 3, 3], [2, 3, 3, 3, 3, 3]]
 
 
 def test_tokens_come_as_they_are_drawn(decoder):
-    endless = generate(decoder, [1], replace(PLAIN, num_tokens=10**9), END)
+    endless = generate_one(decoder, [1], replace(PLAIN, num_tokens=10**9), END)
     assert list(islice(endless, 3)) == continued(decoder, [1])[:3]
 
 

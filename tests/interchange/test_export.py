@@ -20,7 +20,7 @@ from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.config.settings import NORM_EPSILON, ModelConfig, SamplingConfig
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.inference.sampling import generate
+from hipgpt.inference.sampling import generate_one
 from hipgpt.interchange.huggingface import export_huggingface, fold_output_bias
 from hipgpt.reports.model_card import model_card
 
@@ -142,7 +142,7 @@ def test_the_snippet_of_the_card_gives_the_model_s_own_continuation(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     prompt = tiny.tokenizer().encode("the").tolist()
     decoder = Decoder(CpuDevice(1), model, tiny.place(CpuDevice(1), model, tiny.draw_arrays(model)))
-    tokens = generate(decoder, prompt, SamplingConfig(4, temperature=0), tiny.tokenizer().end_of_text)
+    tokens = generate_one(decoder, prompt, SamplingConfig(4, temperature=0), tiny.tokenizer().end_of_text)
     assert done.stdout.rstrip("\n") == tiny.tokenizer().decode([*prompt, *tokens]).decode("utf-8", "replace").rstrip(
         "\n"
     )

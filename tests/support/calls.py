@@ -36,6 +36,7 @@ LARGE = {
     "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
     "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
     "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
+    "fill_cache": [{"B": 7, "H": 3, "T": 150, "D": 64, "K": 5, "S": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
     "cross_entropy_training": [{"N": 21, "V": 5003}],
     # several strips, chunks and blocks; logits far above those before them

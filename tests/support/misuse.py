@@ -23,7 +23,7 @@ from hipgpt.data.batches import Batches, windows
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.inference.sampling import generate, probabilities
+from hipgpt.inference.sampling import generate_one, probabilities
 from support import tiny
 
 REFUSALS = (ValueError, TypeError, UserError, ContractError)
@@ -62,14 +62,14 @@ def encode_all(texts: Any, threads: Any) -> list[Any]:
 
 
 def restart(tokens: Any) -> Any:
-    decoder().restart(tokens)
-    return decoder().logits() if decoder().window else None
+    decoder().restart([tokens])
+    return decoder().logits()
 
 
 def continued(prompt: Any, *sampling: Any) -> list[int]:
     names = ("num_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop_at_end_of_text", "seed")
     settings = SamplingConfig(**dict(zip(names, sampling, strict=True)))
-    return list(generate(decoder(), prompt, settings, tiny.tokenizer().end_of_text))
+    return list(generate_one(decoder(), prompt, settings, tiny.tokenizer().end_of_text))
 
 
 def drawn(logits: Any, context: Any, temperature: Any, top_k: Any, top_p: Any) -> Any:
@@ -115,7 +115,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "windows": tokens,
     "batch": starts,
     "covering": lambda length, context, stride: list(windows(range(length), context, stride)),
-    "append": lambda token: decoder().append(token),
+    "append": lambda token: decoder().append([token]),
     "restart": restart,
     "generate": continued,
     "probabilities": drawn,

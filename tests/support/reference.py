@@ -331,6 +331,15 @@ def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32) -> Resul
     }
 
 
+def fill_cache(keys, values, qkv, slots, B, S, act=DType.F32) -> Result:
+    filled = {"keys": keys.value.copy(), "values": values.value.copy()}
+    for k, slot in enumerate(slots):
+        if 0 <= slot < B:
+            for at, cache in enumerate(filled.values(), start=1):
+                cache[slot, :, :S] = qkv.value[k, :, at].transpose(1, 0, 2)
+    return {name: Rounded(cache) for name, cache in filled.items()}
+
+
 def zero(N) -> Result:
     return {"x": Rounded(np.zeros(N))}
 

@@ -66,6 +66,11 @@ def _rotations(random: np.random.Generator, shape: tuple[int, ...], sizes: Mappi
     return np.concatenate([np.cos(angles), np.sin(angles)], -1)
 
 
+def _slots(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return different slots, some of them outside of the cache if there are more than it has."""
+    return random.permutation(max(sizes["B"], sizes["K"]))[: sizes["K"]] - (sizes["K"] > sizes["B"])
+
+
 def _matrix(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
     """Return matrices with a Frobenius norm of about 1, as Newton-Schulz takes them."""
     return random.normal(size=shape) / math.sqrt(sizes["R"] * sizes["L"])
@@ -110,6 +115,7 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("matmul_relu2_backward_input", "weight"): _weight,
     ("matmul_relu2_backward_input", "hidden"): _hidden,
     ("attention_decode", "positions"): below(lambda sizes: 2 * sizes["T"]),
+    ("fill_cache", "slots"): _slots,
     ("dropout", "counters"): _counters,
     ("cross_entropy_forward", "logits"): _logits,
     ("cross_entropy_forward", "targets"): _token,

@@ -134,6 +134,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
     "attention_decode": _waves(lambda s: _ceil(s["B"] * s["H"], DECODE_WAVES), DECODE_WAVES),
+    "fill_cache": _blocks(lambda s: _ceil(s["K"] * s["S"] * s["H"] * s["D"], THREADS)),
     "dropout": _elements("N", each=CONSTANTS["PHILOX_NUMBERS"]),
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
