@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 # one chip for each width of a wave, and NVIDIA's; on the others only what chips differ in is compiled
 WHOLE = ("gfx90a", "gfx1100", "sm_80")
 DIFFERING = ("matmul", "muon", "attention")  # families with variants by chip
+# chips with the instructions and registers of gfx1100 and gfx1201: the family that needs most registers is enough
+SIBLINGS, NEEDIEST = ("gfx1151", "gfx1200"), ("attention",)
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
 PROCESSES = 2  # of clang in parallel
 OPS = ON_GPUS.values()
@@ -42,17 +44,21 @@ class Build(NamedTuple):
         return "-".join([Path(self.variant.source_of(self.op)).name, self.act.label, *sizes])
 
 
+def is_compiled(op: Op, arch: str) -> bool:
+    return arch in WHOLE or op.family in (NEEDIEST if arch in SIBLINGS else DIFFERING)
+
+
 def builds(arch: str) -> dict[str, Build]:
     """Return the compilations that an architecture needs, by their text."""
     acts = {True: (DType.F32, DType.BF16), False: (DType.F32,)}
     every = [(op, act) for op in OPS for act in acts[any(argument.dtype == "act" for argument in op.arguments)]]
     found = [Build(variant, op, act) for op, act in every for variant in variants_of(op, arch, act)]
-    return {str(build): build for build in found if arch in WHOLE or build.op.family in DIFFERING}
+    return {str(build): build for build in found if is_compiled(build.op, arch)}
 
 
 def kernels_of(arch: str) -> set[str]:
     """Return the ops whose kernels are compiled for an architecture."""
-    return {name for name, op in ON_GPUS.items() if arch in WHOLE or op.family in DIFFERING}
+    return {name for name, op in ON_GPUS.items() if is_compiled(op, arch)}
 
 
 def compile_all(driver) -> dict[str, bytes]:
@@ -86,7 +92,8 @@ def test_ops_compile_without_a_warning_for_amd(arch):
 @every_amd_gpu
 def test_gemms_and_attention_use_mma_where_there_is_any(arch):
     found = {name for name in builds(arch) if "mma" in name}
-    expected = {f"{family}_mma.hip-bf16-{side}" for family in ("matmul", "muon", "attention") for side in (32, 64, 128)}
+    families = NEEDIEST if arch in SIBLINGS else DIFFERING
+    expected = {f"{family}_mma.hip-bf16-{side}" for family in families for side in (32, 64, 128)}
     widest = {"matmul_mma.hip-bf16-256"} if arch in ("gfx90a", "gfx942") else set()
     assert found == (set() if arch in ("gfx900", "gfx1030") else expected | widest)
 

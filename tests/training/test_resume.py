@@ -29,6 +29,8 @@ TRAINING = TrainingConfig(
     validation_windows=9, save_every_steps=5, keep_last=2, sample_every_steps=10, sample_prompt="a", sample_tokens=1,
 )  # fmt: skip
 CSVS = ("metrics.csv", "validation.csv")
+LONG_RUN = ("results/runs/default/run.json", "--config")
+LONG_RUN += ("training={steps: 2000, validate_every_steps: 200, save_every_steps: 300}",)
 FINGERPRINT = {"model": dataclasses.asdict(MODEL), "tokenizer_sha256": "t", "code": "c"}
 
 
@@ -175,12 +177,18 @@ def test_a_vocabulary_that_is_not_the_tokenizer_s_is_refused(tmp_path):
         make_run(tmp_path, model=dataclasses.replace(MODEL, vocab_size=60))
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("uninterrupted"))
+    project.snakemake(*LONG_RUN)
+    return project
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C in the terminal; a cluster's time limit
-def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path, number):
-    twin, project = Project(tmp_path / "undisturbed"), Project(tmp_path / "interrupted")
-    steps = ("--config", "training={steps: 2000, validate_every_steps: 200, save_every_steps: 300}")
+def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path, uninterrupted, number):
+    project = Project(tmp_path / "interrupted")
     process = subprocess.Popen(
-        project.command("all", *steps), cwd=project.folder, env=project.environment(), text=True,
+        project.command(*LONG_RUN), cwd=project.folder, env=project.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     log = project.folder / "results/runs/default/logs/train.log"
@@ -192,8 +200,7 @@ def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_c
     assert "state saved; the same command continues from there" in output and "Traceback" not in output
     assert process.returncode != 0
     stopped = re.search(r"stopped after step (\d+) of", output)[1]
-    assert f"resuming after step {stopped} of" in project.snakemake("all", *steps)
-    twin.snakemake("all", *steps)
+    assert f"resuming after step {stopped} of" in project.snakemake(*LONG_RUN)
     for name in CSVS:
         path = f"results/runs/default/{name}"
-        assert (project.folder / path).read_bytes() == (twin.folder / path).read_bytes()
+        assert (project.folder / path).read_bytes() == (uninterrupted.folder / path).read_bytes()
