@@ -19,24 +19,34 @@ def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling:
     Ties go to the lower id. Temperature 0 gives the greedy token the probability 1. logits: (V,) f32; context: ids that
     the repetition penalty applies to. Raises ValueError for other shapes and ids.
     """
+    ids, weights = _candidates(logits, context, sampling)
+    result = np.zeros(len(logits))
+    result[ids] = weights / weights.sum()
+    return result
+
+
+def _candidates(
+    logits: NDArray[np.float32], context: Sequence[int], sampling: SamplingConfig
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the ids that may be drawn, ascending, and their probabilities up to a factor."""
     if logits.ndim != 1 or len(logits) == 0 or logits.dtype.kind != "f":
         raise ValueError(f"probabilities: got logits {logits.dtype} {logits.shape}, expected floats (V,)")
     scores = logits.astype(np.float64)
+    if sampling.repetition_penalty != 1:
+        _penalize(scores, context, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return np.array([scores.argmax()]), np.ones(1)
+    ids = _chosen(scores, sampling)
+    return ids, _weights(scores[ids], sampling.temperature)
+
+
+def _penalize(scores: NDArray[np.float64], context: Sequence[int], penalty: float) -> None:
+    """Lower the scores of the tokens of the context, in place."""
     seen = np.unique(np.asarray(context))
     if len(seen) and not (seen.dtype.kind in "iu" and 0 <= seen[0] <= seen[-1] < len(scores)):
         raise ValueError(f"probabilities: got a context of {seen[0]} to {seen[-1]}, expected ids below {len(scores)}")
     seen = seen.astype(np.int64)
-    penalty = sampling.repetition_penalty
     scores[seen] = np.where(scores[seen] > 0, scores[seen] / penalty, scores[seen] * penalty)
-    if sampling.temperature == 0:
-        greedy = np.zeros(len(scores))
-        greedy[scores.argmax()] = 1
-        return greedy
-    chosen = _chosen(scores, sampling)
-    weights = _weights(scores[chosen], sampling.temperature)
-    result = np.zeros(len(scores))
-    result[chosen] = weights / weights.sum()
-    return result
 
 
 def _chosen(scores: NDArray[np.float64], sampling: SamplingConfig) -> NDArray[np.intp]:
@@ -60,9 +70,15 @@ def _weights(scores: NDArray[np.float64], temperature: float) -> NDArray[np.floa
 
 
 def _largest(values: NDArray[np.float64], count: int, smallest: float) -> NDArray[np.intp]:
-    """Return the indices of the `count` largest values; `smallest` is the least of them. Ties go to the lower index."""
-    above = np.flatnonzero(values > smallest)
-    return np.concatenate([above, np.flatnonzero(values == smallest)[: count - len(above)]])
+    """Return the `count` indices of the largest values, ascending; `smallest` is the least of them.
+
+    Ties go to the lower index.
+    """
+    indices = np.flatnonzero(values >= smallest)
+    if len(indices) == count:
+        return indices
+    ties = np.flatnonzero(values[indices] == smallest)
+    return np.delete(indices, ties[count - len(indices) :])
 
 
 def generate(
@@ -124,11 +140,11 @@ def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> It
     streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
     while True:
         rows = zip(decoder.logits(), decoder.windows, streams, strict=True)
-        tokens = [_draw(probabilities(logits, window, sampling), random) for logits, window, random in rows]
+        tokens = [_draw(*_candidates(logits, window, sampling), random) for logits, window, random in rows]
         yield tokens
         decoder.append(tokens)
 
 
-def _draw(distribution: NDArray[np.float64], random: np.random.Generator) -> int:
-    cumulative = np.cumsum(distribution)
-    return int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
+def _draw(ids: NDArray[np.intp], weights: NDArray[np.float64], random: np.random.Generator) -> int:
+    cumulative = np.cumsum(weights)
+    return int(ids[np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")])
