@@ -266,10 +266,7 @@ def undisturbed(tmp_path_factory) -> Project:
 def halted(tmp_path) -> tuple[Project, subprocess.Popen]:
     """A project in the middle of a training, and its snakemake. All processes are halted."""
     project = Project(tmp_path / "project")
-    process = subprocess.Popen(
-        project.command(*TRAINED), cwd=project.folder, env=project.environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    process = project.start(*TRAINED)
     states = project.folder / "results/runs/default/state"
     wait_for(process, lambda: any(states.glob("*/step_*")))
     os.killpg(process.pid, signal.SIGSTOP)

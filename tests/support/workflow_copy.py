@@ -83,6 +83,13 @@ class Project:
         assert done.returncode == expect, done.stdout
         return done.stdout
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start snakemake in the copy, in a session of its own, so that all its processes can get a signal."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.folder, env=self.environment(), text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
     def hipgpt(self, *arguments: str) -> str:
         """Run the command hipgpt in the copy and return its output. Fails the test on a status other than 0."""
         command = [sys.executable, "-c", "from hipgpt.cli.main import main; main()", *arguments]

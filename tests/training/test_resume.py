@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -187,10 +186,7 @@ def uninterrupted(tmp_path_factory) -> Project:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C in the terminal; a cluster's time limit
 def test_a_signal_to_every_process_saves_and_the_next_snakemake_gives_the_same_csvs(tmp_path, uninterrupted, number):
     project = Project(tmp_path / "interrupted")
-    process = subprocess.Popen(
-        project.command(*LONG_RUN), cwd=project.folder, env=project.environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    process = project.start(*LONG_RUN)
     log = project.folder / "results/runs/default/logs/train.log"
     while not (log.exists() and "step 400: validation" in log.read_text()):
         assert process.poll() is None, process.stdout.read()
