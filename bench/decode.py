@@ -1,6 +1,9 @@
-"""Time greedy decoding of one sequence with a KV cache, compared with PyTorch: tokens/s, and the ratio.
+"""Time greedy decoding with a KV cache, or the reading of prompts, compared with PyTorch: tokens/s, and the ratio.
 
     python bench/decode.py --size S1 --threads 2 --peer-python <python of an environment with torch>
+    python bench/decode.py --size S2 --sequences 16 --task prompt
+
+Several sequences are decoded together. A prompt is all of the context but its last token.
 
 PyTorch decodes in f32 and bf16, eagerly and compiled. The programs take turns (side_by_side.py). The ratio is the
 median over the rounds of ours over the best of PyTorch's four modes.
@@ -22,7 +25,7 @@ def rate_of(decode: Callable[[], object], count: int, seconds: float) -> Callabl
     return lambda: count / median_seconds(decode, seconds)
 
 
-def ours(size: str, threads: int, seconds: float, precision: str) -> Callable[[], float]:
+def ours(size: str, threads: int, seconds: float, sequences: int, task: str, precision: str) -> Callable[[], float]:
     from hipgpt.compute.open_device import open_device
     from hipgpt.compute.tensor import Arena
     from hipgpt.config.settings import ModelConfig
@@ -35,17 +38,22 @@ def ours(size: str, threads: int, seconds: float, precision: str) -> Callable[[]
     arena = Arena(device, "weights", parameters(model))
     for field in arena.fields:
         device.write(arena[field.name], initial_values(field, seed=1))
-    decoder = Decoder(device, model, weights_in(precision, device, model, ParameterTensors(arena, model)))
+    weights = weights_in(precision, device, model, ParameterTensors(arena, model))
+    decoder = Decoder(device, model, weights, sequences)
+    prompts = [[1] * (S - 1)] * sequences
 
     def decode():
-        decoder.restart([[1]])
+        decoder.restart([[1]] * sequences)
         for _ in range(S - 2):
             decoder.append_greedy()
 
-    return rate_of(decode, S - 1, seconds)
+    work = decode if task == "decode" else lambda: decoder.restart(prompts)
+    return rate_of(work, sequences * (S - 1), seconds)
 
 
-def torch_decoding(size: str, threads: int, seconds: float, precision: str, compiled: bool) -> Callable[[], float]:
+def torch_decoding(
+    size: str, threads: int, seconds: float, sequences: int, task: str, precision: str, compiled: bool
+) -> Callable[[], float]:
     import torch
     import torch.nn.functional as functional
     from torch import nn
@@ -53,6 +61,7 @@ def torch_decoding(size: str, threads: int, seconds: float, precision: str, comp
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     E, L, H, F, V, S, _ = SIZES[size]
+    B = sequences
 
     class Block(nn.Module):
         def __init__(self):
@@ -62,10 +71,14 @@ def torch_decoding(size: str, threads: int, seconds: float, precision: str, comp
             self.mlp = nn.Sequential(nn.Linear(E, F), nn.GELU(approximate="tanh"), nn.Linear(F, E))
 
         def forward(self, x, keys, values, position):
-            query, key, value = self.qkv(self.attention_norm(x)).view(3, 1, H, 1, E // H).unbind(0)
-            keys[:, :, position : position + 1], values[:, :, position : position + 1] = key, value
-            seen = keys[:, :, : position + 1], values[:, :, : position + 1]
-            x = x + self.projection(functional.scaled_dot_product_attention(query, *seen).reshape(1, E))
+            """Continue x (B, N, E), whose first token has this position, or is a whole prompt."""
+            N = x.shape[1]
+            packed = self.qkv(self.attention_norm(x)).view(B, N, 3, H, E // H)
+            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+            keys[:, :, position : position + N], values[:, :, position : position + N] = key, value
+            seen = keys[:, :, : position + N], values[:, :, : position + N]
+            y = functional.scaled_dot_product_attention(query, *seen, is_causal=N > 1)
+            x = x + self.projection(y.transpose(1, 2).reshape(B, N, E))
             return x + self.mlp(self.mlp_norm(x))
 
     class Model(nn.Module):
@@ -75,29 +88,34 @@ def torch_decoding(size: str, threads: int, seconds: float, precision: str, comp
             self.blocks, self.norm = nn.ModuleList(Block() for _ in range(L)), nn.LayerNorm(E)
             self.head = nn.Linear(E, V, bias=False)
 
-        def forward(self, token, position, cache):
-            x = self.tokens.weight[token : token + 1] + self.positions.weight[position : position + 1]
+        def forward(self, tokens, position, cache):
+            x = self.tokens(tokens) + self.positions.weight[position : position + tokens.shape[1]]
             for block, (keys, values) in zip(self.blocks, cache, strict=True):
                 x = block(x, keys, values, position)
-            return self.head(self.norm(x))
+            return self.head(self.norm(x[:, -1]))
 
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     model = Model().eval().to(dtype)
     step = torch.compile(model, dynamic=True) if compiled else model
-    cache = [tuple(torch.zeros(1, H, S, E // H, dtype=dtype) for _ in "kv") for _ in range(L)]
+    cache = [tuple(torch.zeros(B, H, S, E // H, dtype=dtype) for _ in "kv") for _ in range(L)]
+    prompts = torch.ones(B, S - 1, dtype=torch.int64)
 
     def decode():
-        token = 1
+        tokens = prompts[:, :1]
         for position in range(S - 1):
-            token = int(step(token, position, cache).argmax())
+            tokens = step(tokens, position, cache).argmax(-1, keepdim=True)
+        return tokens.tolist()
 
-    return rate_of(decode, S - 1, seconds)
+    work = decode if task == "decode" else lambda: step(prompts, 0, cache).argmax(-1).tolist()
+    return rate_of(work, B * (S - 1), seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="S1")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sequences", type=int, default=1, help="decoded together")
+    parser.add_argument("--task", choices=["decode", "prompt"], default="decode")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
     parser.add_argument("--isa", choices=PEER_ISA, help="the newest instructions to use; default: this processor's")
@@ -107,7 +125,7 @@ def main() -> None:
     arguments = parser.parse_args()
     size, threads, seconds = arguments.size, arguments.threads, arguments.seconds
     if arguments.role:
-        settings = size, threads, seconds, arguments.precision
+        settings = size, threads, seconds, arguments.sequences, arguments.task, arguments.precision
         is_ours, compiled = arguments.role == "ours", arguments.role == "compile"
         serve(ours(*settings) if is_ours else torch_decoding(*settings, compiled))
         return
@@ -116,6 +134,7 @@ def main() -> None:
     if arguments.peer_python:
         pythons |= dict.fromkeys(PEERS, arguments.peer_python)
     options = ["--size", size, "--threads", str(threads), "--seconds", str(seconds)]
+    options += ["--sequences", str(arguments.sequences), "--task", arguments.task]
     programs = {
         (role, precision): (
             [python, __file__, *options, "--role", role, "--precision", precision],

@@ -16,7 +16,7 @@
 #include "cpu/select/convert.h"
 #include "cpu/select/gemv.h"
 
-constexpr int64_t MIN_GEMM_ROWS = 4;
+constexpr int64_t MIN_GEMM_ROWS = 17;  // below, packing the weight takes longer than all products of its rows
 
 static float dot(const act* x, const act* weight, int64_t C) {
     float sum = 0;
@@ -24,7 +24,7 @@ static float dot(const act* x, const act* weight, int64_t C) {
     return sum;
 }
 
-// The few rows of decoding: packing the weight would cost more than the GEMM saves, and its rows are read in order.
+// The few rows of decoding. A few rows of the weight stay in L1 while each row of x is multiplied by them.
 template <class Epilogue>
 static void forward_by_gemv(const act* x, const act* weight, int64_t N, int64_t O, int64_t C,
                             const Epilogue& epilogue) {
