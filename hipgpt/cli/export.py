@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from hipgpt.base.errors import UserError
 from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
 
 FORMATS = {
@@ -10,6 +11,7 @@ FORMATS = {
     "gguf": "model.gguf for llama.cpp",
     "llmc": "model.bin and tokenizer.bin for llm.c",
 }
+WEIGHTS = ("f32", "f16", "q8_0")  # types of weights in a GGUF file
 
 
 def add(commands: Commands) -> None:
@@ -17,7 +19,8 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, export, about)
     add_run(parser)
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    parser.add_argument("--to", required=True, choices=FORMATS, help=formats)
+    parser.add_argument("--to", default="hf", choices=FORMATS, help=f"{formats} (default: %(default)s)")
+    parser.add_argument("--type", choices=WEIGHTS, help="with gguf, type of the weights (default: f32)")
     parser.add_argument(
         "--output",
         type=Path,
@@ -34,12 +37,16 @@ def export(arguments: argparse.Namespace) -> None:
     from hipgpt.interchange.llmc import export_llmc
     from hipgpt.reports.model_card import model_card
 
+    if arguments.type and arguments.to != "gguf":
+        raise UserError(f"--type: got {arguments.type} with --to {arguments.to}, expected it with --to gguf only")
     run = finished_run(arguments)
     folder = arguments.output or run / "exports" / arguments.to
     tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
     if arguments.to == "hf":
         files = export_huggingface(run, tokenizer, folder, model_card(run))
+    elif arguments.to == "gguf":
+        files = export_gguf(run, tokenizer, folder, arguments.type or "f32")
     else:
-        files = {"gguf": export_gguf, "llmc": export_llmc}[arguments.to](run, tokenizer, folder)
+        files = export_llmc(run, tokenizer, folder)
     for path in files:
         print(f"{path}  {path.stat().st_size:,} bytes")
