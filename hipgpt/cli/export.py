@@ -1,4 +1,4 @@
-"""`hipgpt export`: write a finished run in the file format of another project."""
+"""`hipgpt export`: write a finished run in the file format of another project, and push it to a hub."""
 
 import argparse
 from pathlib import Path
@@ -27,18 +27,26 @@ def add(commands: Commands) -> None:
         metavar="DIR",
         help="folder to write into (default: exports/FORMAT in the run's folder)",
     )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="repository of the Hugging Face hub that gets the files too; it is made if it is absent (default: none)",
+    )
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write the files and print their names and sizes."""
+    """Write the files, push them if a repository is given, and print their names and sizes."""
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.interchange.gguf import export_gguf
+    from hipgpt.interchange.hub import check_push, push
     from hipgpt.interchange.huggingface import export_huggingface
     from hipgpt.interchange.llmc import export_llmc
     from hipgpt.reports.model_card import model_card
 
     if arguments.type and arguments.to != "gguf":
         raise UserError(f"--type: got {arguments.type} with --to {arguments.to}, expected it with --to gguf only")
+    if arguments.push:
+        check_push(arguments.push)
     run = finished_run(arguments)
     folder = arguments.output or run / "exports" / arguments.to
     tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
@@ -50,3 +58,5 @@ def export(arguments: argparse.Namespace) -> None:
         files = export_llmc(run, tokenizer, folder)
     for path in files:
         print(f"{path}  {path.stat().st_size:,} bytes")
+    if arguments.push:
+        print(push(files, arguments.push, f"Export run {run.name} by HipGPT"))
