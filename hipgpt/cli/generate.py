@@ -3,9 +3,11 @@
 import argparse
 import codecs
 import dataclasses
+import io
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
@@ -35,6 +37,9 @@ def add(commands: Commands) -> None:
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("text", nargs="?", metavar="PROMPT", help="text to continue; - reads it from standard input")
     prompts.add_argument("--prompt", metavar="PROMPT", help="the same (default: none, which begins a document)")
+    prompts.add_argument(
+        "--chat", action="store_true", help="read lines, and continue all that was said so far after each"
+    )
     add_run(parser)
     parser.add_argument(
         "--device",
@@ -58,7 +63,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.gpt.checkpoint import load_weights
     from hipgpt.gpt.decoder import Decoder
     from hipgpt.gpt.precision import weights_in
-    from hipgpt.inference.sampling import generate as continuation
+    from hipgpt.inference.sampling import generate as draw
     from hipgpt.reports.runs import read_record
 
     folder = finished_run(arguments)
@@ -69,24 +74,55 @@ def generate(arguments: argparse.Namespace) -> None:
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
     decoder = Decoder(device, model, weights_in(precision, device, model, weights))
+
+    def tokens(context: bytes, number: int) -> Iterator[int]:
+        return draw(decoder, tokenizer.encode(context).tolist(), settings, tokenizer.end_of_text, stream=number)
+
+    def text(drawn: Iterable[int]) -> Iterator[bytes]:
+        pieces = map(tokenizer.token_bytes, drawn)
+        return pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces)
+
+    if arguments.chat:
+        _chat(lambda said, number: text(tokens(said, number)))
+        return
     prompt = _prompt(arguments)
-    ids = tokenizer.encode(prompt).tolist()
     for number in range(arguments.num_samples):
         if arguments.num_samples > 1:
             sys.stdout.write(f"--- sample {number}\n")
-        tokens = continuation(decoder, ids, settings, tokenizer.end_of_text, stream=number)
-        pieces = map(tokenizer.token_bytes, tokens)
-        _write(prompt, pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces))
+        _write(itertools.chain([prompt], text(tokens(prompt, number))))
 
 
-def _write(prompt: bytes, pieces: Iterator[bytes]) -> None:
-    text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
+    """Read lines to the end of the input. Show an answer to each, which continues all that was said before.
+
+    answer: from all that was said, and the number of the line. Ctrl-D ends the input of a terminal.
+    """
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if on_terminal:
+        import readline  # noqa: F401 (gives input() a history and keys that edit)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # lines may be any bytes
+    said = b""
+    for number in itertools.count():
+        try:
+            line = input("> " if on_terminal else "")
+        except EOFError:
+            sys.stdout.write("\n" if on_terminal else "")
+            return
+        said += os.fsencode(line) + b"\n"
+        said += _write(answer(said, number)) + b"\n"
+
+
+def _write(pieces: Iterable[bytes]) -> bytes:
+    """Stream the pieces of a text and a line end to stdout, and return the text."""
+    decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), b""
     shown = printable if sys.stdout.isatty() else str
-    sys.stdout.write(shown(text.decode(prompt)))
     for piece in pieces:
-        sys.stdout.write(shown(text.decode(piece)))
+        text += piece
+        sys.stdout.write(shown(decoder.decode(piece)))
         sys.stdout.flush()
-    sys.stdout.write(text.decode(b"", final=True) + "\n")
+    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
+    return text
 
 
 def _until(stop: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -133,6 +169,8 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
         if not passed:
             got = {**vars(settings), "num_samples": arguments.num_samples}[name]
             raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
+    if arguments.chat and arguments.num_samples > 1:
+        raise UserError("--chat: got --num-samples with it, expected one continuation of each line")
     if arguments.stop == "":
         raise UserError("--stop: got an empty text, expected at least one character")
     return settings
