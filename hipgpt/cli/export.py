@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
 
 FORMATS = {
     "hf": "a directory for Hugging Face's transformers",
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
         metavar="OWNER/NAME",
         help="repository of the Hugging Face hub that gets the files too; it is made if it is absent (default: none)",
     )
+    add_json(parser)
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -56,7 +57,11 @@ def export(arguments: argparse.Namespace) -> None:
         files = export_gguf(run, tokenizer, folder, arguments.type or "f32")
     else:
         files = export_llmc(run, tokenizer, folder)
-    for path in files:
-        print(f"{path}  {path.stat().st_size:,} bytes")
-    if arguments.push:
-        print(push(files, arguments.push, f"Export run {run.name} by HipGPT"))
+    sizes = [{"path": str(path), "bytes": path.stat().st_size} for path in files]
+    if not arguments.json:
+        print(*(f"{file['path']}  {file['bytes']:,} bytes" for file in sizes), sep="\n")
+    address = push(files, arguments.push, f"Export run {run.name} by HipGPT") if arguments.push else None
+    if arguments.json:
+        print_json({"files": sizes, "repository": address})
+    elif address:
+        print(address)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.terminal import printable
-from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
 from hipgpt.config.settings import SamplingConfig
 
 HELP = {
@@ -54,6 +54,7 @@ def add(commands: Commands) -> None:
         option, metavar = f"--{name.replace('_', '-')}", name.split("_")[-1].upper()
         shown = f"{about} (default: as the run)"
         parser.add_argument(option, type=TYPES.get(name, float), metavar=metavar, help=shown)
+    add_json(parser)
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -85,11 +86,19 @@ def generate(arguments: argparse.Namespace) -> None:
     if arguments.chat:
         _chat(lambda said, number: text(tokens(said, number)))
         return
-    prompt = _prompt(arguments)
+    prompt, samples = _prompt(arguments), []
     for number in range(arguments.num_samples):
+        drawn: list[int] = []
+        pieces = text(_kept(tokens(prompt, number), drawn))
+        if arguments.json:
+            samples.append({"text": b"".join(pieces).decode("utf-8", "replace"), "tokens": drawn})
+            continue
         if arguments.num_samples > 1:
             sys.stdout.write(f"--- sample {number}\n")
-        _write(itertools.chain([prompt], text(tokens(prompt, number))))
+        _write(itertools.chain([prompt], pieces))
+    if arguments.json:
+        context = prompt.decode("utf-8", "replace")
+        print_json({"run": arguments.run, "prompt": context, "sampling": vars(settings), "samples": samples})
 
 
 def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
@@ -111,6 +120,13 @@ def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
             return
         said += os.fsencode(line) + b"\n"
         said += _write(answer(said, number)) + b"\n"
+
+
+def _kept(tokens: Iterable[int], drawn: list[int]) -> Iterator[int]:
+    """Yield the tokens, and append each to `drawn`."""
+    for token in tokens:
+        drawn.append(token)
+        yield token
 
 
 def _write(pieces: Iterable[bytes]) -> bytes:
@@ -169,8 +185,8 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
         if not passed:
             got = {**vars(settings), "num_samples": arguments.num_samples}[name]
             raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
-    if arguments.chat and arguments.num_samples > 1:
-        raise UserError("--chat: got --num-samples with it, expected one continuation of each line")
+    if arguments.chat and (arguments.json or arguments.num_samples > 1):
+        raise UserError("--chat: got --json or --num-samples with it, expected neither")
     if arguments.stop == "":
         raise UserError("--stop: got an empty text, expected at least one character")
     return settings

@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 
+import pytest
 from support import tiny
 
 from hipgpt.base.paths import ROOT
@@ -73,6 +74,7 @@ def until(terminal: int, text: bytes) -> bool:
     return True
 
 
-def test_several_answers_to_a_line_are_refused(hipgpt):
-    message = "error: --chat: got --num-samples with it, expected one continuation of each line"
-    assert hipgpt("generate", "--chat", "-n", "2")[0] == message
+@pytest.mark.parametrize("option", [["--json"], ["-n", "2"]])
+def test_an_option_that_does_not_fit_is_refused(hipgpt, option):
+    message = "error: --chat: got --json or --num-samples with it, expected neither"
+    assert hipgpt("generate", "--chat", *option)[0] == message
