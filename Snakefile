@@ -156,11 +156,12 @@ rule train:
         training=section("training"),
         device=device,
         pretrained=pretrained_options,
+        trackers=trackers,
         folder=folder_of("record"),
     shell:
         "{params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
-        " {params.pretrained:q} --output {params.folder:q}"
+        " {params.pretrained:q} {params.trackers:q} --output {params.folder:q}"
         " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
 
 

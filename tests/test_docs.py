@@ -261,3 +261,9 @@ def test_the_public_checks_run_commands_that_there_are():
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert commands == [".ci/run", "pip install -e '.[test]'", "pytest"] and os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_the_images_that_the_docs_build_are_targets_of_the_dockerfile():
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    named = re.findall(r"--target (\w+)", (ROOT / "docs/how-to/docker.md").read_text())
+    assert named == ["cuda"] and set(named) <= set(stages) and stages[-1] == "cpu"  # the last one is the default

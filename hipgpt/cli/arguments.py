@@ -1,10 +1,12 @@
 """Options that several commands share."""
 
 import argparse
+import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import DEFAULT_RUN, NAME
@@ -40,6 +42,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run and --results."""
     parser.add_argument("--run", default=DEFAULT_RUN, metavar="NAME", help="a run of the config (default: %(default)s)")
     add_results(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+
+
+def print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def run_folder(results: Path, name: str, having: str) -> Path:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from hipgpt.base.tables import table
-from hipgpt.cli.arguments import Commands, add_command, add_results, run_folder
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json, run_folder
 from hipgpt.reports.runs import HASH_DIGITS, differing
 
 
@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("first", metavar="A", help="name of a run")
     parser.add_argument("second", metavar="B", help="name of another run")
     add_results(parser)
-    parser.add_argument("--json", action="store_true", help="print as JSON, with whole hashes")
+    add_json(parser)
 
 
 def diff(arguments: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def diff(arguments: argparse.Namespace) -> None:
     folders = [run_folder(arguments.results, name, "run.json") for name in (arguments.first, arguments.second)]
     found = differing(*folders)
     if arguments.json:
-        sys.stdout.write(table(found, "json"))
+        print_json(found)
         return
     rows = [{title: _short(value) for title, value in row.items()} for row in found]
     sys.stdout.write(table(rows, "text") if rows else f"{arguments.first} and {arguments.second} do not differ\n")

@@ -1,15 +1,17 @@
-"""`hipgpt export`: write a finished run in the file format of another project."""
+"""`hipgpt export`: write a finished run in the file format of another project, and push it to a hub."""
 
 import argparse
 from pathlib import Path
 
-from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+from hipgpt.base.errors import UserError
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
 
 FORMATS = {
     "hf": "a directory for Hugging Face's transformers",
     "gguf": "model.gguf for llama.cpp",
     "llmc": "model.bin and tokenizer.bin for llm.c",
 }
+WEIGHTS = ("f32", "f16", "q8_0")  # types of weights in a GGUF file
 
 
 def add(commands: Commands) -> None:
@@ -17,29 +19,49 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, export, about)
     add_run(parser)
     formats = "; ".join(f"{name}: {what}" for name, what in FORMATS.items())
-    parser.add_argument("--to", required=True, choices=FORMATS, help=formats)
+    parser.add_argument("--to", default="hf", choices=FORMATS, help=f"{formats} (default: %(default)s)")
+    parser.add_argument("--type", choices=WEIGHTS, help="with gguf, type of the weights (default: f32)")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
         help="folder to write into (default: exports/FORMAT in the run's folder)",
     )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="repository of the Hugging Face hub that gets the files too; it is made if it is absent (default: none)",
+    )
+    add_json(parser)
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Write the files and print their names and sizes."""
+    """Write the files, push them if a repository is given, and print their names and sizes."""
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.interchange.gguf import export_gguf
+    from hipgpt.interchange.hub import check_push, push
     from hipgpt.interchange.huggingface import export_huggingface
     from hipgpt.interchange.llmc import export_llmc
     from hipgpt.reports.model_card import model_card
 
+    if arguments.type and arguments.to != "gguf":
+        raise UserError(f"--type: got {arguments.type} with --to {arguments.to}, expected it with --to gguf only")
+    if arguments.push:
+        check_push(arguments.push)
     run = finished_run(arguments)
     folder = arguments.output or run / "exports" / arguments.to
     tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
     if arguments.to == "hf":
         files = export_huggingface(run, tokenizer, folder, model_card(run))
+    elif arguments.to == "gguf":
+        files = export_gguf(run, tokenizer, folder, arguments.type or "f32")
     else:
-        files = {"gguf": export_gguf, "llmc": export_llmc}[arguments.to](run, tokenizer, folder)
-    for path in files:
-        print(f"{path}  {path.stat().st_size:,} bytes")
+        files = export_llmc(run, tokenizer, folder)
+    sizes = [{"path": str(path), "bytes": path.stat().st_size} for path in files]
+    if not arguments.json:
+        print(*(f"{file['path']}  {file['bytes']:,} bytes" for file in sizes), sep="\n")
+    address = push(files, arguments.push, f"Export run {run.name} by HipGPT") if arguments.push else None
+    if arguments.json:
+        print_json({"files": sizes, "repository": address})
+    elif address:
+        print(address)

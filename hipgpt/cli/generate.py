@@ -3,14 +3,16 @@
 import argparse
 import codecs
 import dataclasses
+import io
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.terminal import printable
-from hipgpt.cli.arguments import Commands, add_command, add_run, finished_run
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
 from hipgpt.config.settings import SamplingConfig
 
 HELP = {
@@ -35,6 +37,9 @@ def add(commands: Commands) -> None:
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("text", nargs="?", metavar="PROMPT", help="text to continue; - reads it from standard input")
     prompts.add_argument("--prompt", metavar="PROMPT", help="the same (default: none, which begins a document)")
+    prompts.add_argument(
+        "--chat", action="store_true", help="read lines, and continue all that was said so far after each"
+    )
     add_run(parser)
     parser.add_argument(
         "--device",
@@ -49,6 +54,7 @@ def add(commands: Commands) -> None:
         option, metavar = f"--{name.replace('_', '-')}", name.split("_")[-1].upper()
         shown = f"{about} (default: as the run)"
         parser.add_argument(option, type=TYPES.get(name, float), metavar=metavar, help=shown)
+    add_json(parser)
 
 
 def generate(arguments: argparse.Namespace) -> None:
@@ -68,30 +74,75 @@ def generate(arguments: argparse.Namespace) -> None:
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
-    at_once = min(arguments.num_samples, MOST_SEQUENCES)
+    at_once = 1 if arguments.chat else min(arguments.num_samples, MOST_SEQUENCES)
     decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)
+    how = settings, tokenizer.end_of_text
+
+    def text(drawn: Iterable[int]) -> Iterator[bytes]:
+        pieces = map(tokenizer.token_bytes, drawn)
+        return pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces)
+
+    if arguments.chat:
+        _chat(lambda said, number: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=number)))
+        return
     prompt = _prompt(arguments)
     ids = tokenizer.encode(prompt).tolist()
+    one = at_once == 1  # shown token by token
     samples: Iterable[Iterable[int]]
-    if at_once == 1:  # shown token by token
-        samples = [generate_one(decoder, ids, settings, tokenizer.end_of_text)]
-    else:
-        samples = generate_all(decoder, [ids] * arguments.num_samples, settings, tokenizer.end_of_text)
+    samples = [generate_one(decoder, ids, *how)] if one else generate_all(decoder, [ids] * arguments.num_samples, *how)
+    found = []
     for number, tokens in enumerate(samples):
-        if at_once > 1:
+        drawn: list[int] = []
+        pieces = text(_kept(tokens, drawn))
+        if arguments.json:
+            found.append({"text": b"".join(pieces).decode("utf-8", "replace"), "tokens": drawn})
+            continue
+        if not one:
             sys.stdout.write(f"--- sample {number}\n")
-        pieces = map(tokenizer.token_bytes, tokens)
-        _write(prompt, pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces))
+        _write(itertools.chain([prompt], pieces))
+    if arguments.json:
+        context = prompt.decode("utf-8", "replace")
+        print_json({"run": arguments.run, "prompt": context, "sampling": vars(settings), "samples": found})
 
 
-def _write(prompt: bytes, pieces: Iterator[bytes]) -> None:
-    text = codecs.getincrementaldecoder("utf-8")(errors="replace")
+def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
+    """Read lines to the end of the input. Show an answer to each, which continues all that was said before.
+
+    answer: from all that was said, and the number of the line. Ctrl-D ends the input of a terminal.
+    """
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if on_terminal:
+        import readline  # noqa: F401 (gives input() a history and keys that edit)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # lines may be any bytes
+    said = b""
+    for number in itertools.count():
+        try:
+            line = input("> " if on_terminal else "")
+        except EOFError:
+            sys.stdout.write("\n" if on_terminal else "")
+            return
+        said += os.fsencode(line) + b"\n"
+        said += _write(answer(said, number)) + b"\n"
+
+
+def _kept(tokens: Iterable[int], drawn: list[int]) -> Iterator[int]:
+    """Yield the tokens, and append each to `drawn`."""
+    for token in tokens:
+        drawn.append(token)
+        yield token
+
+
+def _write(pieces: Iterable[bytes]) -> bytes:
+    """Stream the pieces of a text and a line end to stdout, and return the text."""
+    decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), b""
     shown = printable if sys.stdout.isatty() else str
-    sys.stdout.write(shown(text.decode(prompt)))
     for piece in pieces:
-        sys.stdout.write(shown(text.decode(piece)))
+        text += piece
+        sys.stdout.write(shown(decoder.decode(piece)))
         sys.stdout.flush()
-    sys.stdout.write(text.decode(b"", final=True) + "\n")
+    sys.stdout.write(decoder.decode(b"", final=True) + "\n")
+    return text
 
 
 def _until(stop: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -138,6 +189,8 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
         if not passed:
             got = {**vars(settings), "num_samples": arguments.num_samples}[name]
             raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
+    if arguments.chat and (arguments.json or arguments.num_samples > 1):
+        raise UserError("--chat: got --json or --num-samples with it, expected neither")
     if arguments.stop == "":
         raise UserError("--stop: got an empty text, expected at least one character")
     return settings

@@ -7,7 +7,7 @@ from pathlib import Path
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import DEFAULTS
 from hipgpt.base.tables import table
-from hipgpt.cli.arguments import Commands, add_command
+from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.device import DeviceAbsent, Traits
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
         metavar="GIB",
         help="memory that the run must fit into (default: that of the device, if it is here)",
     )
+    add_json(parser)
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -60,6 +61,22 @@ def info(arguments: argparse.Namespace) -> None:
     ]
     ops += [{"op": "a step", "launches": step.launches, "operations": step.operations, "bytes": step.bytes_moved}]
     steps = run.training.steps
+    if arguments.json:
+        print_json(
+            {
+                "run": run.name,
+                "parameters": found.parameters,
+                "steps": steps,
+                "tokens_per_step": found.tokens_per_step,
+                "operations": steps * step.operations,
+                "bytes": total,
+                "available_bytes": int(available),
+                "fits": total <= available,
+                "memory": arenas,
+                "ops": ops,
+            }
+        )
+        return
     sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n\n{table(arenas, 'text')}\n")
     sys.stdout.write(f"{table(ops, 'text')}\n")
     sys.stdout.write(

@@ -17,6 +17,9 @@ configfile: "config.yaml"
 
 
 include: str(SNAKEFILE)
+
+
+workflow.default_target = "all"  # Snakemake never takes the default from an included file
 """
 CONFIG = f"""# Values here replace the defaults. All keys are described in
 # {SCHEMA}

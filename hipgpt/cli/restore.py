@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json
 from hipgpt.pipeline.history import keep, prune, restore
 from hipgpt.pipeline.seals import seal
 
@@ -18,9 +18,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("run", help="its name")
     parser.add_argument("id", nargs="?", help="its id in the list of `hipgpt runs --history` (default: the latest)")
     add_results(parser)
+    add_json(parser)
     parser = add_command(commands, prune_runs, "delete finished runs that were replaced", name="prune")
     parser.add_argument("run", nargs="?", help="its name (default: all runs)")
     add_results(parser)
+    add_json(parser)
 
 
 def restore_run(arguments: argparse.Namespace) -> None:
@@ -28,12 +30,19 @@ def restore_run(arguments: argparse.Namespace) -> None:
     present = keep(arguments.results, arguments.run)
     kept, files = restore(arguments.results, arguments.run, arguments.id)
     seal(arguments.results, files, changed=True)
+    replaced = present.id if present and present.id != kept.id else None
+    if arguments.json:
+        print_json({"run": kept.run, "id": kept.id, "files": len(files), "replaced": replaced})
+        return
     sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
-    if present and present.id != kept.id:
-        sys.stdout.write(f"the run that it replaces is kept as {present.id}\n")
+    if replaced:
+        sys.stdout.write(f"the run that it replaces is kept as {replaced}\n")
 
 
 def prune_runs(arguments: argparse.Namespace) -> None:
     """Delete kept runs and print which."""
     gone = prune(arguments.results, arguments.run)
+    if arguments.json:
+        print_json([{"run": kept.run, "id": kept.id} for kept in gone])
+        return
     sys.stdout.write("".join(f"deleted {kept.folder}\n" for kept in gone) or "no run is kept\n")

@@ -29,6 +29,11 @@ def show_tokens(tokenizer: Tokenizer, ids: NDArray[np.uint32], stream: TextIO) -
     stream.write(f"\n{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token\n")
 
 
+def readable(token: bytes) -> str:
+    """Return the text of a token. Bytes that are not a whole character are "\\xNN"."""
+    return token.decode("utf-8", "backslashreplace")
+
+
 def _shown(token: bytes) -> str:
-    text = token.decode("utf-8", "backslashreplace").replace("\n", "⏎")
+    text = readable(token).replace("\n", "⏎")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

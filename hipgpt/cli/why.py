@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nested import differences
-from hipgpt.cli.arguments import Commands, add_command
+from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
 from hipgpt.pipeline.recipes import STAGES
 
 
@@ -37,7 +38,7 @@ class Job:
 
     @property
     def about(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.wildcards.items())
+        return _about(self.wildcards)
 
     @property
     def position(self) -> int:
@@ -45,15 +46,32 @@ class Job:
         return list(STAGES).index(self.rule) if self.rule in STAGES else len(STAGES)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Jobs with the same wildcards that would run for the same reasons."""
+
+    rules: list[str]
+    wildcards: Mapping[str, str]
+    reasons: list[str]
+
+
+def _about(wildcards: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in wildcards.items())
+
+
 def add(commands: Commands) -> None:
     about = "show which rules would run again, and the reasons"
     more = "All other arguments are passed to snakemake: targets, --configfile, --config (default: all)."
-    add_command(commands, why, about, more)
+    add_json(add_command(commands, why, about, more))
 
 
 def why(arguments: argparse.Namespace) -> None:
     """Print a line or more for each job that would run."""
-    sys.stdout.write("".join(f"{line}\n" for line in explain(_planned(arguments.rest))) or "nothing would rerun\n")
+    planned = _planned(arguments.rest)
+    if arguments.json:
+        print_json([dataclasses.asdict(group) for group in grouped(planned)])
+        return
+    sys.stdout.write("".join(f"{line}\n" for line in explain(planned)) or "nothing would rerun\n")
 
 
 def _planned(arguments: Sequence[str]) -> list[Job]:
@@ -71,17 +89,23 @@ def _planned(arguments: Sequence[str]) -> list[Job]:
 
 
 def explain(planned: Sequence[Job]) -> Iterator[str]:
-    """Yield lines about the jobs that would run, in the order of the pipeline. The jobs of a run are grouped."""
+    """Yield lines about the jobs that would run, as `grouped` orders them."""
+    for group in grouped(planned):
+        about = _about(group.wildcards)
+        yield f"{', '.join(group.rules)}{f' ({about})' if about else ''}: {group.reasons[0]}"
+        yield from (f"    {reason}" for reason in group.reasons[1:])
+
+
+def grouped(planned: Sequence[Job]) -> list[Group]:
+    """Return the jobs that would run, in the order of the pipeline. The jobs of a run are grouped by their reasons."""
     jobs = sorted((job for job in planned if job.rule != "all"), key=lambda job: (job.position, job.about))
     makers = {output: job for job in jobs for output in job.outputs}
-    groups: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    groups: dict[str, dict[tuple[str, ...], Group]] = {}
     for job in jobs:
-        causes = tuple(_causes(job, makers)) or ("Snakemake names no reason",)
-        groups.setdefault(job.about, {}).setdefault(causes, []).append(job.rule)
-    for about, rules_of in groups.items():
-        for causes, rules in rules_of.items():
-            yield f"{', '.join(rules)}{f' ({about})' if about else ''}: {causes[0]}"
-            yield from (f"    {cause}" for cause in causes[1:])
+        reasons = tuple(_causes(job, makers)) or ("Snakemake names no reason",)
+        group = groups.setdefault(job.about, {}).setdefault(reasons, Group([], job.wildcards, list(reasons)))
+        group.rules.append(job.rule)
+    return [group for of_a_run in groups.values() for group in of_a_run.values()]
 
 
 def _causes(job: Job, makers: Mapping[str, Job]) -> Iterator[str]:

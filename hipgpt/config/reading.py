@@ -4,8 +4,10 @@ Values are first coerced to the types of the schema, because the command line an
 then checked against workflow/schemas/config.schema.yaml, then against each other. A mistake is a UserError of one line.
 """
 
+import dataclasses
 import difflib
 import functools
+import importlib.util
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
-from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config, RunConfig, mistakes, stated
+from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, TRACKER_MODULES, Config, RunConfig, mistakes, stated
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
@@ -61,11 +63,12 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
     if "from" in sections["model"]:
         sections |= _pretrained(sections, overrides, prefix)
-    run = RunConfig(name, sections)
+    training = {key: value for key, value in sections["training"].items() if key != "trackers"}
+    run = RunConfig(name, sections | {"training": training}, tuple(sections["training"].get("trackers", ())))
     _cross_check(run, prefix)
     model = {key: value for key, value in stated(run.model).items() if key in sections["model"]}
     source = {key: value for key, value in sections["model"].items() if key == "from"}
-    return RunConfig(name, sections | {"model": model | source, "training": stated(run.training)})
+    return dataclasses.replace(run, sections=sections | {"model": model | source, "training": stated(run.training)})
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -105,6 +108,11 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
     for passed, key, got, expected in checks:
         if not passed:
             raise UserError(f"config: {prefix}{key}: got {got}, expected {expected}")
+    for tracker in run.trackers:
+        if importlib.util.find_spec(TRACKER_MODULES[tracker]) is None:
+            raise UserError(
+                f"config: {prefix}training.trackers: {tracker} is not installed; pip install -e '.[{tracker}]'"
+            )
 
 
 @functools.cache

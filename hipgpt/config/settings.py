@@ -16,6 +16,7 @@ DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
 NORM_EPSILON = 1e-5
 RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+TRACKER_MODULES = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,15 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One checked run. `sections` holds the coerced config of each key of RUN_KEYS."""
+    """One checked run.
+
+    sections: the coerced config of each key of RUN_KEYS. trackers: `training.trackers`, which is not among them because
+    sections determine results.
+    """
 
     name: str
     sections: Mapping[str, Any]
+    trackers: tuple[str, ...] = ()
 
     @property
     def corpus(self) -> str:

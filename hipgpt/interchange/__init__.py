@@ -1,1 +1,1 @@
-"""Files of other projects, in and out. Read huggingface, pretrained, llmc, gguf."""
+"""Files of other projects, in and out. Read huggingface, pretrained, llmc, gguf, hub."""

@@ -1,7 +1,7 @@
-"""Write a run as a GGUF file for llama.cpp and the programs built on it: weights in float32 and the tokenizer.
+"""Write a run as a GGUF file for llama.cpp and the programs built on it: weights and the tokenizer.
 
-Names, keys and tensor layouts are those of the architectures of the same names in llama.cpp, whose package gguf writes
-the file.
+Names, keys and tensor layouts are those of the architectures of the same names in llama.cpp, whose package gguf rounds
+the weights and writes the file.
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -24,7 +24,7 @@ from hipgpt.gpt.parameters import linears
 from hipgpt.interchange.huggingface import with_gpt2_head
 
 if TYPE_CHECKING:
-    from gguf import GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter
 
 WHOLE = {
     "token_embedding.weight": "token_embd.weight",
@@ -42,13 +42,15 @@ LLAMA_LINEAR = {
     "mlp_out": ("ffn_down",),
 }
 LLAMA_NORMS = {**NORMS, "query_norm": "attn_q_norm", "key_norm": "attn_k_norm"}
+FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}  # by type of weights
 PRE_TOKENIZERS = {"gpt2": "gpt-2", "qwen2": "qwen2", "smollm": "smollm"}  # our name of a pattern -> llama.cpp's
 
 
-def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
-    """Write model.gguf and return its path.
+def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path, weights: str = "f32") -> list[Path]:
+    """Write model.gguf, or model-<weights>.gguf if they are not f32, and return its path.
 
-    Raises UserError, with every reason, if llama.cpp cannot express the model, or if the package gguf is missing.
+    weights: one of FILE_TYPES. Raises UserError, with every reason, if llama.cpp cannot express the model, or if the
+    package gguf is missing.
     """
     try:
         import gguf
@@ -58,21 +60,39 @@ def export_gguf(run: Path, tokenizer: Tokenizer, folder: Path) -> list[Path]:
     if reasons := _obstacles(model, tokenizer):
         raise UserError(f"{run.name}: llama.cpp cannot express this model: {'; '.join(reasons)}; export it --to hf")
     arrays = with_gpt2_head(model, arrays)
+    target = folder / ("model.gguf" if weights == "f32" else f"model-{weights}.gguf")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="writing-") as scratch:
         written = Path(scratch) / "model.gguf"
         writer = gguf.GGUFWriter(written, model.architecture)
+        writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[weights]])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _add_sizes(writer, run.name, model)
         _add_tokenizer(writer, tokenizer)
         for theirs, array in tensors(model, arrays).items():
-            writer.add_tensor(theirs, array)
+            kind = stored_type(theirs, array, weights)
+            writer.add_tensor(theirs, gguf.quants.quantize(array, kind), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with replacing(folder / "model.gguf") as file, open(written, "rb") as source:
+        with replacing(target) as file, open(written, "rb") as source:
             shutil.copyfileobj(source, file)
-    return [folder / "model.gguf"]
+    return [target]
+
+
+def stored_type(theirs: str, array: NDArray[np.float32], weights: str) -> "GGMLQuantizationType":
+    """Return the type of a tensor in a file of such weights, as llama.cpp's converter chooses it.
+
+    Vectors and positions stay f32. Matrices whose rows are not whole blocks of the type are f16.
+    """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    if array.ndim == 1 or theirs == WHOLE["position_embedding.weight"]:
+        return GGMLQuantizationType.F32
+    kind = GGMLQuantizationType[weights.upper()]
+    values, _ = GGML_QUANT_SIZES[kind]
+    return GGMLQuantizationType.F16 if array.shape[1] % values else kind
 
 
 def tensors(model: ModelConfig, arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -127,7 +147,6 @@ def _obstacles(model: ModelConfig, tokenizer: Tokenizer) -> list[str]:
 
 def _add_sizes(writer: "GGUFWriter", name: str, model: ModelConfig) -> None:
     writer.add_name(name)
-    writer.add_file_type(0)  # all float32
     writer.add_vocab_size(model.vocab_size)
     writer.add_context_length(model.context_length)
     writer.add_embedding_length(model.embed_dim)

@@ -98,15 +98,23 @@ class Recipes:
 
 
 def check_sources(config: Config) -> None:
-    """Raise UserError, naming the key, if a file that a recipe hashes is not one on a disk."""
+    """Raise UserError, naming the key, if a file that a recipe hashes is not one on a disk, or is not a tokenizer.
+
+    A tokenizer is read only if the workflow has not taken it over yet, because a large one takes seconds.
+    """
     for name, corpus in config.corpora.items():
         if corpus["kind"] == "file":
             with _key_named(f"corpora.{name}.path"):
                 matching_files(corpus["path"])
-    for run in config.runs.values():
-        if source := run.sections["tokenizer"].get("from"):
-            with _key_named("tokenizer.from"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                check_regular(Path(source))
+    for run in {run.tokenizer: run for run in config.runs.values() if "from" in run.sections["tokenizer"]}.values():
+        settings, taken_over = run.sections["tokenizer"], Path("results/corpora", run.corpus, run.tokenizer)
+        with _key_named("model.from" if run.pretrained else "tokenizer.from"):
+            if (taken_over / "tokenizer.json").exists():
+                check_regular(Path(settings["from"]))
+            else:
+                from hipgpt.data.tokenizer.stage import existing_tokenizer  # other workflows need not wait for it
+
+                existing_tokenizer(settings)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
 """A step, a run and its state.
 
-Read step, step_io, optimizer, muon, schedule, validation, loop, interruption, state, estimate, slurm.
+Read step, step_io, optimizer, muon, schedule, validation, loop, interruption, state, trackers, estimate, slurm.
 """

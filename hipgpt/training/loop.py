@@ -72,13 +72,14 @@ class Run:
         self._tokens_per_step = training.batch_sequences * training.accumulation_steps * S
         self._best_loss, self._recorded_step = math.inf, 0
 
-    def run(self) -> None:
+    def run(self, follow: Callable[[], None] = lambda: None) -> None:
         """Train from the last saved state, or from step 1, to the last step. Then write both checkpoints.
 
-        Raises Interrupted after SIGINT or SIGTERM, when the step is finished and its state saved. Raises UserError if a
-        loss or a gradient norm is not finite.
+        follow: called whenever the CSV files may have new rows. Raises Interrupted after SIGINT or SIGTERM, when the
+        step is finished and its state saved. Raises UserError if a loss or a gradient norm is not finite.
         """
         first, total = self._resume_or_begin(), self.training.steps
+        follow()
         self.trainer.prepare()
         with stop_requests() as stop_requested, Progress(total, first, self.folder.name) as progress:
             started, timed_from = time.perf_counter(), first
@@ -91,6 +92,7 @@ class Run:
                     self.throughput.append(step, seconds, self._tokens_per_step / seconds)
                     progress.update(step, loss, seconds, self._tokens_per_step / seconds)
                     self._validate_sample_save(step, stopping)
+                    follow()
                     started, timed_from = time.perf_counter(), step
                 if stopping and step < total:
                     raise Interrupted(

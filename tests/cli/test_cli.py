@@ -156,7 +156,7 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     words = " ".join(text.split())
     assert "--top-k K sample among the k most probable tokens (default: as the run)" in words
     assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: as the run)" in words
-    assert text.count("(default: ") == text.count("\n  -") - 1  # all but --help
+    assert text.count("(default: ") == text.count("\n  -") - 3  # all but --help, --chat and --json
     assert "None" not in text and "==SUPPRESS==" not in text
     assert "generate continue a text with a trained run" in " ".join(hipgpt("--help")[1].split())
 

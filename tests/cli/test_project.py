@@ -65,6 +65,7 @@ def test_a_project_of_the_installed_wheel_trains_a_model(installed, tmp_path):
     project = tmp_path / "project"
     add_text(project)
     (project / "config.yaml").write_text(yaml.safe_dump(TINY))
+    assert "summarize" in python(project, "-m", "hipgpt", "run", "-n", path=installed)  # everything, without a target
     output = python(project, "-m", "hipgpt", "run", "--cores", "2", "results/runs/default/samples.txt", path=installed)
     assert "train default" in output and "jobid" not in output
     assert (project / "results/runs/default/samples.txt").read_text().startswith("--- prompt 0\nthe king")

@@ -108,7 +108,7 @@ def test_every_key_of_the_schema_is_described(key):
     [("model", ModelConfig, {"vocab_size"}), ("training", TrainingConfig, set()), ("sampling", SamplingConfig, set())],
 )
 def test_the_dataclasses_have_the_schema_s_keys(section, dataclass, others):
-    keys = set(KEYS[section]["properties"])
+    keys = set(KEYS[section]["properties"]) - {"trackers"}  # which change no result
     assert {field.name for field in dataclasses.fields(dataclass)} - others == keys - {"prompts", "from"}
     optional = {field.name for field in dataclasses.fields(dataclass) if field.default is not dataclasses.MISSING}
     assert set(KEYS[section]["required"]) == keys - {"from"} - (optional if section != "sampling" else set())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support import tiny
 from support.workflow_copy import ROOT, TINY, Project
 
 from hipgpt.base.errors import UserError
@@ -90,7 +91,8 @@ def test_snakemake_names_the_key_of_a_corpus_that_may_never_end(project):
 
 
 def test_braces_in_the_name_of_a_tokenizer_are_no_wildcards(project):
-    tokenizer = {"vocab_size": 290, "from": "{which} one.json"}
+    tokenizer = {"vocab_size": 300, "from": "{which} one.json"}
+    tiny.tokenizer().save(project.folder / tokenizer["from"])
     project.write_config({**TINY, "tokenizer": tokenizer})
     output = project.snakemake("--dry-run", "all")
     assert "results/corpora/tiny/-which--one-" in output and "Traceback" not in output

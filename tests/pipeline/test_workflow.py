@@ -84,6 +84,7 @@ CHANGES = {
     "a comment in a kernel": (append("kernels/gpu/attention.hip", "// more words\n"), set()),
     "a comment in training": (append("hipgpt/training/loop.py", "# more words\n"), set()),
     "a sentence in README": (append("README.md", "\nanother line\n"), set()),
+    "a tracker": (lambda p: override(p, training={"trackers": ["tensorboard"]}), set()),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),

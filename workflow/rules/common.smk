@@ -158,6 +158,11 @@ def pretrained_options(wildcards):
     return ["--pretrained", str(pretrained)] if pretrained else []
 
 
+def trackers(wildcards, output):
+    """Return the option that names the run's trackers. It takes `output`, so that another list reruns nothing."""
+    return ["--trackers", *CONFIG.runs[wildcards.run].trackers]
+
+
 def needs(resource):
     """Return a function of the wildcards: how much of a resource the training of the run asks a cluster for.
 

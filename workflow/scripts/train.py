@@ -1,6 +1,7 @@
 """Train a GPT: writes checkpoints, curves as CSV, samples and resumable state into a folder."""
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -26,6 +27,7 @@ from hipgpt.training.estimate import estimate
 from hipgpt.training.interruption import Interrupted
 from hipgpt.training.loop import Run
 from hipgpt.training.slurm import requeue_at_the_time_limit
+from hipgpt.training.trackers import TRACKERS, Trackers
 from hipgpt.training.validation import Splits
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, type=Path, help="provenance.json of the corpus")
     parser.add_argument("--pretrained", type=Path, help="Hugging Face directory with the weights to start from")
     parser.add_argument("--output", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--trackers", nargs="*", default=[], choices=TRACKERS, help="programs that get the curves too")
     add_device(parser)
     arguments = parsed(parser)
 
@@ -63,8 +66,10 @@ def main() -> None:
     config = {"device": arguments.device, "model": stated(model), "training": stated(training)}
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)
+        run = Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights)
         try:
-            Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights).run()
+            with contextlib.closing(Trackers(arguments.trackers, arguments.output, config)) as trackers:
+                run.run(trackers.follow)
         except Interrupted:
             requeue_at_the_time_limit(os.environ)
             raise

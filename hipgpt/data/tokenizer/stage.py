@@ -34,9 +34,23 @@ def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, thread
     or has more tokens than the section says.
     """
     if "from" in settings:
-        _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
+        _adopt(existing_tokenizer(settings), settings, text, output, threads)
     else:
         _train(text, settings["vocab_size"], settings.get("pattern", "gpt2"), output, threads)
+
+
+def existing_tokenizer(settings: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer that the `tokenizer` section takes from a file.
+
+    Raises UserError if it cannot be read, or if it has more tokens than the section says.
+    """
+    tokenizer, vocab_size = Tokenizer.load(settings["from"], settings.get("pattern")), settings["vocab_size"]
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
+            f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
+        )
+    return tokenizer
 
 
 def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:
@@ -58,11 +72,6 @@ def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int
 def _adopt(tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
     """Write the stage's files for an existing tokenizer. Its merges have no counts, and one compression is known."""
     vocab_size = settings["vocab_size"]
-    if tokenizer.vocab_size > vocab_size:
-        raise UserError(
-            f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
-            f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
-        )
     if tokenizer.vocab_size < vocab_size:
         tqdm.write(f"{settings['from']}: {tokenizer.vocab_size} tokens, padded to {vocab_size}", file=sys.stderr)
         tokenizer = tokenizer.padded(vocab_size)
