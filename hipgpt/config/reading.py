@@ -4,6 +4,7 @@ Values are first coerced to the types of the schema, because the command line an
 then checked against workflow/schemas/config.schema.yaml, then against each other. A mistake is a UserError of one line.
 """
 
+import codecs
 import difflib
 import functools
 import math
@@ -45,6 +46,8 @@ def load_config(config: Mapping[str, Any]) -> Config:
     base = {key: config[key] for key in RUN_KEYS}
     overrides = {DEFAULT_RUN: {}} | config["runs"]
     runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
+    for name, corpus in config["corpora"].items():
+        _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
     corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
     return Config(runs, corpora, config["train_shards"])
 
@@ -66,6 +69,17 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     model = {key: value for key, value in stated(run.model).items() if key in sections["model"]}
     source = {key: value for key, value in sections["model"].items() if key == "from"}
     return RunConfig(name, sections | {"model": model | source, "training": stated(run.training)})
+
+
+def _check_encoding(key: str, encoding: str) -> None:
+    try:
+        "".encode(encoding)  # refuses names of codecs that are not of texts, such as zlib
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, ValueError):
+        raise UserError(
+            f"config: {key}: got {shown(encoding)}, expected an encoding that Python knows, such as latin-1, cp1252 or "
+            "utf-16"
+        ) from None
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -36,9 +36,10 @@ STAGES = {
     "train_tokenizer": Stage(("hipgpt.data.tokenizer.stage",), ("download",)),
     "plot_tokenizer": Stage(("hipgpt.reports.plots",), ("train_tokenizer",)),
     "tokenize": Stage(("hipgpt.data.shards",), ("train_tokenizer",)),
+    "manifest": Stage(("hipgpt.data.shards",), ("tokenize",)),
     "train": Stage(
         ("hipgpt.training.loop", "hipgpt.interchange.pretrained", DEVICES),
-        ("tokenize",),
+        ("manifest",),
         ("device", "model", "training"),
     ),
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),

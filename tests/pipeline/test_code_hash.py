@@ -21,7 +21,7 @@ from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
 OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample", "inspect", "playground"}
+OF_TOKENS = {"train_tokenizer", "tokenize", "manifest", "export", "sample", "inspect", "playground"}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash
@@ -207,8 +207,16 @@ def test_the_hash_covers_every_module_that_importing_the_stage_loads(stage):
 
 
 def test_stages_are_hashed_with_all_before_them():
-    assert upstream("train") == ["download", "train_tokenizer", "tokenize", "train"]
-    assert upstream("summarize") == ["download", "train_tokenizer", "tokenize", "train", "evaluate", "summarize"]
+    assert upstream("train") == ["download", "train_tokenizer", "tokenize", "manifest", "train"]
+    assert upstream("summarize") == [
+        "download",
+        "train_tokenizer",
+        "tokenize",
+        "manifest",
+        "train",
+        "evaluate",
+        "summarize",
+    ]
 
 
 def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, str]:
@@ -218,7 +226,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         config[key] = config[key] | value if isinstance(value, dict) else value
     loaded = load_config(config)
     recipes, run = Recipes(loaded), loaded.runs["default"]
-    shared = [stage for stage in ("download", "train_tokenizer", "tokenize") if stage in stages]
+    shared = [stage for stage in ("download", "train_tokenizer", "tokenize", "manifest") if stage in stages]
     found = {stage: recipes.of_corpus(stage, run.corpus, run.tokenizer) for stage in shared}
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
 
@@ -232,7 +240,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),
-        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize"}),
+        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest"}),
         ({"tokenizer": {"vocab_size": 600}}, set(STAGES) - {"download"}),
         ({"corpus": "tiny_shakespeare"}, set(STAGES)),
         ({"corpora": {"another": {"kind": "file", "path": "x", "cleaning": [], "validation_fraction": 0.1}}}, set()),

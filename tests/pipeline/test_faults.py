@@ -163,7 +163,7 @@ def test_a_damaged_file_stops_the_workflow_and_without_it_the_bytes_come_back(pr
 STAGES = {
     "download": (["corpora/tiny/train.txt"], 900_000),
     "train_tokenizer": (["corpora/tiny/bpe-290/tokenizer.json"], 4_000),
-    "tokenize": (["corpora/tiny/bpe-290/manifest.json", "corpora/tiny/bpe-290/train_00000.bin"], 300_000),
+    "tokenize": (["corpora/tiny/bpe-290/train_00000.bin"], 300_000),
     "train": (["runs/default/checkpoints/best.safetensors", "runs/default/state"], 100_000),
     "export": (["runs/default/model/model.safetensors"], 30_000),
     "evaluate": (["runs/default/evaluation.csv"], 200),

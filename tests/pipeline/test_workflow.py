@@ -13,8 +13,8 @@ from support.workflow_copy import TINY, Project
 pytestmark = pytest.mark.slow
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize"}
-ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
-OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "manifest", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
     project = Project(tmp_path / "project")
     project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
     assert {path.name for path in project.folder.glob("results/corpora/tiny/*")} == {
-        "train.txt", "validation.txt", "provenance.json", "bpe-290", "logs",
+        "train.txt", "validation.txt", "documents.bin", "provenance.json", "bpe-290", "logs",
     }  # fmt: skip
     assert not Path(project.folder / "results/runs").exists()
 
