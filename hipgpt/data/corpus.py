@@ -6,10 +6,10 @@ writes needs space for the text once.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import matching_files, replacing, sha256_of
@@ -17,6 +17,7 @@ from hipgpt.base.json_files import write_json
 from hipgpt.data.cleaning import CLEANING
 from hipgpt.data.download import fetch, fetch_sdist, without_password
 from hipgpt.data.formats import Content, contents
+from hipgpt.data.hub import fetch_from_hub
 from hipgpt.data.split import FILES, SplitText
 
 
@@ -27,10 +28,11 @@ def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads
     Raises UserError, naming the corpus, if its source cannot be fetched, has an unexpected hash, or is too short.
     """
     try:
-        source, paths = _source(name, settings, downloads)
+        source, paths, facts = SOURCES[settings["kind"]](name, settings, downloads)
         record = {"corpus": name, "source": source, "sha256": _sha256_of_all(paths), "cleaning": settings["cleaning"]}
         record["bytes"] = sum(path.stat().st_size for path in paths)
         record["validation_fraction"] = settings["validation_fraction"]
+        record |= facts
         record |= {key: settings[key] for key in ("split", "text_field", "encoding") if key in settings}
         if settings.get("sha256", record["sha256"]) != record["sha256"]:
             raise UserError(
@@ -74,26 +76,53 @@ def _cleaned(blocks: Iterator[bytes], cleaning: Iterable[str]) -> Iterator[bytes
     return blocks
 
 
-def _source(name: str, settings: Mapping[str, Any], downloads: Path) -> tuple[str, list[Path]]:
-    """Return the origin of the corpus in words, and its files on this machine."""
-    sha256 = settings.get("sha256")
-    if settings["kind"] == "file":
-        paths = matching_files(settings["path"])
-        if not paths:
-            raise UserError(f"path {settings['path']!r} matches no file in {Path.cwd()}")
-        return settings["path"] if isinstance(settings["path"], str) else ", ".join(settings["path"]), paths
-    if settings["kind"] == "url":
-        folder = downloads / f"{name}-{_short_hash(settings['url'])}"
-        return without_password(settings["url"]), [fetch(settings["url"], folder, sha256)]
+class Source(NamedTuple):
+    """origin: where a corpus is from, in words; paths: its files on this machine; facts: more for provenance.json."""
+
+    origin: str
+    paths: list[Path]
+    facts: Mapping[str, Any] = {}
+
+
+def _local(name: str, settings: Mapping[str, Any], downloads: Path) -> Source:
+    paths, pattern = matching_files(settings["path"]), settings["path"]
+    if not paths:
+        raise UserError(f"path {pattern!r} matches no file in {Path.cwd()}")
+    return Source(pattern if isinstance(pattern, str) else ", ".join(pattern), paths)
+
+
+def _downloaded(name: str, settings: Mapping[str, Any], downloads: Path) -> Source:
+    url = settings["url"]
+    return Source(without_password(url), [fetch(url, _folder(downloads, name, url), settings.get("sha256"))])
+
+
+def _package(name: str, settings: Mapping[str, Any], downloads: Path) -> Source:
     identity = f"{settings['package']} {settings['version']}"
-    folder = downloads / f"{name}-{_short_hash(identity)}"
-    path = fetch_sdist(settings["package"], settings["version"], folder, sha256)
-    return f"package index: {identity}, {path.name}", [path]
+    folder = _folder(downloads, name, identity)
+    path = fetch_sdist(settings["package"], settings["version"], folder, settings.get("sha256"))
+    return Source(f"package index: {identity}, {path.name}", [path])
 
 
-def _short_hash(identity: str) -> str:
-    """Return a short hash of a source, which keeps its downloads apart from those of another source of the corpus."""
-    return hashlib.sha256(identity.encode()).hexdigest()[:8]
+def _hub(name: str, settings: Mapping[str, Any], downloads: Path) -> Source:
+    repository, revision, patterns = settings["repository"], settings.get("revision", "main"), settings["files"]
+    folder = _folder(downloads, name, repository)
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    commit, paths = fetch_from_hub(repository, revision, patterns, folder, "dataset")
+    facts = {"commit": commit, "files_sha256": {file: sha256_of(path) for file, path in paths.items()}}
+    return Source(f"Hugging Face: {repository} at {revision}", [*paths.values()], facts)
+
+
+SOURCES: dict[str, Callable[[str, Mapping[str, Any], Path], Source]] = {
+    "file": _local,
+    "url": _downloaded,
+    "pypi": _package,
+    "huggingface": _hub,
+}
+
+
+def _folder(downloads: Path, name: str, identity: str) -> Path:
+    """Return the folder for the downloads of a source of a corpus, apart from those of its other sources."""
+    return downloads / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 def _sha256_of_all(paths: list[Path]) -> str:

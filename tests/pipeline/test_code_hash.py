@@ -21,7 +21,7 @@ from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
 OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "manifest", "export", "sample", "inspect", "playground"}
+OF_TOKENS = {"train_tokenizer", "tokenize", "manifest", "evaluate", "export", "sample", "inspect", "playground"}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash

@@ -17,26 +17,41 @@ from tqdm import tqdm
 
 from hipgpt.base.csv_file import write_csv
 from hipgpt.base.errors import UserError
+from hipgpt.base.log import LOG
+from hipgpt.data.hub import fetch_from_hub
 from hipgpt.data.tokenizer.chunks import file_chunks
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
 CHUNK_BYTES = 1 << 20
+HUB, FILE = "hub:", "tokenizer.json"
 MERGES_HEADER = ("rank", "left", "right", "piece", "pair_count", "tokens_saved")
 COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
 
 
-def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
+def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, downloads: Path, threads: int) -> None:
     """Write the stage's files into the folder output.
 
-    settings: the `tokenizer` section of config.yaml. An existing tokenizer with fewer tokens than the section says is
-    padded. Raises UserError if the text is too short for that many tokens, or if an existing tokenizer cannot be read
-    or has more tokens than the section says.
+    settings: the `tokenizer` section of config.yaml; downloads: folder that keeps downloaded files. An existing
+    tokenizer with fewer tokens than the section says is padded. Raises UserError if the text is too short for that many
+    tokens, or if an existing tokenizer cannot be fetched or read or has more tokens than the section says.
     """
     if "from" in settings:
-        _adopt(Tokenizer.load(settings["from"], settings.get("pattern")), settings, text, output, threads)
+        source = _fetched(settings["from"], downloads)
+        _adopt(Tokenizer.load(source, settings.get("pattern")), settings, text, output, threads)
     else:
         _train(text, settings["vocab_size"], settings.get("pattern", "gpt2"), output, threads)
+
+
+def _fetched(source: str, downloads: Path) -> Path:
+    """Return the file that tokenizer.from names: a path, or tokenizer.json of "hub:OWNER/NAME" or "...@REVISION"."""
+    if not source.startswith(HUB):
+        return Path(source)
+    repository, _, revision = source.removeprefix(HUB).partition("@")
+    folder = downloads / f"tokenizer-{repository.replace('/', '-')}"
+    commit, paths = fetch_from_hub(repository, revision or "main", [FILE], folder, "model")
+    LOG.info("%s: the commit is %s", source, commit)
+    return paths[FILE]
 
 
 def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:
