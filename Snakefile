@@ -38,21 +38,22 @@ onerror:
 rule all:
     """Everything: corpora, tokenizers, shards, trained runs with their figures, samples, plots and pages."""
     input:
-        [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
+        [expand(KEPT_CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
         [expand(TOKEN_FILES, corpus=run.corpus, tokenizer=run.tokenizer) for run in CONFIG.runs.values()],
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
         expand(f"{RUN}/playground.html", run=[name for name, run in CONFIG.runs.items() if fits_a_page(run.model)]),
+        expand(f"{RUN}/tasks.csv", run=[name for name, run in CONFIG.runs.items() if run.sections["tasks"]]),
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
 
 rule download:
     """Fetch, verify, clean and split a corpus into training and validation text."""
     output:
-        train=f"{CORPUS}/train.txt",
-        validation=f"{CORPUS}/validation.txt",
-        documents=f"{CORPUS}/documents.bin",
+        train=text(f"{CORPUS}/train.txt"),
+        validation=text(f"{CORPUS}/validation.txt"),
+        documents=text(f"{CORPUS}/documents.bin"),
         provenance=report(f"{CORPUS}/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
     log:
         f"{CORPUS}/logs/download.log",
@@ -208,6 +209,28 @@ rule evaluate:
     shell:
         "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
         " --manifest {input.manifest:q} --stride-tokens {params.stride}"
+        " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
+
+
+rule answer:
+    """Let the best checkpoint answer multiple-choice questions."""
+    input:
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+    output:
+        table=report(f"{RUN}/tasks.csv", caption="workflow/report/tasks.rst", category="Run {run}"),
+    log:
+        f"{RUN}/logs/answer.log",
+    threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
+    params:
+        script=script("answer.py"),
+        depends=of_run("answer"),
+        tasks=section("tasks"),
+        device=device,
+    shell:
+        "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q} --tasks {params.tasks:q}"
         " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
 

@@ -49,7 +49,7 @@ def load_config(config: Mapping[str, Any]) -> Config:
     for name, corpus in config["corpora"].items():
         _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
     corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    return Config(runs, corpora, config["train_shards"])
+    return Config(runs, corpora, config["train_shards"], config.get("keep_text", True))
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
@@ -68,7 +68,11 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     _cross_check(run, prefix)
     model = {key: value for key, value in stated(run.model).items() if key in sections["model"]}
     source = {key: value for key, value in sections["model"].items() if key == "from"}
-    return RunConfig(name, sections | {"model": model | source, "training": stated(run.training)})
+    # a section of its own, so that another task does not evaluate the validation split again
+    evaluation = dict(sections["evaluation"])
+    tasks = evaluation.pop("tasks", {})
+    changed = {"model": model | source, "training": stated(run.training), "evaluation": evaluation, "tasks": tasks}
+    return RunConfig(name, sections | changed)
 
 
 def _check_encoding(key: str, encoding: str) -> None:

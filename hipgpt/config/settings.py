@@ -97,7 +97,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One checked run. `sections` holds the coerced config of each key of RUN_KEYS."""
+    """One checked run. `sections` holds the coerced config of each key of RUN_KEYS, and `tasks` of the evaluation."""
 
     name: str
     sections: Mapping[str, Any]
@@ -146,6 +146,7 @@ class Config:
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
+    keep_text: bool = True
     sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property

@@ -16,11 +16,42 @@ def json_lines(name: str, blocks: Iterator[bytes], field: str) -> Iterator[bytes
     Raises UserError, naming the file and the line, for a line that is not a JSON object, lacks the field, or has
     something other than a text there.
     """
+    for where, record in json_objects(name, blocks):
+        text = field_of(where, record, field, "set text_field to one of them")
+        if text is not None and not isinstance(text, str):
+            raise UserError(
+                f"{where}: {field}: got a {type(text).__name__}, expected a text; set text_field to another"
+            )
+        if text is not None:
+            yield encoded(f"{where}: {field}", text)
+
+
+def json_objects(name: str, blocks: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (FILE:LINE, object) for each line that is not blank.
+
+    Raises UserError, naming the file and the line, for a line that is not a JSON object.
+    """
     for number, line in enumerate(_lines(name, blocks), 1):
         if line.strip():
-            text = _field(f"{name}:{number}", line, field)
-            if text is not None:
-                yield text
+            yield f"{name}:{number}", _object(f"{name}:{number}", line)
+
+
+def field_of(where: str, record: dict[str, Any], field: str, remedy: str) -> Any:
+    """Return a field of an object. Raises UserError, with its fields and the remedy, if it has none of that name."""
+    if field not in record:
+        known = ", ".join([*record][:FIELDS_SHOWN]) or "none"
+        raise UserError(f"{where}: no field {field!r}; its fields are {known}; {remedy}")
+    return record[field]
+
+
+def encoded(where: str, text: str) -> bytes:
+    """Return a text in UTF-8. Raises UserError if it has a lone surrogate, which JSON can hold."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{where}: has half a character (a lone surrogate), expected Unicode; correct that line"
+        ) from None
 
 
 def _lines(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -43,7 +74,7 @@ def _lines(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(held)
 
 
-def _field(where: str, line: bytes, field: str) -> bytes | None:
+def _object(where: str, line: bytes) -> dict[str, Any]:
     try:
         record: Any = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -54,16 +85,5 @@ def _field(where: str, line: bytes, field: str) -> bytes | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}), expected an object in each line; correct that line") from None
     if not isinstance(record, dict):
-        raise UserError(f"{where}: got a {type(record).__name__}, expected an object with the field {field!r}")
-    if field not in record:
-        known = ", ".join([*record][:FIELDS_SHOWN]) or "none"
-        raise UserError(f"{where}: no field {field!r}; its fields are {known}; set text_field to one of them")
-    text = record[field]
-    if text is not None and not isinstance(text, str):
-        raise UserError(f"{where}: {field}: got a {type(text).__name__}, expected a text; set text_field to another")
-    try:
-        return None if text is None else text.encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{where}: {field}: has half a character (a lone surrogate), expected Unicode; correct that line"
-        ) from None
+        raise UserError(f"{where}: got a {type(record).__name__}, expected an object; correct that line")
+    return record

@@ -97,15 +97,16 @@ def _opened(corpus: Path, split: str) -> Iterator[tuple[mmap, Borders]]:
             f"{path}: {size} bytes, and {documents}: {size_of_rows}, expected text and rows of {ROW.size} bytes; "
             f"{REMEDY}"
         )
-    borders = np.memmap(documents, "<i8", mode="r").reshape(-1, 4)[:, COLUMNS[split]]
     said = 0
-    for first in range(0, len(borders), ROWS_AT_ONCE):
-        ends = np.concatenate([[said], borders[first : first + ROWS_AT_ONCE].ravel()])
-        if (ends[1:] < ends[:-1]).any():
-            raise UserError(f"{documents}: its documents are not one after the other; {REMEDY}")
-        said = int(ends[-1])
+    with open(documents, "rb") as rows:  # not through the map, whose pages would stay with the process
+        while (block := np.fromfile(rows, "<i8", 4 * ROWS_AT_ONCE)).size:
+            ends = np.concatenate([[said], block.reshape(-1, 4)[:, COLUMNS[split]].ravel()])
+            if (ends[1:] < ends[:-1]).any():
+                raise UserError(f"{documents}: its documents are not one after the other; {REMEDY}")
+            said = int(ends[-1])
     if size not in (said, said + 1):  # a record's line end belongs to no document
         raise UserError(f"{path}: {size} bytes, but documents.bin says {said}; {REMEDY}")
+    borders = np.memmap(documents, "<i8", mode="r").reshape(-1, 4)[:, COLUMNS[split]]
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
         yield text, borders
 

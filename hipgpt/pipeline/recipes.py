@@ -43,6 +43,7 @@ STAGES = {
         ("device", "model", "training"),
     ),
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
+    "answer": Stage(("hipgpt.inference.multiple_choice", DEVICES), ("train",), ("tasks",)),
     "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
     "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
     "inspect": Stage(("hipgpt.inference.inspection", DEVICES), ("train",)),
@@ -83,6 +84,9 @@ class Recipes:
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
         if run.pretrained:
             recipe["pretrained_sha256"] = files_sha256(run.pretrained)
+        if tasks := recipe.get("tasks"):
+            files = {task: Path(settings["path"]) for task, settings in tasks.items()}
+            recipe["tasks_sha256"] = {task: sha256_of(path) for task, path in files.items() if path.is_file()}
         return self.of_corpus(stage, run.corpus, run.tokenizer) | recipe
 
     def source(self, corpus: str) -> Mapping[str, Any]:
@@ -105,6 +109,9 @@ def check_sources(config: Config) -> None:
             with _key_named(f"corpora.{name}.path"):
                 matching_files(corpus["path"])
     for run in config.runs.values():
+        for task, settings in run.sections["tasks"].items():
+            with _key_named(f"evaluation.tasks.{task}.path"):
+                check_regular(Path(settings["path"]))
         if source := run.sections["tokenizer"].get("from"):
             with _key_named("tokenizer.from"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 check_regular(Path(source))

@@ -116,7 +116,7 @@ def test_every_text_arrives_however_the_lines_are_cut(texts, size, ascii_only):
     ("line", "message"),
     [
         ('{"text": "a"', "a.jsonl:41: not JSON (Expecting ',' delimiter"),
-        ("[1]", "a.jsonl:41: got a list, expected an object with the field 'text'"),
+        ("[1]", "a.jsonl:41: got a list, expected an object; correct"),
         ('{"body": "a", "id": 1}', "a.jsonl:41: no field 'text'; its fields are body, id; set text_field to one of"),
         ('{"text": 5}', "a.jsonl:41: text: got a int, expected a text; set text_field to another"),
         ('{"text": "\\ud800"}', "a.jsonl:41: text: has half a character"),

@@ -18,10 +18,31 @@ from hipgpt.pipeline.code_hash import code_hash, code_of, files_of
 from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 
 # these read a ModelConfig
-OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
-OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
+OF_MODEL = {
+    "train",
+    "export",
+    "evaluate",
+    "answer",
+    "sample",
+    "inspect",
+    "playground",
+    "describe",
+    "summarize",
+    "compare",
+}
+OF_DEVICE = {"train", "export", "evaluate", "answer", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "manifest", "evaluate", "export", "sample", "inspect", "playground"}
+OF_TOKENS = {
+    "train_tokenizer",
+    "tokenize",
+    "manifest",
+    "evaluate",
+    "answer",
+    "export",
+    "sample",
+    "inspect",
+    "playground",
+}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash
@@ -69,8 +90,8 @@ def append(line: str) -> Callable[[Path], None]:
 EDITS = {
     "hipgpt/gpt/decoder.py": {"sample"},
     "hipgpt/inference/sampling.py": {"sample"},
-    "hipgpt/inference/evaluation.py": {"evaluate"},
-    "hipgpt/inference/baselines.py": {"evaluate"},
+    "hipgpt/inference/evaluation.py": {"evaluate", "answer"},
+    "hipgpt/inference/baselines.py": {"evaluate", "answer"},
     "hipgpt/interchange/huggingface.py": {"export"},
     "hipgpt/interchange/gguf.py": set(),
     "hipgpt/interchange/pretrained.py": {"train", "export"},

@@ -19,6 +19,8 @@ from hipgpt.data import download
 from hipgpt.data.archives import documents
 from hipgpt.data.formats import contents
 from hipgpt.data.plain_text import plain_text
+from hipgpt.inference.multiple_choice import read_questions, sequence
+from support import tiny
 from support.mutations import mutated_bytes
 
 Files = dict[str, bytes]  # of a case, by name
@@ -79,6 +81,22 @@ def read_records(folder: Path) -> None:
     for content in contents([*folder.iterdir()], {}, folder):
         for part in content.parts:
             part.decode()
+
+
+QUESTIONS = "".join(
+    json.dumps({"ctx": f"question {number}: ", "endings": ["one", "two é"], "label": number % 2}) + "\n"
+    for number in range(5)
+).encode()
+
+
+def questions(draw: random.Random) -> Files:
+    return {"x.jsonl": mutated_bytes(draw, QUESTIONS, [QUESTIONS])}
+
+
+def ask_questions(folder: Path) -> None:
+    for question in read_questions({"path": str(folder / "x.jsonl")}):
+        for choice in question.choices:
+            sequence(tiny.tokenizer(), question, choice, 100)
 
 
 def http(draw: random.Random) -> Files:
