@@ -49,7 +49,7 @@ def load_config(config: Mapping[str, Any]) -> Config:
     for name, corpus in config["corpora"].items():
         _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
     corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    return Config(runs, corpora, config["train_shards"], config.get("keep_text", True))
+    return Config(runs, corpora, config["train_shards"], config["keep_text"])
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:

@@ -146,7 +146,7 @@ class Config:
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
-    keep_text: bool = True
+    keep_text: bool
     sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property

@@ -199,6 +199,15 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
     assert not Path(project.folder / "results/runs").exists()
 
 
+def test_without_keep_text_the_text_goes_and_nothing_misses_it(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_config({**TINY, "keep_text": False})
+    project.snakemake("all")
+    corpus = project.folder / "results/corpora/tiny"
+    assert {path.name for path in corpus.iterdir()} == {"provenance.json", "bpe-290", "logs"}
+    assert project.would_run() == set()
+
+
 def test_the_report_is_written_offline_with_captions(finished):
     finished.snakemake("--report", "results/report.html")
     report = (finished.folder / "results/report.html").read_text()
