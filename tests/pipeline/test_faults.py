@@ -86,6 +86,13 @@ def test_damage_of_any_artifact_is_named_before_anything_is_built_on_it(project,
     check_seals(results)
 
 
+def test_a_first_start_that_finishes_nothing_leaves_no_list(tmp_path):
+    open_seals(tmp_path)
+    seal(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+    check_seals(tmp_path)
+
+
 @pytest.mark.parametrize(
     "damage", [lambda path: os.truncate(path, path.stat().st_size - 1), lambda path: path.write_bytes(b"")]
 )
