@@ -16,6 +16,7 @@ wildcard_constraints:
     run="|".join(map(re.escape, CONFIG.runs)),
     tokenizer="|".join(map(re.escape, CONFIG.tokenizers)),
     sweep="|".join(map(re.escape, CONFIG.sweeps)) or "none",
+    shard="(train|validation)_[0-9]{5}",
 
 
 onstart:
@@ -37,20 +38,22 @@ onerror:
 rule all:
     """Everything: corpora, tokenizers, shards, trained runs with their figures, samples, plots and pages."""
     input:
-        [expand(CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
+        [expand(KEPT_CORPUS_FILES, corpus=run.corpus) for run in CONFIG.runs.values()],
         [expand(TOKEN_FILES, corpus=run.corpus, tokenizer=run.tokenizer) for run in CONFIG.runs.values()],
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
         expand(f"{RUN}/playground.html", run=[name for name, run in CONFIG.runs.items() if fits_a_page(run.model)]),
+        expand(f"{RUN}/tasks.csv", run=[name for name, run in CONFIG.runs.items() if run.sections["tasks"]]),
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
 
 rule download:
     """Fetch, verify, clean and split a corpus into training and validation text."""
     output:
-        train=f"{CORPUS}/train.txt",
-        validation=f"{CORPUS}/validation.txt",
+        train=text(f"{CORPUS}/train.txt"),
+        validation=text(f"{CORPUS}/validation.txt"),
+        documents=text(f"{CORPUS}/documents.bin"),
         provenance=report(f"{CORPUS}/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
     log:
         f"{CORPUS}/logs/download.log",
@@ -104,27 +107,47 @@ rule plot_tokenizer:
 
 
 rule tokenize:
-    """Encode the corpus into token shards of llm.c's format."""
+    """Encode one part of the corpus into a token shard of llm.c's format."""
     input:
         corpus=CORPUS_FILES,
         tokenizer=f"{TOKENS}/tokenizer.json",
-    # outputs are named one by one because --cache asks for it
     output:
-        **{Path(shard).stem: shard for shard in SHARDS},
-        manifest=f"{TOKENS}/manifest.json",
+        shard=f"{TOKENS}/{{shard}}.bin",
     log:
-        f"{TOKENS}/logs/tokenize.log",
+        f"{TOKENS}/logs/tokenize_{{shard}}.log",
     cache: True
     threads: EVERY_CORE
     params:
         script=script("tokenize_corpus.py"),
         depends=of_corpus("tokenize"),
         corpus=lambda wildcards, input: str(Path(input.corpus[0]).parent),
-        folder=folder_of("manifest"),
+        shard=lambda wildcards: wildcards.shard,  # Snakemake's cache has params in its keys, but not wildcards
         train_shards=CONFIG.train_shards,
     shell:
-        "{params.script} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --output {params.folder:q} --train-shards {params.train_shards} --threads {threads} --log {log:q}"
+        "{params.script} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} --output {output.shard:q}"
+        " --train-shards {params.train_shards} --threads {threads} --log {log:q}"
+
+
+rule manifest:
+    """List the token shards with their sizes and hashes."""
+    input:
+        corpus=CORPUS_FILES,
+        tokenizer=f"{TOKENS}/tokenizer.json",
+        shards=SHARDS,
+    output:
+        manifest=f"{TOKENS}/manifest.json",
+    log:
+        f"{TOKENS}/logs/manifest.log",
+    cache: True
+    params:
+        script=script("write_manifest.py"),
+        depends=of_corpus("manifest"),
+        corpus=lambda wildcards, input: str(Path(input.corpus[0]).parent),
+        train_shards=CONFIG.train_shards,
+        folder=folder_of("manifest"),
+    shell:
+        "{params.script} --corpus {params.corpus:q} --tokenizer {input.tokenizer:q} --output {params.folder:q}"
+        " --train-shards {params.train_shards} --log {log:q}"
 
 
 rule train:
@@ -172,7 +195,6 @@ rule evaluate:
         tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
         manifest=run_files(f"{TOKENS}/manifest.json"),
         shards=run_files(*SHARDS),
-        texts=run_files(f"{CORPUS}/train.txt", f"{CORPUS}/validation.txt"),
     output:
         table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
     log:
@@ -187,7 +209,29 @@ rule evaluate:
         device=device,
     shell:
         "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --manifest {input.manifest:q} --texts {input.texts:q} --stride-tokens {params.stride}"
+        " --manifest {input.manifest:q} --stride-tokens {params.stride}"
+        " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
+
+
+rule answer:
+    """Let the best checkpoint answer multiple-choice questions."""
+    input:
+        checkpoint=f"{RUN}/checkpoints/best.safetensors",
+        tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
+    output:
+        table=report(f"{RUN}/tasks.csv", caption="workflow/report/tasks.rst", category="Run {run}"),
+    log:
+        f"{RUN}/logs/answer.log",
+    threads: EVERY_CORE
+    resources:
+        gpu=needs("gpu"),
+    params:
+        script=script("answer.py"),
+        depends=of_run("answer"),
+        tasks=section("tasks"),
+        device=device,
+    shell:
+        "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q} --tasks {params.tasks:q}"
         " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
 

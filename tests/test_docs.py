@@ -22,6 +22,7 @@ from hipgpt.config.architectures import ARCHITECTURES
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.data.tokenizer.stage import COMPRESSION_HEADER, MERGES_HEADER
 from hipgpt.inference.evaluation import COLUMNS as EVALUATION
+from hipgpt.inference.multiple_choice import COLUMNS as TASKS
 from hipgpt.reports.comparison import FITTED, compare
 from hipgpt.reports.runs import run_row
 from hipgpt.training.loop import METRICS, THROUGHPUT, VALIDATION
@@ -61,6 +62,9 @@ def finished(tmp_path_factory) -> Project:
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text())
     tiny = {key: {**shipped[key], **value} if isinstance(shipped[key], dict) else value for key, value in TINY.items()}
     corpora = {shipped["corpus"]: TINY["corpora"]["tiny"]}
+    question = {"ctx": "the king", "endings": ["shall", "love"], "label": 0}
+    (project.folder / "questions.jsonl").write_text(json.dumps(question))
+    tiny["evaluation"] |= {"tasks": {"verbs": {"path": "questions.jsonl"}}}
     config = {**shipped, **tiny, "corpus": shipped["corpus"], "corpora": corpora}
     (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
     project.write_config({})
@@ -136,6 +140,7 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path
         "validation.csv": VALIDATION,
         "throughput.csv": THROUGHPUT,
         "evaluation.csv": EVALUATION,
+        "tasks.csv": TASKS,
         "samples.csv": ("number", "prompt", "continuation", "tokens", *sampling),
         "merges.csv": MERGES_HEADER,
         "compression.csv": COMPRESSION_HEADER,

@@ -32,6 +32,7 @@ threads = st.one_of(st.integers(-1, 4), odd)
 lists = st.tuples(st.just("list"), st.lists(texts, max_size=3))
 CALLS = {
     "encode": st.tuples(texts),
+    "encode_ordinary": st.tuples(st.one_of(lists, odd)),
     "encode_all": st.tuples(st.one_of(lists, odd), threads),
     "decode": st.tuples(ids),
     "token_bytes": st.tuples(small),

@@ -4,6 +4,7 @@ Values are first coerced to the types of the schema, because the command line an
 then checked against workflow/schemas/config.schema.yaml, then against each other. A mistake is a UserError of one line.
 """
 
+import codecs
 import dataclasses
 import difflib
 import functools
@@ -47,8 +48,10 @@ def load_config(config: Mapping[str, Any]) -> Config:
     base = {key: config[key] for key in RUN_KEYS}
     overrides = {DEFAULT_RUN: {}} | config["runs"]
     runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
+    for name, corpus in config["corpora"].items():
+        _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
     corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    return Config(runs, corpora, config["train_shards"])
+    return Config(runs, corpora, config["train_shards"], config["keep_text"])
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
@@ -68,7 +71,22 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     _cross_check(run, prefix)
     model = {key: value for key, value in stated(run.model).items() if key in sections["model"]}
     source = {key: value for key, value in sections["model"].items() if key == "from"}
-    return dataclasses.replace(run, sections=sections | {"model": model | source, "training": stated(run.training)})
+    # a section of its own, so that another task does not evaluate the validation split again
+    evaluation = dict(sections["evaluation"])
+    tasks = evaluation.pop("tasks", {})
+    changed = {"model": model | source, "training": stated(run.training), "evaluation": evaluation, "tasks": tasks}
+    return dataclasses.replace(run, sections=sections | changed)
+
+
+def _check_encoding(key: str, encoding: str) -> None:
+    try:
+        "".encode(encoding)  # refuses names of codecs that are not of texts, such as zlib
+        codecs.getincrementaldecoder(encoding)
+    except (LookupError, ValueError):
+        raise UserError(
+            f"config: {key}: got {shown(encoding)}, expected an encoding that Python knows, such as latin-1, cp1252 or "
+            "utf-16"
+        ) from None
 
 
 def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class SamplingConfig:
 class RunConfig:
     """One checked run.
 
-    sections: the coerced config of each key of RUN_KEYS. trackers: `training.trackers`, which is not among them because
-    sections determine results.
+    sections: the coerced config of each key of RUN_KEYS, and `tasks` of the evaluation. trackers: `training.trackers`,
+    which is not among them because sections determine results.
     """
 
     name: str
@@ -152,6 +152,7 @@ class Config:
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
+    keep_text: bool
     sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property

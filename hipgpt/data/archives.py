@@ -1,9 +1,10 @@
-"""The documents in a file, which may be plain, .gz, .zst, .zip, .tar, .tar.gz, .tgz or .tar.zst, by its extension.
+"""The documents in a file, which may be plain, .gz, .zst, .xz, .bz2, .zip, .tar, or a tar that is compressed so.
 
 Members are read from the archive itself, in the order of their names. They are never extracted, so no member can write
 anywhere. A compressed tar cannot be read out of order, so it is first unpacked to an unnamed temporary file.
 """
 
+import bz2
 import contextlib
 import errno
 import fnmatch
@@ -29,7 +30,8 @@ from hipgpt.base.files import BLOCK
 # deflate is 1,032 times, which only a decompression bomb reaches.
 UNPACKED_BYTES_ALWAYS_ALLOWED = 256 << 20
 UNPACKED_BYTES_PER_BYTE = 200
-COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.zst")
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
+COMPRESSED_TAR = (".tgz", *(f".tar{suffix}" for suffix in COMPRESSED))
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -64,8 +66,7 @@ def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Docume
     more than it may, if a member is a link, a device or outside of the archive's folder, or if nothing matches.
     """
     name = path.name.lower()
-    if members is not None and not name.endswith((".zip", ".tar", *COMPRESSED_TAR)):
-        raise UserError(f"{path}: is not an archive, so members: {members!r} selects nothing; remove that key")
+    check_members(path, members)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_damage_named(path))
         if name.endswith(".zip"):
@@ -81,10 +82,16 @@ def documents(path: Path, members: str | None, scratch: Path) -> Iterator[Docume
             bounded = cast(IO[bytes], _Bounded(file))  # tarfile calls read, seek and tell, nothing else
             archive = stack.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
             yield from _selected(path, _tar_entries(archive), members)
-        elif name.endswith((".gz", ".zst")):
+        elif name.endswith(COMPRESSED):
             yield path.stem, _metered(path, file, _Allowance(path))
         else:
             yield path.name, iter(functools.partial(file.read, BLOCK), b"")
+
+
+def check_members(path: Path, members: str | None) -> None:
+    """Raise UserError if members are requested of a file that is not an archive."""
+    if members is not None and not path.name.lower().endswith((".zip", ".tar", *COMPRESSED_TAR)):
+        raise UserError(f"{path}: is not an archive, so members: {members!r} selects nothing; remove that key")
 
 
 @contextlib.contextmanager
@@ -129,6 +136,10 @@ def _decompressed(path: Path) -> Iterator[Source]:
     with open(path, "rb") as file:
         if path.name.lower().endswith((".gz", ".tgz")):
             yield gzip.GzipFile(fileobj=file)
+        elif path.name.lower().endswith(".xz"):
+            yield lzma.LZMAFile(file)  # noqa: SIM115 (its file is closed here)
+        elif path.name.lower().endswith(".bz2"):
+            yield bz2.BZ2File(file)  # noqa: SIM115
         elif path.name.lower().endswith(".zst"):
             _check_last_frame(file)
             yield zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)

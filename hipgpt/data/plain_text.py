@@ -4,7 +4,6 @@ import codecs
 import json
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import PurePath
 
 from hipgpt.base.errors import UserError
 
@@ -27,9 +26,28 @@ MAGIC = {  # first bytes of formats that users might take for text
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-JSON_LINES = (".jsonl", ".ndjson")
 HEAD_BYTES = 64 << 10
-EXTRACT = "write the text of each record into a plain file first"
+FORMATS = {"Parquet": "name it *.parquet or set format: parquet", "UTF-16": "set encoding: utf-16"}  # by kind: remedy
+EXTRACT = "write its text into a plain file first"
+
+
+def recoded(name: str, blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield the blocks of a text in another encoding as UTF-8.
+
+    encoding: a name that Python knows. Raises UserError, naming the document and the position, for other bytes.
+    """
+    decoder, done = codecs.getincrementaldecoder(encoding)(), 0
+    for block in chain(blocks, [b""]):  # the last one is told to be
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(block, final=not block).encode()
+        except UnicodeError as error:
+            position, reason = done - pending + getattr(error, "start", 0), getattr(error, "reason", error)
+            raise UserError(
+                f"{name}: the bytes at {position:,} are not {encoding} ({reason}); correct the key encoding"
+            ) from None
+        done += len(block)
+        yield text
 
 
 def plain_text(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -38,14 +56,8 @@ def plain_text(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     Raises UserError, naming the document and the position, for another file format, JSON lines, UTF-16, a zero byte in
     the first 64 KiB, or a byte that is not UTF-8.
     """
-    head = b""
-    for block in blocks:
-        head += block
-        if len(head) >= HEAD_BYTES:
-            break
-    _refuse_other_formats(name, head)
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
-    for block in chain([head], blocks):
+    for block in first_bytes_checked(name, blocks, "UTF-8 text"):
         pending = len(decoder.getstate()[0])
         try:
             decoder.decode(block)
@@ -57,15 +69,24 @@ def plain_text(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
         raise _not_utf8(name, done - len(unfinished), unfinished[0])
 
 
-def _refuse_other_formats(name: str, head: bytes) -> None:
+def first_bytes_checked(name: str, blocks: Iterator[bytes], expected: str) -> Iterator[bytes]:
+    """Yield the bytes of the blocks unchanged. expected: "UTF-8 text" or "JSON lines".
+
+    Raises UserError, naming the document, if its first 64 KiB are of another format.
+    """
+    head = b""
+    for block in blocks:
+        head += block
+        if len(head) >= HEAD_BYTES:
+            break
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
-            remedy = f"iconv -f utf-16 -t utf-8 {name}" if kind == "UTF-16" else EXTRACT
-            raise UserError(f"{name}: got {kind} by its first bytes, expected UTF-8 text; {remedy}")
-    if PurePath(name).suffix.lower() in JSON_LINES or _is_json_lines(head):
-        raise UserError(f"{name}: got JSON lines, expected UTF-8 text; {EXTRACT}")
+            raise UserError(f"{name}: got {kind} by its first bytes, expected {expected}; {FORMATS.get(kind, EXTRACT)}")
+    if expected == "UTF-8 text" and _is_json_lines(head):
+        raise UserError(f"{name}: got JSON lines, expected {expected}; name it *.jsonl or set format: jsonl")
     if (position := head.find(b"\0", 0, HEAD_BYTES)) >= 0:
-        raise UserError(f"{name}: got a zero byte at {position:,}, expected UTF-8 text; is it UTF-16 or binary?")
+        raise UserError(f"{name}: got a zero byte at {position:,}, expected {expected}; is it UTF-16 or binary?")
+    return chain([head], blocks)
 
 
 def _is_json_lines(head: bytes) -> bool:
@@ -79,6 +100,6 @@ def _is_json_lines(head: bytes) -> bool:
 
 def _not_utf8(name: str, position: int, byte: int) -> UserError:
     return UserError(
-        f"{name}: got the byte 0x{byte:02X} at {position:,}, expected UTF-8 text; if it is Latin-1: "
-        f"iconv -f latin1 -t utf-8 {name}"
+        f"{name}: got the byte 0x{byte:02X} at {position:,}, expected UTF-8 text; if it is Latin-1, set "
+        "encoding: latin-1"
     )

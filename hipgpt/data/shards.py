@@ -1,50 +1,65 @@
-"""Write token shards: encode a corpus into the files that training reads."""
+"""Write token shards: encode a corpus into the files that training reads, one by one, then their manifest."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import replacing, sha256_of
-from hipgpt.base.json_files import read_json, write_json
+from hipgpt.base.json_files import write_json
 from hipgpt.base.ordered_map import ordered_map
+from hipgpt.data.split import ROW
 from hipgpt.data.tokenizer.chunks import next_cut
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES, ShardEntry, TokenArray
 
 MOST_TOKENS = 2**31 - 1  # of a shard: its header counts in int32
+VALIDATION = "validation_00000.bin"  # the only shard of its split
 BLOCK = 1 << 20  # bytes of text that a thread encodes at once
+ROWS_AT_ONCE = 1 << 16  # of documents.bin
+COLUMNS = {"train": slice(0, 2), "validation": slice(2, 4)}  # of documents.bin
+REMEDY = "delete both and run the download stage"
 
 Part = tuple[int, int, bool]  # begin and end in the text of the split; whether a document begins there
+Borders = NDArray[np.int64]  # (N, 2): where each document begins and ends in the text of the split
 
 
-class Document(TypedDict):
-    """A document in provenance.json. bytes: its size; split_at: bytes of its training part, which comes first."""
+def shard_names(train_shards: int) -> dict[str, list[str]]:
+    """Return the names of the files of each split."""
+    return {
+        "train": [f"train_{number:05}.bin" for number in range(train_shards)],
+        "validation": [VALIDATION],
+    }
 
-    bytes: int
-    split_at: int
 
-
-def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards: int, threads: int = 1) -> None:
-    """Write output/train_00000.bin to train_<train_shards - 1>.bin, validation_00000.bin and manifest.json.
+def write_shard(corpus: Path, tokenizer: Tokenizer, path: Path, train_shards: int, threads: int = 1) -> None:
+    """Write one shard. Its name, one of shard_names, says which part of the corpus it holds.
 
     corpus: folder that build_corpus wrote. The text is memory-mapped. It is cut into shards of about equal bytes, and
     these into blocks, at positions where a cut changes no token. Threads encode blocks, which are written in order, so
-    the files do not depend on the number of threads; at most two blocks for each thread wait to be written. Raises
-    UserError if the folder is not whole, if the text cannot be cut into that many shards, or if a shard would hold more
-    tokens than its header can count.
+    the file does not depend on the number of threads; at most two blocks for each thread wait to be written. Each
+    document begins with the special token that ends a text; no text becomes a special token. Raises UserError if the
+    folder is not whole, if the text cannot be cut into that many shards, or if a shard would hold more tokens than its
+    header can count.
     """
-    documents = _documents(corpus)
-    lengths = {
-        "train": [document["split_at"] for document in documents],
-        "validation": [document["bytes"] - document["split_at"] for document in documents],
-    }
-    shards = {"train": train_shards, "validation": 1}
+    splits = shard_names(train_shards)
+    split = next((split for split, names in splits.items() if path.name in names), None)
+    if split is None:
+        raise UserError(f"{path}: expected a name from {splits['train'][0]} to {splits['train'][-1]}, or {VALIDATION}")
+    with _opened(corpus, split) as (text, borders):
+        names = splits[split]
+        low, high = _cuts(corpus, split, text, borders, len(names))[names.index(path.name)]
+        _write(path, text, _parts(borders, low, high), tokenizer, threads)
+
+
+def write_manifest(corpus: Path, tokenizer: Tokenizer, folder: Path, train_shards: int) -> None:
+    """Write folder/manifest.json, which lists the shards in that folder. Raises UserError as `write_shard` does."""
     manifest = {
         "format": "llm.c",
         "version": _version(tokenizer),
@@ -52,67 +67,72 @@ def write_shards(corpus: Path, tokenizer: Tokenizer, output: Path, train_shards:
         "tokenizer_sha256": tokenizer.sha256,
         "corpus_sha256": sha256_of(corpus / "provenance.json"),
         "splits": {
-            split: _write_split(corpus / f"{split}.txt", lengths[split], tokenizer, output, shards[split], threads)
-            for split in shards
+            split: [*_entries(corpus, split, [folder / name for name in names])]
+            for split, names in shard_names(train_shards).items()
         },
     }
-    write_json(output / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest)
 
 
-def _documents(corpus: Path) -> list[Document]:
-    path, remedy = corpus / "provenance.json", "run the download stage"
-    shape = {"documents": [{"bytes": int, "split_at": int}]}
-    found: list[Document] = read_json(path, shape, remedy)["documents"]
-    if any(not 0 <= document["split_at"] <= document["bytes"] for document in found):
-        raise UserError(f"{path}: a document is split outside of its bytes; delete it and {remedy}")
-    return found
+def _entries(corpus: Path, split: str, shards: list[Path]) -> Iterator[ShardEntry]:
+    with _opened(corpus, split) as (text, borders):
+        for shard, (low, high) in zip(shards, _cuts(corpus, split, text, borders, len(shards)), strict=True):
+            tokens = int(np.fromfile(shard, HEADER, 3)[2])
+            size = sum(end - begin for begin, end, _ in _parts(borders, low, high))
+            yield {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": size}
 
 
 def _version(tokenizer: Tokenizer) -> int:
     return 1 if tokenizer.vocab_size <= 1 << 16 else 2
 
 
-def _write_split(
-    path: Path, lengths: list[int], tokenizer: Tokenizer, output: Path, shards: int, threads: int
-) -> list[ShardEntry]:
-    """Write the shards of a split and return their manifest entries. lengths: bytes of each document in this split."""
+@contextmanager
+def _opened(corpus: Path, split: str) -> Iterator[tuple[mmap, Borders]]:
+    """Give the text of a split and the borders of its documents, both memory-mapped, after a check that they fit."""
+    path, documents = corpus / f"{split}.txt", corpus / "documents.bin"
     size = path.stat().st_size if path.is_file() else 0
-    if size == 0 or size != sum(lengths):
+    size_of_rows = documents.stat().st_size if documents.is_file() else 0
+    if size == 0 or size_of_rows == 0 or size_of_rows % ROW.size:
         raise UserError(
-            f"{path}: {size} bytes, but provenance.json says {sum(lengths)}; delete both and run the download stage"
+            f"{path}: {size} bytes, and {documents}: {size_of_rows}, expected text and rows of {ROW.size} bytes; "
+            f"{REMEDY}"
         )
-    entries: list[ShardEntry] = []
+    said = 0
+    with open(documents, "rb") as rows:  # not through the map, whose pages would stay with the process
+        while (block := np.fromfile(rows, "<i8", 4 * ROWS_AT_ONCE)).size:
+            ends = np.concatenate([[said], block.reshape(-1, 4)[:, COLUMNS[split]].ravel()])
+            if (ends[1:] < ends[:-1]).any():
+                raise UserError(f"{documents}: its documents are not one after the other; {REMEDY}")
+            said = int(ends[-1])
+    if size not in (said, said + 1):  # a record's line end belongs to no document
+        raise UserError(f"{path}: {size} bytes, but documents.bin says {said}; {REMEDY}")
+    borders = np.memmap(documents, "<i8", mode="r").reshape(-1, 4)[:, COLUMNS[split]]
     with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
-        for index, parts in enumerate(_parts_of_shards(path, text, lengths, shards, tokenizer.undivided)):
-            shard = output / f"{path.stem}_{index:05}.bin"
-            tokens = _write_shard(shard, text, parts, tokenizer, threads)
-            text_bytes = sum(end - begin for begin, end, _ in parts)
-            entries.append(
-                {"file": shard.name, "tokens": tokens, "sha256": sha256_of(shard), "bytes_of_text": text_bytes}
-            )
-    return entries
+        yield text, borders
 
 
-def _parts_of_shards(
-    path: Path, text: mmap, lengths: list[int], shards: int, undivided: Sequence[bytes]
-) -> Iterator[list[Part]]:
-    """Yield, for each shard, its parts of documents. A document without text in this split has no part."""
-    ends = list(accumulate(length for length in lengths if length))
-    begins = [0, *ends[:-1]]
+def _cuts(corpus: Path, split: str, text: mmap, borders: Borders, shards: int) -> list[tuple[int, int]]:
+    """Return where the text of each shard begins and ends."""
+    ends, last = borders[:, 1], len(borders) - 1
     targets = [len(text) * index // shards for index in range(1, shards)]
-    inner = (min(next_cut(text, target, undivided), ends[bisect_right(ends, target)]) for target in targets)
-    cuts = [0, *inner, len(text)]
-    for low, high in pairwise(cuts):
-        if low >= high:
-            raise UserError(f"{path}: {len(text)} bytes cannot be cut into {shards} shards; lower train_shards")
-        held = slice(bisect_right(ends, low), bisect_left(begins, high))
-        yield [
-            (max(begin, low), min(end, high), begin >= low) for begin, end in zip(begins[held], ends[held], strict=True)
-        ]
+    inner = (min(next_cut(text, target), int(ends[min(bisect_right(ends, target), last)])) for target in targets)
+    cuts = [*pairwise([0, *inner, len(text)])]
+    if any(low >= high for low, high in cuts):
+        path = corpus / f"{split}.txt"
+        raise UserError(f"{path}: {len(text)} bytes cannot be cut into {shards} shards; lower train_shards")
+    return cuts
 
 
-def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> int:
-    """Write one shard; return its number of tokens."""
+def _parts(borders: Borders, low: int, high: int) -> Iterator[Part]:
+    """Yield the parts of documents between two positions. A document without text in this split has no part."""
+    last = bisect_left(borders[:, 0], high)
+    for first in range(bisect_right(borders[:, 1], low), last, ROWS_AT_ONCE):
+        for begin, end in borders[first : min(first + ROWS_AT_ONCE, last)].tolist():
+            if begin < end:
+                yield max(begin, low), min(end, high), begin >= low
+
+
+def _write(path: Path, text: mmap, parts: Iterator[Part], tokenizer: Tokenizer, threads: int) -> None:
     version = _version(tokenizer)
     count = 0
     with replacing(path) as file:
@@ -129,26 +149,35 @@ def _write_shard(path: Path, text: mmap, parts: list[Part], tokenizer: Tokenizer
         header[:3] = MAGIC, version, count
         file.seek(0)
         file.write(header.tobytes())
-    return count
 
 
-def _encoded(text: mmap, parts: list[Part], tokenizer: Tokenizer, threads: int) -> Iterator[TokenArray]:
+def _encoded(text: mmap, parts: Iterator[Part], tokenizer: Tokenizer, threads: int) -> Iterator[TokenArray]:
     """Yield the tokens of each block of the parts, in order, in the dtype of the shard."""
     dtype = TOKEN_TYPES[_version(tokenizer)]
+    border = np.array([tokenizer.end_of_text], np.uint32)
 
-    def encode(block: Part) -> TokenArray:
-        begin, end, opens_document = block
-        tokens = tokenizer.encode(text[begin:end]).astype(dtype)
-        return np.concatenate([np.array([tokenizer.end_of_text], dtype), tokens]) if opens_document else tokens
+    def encode(block: list[Part]) -> TokenArray:
+        ids = tokenizer.encode_ordinary([text[begin:end] for begin, end, _ in block])
+        opened = (border if opens_document else border[:0] for _, _, opens_document in block)
+        return np.concatenate([array for pair in zip(opened, ids, strict=True) for array in pair]).astype(dtype)
 
-    for tokens in ordered_map(encode, _blocks(text, parts, tokenizer.undivided), threads):
+    for tokens in ordered_map(encode, _blocks(text, parts), threads):
         yield tokens
         text.madvise(MADV_DONTNEED)  # otherwise the process would seem to grow by the whole text
 
 
-def _blocks(text: mmap, parts: list[Part], undivided: Sequence[bytes]) -> Iterator[Part]:
+def _blocks(text: mmap, parts: Iterator[Part]) -> Iterator[list[Part]]:
+    """Yield the parts in groups of about BLOCK bytes. A part that does not fit is cut where that changes no token."""
+    block: list[Part] = []
+    room = BLOCK
     for begin, end, opens_document in parts:
         while begin < end:
-            cut = end if end - begin <= BLOCK else min(next_cut(text, begin + BLOCK, undivided), end)
-            yield begin, cut, opens_document
+            cut = end if end - begin <= room else min(next_cut(text, begin + room), end)
+            block.append((begin, cut, opens_document))
+            room -= cut - begin
             begin, opens_document = cut, False
+            if room <= 0:
+                yield block
+                block, room = [], BLOCK
+    if block:
+        yield block

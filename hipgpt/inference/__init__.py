@@ -1,1 +1,4 @@
-"""Samples and evaluation of a finished model. Read sampling, samples, evaluation, baselines, inspection."""
+"""Samples and evaluation of a finished model.
+
+Read sampling, samples, evaluation, baselines, multiple_choice, inspection.
+"""

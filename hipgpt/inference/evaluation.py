@@ -1,7 +1,6 @@
 """Evaluate a finished model on the whole validation split, compared with predictors without a network."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from hipgpt.base.csv_file import write_csv
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig
 from hipgpt.data.batches import windows
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.scoring import Scorer, bits_per_byte
@@ -51,38 +51,26 @@ def predict(device: Device, model: ModelConfig, weights: ParameterTensors, token
 
 
 def write_evaluation(
-    path: Path,
-    predictions: Predictions,
-    train: Tokens,
-    validation: Tokens,
-    texts: list[Path],
-    byte_counts: NDArray[np.int64],
+    path: Path, predictions: Predictions, train: Tokens, validation: Tokens, tokenizer: Tokenizer
 ) -> None:
-    """Write evaluation.csv: the row of the model, then those of the baselines on the same tokens and bytes.
-
-    texts: train.txt and validation.txt; byte_counts: (V,) bytes of each token.
-    """
-    counts = byte_counts[predictions.targets]
+    """Write evaluation.csv: the row of the model, then those of the baselines on the same tokens and bytes."""
+    counts = tokenizer.byte_counts[predictions.targets]
     extent = len(predictions.targets), int(counts.sum())
     accuracy = float((predictions.ranks == 0).mean()), float((predictions.ranks < 5).mean())
     rows: list[list[Any]] = [["model", *_loss_columns(predictions.nats, counts), *accuracy, *extent]]
-    for name, nats in _ngram_rows(train, validation, len(byte_counts)):
+    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
+    for name, order in NGRAMS.items():
+        nats = ngram_losses(known, text, len(tokenizer.byte_counts), order)
         rows.append([name, *_loss_columns(nats, counts), "", "", *extent])
-    known, text = _end_of(texts[0], LZMA_DICTIONARY_BYTES), texts[1].read_bytes()
-    rows.append(["lzma", "", "", lzma_bits(known, text) / len(text), "", "", "", len(text)])
+    held_out = _decoded(tokenizer, text)
+    bits = lzma_bits(_decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:]), held_out)
+    rows.append(["lzma", "", "", bits / len(held_out), "", "", "", len(held_out)])
     write_csv(path, COLUMNS, rows)  # whole, because Snakemake takes a file that exists as done
 
 
-def _end_of(path: Path, size: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return file.read()
-
-
-def _ngram_rows(train: Tokens, validation: Tokens, vocab_size: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
-    for name, order in NGRAMS.items():
-        yield name, ngram_losses(known, text, vocab_size, order)
+def _decoded(tokenizer: Tokenizer, tokens: NDArray[np.int64]) -> bytes:
+    """Return the text of tokens, without the special ones that divide documents."""
+    return tokenizer.decode(tokens[tokens != tokenizer.end_of_text])
 
 
 def _loss_columns(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> tuple[float, float, float]:

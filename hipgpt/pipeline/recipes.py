@@ -14,6 +14,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, matching_files, sha256_of
 from hipgpt.config.huggingface import files_sha256
 from hipgpt.config.settings import Config
+from hipgpt.data.hub import HUB
 from hipgpt.pipeline.code_hash import code_hash
 
 
@@ -36,12 +37,14 @@ STAGES = {
     "train_tokenizer": Stage(("hipgpt.data.tokenizer.stage",), ("download",)),
     "plot_tokenizer": Stage(("hipgpt.reports.plots",), ("train_tokenizer",)),
     "tokenize": Stage(("hipgpt.data.shards",), ("train_tokenizer",)),
+    "manifest": Stage(("hipgpt.data.shards",), ("tokenize",)),
     "train": Stage(
         ("hipgpt.training.loop", "hipgpt.interchange.pretrained", DEVICES),
-        ("tokenize",),
+        ("manifest",),
         ("device", "model", "training"),
     ),
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
+    "answer": Stage(("hipgpt.inference.multiple_choice", DEVICES), ("train",), ("tasks",)),
     "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
     "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
     "inspect": Stage(("hipgpt.inference.inspection", DEVICES), ("train",)),
@@ -82,6 +85,9 @@ class Recipes:
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
         if run.pretrained:
             recipe["pretrained_sha256"] = files_sha256(run.pretrained)
+        if tasks := recipe.get("tasks"):
+            files = {task: Path(settings["path"]) for task, settings in tasks.items()}
+            recipe["tasks_sha256"] = {task: sha256_of(path) for task, path in files.items() if path.is_file()}
         return self.of_corpus(stage, run.corpus, run.tokenizer) | recipe
 
     def source(self, corpus: str) -> Mapping[str, Any]:
@@ -106,15 +112,21 @@ def check_sources(config: Config) -> None:
         if corpus["kind"] == "file":
             with _key_named(f"corpora.{name}.path"):
                 matching_files(corpus["path"])
-    for run in {run.tokenizer: run for run in config.runs.values() if "from" in run.sections["tokenizer"]}.values():
+    for run in config.runs.values():
+        for task, settings in run.sections["tasks"].items():
+            with _key_named(f"evaluation.tasks.{task}.path"):
+                check_regular(Path(settings["path"]))
+    for run in {run.tokenizer: run for run in config.runs.values()}.values():
         settings, taken_over = run.sections["tokenizer"], Path("results/corpora", run.corpus, run.tokenizer)
+        if settings.get("from", HUB).startswith(HUB):  # a stage fetches it
+            continue
         with _key_named("model.from" if run.pretrained else "tokenizer.from"):
             if (taken_over / "tokenizer.json").exists():
                 check_regular(Path(settings["from"]))
             else:
                 from hipgpt.data.tokenizer.stage import existing_tokenizer  # other workflows need not wait for it
 
-                existing_tokenizer(settings)
+                existing_tokenizer(Path(settings["from"]), settings)
 
 
 @contextlib.contextmanager

@@ -56,8 +56,11 @@ def seal(results: Path, finished: Iterable[Path], changed: bool = False) -> None
         name = file.relative_to(results).as_posix()
         if changed or name not in hashes or _date(file) >= sealed_at:
             hashes[name] = sha256_of(file)
-    with replacing(ledger) as stream:
-        stream.write("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode())
+    if hashes:  # an empty list would look damaged
+        with replacing(ledger) as stream:
+            stream.write("".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode())
+    else:
+        ledger.unlink(missing_ok=True)
     (results / MARKER).unlink(missing_ok=True)
 
 

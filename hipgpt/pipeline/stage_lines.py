@@ -166,7 +166,7 @@ class StageLines(LogHandlerBase):
         stage = self._stages[job]
         if stage.name != TARGET:
             counter = f"[{self._done:{len(str(self._total))}}/{self._total}]"
-            yield f"{counter}  {stage.name:36}  {duration(time.time() - stage.begun):>12}{ending}"
+            yield f"{counter}  {stage.name:46}  {duration(time.time() - stage.begun):>12}{ending}"
 
     def _write(self, lines: Sequence[str]) -> None:
         """Write lines and, on a terminal, below them the names of the running stages, which the next output erases."""

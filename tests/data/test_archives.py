@@ -1,7 +1,9 @@
 """Archives: every extension gives the same documents; dangerous or damaged archives are refused by name."""
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import stat
 import tarfile
@@ -54,6 +56,8 @@ def written(path, content: bytes):
         ("tar.gz", gzip.compress(tar_bytes(TEXTS))),
         ("tgz", gzip.compress(tar_bytes(TEXTS))),
         ("tar.zst", zstandard.compress(tar_bytes(TEXTS))),
+        ("tar.xz", lzma.compress(tar_bytes(TEXTS))),
+        ("tar.bz2", bz2.compress(tar_bytes(TEXTS))),
     ],
 )
 def test_matching_members_come_in_the_order_of_their_names(tmp_path, extension, content):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT
-from hipgpt.data import corpus
+from hipgpt.data import cleaning, corpus, split
 
 OUTPUTS = ("train.txt", "validation.txt", "provenance.json")
 LICENSED = (
@@ -40,7 +40,7 @@ def build(tmp_path, path, **changes) -> tuple[bytes, bytes, dict]:
 def cleaned(text: bytes, *steps: str, block_bytes: int = 1 << 20) -> bytes:
     blocks = (text[start : start + block_bytes] for start in range(0, len(text), block_bytes))
     for step in steps:
-        blocks = corpus.CLEANING[step](blocks)
+        blocks = cleaning.CLEANING[step](blocks)
     return b"".join(blocks)
 
 
@@ -63,7 +63,7 @@ def test_strip_gutenberg_finds_the_footer_of_a_long_text():
     assert cleaned(text, "normalize_newlines", "strip_gutenberg", block_bytes=1000).endswith(b"line\n")
 
 
-@given(st.binary(max_size=60), st.integers(1, 9), st.sampled_from(sorted(corpus.CLEANING)))
+@given(st.binary(max_size=60), st.integers(1, 9), st.sampled_from(sorted(cleaning.CLEANING)))
 def test_cleaning_does_not_depend_on_the_blocks(text, block_bytes, step):
     text = text.replace(b"\0", b"\r").replace(b"\1", b"\n").replace(b"\2", b"\xef\xbb\xbf")
     for document in (text, LICENSED.replace(b"Act 1", text)):
@@ -73,7 +73,7 @@ def test_cleaning_does_not_depend_on_the_blocks(text, block_bytes, step):
 @given(st.lists(st.text("aé語🎭\n", max_size=30), max_size=5), st.floats(0.01, 0.5))
 def test_the_split_is_at_a_line_end_or_a_whole_character(lines, fraction):
     text = "\n".join(lines).encode()
-    position = corpus.split_position(io.BytesIO(b"before" + text), 6, len(text), fraction)
+    position = split.split_position(io.BytesIO(b"before" + text), 6, len(text), fraction)
     target = int((1 - fraction) * len(text))
     lowest = target - int(fraction * len(text))
     text[:position].decode(), text[position:].decode()
@@ -83,13 +83,13 @@ def test_the_split_is_at_a_line_end_or_a_whole_character(lines, fraction):
 
 @given(st.binary(max_size=50), st.floats(0.01, 0.99))
 def test_the_split_of_any_bytes_is_inside_the_document(text, fraction):
-    position = corpus.split_position(io.BytesIO(text), 0, len(text), fraction)
+    position = split.split_position(io.BytesIO(text), 0, len(text), fraction)
     assert 0 <= position <= int((1 - fraction) * len(text))
 
 
 def test_the_split_looks_for_a_line_end_in_more_than_one_block(monkeypatch):
-    monkeypatch.setattr(corpus, "BLOCK", 10)
-    assert corpus.split_position(io.BytesIO(b"a" * 250 + b"\n" + b"a" * 749), 0, 1000, 0.4) == 251
+    monkeypatch.setattr(split, "BLOCK", 10)
+    assert split.split_position(io.BytesIO(b"a" * 250 + b"\n" + b"a" * 749), 0, 1000, 0.4) == 251
 
 
 def test_each_document_gives_its_first_part_to_training_and_its_last_to_validation(tmp_path):
@@ -142,7 +142,7 @@ def test_a_corpus_larger_than_memory_streams_through(tmp_path):
     with open(path, "wb") as file:
         file.writelines(itertools.repeat(b"To be, or not to be\r\n" * 50_000, 32))
     tracemalloc.start()
-    build_settings = settings(path, cleaning=sorted(corpus.CLEANING))
+    build_settings = settings(path, cleaning=sorted(cleaning.CLEANING))
     corpus.build_corpus("plays", build_settings, tmp_path / "out", tmp_path / "downloads")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -182,7 +182,7 @@ def test_a_failed_build_leaves_the_earlier_one_whole(tmp_path):
     with pytest.raises(UserError, match="corpus plays: .*text.txt.gz: damaged"):
         build(tmp_path, tmp_path / "text.txt*")
     (tmp_path / "text.txt.gz").unlink()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(OUTPUTS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*OUTPUTS, "documents.bin"}
     assert (tmp_path / "out" / "train.txt").read_bytes() == before[0]
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.corpora import write_corpus, write_shards
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import sha256_of
 from hipgpt.base.paths import ROOT
 from hipgpt.data import shards, tokens
-from hipgpt.data.shards import write_shards
+from hipgpt.data.shards import write_shard
+from hipgpt.data.split import ROW
 from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.data.tokens import Tokens, open_split
@@ -33,22 +35,10 @@ def tokenizer() -> Tokenizer:
 def byte_tokenizer(vocab_size: int) -> SimpleNamespace:
     """Return a tokenizer whose tokens are bytes, with a vocabulary of the requested size."""
 
-    def encode(text: bytes) -> np.ndarray:
-        return np.frombuffer(text, np.uint8).astype(np.uint32)
+    def encode(texts: list[bytes]) -> list[np.ndarray]:
+        return [np.frombuffer(text, np.uint8).astype(np.uint32) for text in texts]
 
-    return SimpleNamespace(
-        vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", undivided=(), encode=encode
-    )
-
-
-def write_corpus(folder: Path, *documents: tuple[bytes, bytes]) -> Path:
-    """Write a corpus of documents, each given as its training and validation part. Return its folder."""
-    folder.mkdir(exist_ok=True)
-    (folder / "train.txt").write_bytes(b"".join(part for part, _ in documents))
-    (folder / "validation.txt").write_bytes(b"".join(part for _, part in documents))
-    records = [{"bytes": len(part) + len(rest), "split_at": len(part)} for part, rest in documents]
-    (folder / "provenance.json").write_text(json.dumps({"documents": records}))
-    return folder
+    return SimpleNamespace(vocab_size=vocab_size, end_of_text=vocab_size - 1, sha256="none", encode_ordinary=encode)
 
 
 def everything(tokens: Tokens) -> list[int]:
@@ -89,8 +79,8 @@ def test_no_more_than_a_block_and_a_word_is_encoded_at_once(tmp_path, monkeypatc
     monkeypatch.setattr(shards, "BLOCK", 100)
     sizes = []
     tokenizer = byte_tokenizer(257)
-    encode = tokenizer.encode
-    tokenizer.encode = lambda text: sizes.append(len(text)) or encode(text)
+    encode = tokenizer.encode_ordinary
+    tokenizer.encode_ordinary = lambda texts: sizes.append(sum(map(len, texts))) or encode(texts)
     write_shards(write_corpus(tmp_path / "corpus", (TEXT, TEXT)), tokenizer, tmp_path, 1)
     assert sum(sizes) == 2 * len(TEXT)
     assert max(sizes) < 120
@@ -167,14 +157,48 @@ def test_a_damaged_manifest_is_refused_by_name(tmp_path, content, message):
         open_split(tmp_path / "manifest.json", "train")
 
 
-def test_a_text_that_provenance_does_not_describe_is_refused(tmp_path, tokenizer):
+def test_a_text_that_documents_bin_does_not_describe_is_refused(tmp_path, tokenizer):
     corpus = write_corpus(tmp_path / "corpus", (TEXT, TEXT))
     (corpus / "validation.txt").write_bytes(TEXT[1:])
-    with pytest.raises(UserError, match=f"validation.txt: {len(TEXT) - 1} bytes, but provenance.json says {len(TEXT)}"):
+    with pytest.raises(UserError, match=f"validation.txt: {len(TEXT) - 1} bytes, but documents.bin says {len(TEXT)}"):
         write_shards(corpus, tokenizer, tmp_path, 1)
-    (corpus / "provenance.json").unlink()
-    with pytest.raises(UserError, match="provenance.json: no such file; run the download stage"):
-        write_shards(corpus, tokenizer, tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "documents.bin: 0, expected text and rows of 32 bytes"),
+        (b"x" * 33, "documents.bin: 33, expected text and rows of 32 bytes"),
+        (ROW.pack(0, 2**64 - 1, 0, 4), "its documents are not one after the other"),
+        (ROW.pack(3, 2, 0, 4), "its documents are not one after the other"),
+        (ROW.pack(0, 3, 0, 4) + ROW.pack(2, 4, 4, 4), "its documents are not one after the other"),
+        (ROW.pack(0, 2, 0, 4), "train.txt: 4 bytes, but documents.bin says 2"),
+    ],
+)
+def test_damaged_borders_of_documents_are_refused(tmp_path, tokenizer, rows, message):
+    corpus = write_corpus(tmp_path / "corpus", (b"text", b"more"))
+    (corpus / "documents.bin").unlink()
+    if rows:
+        (corpus / "documents.bin").write_bytes(rows)
+    with pytest.raises(UserError, match=f"{message}.*; delete both and run the download stage"):
+        write_shard(corpus, tokenizer, tmp_path / "train_00000.bin", 1)
+
+
+def test_no_text_becomes_the_token_between_documents(tmp_path, tokenizer):
+    text = b"a <|endoftext|> b\n"
+    write_shards(write_corpus(tmp_path / "corpus", (text, b"c"), (text, b"d")), tokenizer, tmp_path, 1)
+    found = np.array(everything(open_split(tmp_path / "manifest.json", "train")))
+    borders = found == tokenizer.end_of_text
+    assert borders.sum() == 2 and borders[0]
+    assert tokenizer.decode(found[~borders]) == 2 * text
+
+
+def test_one_shard_is_written_alone_and_a_name_of_none_is_refused(tmp_path, tokenizer, written):
+    alone = tmp_path / "alone" / "train_00001.bin"
+    write_shard(written.parent / "corpus", tokenizer, alone, 2)
+    assert alone.read_bytes() == (written.parent / alone.name).read_bytes()
+    with pytest.raises(UserError, match="train_00002.bin: expected a name from train_00000.bin to train_00001.bin"):
+        write_shard(written.parent / "corpus", tokenizer, alone.with_name("train_00002.bin"), 2)
 
 
 def test_more_shards_than_the_text_can_be_cut_into_are_refused(tmp_path, tokenizer):
@@ -207,17 +231,18 @@ def test_windows_read_across_shards(lengths, data):
 def test_the_script_runs_by_hand_and_shows_a_mistake_in_one_line(tmp_path, tokenizer):
     write_corpus(tmp_path / "corpus", (TEXT, TEXT))
     tokenizer.save(tmp_path / "tokenizer.json")
-    script = ROOT / "workflow" / "scripts" / "tokenize_corpus.py"
 
-    def run(train_shards: int) -> subprocess.CompletedProcess:
-        options = f"--corpus corpus --tokenizer tokenizer.json --output out --train-shards {train_shards}"
+    def run(script: str, output: str, train_shards: int) -> subprocess.CompletedProcess:
+        options = f"--corpus corpus --tokenizer tokenizer.json --output {output} --train-shards {train_shards}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, script, *options.split()]
+        command = [sys.executable, ROOT / "workflow" / "scripts" / script, *options.split()]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
-    assert run(3).returncode == 0
+    for shard in ("train_00000", "validation_00000"):
+        assert run("tokenize_corpus.py", f"out/{shard}.bin", 1).returncode == 0
+    assert run("write_manifest.py", "out", 1).returncode == 0
     assert len(open_split(tmp_path / "out" / "manifest.json", "train", tokenizer.sha256))
-    failed = run(100_000)
+    failed = run("tokenize_corpus.py", "out/train_00000.bin", 100_000)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: corpus/train.txt: ")
     assert failed.stderr.count("\n") == 1

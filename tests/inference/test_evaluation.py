@@ -1,7 +1,6 @@
 """Evaluation: every target is predicted once from its full context, and the baselines are true distributions."""
 
 import csv
-import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -11,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import tiny
+from support.corpora import write_corpus, write_shards
 
-from hipgpt.data.shards import write_shards
 from hipgpt.data.tokens import Tokens, open_split
 from hipgpt.gpt.scoring import bits_per_byte
 from hipgpt.inference import evaluation
@@ -125,11 +124,7 @@ def test_lzma_bits_are_what_the_text_adds_to_the_training_text():
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     cut = len(tiny.TEXT) * 9 // 10
-    documents = [{"bytes": len(tiny.TEXT), "split_at": cut}] * 2
-    (folder / "train.txt").write_bytes(2 * tiny.TEXT[:cut])
-    (folder / "validation.txt").write_bytes(2 * tiny.TEXT[cut:])
-    (folder / "provenance.json").write_text(json.dumps({"documents": documents}))
-    write_shards(folder, tiny.tokenizer(), folder, 1)
+    write_shards(write_corpus(folder, *2 * [(tiny.TEXT[:cut], tiny.TEXT[cut:])]), tiny.tokenizer(), folder, 1)
     return folder
 
 
@@ -139,7 +134,7 @@ def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(devi
     predictions = predict(device, tiny.MODEL, weights, validation, stride=4)
     predictions = replace(predictions, ranks=np.arange(len(predictions.ranks)) % 8)  # each rank is there
     texts, counts = [corpus / "train.txt", corpus / "validation.txt"], tiny.tokenizer().byte_counts
-    write_evaluation(corpus / "evaluation.csv", predictions, train, validation, texts, counts)
+    write_evaluation(corpus / "evaluation.csv", predictions, train, validation, tiny.tokenizer())
 
     header, *lines = csv.reader((corpus / "evaluation.csv").read_text().splitlines())
     assert header == list(COLUMNS)

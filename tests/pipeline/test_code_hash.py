@@ -18,10 +18,31 @@ from hipgpt.pipeline.code_hash import code_hash, code_of, files_of
 from hipgpt.pipeline.recipes import STAGES, Recipes, upstream
 
 # these read a ModelConfig
-OF_MODEL = {"train", "export", "evaluate", "sample", "inspect", "playground", "describe", "summarize", "compare"}
-OF_DEVICE = {"train", "export", "evaluate", "sample", "inspect"}
+OF_MODEL = {
+    "train",
+    "export",
+    "evaluate",
+    "answer",
+    "sample",
+    "inspect",
+    "playground",
+    "describe",
+    "summarize",
+    "compare",
+}
+OF_DEVICE = {"train", "export", "evaluate", "answer", "sample", "inspect"}
 OF_PASSES = OF_DEVICE - {"export"}
-OF_TOKENS = {"train_tokenizer", "tokenize", "export", "sample", "inspect", "playground"}
+OF_TOKENS = {
+    "train_tokenizer",
+    "tokenize",
+    "manifest",
+    "evaluate",
+    "answer",
+    "export",
+    "sample",
+    "inspect",
+    "playground",
+}
 HASHES = """
 import json
 from hipgpt.pipeline.code_hash import code_hash
@@ -69,8 +90,8 @@ def append(line: str) -> Callable[[Path], None]:
 EDITS = {
     "hipgpt/gpt/decoder.py": {"sample"},
     "hipgpt/inference/sampling.py": {"sample"},
-    "hipgpt/inference/evaluation.py": {"evaluate"},
-    "hipgpt/inference/baselines.py": {"evaluate"},
+    "hipgpt/inference/evaluation.py": {"evaluate", "answer"},
+    "hipgpt/inference/baselines.py": {"evaluate", "answer"},
     "hipgpt/interchange/huggingface.py": {"export"},
     "hipgpt/interchange/gguf.py": set(),
     "hipgpt/interchange/pretrained.py": {"train", "export"},
@@ -207,8 +228,16 @@ def test_the_hash_covers_every_module_that_importing_the_stage_loads(stage):
 
 
 def test_stages_are_hashed_with_all_before_them():
-    assert upstream("train") == ["download", "train_tokenizer", "tokenize", "train"]
-    assert upstream("summarize") == ["download", "train_tokenizer", "tokenize", "train", "evaluate", "summarize"]
+    assert upstream("train") == ["download", "train_tokenizer", "tokenize", "manifest", "train"]
+    assert upstream("summarize") == [
+        "download",
+        "train_tokenizer",
+        "tokenize",
+        "manifest",
+        "train",
+        "evaluate",
+        "summarize",
+    ]
 
 
 def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, str]:
@@ -218,7 +247,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         config[key] = config[key] | value if isinstance(value, dict) else value
     loaded = load_config(config)
     recipes, run = Recipes(loaded), loaded.runs["default"]
-    shared = [stage for stage in ("download", "train_tokenizer", "tokenize") if stage in stages]
+    shared = [stage for stage in ("download", "train_tokenizer", "tokenize", "manifest") if stage in stages]
     found = {stage: recipes.of_corpus(stage, run.corpus, run.tokenizer) for stage in shared}
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
 
@@ -232,7 +261,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),
-        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize"}),
+        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest"}),
         ({"tokenizer": {"vocab_size": 600}}, set(STAGES) - {"download"}),
         ({"corpus": "tiny_shakespeare"}, set(STAGES)),
         ({"corpora": {"another": {"kind": "file", "path": "x", "cleaning": [], "validation_fraction": 0.1}}}, set()),

@@ -86,6 +86,13 @@ def test_damage_of_any_artifact_is_named_before_anything_is_built_on_it(project,
     check_seals(results)
 
 
+def test_a_first_start_that_finishes_nothing_leaves_no_list(tmp_path):
+    open_seals(tmp_path)
+    seal(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+    check_seals(tmp_path)
+
+
 @pytest.mark.parametrize(
     "damage", [lambda path: os.truncate(path, path.stat().st_size - 1), lambda path: path.write_bytes(b"")]
 )
@@ -164,7 +171,7 @@ def test_a_damaged_file_stops_the_workflow_and_without_it_the_bytes_come_back(pr
 STAGES = {
     "download": (["corpora/tiny/train.txt"], 900_000),
     "train_tokenizer": (["corpora/tiny/bpe-290/tokenizer.json"], 4_000),
-    "tokenize": (["corpora/tiny/bpe-290/manifest.json", "corpora/tiny/bpe-290/train_00000.bin"], 300_000),
+    "tokenize": (["corpora/tiny/bpe-290/train_00000.bin"], 300_000),
     "train": (["runs/default/checkpoints/best.safetensors"], 100_000),
     "export": (["runs/default/model/model.safetensors"], 30_000),
     "evaluate": (["runs/default/evaluation.csv"], 200),

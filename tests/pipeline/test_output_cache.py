@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 CORPORA = {name: {**TINY["corpora"]["tiny"], "path": f"texts/{name}.txt"} for name in ("0", "1")}
 TOKENS = "results/corpora/{}/bpe-290/manifest.json"
-CACHED = {"download", "train_tokenizer", "tokenize"}
+CACHED = {"download", "train_tokenizer", "tokenize", "manifest"}
 
 
 class CachedProject(Project):
@@ -30,7 +30,8 @@ class CachedProject(Project):
         self.snakemake(*(TOKENS.format(name) for name in CORPORA), "--cache", *arguments)
         output = self.log()
         taken = [line for line in output.splitlines() if "Symlinking output file" in line]
-        names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "manifest.json": "tokenize"}
+        names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "train_00000.bin": "tokenize"}
+        names["manifest.json"] = "manifest"
         moved = "".join(line for line in output.splitlines() if "Moving output file" in line)
         return {rule for name, rule in names.items() if f"/{name} " in "".join(taken) and f"/{name} " not in moved}
 
@@ -97,7 +98,8 @@ def test_a_setting_decides_from_where_on_the_cache_serves(first, tmp_path, chang
     vocab_size = changes.get("tokenizer", TINY["tokenizer"])["vocab_size"]
     second.snakemake(f"results/corpora/0/bpe-{vocab_size}/manifest.json", "--cache")
     output = second.log()
-    files = {"download": "train.txt", "train_tokenizer": "tokenizer.json", "tokenize": "manifest.json"}
+    files = {"download": "train.txt", "train_tokenizer": "tokenizer.json", "tokenize": "train_00000.bin"}
+    files["manifest"] = "manifest.json"
     moved = {rule for rule, name in files.items() if f"/{name} to cache" in output}
     assert moved == CACHED - taken
 

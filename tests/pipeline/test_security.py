@@ -21,7 +21,6 @@ from support.workflow_copy import ROOT, TINY, Project
 from hipgpt.base.errors import UserError
 from hipgpt.config.huggingface import model_section
 from hipgpt.config.settings import ModelConfig
-from hipgpt.data.shards import write_shards
 from hipgpt.data.tokenizer.tokenizer import MOST_BYTES, Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.checkpoint import load_model, save_checkpoint, save_tensors
@@ -191,9 +190,7 @@ def changed(document: object) -> Iterator[object]:
 
 
 def corpus_of(folder: Path) -> Path:
-    (folder / "train.txt").write_text("a\nb\n")
-    (folder / "validation.txt").write_text("c\n")
-    record = {"corpus": "c", "source": "s", "sha256": "ab", "documents": [{"name": "x", "bytes": 6, "split_at": 4}]}
+    record = {"corpus": "c", "source": "s", "sha256": "ab"}
     (folder / "provenance.json").write_text(json.dumps(record))
     return folder / "provenance.json"
 
@@ -210,7 +207,6 @@ def read_pretrained(path: Path) -> None:
 # for each JSON file that is read: how to make one in a folder, and what reads it
 DOCUMENTS = {
     "manifest.json": (manifest, lambda path: open_split(path, "train", "ab")),
-    "provenance.json": (corpus_of, lambda path: write_shards(path.parent, tiny.tokenizer(), path.parent / "out", 1, 1)),
     "provenance.json of a run": (
         corpus_of,
         lambda path: write_record(path.with_name("r"), {}, FINGERPRINT, DEVICE, path, 1),

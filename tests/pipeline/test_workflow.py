@@ -13,8 +13,8 @@ from support.workflow_copy import TINY, Project
 pytestmark = pytest.mark.slow
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize"}
-ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "train"} | AFTER_TRAIN
-OF_SHARDS = {"tokenize", "train"} | AFTER_TRAIN
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "manifest", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +195,18 @@ def test_each_stage_runs_alone_by_its_file(tmp_path):
     project = Project(tmp_path / "project")
     project.snakemake("results/corpora/tiny/bpe-290/tokenizer.json")
     assert {path.name for path in project.folder.glob("results/corpora/tiny/*")} == {
-        "train.txt", "validation.txt", "provenance.json", "bpe-290", "logs",
+        "train.txt", "validation.txt", "documents.bin", "provenance.json", "bpe-290", "logs",
     }  # fmt: skip
     assert not Path(project.folder / "results/runs").exists()
+
+
+def test_without_keep_text_the_text_goes_and_nothing_misses_it(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_config({**TINY, "keep_text": False})
+    project.snakemake("all")
+    corpus = project.folder / "results/corpora/tiny"
+    assert {path.name for path in corpus.iterdir()} == {"provenance.json", "bpe-290", "logs"}
+    assert project.would_run() == set()
 
 
 def test_the_report_is_written_offline_with_captions(finished):

@@ -1,8 +1,11 @@
 """Fuzz targets of what comes over the network: answers of a server, and archives."""
 
+import bz2
 import functools
 import gzip
 import io
+import json
+import lzma
 import random
 import socket
 import tarfile
@@ -14,7 +17,10 @@ import zstandard
 
 from hipgpt.data import download
 from hipgpt.data.archives import documents
+from hipgpt.data.formats import contents
 from hipgpt.data.plain_text import plain_text
+from hipgpt.inference.multiple_choice import read_questions, sequence
+from support import tiny
 from support.mutations import mutated_bytes
 
 Files = dict[str, bytes]  # of a case, by name
@@ -36,6 +42,7 @@ def archive_files() -> Files:
     files = {"x.zip": zipped.getvalue(), "x.tar": tar, "x.txt": TEXT}
     for name, data in (("x", TEXT), ("x.tar", tar)):
         files |= {f"{name}.gz": gzip.compress(data, mtime=0), f"{name}.zst": zstandard.compress(data)}
+        files |= {f"{name}.xz": lzma.compress(data), f"{name}.bz2": bz2.compress(data)}
     return files
 
 
@@ -50,6 +57,46 @@ def read_archive(folder: Path) -> None:
     for name, blocks in documents(path, None, folder):
         for _ in plain_text(name, blocks):
             pass
+
+
+@functools.cache
+def record_files() -> Files:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    texts = [f"text {number} é" for number in range(20)]
+    columns, file = io.BytesIO(), arrow.table({"id": range(20), "text": texts})
+    parquet.write_table(file, columns, row_group_size=6)
+    lines = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts).encode()
+    return {"x.jsonl": lines, "x.jsonl.gz": gzip.compress(lines, mtime=0), "x.parquet": columns.getvalue()}
+
+
+def records(draw: random.Random) -> Files:
+    files = record_files()
+    name = draw.choice([*files])
+    return {name: mutated_bytes(draw, files[name], [*files.values()])}
+
+
+def read_records(folder: Path) -> None:
+    for content in contents([*folder.iterdir()], {}, folder):
+        for part in content.parts:
+            part.decode()
+
+
+QUESTIONS = "".join(
+    json.dumps({"ctx": f"question {number}: ", "endings": ["one", "two é"], "label": number % 2}) + "\n"
+    for number in range(5)
+).encode()
+
+
+def questions(draw: random.Random) -> Files:
+    return {"x.jsonl": mutated_bytes(draw, QUESTIONS, [QUESTIONS])}
+
+
+def ask_questions(folder: Path) -> None:
+    for question in read_questions({"path": str(folder / "x.jsonl")}):
+        for choice in question.choices:
+            sequence(tiny.tokenizer(), question, choice, 100)
 
 
 def http(draw: random.Random) -> Files:

@@ -27,7 +27,16 @@ from hipgpt.interchange.pretrained import read_weights, weight_names
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.training.state import StateFolder
 from support import tiny
-from support.fuzz_archives import archive, http, read_archive, read_http
+from support.fuzz_archives import (
+    archive,
+    ask_questions,
+    http,
+    questions,
+    read_archive,
+    read_http,
+    read_records,
+    records,
+)
 from support.fuzz_workflow import read_plan
 from support.mutations import mutated_bytes, mutated_document
 
@@ -202,6 +211,8 @@ TARGETS: dict[str, tuple[Callable[[random.Random], Files], Callable[[Path], None
     "tokenizer": (tokenizer, read_tokenizer),
     "tiktoken": (tiktoken, read_tiktoken),
     "archive": (archive, read_archive),
+    "records": (records, read_records),
+    "questions": (questions, ask_questions),
     "http": (http, read_http),
     "config": (config, read_runs),
     "workflow": (config, read_plan),

@@ -107,6 +107,7 @@ def written(shape: Any, values: Any) -> Any:
 
 CALLS: dict[str, Callable[..., Any]] = {
     "encode": lambda text: tiny.tokenizer().encode(text),
+    "encode_ordinary": lambda texts: tiny.tokenizer().encode_ordinary(texts),
     "encode_all": encode_all,
     "decode": lambda ids: tiny.tokenizer().decode(ids),
     "token_bytes": lambda token: tiny.tokenizer().token_bytes(token),

@@ -70,7 +70,7 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     project = cluster()
     project.snakemake("results/runs/default/metrics.csv")
     calls = project.submissions()
-    assert set(calls) == {"download", "train_tokenizer", "tokenize", "train"}
+    assert set(calls) == {"download", "train_tokenizer", "tokenize", "manifest", "train"}
     run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
     expected = job_resources(run.model, run.training, "auto")
     assert f"--mem {expected['mem_mb']} " in calls["train"] and f"-t {expected['runtime']} " in calls["train"]

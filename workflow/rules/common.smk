@@ -52,7 +52,9 @@ CORPUS = "results/corpora/{corpus}"
 TOKENS = "results/corpora/{corpus}/{tokenizer}"
 RUN = "results/runs/{run}"
 SWEEP = "results/sweeps/{sweep}"
-CORPUS_FILES = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "provenance.json")]
+CORPUS_TEXTS = [f"{CORPUS}/{name}" for name in ("train.txt", "validation.txt", "documents.bin")]
+CORPUS_FILES = [*CORPUS_TEXTS, f"{CORPUS}/provenance.json"]
+KEPT_CORPUS_FILES = CORPUS_FILES if CONFIG.keep_text else CORPUS_FILES[len(CORPUS_TEXTS) :]
 TOKENIZER_TABLES = [f"{TOKENS}/merges.csv", f"{TOKENS}/compression.csv"]
 SHARDS = [f"{TOKENS}/train_{number:05d}.bin" for number in range(CONFIG.train_shards)]
 SHARDS += [f"{TOKENS}/validation_00000.bin"]
@@ -90,6 +92,11 @@ def script(name, before=""):
     program = [sys.executable, str(ROOT / "workflow" / "scripts" / name)]
     command = Command(before + " ".join(map(shlex.quote, program)))
     return lambda wildcards, output: command
+
+
+def text(file):
+    """Return an output that Snakemake deletes after its last use if `keep_text` is false."""
+    return file if CONFIG.keep_text else temp(file)
 
 
 def folder_of(file):

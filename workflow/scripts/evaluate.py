@@ -19,7 +19,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_checkpoint(parser)
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
-    parser.add_argument("--texts", required=True, nargs=2, type=Path, help="train.txt and validation.txt of the corpus")
     parser.add_argument("--stride-tokens", required=True, type=int, help="tokens between the beginnings of two windows")
     parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
     add_device(parser)
@@ -30,7 +29,7 @@ def main() -> None:
     known = tokenizer.sha256, tokenizer.vocab_size
     train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
     predictions = predict(device, model, weights, validation, arguments.stride_tokens)
-    write_evaluation(arguments.output, predictions, train, validation, arguments.texts, tokenizer.byte_counts)
+    write_evaluation(arguments.output, predictions, train, validation, tokenizer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn a corpus into token shards: writes train_*.bin, validation_00000.bin and manifest.json into a folder."""
+"""Turn a part of a corpus into a token shard, such as train_00000.bin or validation_00000.bin."""
 # Not tokenize.py: Python puts a script's folder first on its path, and tokenize is a module of the standard library.
 
 import argparse
@@ -8,7 +8,7 @@ import _package  # noqa: F401 (first: it decides which hipgpt is imported)
 from _arguments import parsed
 
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.data.shards import write_shards
+from hipgpt.data.shards import write_shard
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
 
@@ -17,12 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", required=True, type=Path, help="folder that download.py wrote")
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the shards")
+    parser.add_argument("--output", required=True, type=Path, help="the shard; its name says which part")
     parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
     parser.add_argument("--threads", type=int, default=1, help="threads that encode; the files do not depend on them")
     arguments = parsed(parser)
     tokenizer = Tokenizer.load(arguments.tokenizer)
-    write_shards(arguments.corpus, tokenizer, arguments.output, arguments.train_shards, arguments.threads)
+    write_shard(arguments.corpus, tokenizer, arguments.output, arguments.train_shards, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="threads that count words; the result does not depend on them"
     )
+    parser.add_argument("--downloads", type=Path, default=Path("downloads"), help="folder that keeps downloaded files")
     arguments = parsed(parser)
-    make_tokenizer(arguments.settings, arguments.text, arguments.output, arguments.threads)
+    make_tokenizer(arguments.settings, arguments.text, arguments.output, arguments.downloads, arguments.threads)
 
 
 if __name__ == "__main__":

@@ -180,14 +180,15 @@ class Encoder:
 
     def encode(self, text: Text) -> NDArray[np.uint32]:
         """Return the ids of the text, (N,) uint32."""
-        return self._encode_group([text])[0]
+        return self.encode_group([text])[0]
 
     def encode_all(self, texts: Iterable[Text], threads: int) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of each text, in order."""
-        for group in ordered_map(self._encode_group, _groups(texts), threads):
+        for group in ordered_map(self.encode_group, _groups(texts), threads):
             yield from group
 
-    def _encode_group(self, texts: Sequence[Text]) -> list[NDArray[np.uint32]]:
+    def encode_group(self, texts: Sequence[Text]) -> list[NDArray[np.uint32]]:
+        """Return the ids of each text, (N,) uint32, by one call of the library."""
         try:
             worker = self._idle.get_nowait()
         except queue.Empty:

@@ -17,40 +17,54 @@ from tqdm import tqdm
 
 from hipgpt.base.csv_file import write_csv
 from hipgpt.base.errors import UserError
+from hipgpt.base.log import LOG
+from hipgpt.data.hub import HUB, fetch_from_hub
 from hipgpt.data.tokenizer.chunks import file_chunks
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
 CHUNK_BYTES = 1 << 20
+FILE = "tokenizer.json"
 MERGES_HEADER = ("rank", "left", "right", "piece", "pair_count", "tokens_saved")
 COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
 
 
-def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, threads: int) -> None:
+def make_tokenizer(settings: Mapping[str, Any], text: Path, output: Path, downloads: Path, threads: int) -> None:
     """Write the stage's files into the folder output.
 
-    settings: the `tokenizer` section of config.yaml. An existing tokenizer with fewer tokens than the section says is
-    padded. Raises UserError if the text is too short for that many tokens, or if an existing tokenizer cannot be read
-    or has more tokens than the section says.
+    settings: the `tokenizer` section of config.yaml; downloads: folder that keeps downloaded files. An existing
+    tokenizer with fewer tokens than the section says is padded. Raises UserError if the text is too short for that many
+    tokens, or if an existing tokenizer cannot be fetched or read or has more tokens than the section says.
     """
     if "from" in settings:
-        _adopt(existing_tokenizer(settings), settings, text, output, threads)
+        _adopt(existing_tokenizer(_fetched(settings["from"], downloads), settings), settings, text, output, threads)
     else:
         _train(text, settings["vocab_size"], settings.get("pattern", "gpt2"), output, threads)
 
 
-def existing_tokenizer(settings: Mapping[str, Any]) -> Tokenizer:
-    """Return the tokenizer that the `tokenizer` section takes from a file.
+def existing_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a file that the `tokenizer` section names.
 
     Raises UserError if it cannot be read, or if it has more tokens than the section says.
     """
-    tokenizer, vocab_size = Tokenizer.load(settings["from"], settings.get("pattern")), settings["vocab_size"]
+    tokenizer, vocab_size = Tokenizer.load(path, settings.get("pattern")), settings["vocab_size"]
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
             f"{settings['from']}: has {tokenizer.vocab_size} tokens, but tokenizer.vocab_size is {vocab_size}; "
             f"set tokenizer.vocab_size: {tokenizer.vocab_size}"
         )
     return tokenizer
+
+
+def _fetched(source: str, downloads: Path) -> Path:
+    """Return the file that tokenizer.from names: a path, or tokenizer.json of "hub:OWNER/NAME" or "...@REVISION"."""
+    if not source.startswith(HUB):
+        return Path(source)
+    repository, _, revision = source.removeprefix(HUB).partition("@")
+    folder = downloads / f"tokenizer-{repository.replace('/', '-')}"
+    commit, paths = fetch_from_hub(repository, revision or "main", [FILE], folder, "model")
+    LOG.info("%s: the commit is %s", source, commit)
+    return paths[FILE]
 
 
 def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:

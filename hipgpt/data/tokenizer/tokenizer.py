@@ -7,7 +7,7 @@ import hashlib
 import operator
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,15 @@ class Tokenizer:
         given = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return self._encoder.encode(self._normalized(given))
 
+    def encode_ordinary(self, texts: Sequence[Text]) -> list[NDArray[np.uint32]]:
+        """Return the ids of each text, (N,) uint32. The literal of a special token is text like any other here.
+
+        Training data is encoded so, because a document may speak about <|endoftext|> without ending there.
+        """
+        if self.nfc:
+            texts = [_form_c(bytes(text)) for text in texts]
+        return self._ordinary_encoder.encode_group(texts)
+
     def encode_all(self, texts: Iterable[Text], threads: int = 1) -> Iterator[NDArray[np.uint32]]:
         """Yield encode(text) for each text, in order. At most 2 * threads texts are held at once."""
         return self._encoder.encode_all(map(self._normalized, texts), threads)
@@ -160,14 +169,14 @@ class Tokenizer:
         """Return the text in form C if `nfc`. Special tokens are not changed, and what is not UTF-8 stays as it is."""
         if not self.nfc:
             return text
-        parts = re.split(self._special_literals, bytes(text).decode("utf-8", "surrogateescape"))
-        parts[::2] = [unicodedata.normalize("NFC", part) for part in parts[::2]]
-        return "".join(parts).encode("utf-8", "surrogateescape")
+        parts = re.split(self._special_literals, bytes(text))
+        parts[::2] = map(_form_c, parts[::2])
+        return b"".join(parts)
 
     @functools.cached_property
-    def _special_literals(self) -> re.Pattern[str]:
-        longest_first = sorted((content for content, _ in self.specials), key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+    def _special_literals(self) -> re.Pattern[bytes]:
+        longest_first = sorted((content.encode() for content, _ in self.specials), key=len, reverse=True)
+        return re.compile(b"(%b)" % b"|".join(map(re.escape, longest_first)))
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token. For a special token this is its literal."""
@@ -203,11 +212,21 @@ class Tokenizer:
 
     @functools.cached_property
     def _encoder(self) -> native.Encoder:
+        return self._encoder_with({content.encode(): index for content, index in self.specials})
+
+    @functools.cached_property
+    def _ordinary_encoder(self) -> native.Encoder:
+        return self._encoder_with({})
+
+    def _encoder_with(self, specials: Mapping[bytes, int]) -> native.Encoder:
         whole = {}
         if self.ignore_merges:
             whole = dict(zip(spell_merges(self.merges), self.ids, strict=True)) | dict(self.whole)
-        specials = {content.encode(): index for content, index in self.specials}
         return native.Encoder(self.merges, self.ids, self.pattern, whole, specials)
+
+
+def _form_c(text: bytes) -> bytes:
+    return unicodedata.normalize("NFC", text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
 
 
 def train(chunks: Iterable[Text], vocab_size: int, pattern: str = "gpt2", threads: int = 1) -> Tokenizer:

@@ -1,8 +1,10 @@
 """The tokenizer: the native code equals the readable reference, no byte is lost, Hugging Face gives the same ids."""
 
+import dataclasses
 import doctest
 import io
 import sys
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -225,6 +227,17 @@ def test_end_of_text_divides_words_in_training_and_is_never_learned():
     assert train([text], 259).merges == ((97, 98), (99, 100))
     with pytest.raises(UserError, match="gives 2 merges"):
         train([text], 260)
+
+
+@pytest.mark.parametrize("nfc", [False, True])
+def test_ordinary_encoding_knows_no_special_tokens(english, nfc):
+    tokenizer = dataclasses.replace(english, nfc=nfc)
+    texts = ["e\u0301 <|endoftext|> b".encode(), b"", END]
+    found = tokenizer.encode_ordinary(texts)
+    assert all(tokenizer.end_of_text not in ids for ids in found)
+    expected = [unicodedata.normalize("NFC", text.decode()).encode() if nfc else text for text in texts]
+    assert [tokenizer.decode(ids) for ids in found] == expected
+    assert tokenizer.encode_ordinary([]) == []
 
 
 def test_end_of_text_in_a_text_is_the_last_id(english):

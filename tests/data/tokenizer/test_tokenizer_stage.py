@@ -39,7 +39,7 @@ def rows(path):
 def make(text, settings, threads=1, name="made"):
     output = text.parent / name
     output.mkdir(exist_ok=True)
-    stage.make_tokenizer(settings, text, output, threads)
+    stage.make_tokenizer(settings, text, output, output / "downloads", threads)
     return output
 
 
