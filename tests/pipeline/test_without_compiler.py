@@ -37,7 +37,7 @@ def test_a_warm_cache_is_enough(tmp_path, without_compiler):
     assert (project.folder / "results/summary.csv").exists()
 
 
-@pytest.mark.parametrize("made", [(), ("tokenize",)], ids=["nothing is made yet", "train is next"])
+@pytest.mark.parametrize("made", [(), ("manifest",)], ids=["nothing is made yet", "train is next"])
 def test_an_empty_cache_is_named_in_one_line(tmp_path, monkeypatch, without_compiler, made):
     project = Project(tmp_path / "project")
     if made:
