@@ -22,7 +22,6 @@ from hipgpt.inference.sampling import generate_one
 from hipgpt.reports.runs import read_record
 from hipgpt.reports.samples import sampling_of
 
-UNSAMPLED = SamplingConfig(num_tokens=100)  # settings for a run without samples.csv
 Text = str | bytes
 
 
@@ -39,7 +38,7 @@ def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None 
     tokenizer, opened = Tokenizer.load(path), open_device(device, threads)
     model, weights = load_weights(folder / "checkpoints" / "best.safetensors", opened, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
-    sampling = sampling_of(folder) or UNSAMPLED
+    sampling = sampling_of(folder)
     return TrainedModel(model, tokenizer, sampling, opened, weights_in(precision, opened, model, weights))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -24,7 +25,6 @@ HELP = {
     "seed": "the same seed gives the same text",
 }
 TYPES = {"num_tokens": int, "top_k": int, "seed": int}
-UNSAMPLED = SamplingConfig(num_tokens=100)  # settings for a run without samples.csv
 
 
 def add(commands: Commands) -> None:
@@ -62,7 +62,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.compute.open_device import open_device
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
-    from hipgpt.gpt.decoder import MOST_SEQUENCES, Decoder
+    from hipgpt.gpt.decoder import Decoder, sequences_together
     from hipgpt.gpt.precision import weights_in
     from hipgpt.inference.sampling import generate_all, generate_one
     from hipgpt.reports.runs import read_record
@@ -74,7 +74,7 @@ def generate(arguments: argparse.Namespace) -> None:
     checkpoint = folder / "checkpoints" / "best.safetensors"
     model, weights = load_weights(checkpoint, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
-    at_once = 1 if arguments.chat else min(arguments.num_samples, MOST_SEQUENCES)
+    at_once = 1 if arguments.chat else sequences_together(model, arguments.num_samples)
     decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)
     how = settings, tokenizer.end_of_text
 
@@ -110,9 +110,12 @@ def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
 
     answer: from all that was said, and the number of the line. Ctrl-D ends the input of a terminal.
     """
+    if sys.stdin is None:
+        raise UserError("--chat: standard input is closed, expected lines or a terminal")
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if on_terminal:
-        import readline  # noqa: F401 (gives input() a history and keys that edit)
+        with contextlib.suppress(ImportError):  # some builds of Python lack it
+            import readline  # noqa: F401 (gives input() a history and keys that edit)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # lines may be any bytes
     said = b""
@@ -175,7 +178,7 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
     from hipgpt.reports.samples import sampling_of
 
     given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
-    settings = dataclasses.replace(sampling_of(folder) or UNSAMPLED, **given)
+    settings = dataclasses.replace(sampling_of(folder), **given)
     checks = {
         "num_samples": (arguments.num_samples >= 1, ">= 1"),
         "num_tokens": (settings.num_tokens >= 1, ">= 1"),

@@ -45,6 +45,8 @@ def _contents_of(path: Path, settings: Mapping[str, Any], scratch: Path) -> Iter
     members = settings.get("members")
     if _format(path.name, settings) == "parquet":
         check_members(path, members)
+        if encoding:
+            raise UserError(f"{path}: texts of Parquet are UTF-8, so encoding: {encoding} changes nothing; remove it")
         yield Content(path.name, "parquet", parquet_texts(path, field))
         return
     for name, blocks in documents(path, members, scratch):
@@ -56,6 +58,8 @@ def _contents_of(path: Path, settings: Mapping[str, Any], scratch: Path) -> Iter
         if kind == "jsonl":
             yield Content(name, kind, json_lines(name, first_bytes_checked(name, blocks, "JSON lines"), field))
         else:
+            if "text_field" in settings:
+                raise UserError(f"{name}: is plain text, which has no fields; remove text_field, or set format")
             yield Content(name, kind, plain_text(name, blocks))
 
 

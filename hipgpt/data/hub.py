@@ -8,9 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import quote
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import make_folder
+from hipgpt.base.files import make_folder, replacing
 
 HUB = "hub:"  # in the config, before the name of a repository where a path may stand too
 INSTALL = "pip install -e '.[hub]'"
@@ -28,15 +29,21 @@ def fetch_from_hub(repository: str, revision: str, patterns: Sequence[str], fold
     """Download files of a repository into a folder of the commit below `folder`, in the order of their names.
 
     repository: OWNER/NAME; revision: a branch, a tag or a commit; patterns: names or globs (fnmatch; * also matches /);
-    kind: "dataset" or "model". Raises UserError if the package is missing, the server refuses, or nothing matches.
+    kind: "dataset" or "model". The folder remembers the commit of a revision, so that a later call gives the same files
+    although the branch has moved. Raises UserError if the package is missing, the server refuses, or nothing matches.
     """
     try:
         from huggingface_hub import HfApi, errors, hf_hub_download
         from huggingface_hub.errors import HTTPError
     except ImportError:
         raise UserError(f"{repository}: needs the package huggingface_hub; {INSTALL}") from None
+    except ValueError as error:  # the package reads the address when it is imported
+        raise UserError(f"HF_ENDPOINT: got {os.environ.get('HF_ENDPOINT')!r}, expected an address ({error})") from None
     server = os.environ.get("HF_ENDPOINT")
     where = f"{repository} at {revision}"
+    remembered = folder / f"commit of {quote(revision, safe='')}"
+    if remembered.is_file():
+        revision = remembered.read_text(encoding="utf-8")
     try:
         api = HfApi(endpoint=server)
         found = (api.dataset_info if kind == "dataset" else api.model_info)(repository, revision=revision)
@@ -48,6 +55,8 @@ def fetch_from_hub(repository: str, revision: str, patterns: Sequence[str], fold
         commit = str(found.sha)
         target = folder / commit[:12]
         make_folder(target)
+        with replacing(remembered) as file:
+            file.write(commit.encode())
         paths = {}
         for name in names:
             _check_inside(where, name)

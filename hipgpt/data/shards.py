@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from mmap import ACCESS_READ, MADV_DONTNEED, mmap
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from hipgpt.base.files import replacing, sha256_of
 from hipgpt.base.json_files import write_json
 from hipgpt.base.ordered_map import ordered_map
 from hipgpt.data.split import ROW
-from hipgpt.data.tokenizer.chunks import next_cut
+from hipgpt.data.tokenizer.chunks import forget, next_cut
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import HEADER, HEADER_BYTES, MAGIC, TOKEN_TYPES, ShardEntry, TokenArray
 
@@ -163,7 +163,7 @@ def _encoded(text: mmap, parts: Iterator[Part], tokenizer: Tokenizer, threads: i
 
     for tokens in ordered_map(encode, _blocks(text, parts), threads):
         yield tokens
-        text.madvise(MADV_DONTNEED)  # otherwise the process would seem to grow by the whole text
+        forget(text)
 
 
 def _blocks(text: mmap, parts: Iterator[Part]) -> Iterator[list[Part]]:

@@ -17,7 +17,13 @@ from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
 
-MOST_SEQUENCES = 64  # at once, so that their cache does not outgrow the memory
+MOST_SEQUENCES, MOST_CACHE_BYTES = 64, 4 << 30
+
+
+def sequences_together(model: ModelConfig, texts: int) -> int:
+    """Return how many of so many texts to continue together: their cached keys and values must fit the memory."""
+    bytes_each = sum(field.elements * field.dtype.size_bytes for field in kv_cache(model, sequences=1))
+    return min(texts, MOST_SEQUENCES, max(1, MOST_CACHE_BYTES // bytes_each))
 
 
 class Decoder:

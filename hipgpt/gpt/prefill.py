@@ -74,7 +74,7 @@ def _groups(beginnings: Beginnings, context_length: int) -> Iterator[tuple[tuple
     for slot, tokens in beginnings.items():
         by_length.setdefault(padded_length(len(tokens), context_length), []).append(slot)
     for length, slots in by_length.items():
-        most = max(1, PASS_TOKENS // length)
+        most = max(1, _power_of_two(PASS_TOKENS // length + 1) // 2)  # a group is padded to a power of two
         for first in range(0, len(slots), most):
             group = slots[first : first + most]
             yield (_power_of_two(len(group)), length), {slot: beginnings[slot] for slot in group}

@@ -7,6 +7,7 @@ its acc_norm, and the standard errors are those of the mean.
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -41,7 +42,7 @@ class Question(NamedTuple):
     answer: int
 
 
-class Sequence(NamedTuple):
+class Scored(NamedTuple):
     """The tokens of a context and a choice, at most S + 1; the last `choice_tokens` are those of the choice."""
 
     ids: NDArray[np.int32]
@@ -76,7 +77,7 @@ def _question(where: str, record: dict[str, Any], settings: Mapping[str, Any]) -
         )
     for text in (context, *choices):
         encoded(where, text)
-    number = int(answer) if isinstance(answer, str) and answer.isdecimal() and answer.isascii() else answer
+    number = int(answer) if isinstance(answer, str) and re.fullmatch("[0-9]{1,4}", answer) else answer
     if type(number) is not int or not 0 <= number < len(choices):
         raise UserError(
             f"{where}: {settings['answer_field']}: got {str(answer)[:40]!r}, expected the number of a choice, "
@@ -85,7 +86,7 @@ def _question(where: str, record: dict[str, Any], settings: Mapping[str, Any]) -
     return Question(where, context, choices, number)
 
 
-def sequence(tokenizer: Tokenizer, question: Question, choice: str, context_length: int) -> Sequence:
+def sequence(tokenizer: Tokenizer, question: Question, choice: str, context_length: int) -> Scored:
     """Return the tokens of the context and a choice, without the first ones if there are more than S + 1.
 
     Spaces at the end of the context count to the choice. Context and choice are encoded together, and the tokens after
@@ -94,22 +95,24 @@ def sequence(tokenizer: Tokenizer, question: Question, choice: str, context_leng
     """
     context = question.context.rstrip()
     continuation = question.context[len(context) :] + DELIMITER + choice
-    if question.context:
+    if context:
         before = len(tokenizer.encode(context))
         ids = tokenizer.encode(context + continuation)
     else:
         before = 1
         ids = np.concatenate([[tokenizer.end_of_text], tokenizer.encode(continuation)])
     count = len(ids) - before
-    if not 0 < count <= context_length:
+    if count <= 0:
+        raise UserError(f"{question.where}: the choice {choice[:40]!r} adds no token to the context; change its text")
+    if count > context_length:
         raise UserError(
-            f"{question.where}: a choice has {count} tokens, expected 1 to model.context_length, {context_length}; "
+            f"{question.where}: a choice has {count} tokens, expected at most model.context_length, {context_length}; "
             "evaluate a model with a longer context"
         )
-    return Sequence(ids[-(context_length + 1) :].astype(np.int32), count)
+    return Scored(ids[-(context_length + 1) :].astype(np.int32), count)
 
 
-def log_likelihoods(scorer: Scorer, sequences: Iterable[Sequence], context_length: int) -> Iterator[float]:
+def log_likelihoods(scorer: Scorer, sequences: Iterable[Scored], context_length: int) -> Iterator[float]:
     """Yield the log-likelihood in nats of each choice, given its context.
 
     A window is filled up at its end, which changes nothing before, because no position reads a later one.

@@ -17,6 +17,7 @@ SETTINGS: Mapping[str, Callable[[str], Any]] = {
     "stop_at_end_of_text": lambda text: text == "True",
     "seed": int,
 }
+UNSAMPLED = SamplingConfig(num_tokens=100)
 COLUMNS: Mapping[str, Callable[[str], Any]] = {"prompt": str, "continuation": str, **SETTINGS}
 
 
@@ -25,7 +26,7 @@ def samples_of(folder: Path) -> list[dict[str, Any]]:
     return read_csv(folder / "samples.csv", COLUMNS, RERUN)
 
 
-def sampling_of(folder: Path) -> SamplingConfig | None:
-    """Return the run's section `sampling`, which samples.csv repeats in each row; None if it is not written yet."""
+def sampling_of(folder: Path) -> SamplingConfig:
+    """Return the run's section `sampling`, which samples.csv repeats in each row; UNSAMPLED if there is none yet."""
     rows = samples_of(folder)
-    return SamplingConfig(**{name: rows[0][name] for name in SETTINGS}) if rows else None
+    return SamplingConfig(**{name: rows[0][name] for name in SETTINGS}) if rows else UNSAMPLED

@@ -53,7 +53,7 @@ class Trackers:
     def __init__(self, names: Sequence[str], run: Path, config: Config):
         self._files = [_GrowingFile(run / name) for name in FOLLOWED]
         self._open: dict[str, Tracker] = {}
-        folder = (run.parents[1] / "trackers").resolve()
+        folder = run.resolve().parents[1] / "trackers"
         for name in names:
             with self._spared(name), _in_turn(folder):
                 self._open[name] = TRACKERS[name](folder, run.name, config)
@@ -62,7 +62,12 @@ class Trackers:
         """Give all trackers the rows that the files got since the last call."""
         if not self._open:
             return
-        rows = heapq.merge(*(file.new_rows() for file in self._files), key=lambda row: row.step)
+        try:
+            rows = heapq.merge(*[file.new_rows() for file in self._files], key=lambda row: row.step)
+        except (OSError, ValueError) as error:
+            LOG.warning("training.trackers: get no more rows, because a file cannot be read (%s)", error)
+            self._open.clear()
+            return
         by_step = [
             Row(step, {name: value for row in same for name, value in row.values.items()})
             for step, same in itertools.groupby(rows, key=lambda row: row.step)

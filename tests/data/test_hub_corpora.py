@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import json
+import os
+import subprocess
 import sys
 import threading
 
@@ -28,9 +30,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
         kind, known = self.server.kind, self.server.files
         self.server.requests.append(self.path)
         content = None
-        if self.path.split("?")[0] == f"/api/{kind}s/owner/name/revision/main":
+        at = {f"/api/{kind}s/owner/name/revision/{name}": commit for name, commit in self.server.revisions.items()}
+        if commit := at.get(self.path.split("?")[0]):
             siblings = [{"rfilename": name} for name in known]
-            content = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings}).encode()
+            content = json.dumps({"id": "owner/name", "sha": commit, "siblings": siblings}).encode()
         prefix = "/" if kind == "model" else f"/{kind}s/"
         for name, data in known.items():
             if self.path == f"{prefix}owner/name/resolve/{COMMIT}/{name}":
@@ -56,6 +59,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def hub(monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         server.files, server.kind, server.requests = dict(FILES), "dataset", []
+        server.revisions = {"main": COMMIT, COMMIT: COMMIT}
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -89,6 +93,21 @@ def test_a_tokenizer_of_the_hub_is_taken_over(hub, tmp_path):
 
 def fetch(tmp_path, repository="owner/name", revision="main", patterns=("*",)):
     return fetch_from_hub(repository, revision, patterns, tmp_path, "dataset")
+
+
+def test_a_branch_that_moves_changes_no_corpus_until_its_downloads_are_deleted(hub, tmp_path):
+    commit, paths = fetch(tmp_path, patterns=["data/*"])
+    hub.revisions["main"] = "cd" * 20
+    assert fetch(tmp_path, patterns=["data/*"]) == (commit, paths) and commit == COMMIT
+
+
+def test_an_address_that_is_none_is_named(tmp_path):
+    program = "from hipgpt.data.hub import fetch_from_hub; import pathlib\n"
+    program += f"fetch_from_hub('owner/name', 'main', ['*'], pathlib.Path({str(tmp_path)!r}), 'dataset')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "HF_ENDPOINT": "http://a:b"}, capture_output=True, text=True
+    )
+    assert "UserError: " in done.stderr and "HF_ENDPOINT" in done.stderr.splitlines()[-1]
 
 
 def test_a_pattern_without_a_file_lists_the_files(hub, tmp_path):

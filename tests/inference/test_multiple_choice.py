@@ -54,6 +54,11 @@ def test_an_empty_context_is_the_token_that_ends_a_text():
     assert ids == [tiny.tokenizer().end_of_text, *tiny.tokenizer().encode(" or")] and count == len(ids) - 1
 
 
+def test_a_blank_context_is_as_an_empty_one_with_its_spaces_in_the_choice():
+    ids, count = tokens(" ", "or")
+    assert ids == [tiny.tokenizer().end_of_text, *tiny.tokenizer().encode("  or")] and count == len(ids) - 1
+
+
 def test_a_long_context_loses_its_first_tokens():
     ids, _ = tokens("to be, or not to be? " * 9 + "Enter", "or")
     assert len(ids) == S + 1
@@ -61,7 +66,7 @@ def test_a_long_context_loses_its_first_tokens():
 
 
 def test_a_choice_longer_than_the_context_of_the_model_is_refused():
-    with pytest.raises(UserError, match=f"a:1: a choice has .* tokens, expected 1 to model.context_length, {S}"):
+    with pytest.raises(UserError, match=f"a:1: a choice has .* tokens, expected at most model.context_length, {S}"):
         tokens("to be", "x" * 50)
 
 

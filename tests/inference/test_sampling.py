@@ -14,7 +14,7 @@ from support import tiny
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
-from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, Decoder, sequences_together
 from hipgpt.inference.samples import write_samples
 from hipgpt.inference.sampling import generate, generate_all, generate_one, probabilities
 
@@ -101,6 +101,13 @@ def test_many_texts_are_continued_as_alone(decoder):
     several = Decoder(decoder.device, tiny.MODEL, tiny.place(decoder.device, tiny.MODEL, tiny.draw_arrays()), 3)
     together = list(generate_all(several, prompts, PLAIN, END))
     assert together == [continued(decoder, prompt, stream=stream) for stream, prompt in enumerate(prompts)]
+
+
+def test_no_more_texts_are_continued_together_than_their_caches_allow():
+    assert [sequences_together(tiny.MODEL, texts) for texts in (1, 7, 1000)] == [1, 7, MOST_SEQUENCES]
+    long = replace(tiny.LLAMA, context_length=1 << 20, num_layers=32)
+    cache = 2 * 32 * 4 * (1 << 20) * long.num_heads * long.head_channels
+    assert sequences_together(long, 1000) == max(1, MOST_CACHE_BYTES // cache) < MOST_SEQUENCES
 
 
 @pytest.mark.parametrize("texts", [[[1], [2]], [[]], []])

@@ -11,7 +11,7 @@ from hipgpt.base.errors import exit_on_user_error
 from hipgpt.compute.open_device import open_device
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.checkpoint import load_weights
-from hipgpt.gpt.decoder import MOST_SEQUENCES, Decoder
+from hipgpt.gpt.decoder import Decoder, sequences_together
 from hipgpt.gpt.precision import weights_in
 from hipgpt.inference.samples import write_samples
 
@@ -31,7 +31,7 @@ def main() -> None:
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
-    at_once = min(len(arguments.sampling["prompts"]), MOST_SEQUENCES)
+    at_once = sequences_together(model, len(arguments.sampling["prompts"]))
     decoder = Decoder(device, model, weights_in(arguments.precision, device, model, weights), at_once)
     write_samples(decoder, tokenizer, arguments.sampling, arguments.text, arguments.table)
 

@@ -95,5 +95,10 @@ def file_chunks(path: Path, chunk_bytes: int, undivided: Sequence[bytes] = ()) -
         end = next_cut(text, begin + chunk_bytes, undivided)
         yield whole[begin:end]
         begin = end
-        if hasattr(mmap, "MADV_DONTNEED"):
-            text.madvise(mmap.MADV_DONTNEED)  # otherwise the process would seem to grow by the whole text
+        forget(text)
+
+
+def forget(text: mmap.mmap) -> None:
+    """Give the pages of a mapped file back, because the process would otherwise seem to grow by the whole text."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        text.madvise(mmap.MADV_DONTNEED)
