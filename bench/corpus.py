@@ -71,11 +71,11 @@ def measured(script: str, *arguments: object) -> tuple[float, float]:
 
     def run() -> None:
         subprocess.run([sys.executable, SCRIPTS / script, *map(str, arguments)], stderr=subprocess.DEVNULL, check=True)
-        Path("peak").write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+        Path("peak").write_text(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss), encoding="utf-8")
 
     begin = time.monotonic()
     in_child(run)
-    return int(Path("peak").read_text()) / 1024, time.monotonic() - begin
+    return int(Path("peak").read_text(encoding="utf-8")) / 1024, time.monotonic() - begin
 
 
 def main() -> None:
