@@ -16,6 +16,11 @@ def one_line(text: str, most_characters: int) -> str:
     return f"{line[: most_characters - end - 5]} ... {line[-end:]}"
 
 
+def readable(token: bytes) -> str:
+    """Return the text of a token. Bytes that are not a whole character are "\\xNN"."""
+    return token.decode("utf-8", "backslashreplace")
+
+
 def printable(text: str) -> str:
     """Return the text with every character that a terminal would obey as an escape, as in \\x1b."""
     return OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -5,6 +5,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hipgpt.base.terminal import readable
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
 BACKGROUNDS = (153, 223, 157, 217, 183)  # pale ones of the 256 colours; neighbours are easy to tell apart
@@ -27,11 +28,6 @@ def show_tokens(tokenizer: Tokenizer, ids: NDArray[np.uint32], stream: TextIO) -
         stream.write(colour + piece.replace("⏎", f"⏎{RESET}\n{colour}") + RESET)
     size = len(tokenizer.decode(ids))
     stream.write(f"\n{len(ids)} tokens, {size} bytes, {size / max(len(ids), 1):.2f} bytes per token\n")
-
-
-def readable(token: bytes) -> str:
-    """Return the text of a token. Bytes that are not a whole character are "\\xNN"."""
-    return token.decode("utf-8", "backslashreplace")
 
 
 def _shown(token: bytes) -> str:

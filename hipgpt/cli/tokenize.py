@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from hipgpt.base.terminal import readable
 from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
 
 
@@ -19,7 +20,7 @@ def add(commands: Commands) -> None:
 
 def tokenize(arguments: argparse.Namespace) -> None:
     """Print the tokens of a text; on a terminal they are coloured, and their number is added."""
-    from hipgpt.cli.show_tokens import readable, show_tokens
+    from hipgpt.cli.show_tokens import show_tokens
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
     path = arguments.tokenizer or finished_run(arguments) / "model" / "tokenizer.json"

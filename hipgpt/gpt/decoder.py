@@ -27,7 +27,7 @@ def sequences_together(model: ModelConfig, texts: int) -> int:
 
 
 class Decoder:
-    """`sequences` texts that are continued together, a token each at a time.
+    """Several texts, each of which a step continues by one token.
 
     windows[b]: the tokens of sequence b that the cache covers. With rotary positions a full cache slides: a new key
     takes the place of the oldest one, because only distances matter. Each prediction sees the last T tokens, T being
@@ -55,7 +55,7 @@ class Decoder:
         for plan in (self._plan, self._greedy_plan):
             network.forward(plan)
             network.logits(plan)
-        self.prefill = Prefill(device, model, weights, cache)
+        self._prefill = Prefill(device, model, weights, cache)
         self._forget()
 
     def restart(self, texts: Sequence[Sequence[int]]) -> None:
@@ -111,7 +111,7 @@ class Decoder:
         for b, tokens in beginnings.items():
             self.windows[b] = deque(tokens, self.model.context_length)
             self._positions[b] = len(tokens)
-        self.prefill({b: tokens for b, tokens in beginnings.items() if tokens})
+        self._prefill({b: tokens for b, tokens in beginnings.items() if tokens})
 
     def _full(self) -> list[int]:
         """Return the sequences for which the model has no further position."""

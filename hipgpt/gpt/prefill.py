@@ -31,9 +31,9 @@ class Prefill:
     def __call__(self, beginnings: Beginnings) -> None:
         """Make the tokens the beginnings of their sequences. Each has 1 to T of them."""
         for shape, group in _groups(beginnings, self._model.context_length):
-            self.prepare(shape)(group)
+            self._pass(shape)(group)
 
-    def prepare(self, shape: tuple[int, int]) -> "_Pass":
+    def _pass(self, shape: tuple[int, int]) -> "_Pass":
         """Return the pass of so many sequences of so many tokens. Its memory stays allocated."""
         if shape not in self._passes:
             self._passes[shape] = _Pass(self._device, self._model, self._weights, self._cache, shape)
@@ -47,8 +47,8 @@ class _Pass:
         self, device: Device, model: ModelConfig, weights: ParameterTensors, cache: Arena, shape: tuple[int, int]
     ):
         self._device, self._shape, act = device, shape, weights.arena.flat.dtype
-        fields = [Field("tokens", shape), Field("starts", shape[:1]), Field("slots", shape[:1])]
-        inputs = Arena(device, "prefill", [Field(field.name, field.shape, DType.I32) for field in fields])
+        shapes = {"tokens": shape, "starts": shape[:1], "slots": shape[:1]}
+        inputs = Arena(device, "prefill", [Field(name, size, DType.I32) for name, size in shapes.items()])
         self._tokens, self._slots = inputs["tokens"], inputs["slots"]
         saved = Arena(device, "activations", activations(model, *shape, act, logit_rows=1))
         self._plan = Plan(device, "prefill", [weights.arena.flat, inputs.flat, cache.flat], act)
@@ -63,7 +63,7 @@ class _Pass:
         self._plan.run()
 
 
-def padded_length(tokens: int, context_length: int) -> int:
+def _padded_length(tokens: int, context_length: int) -> int:
     """Return the tokens of a sequence in the pass that reads so many of them."""
     return min(context_length, max(LEAST_TOKENS, _power_of_two(tokens)))
 
@@ -72,7 +72,7 @@ def _groups(beginnings: Beginnings, context_length: int) -> Iterator[tuple[tuple
     """Yield the shape of a pass and the beginnings that it reads."""
     by_length: dict[int, list[int]] = {}
     for slot, tokens in beginnings.items():
-        by_length.setdefault(padded_length(len(tokens), context_length), []).append(slot)
+        by_length.setdefault(_padded_length(len(tokens), context_length), []).append(slot)
     for length, slots in by_length.items():
         most = max(1, _power_of_two(PASS_TOKENS // length + 1) // 2)  # a group is padded to a power of two
         for first in range(0, len(slots), most):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.json_files import write_json
+from hipgpt.base.terminal import readable
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
@@ -43,7 +44,7 @@ def write_inspection(
     nats = passage_losses(device, model, weights, held_out, len(passage))
     sentence = passage[: min(SENTENCE_TOKENS, model.context_length)]
     shares = attention_shares(device, model, weights, sentence)
-    texts = [_text(tokenizer.token_bytes(token)) for token in passage.tolist()]
+    texts = [readable(tokenizer.token_bytes(token)) for token in passage.tolist()]
     losses: list[float | None] = [None, *(round(float(loss), 3) for loss in nats)]  # the first token is not predicted
     content = {
         "passage": [[text, loss] for text, loss in zip(texts, losses, strict=True)],
@@ -94,21 +95,18 @@ def merge_trees(tokenizer: Tokenizer, word: bytes) -> list[dict[str, Any]]:
     number = {index: at for at, index in enumerate(tokenizer.ids)}
 
     def tree(at: int) -> dict[str, Any]:
-        node: dict[str, Any] = {"text": _text(tokenizer.token_bytes(tokenizer.ids[at]))}
+        node: dict[str, Any] = {"text": readable(tokenizer.token_bytes(tokenizer.ids[at]))}
         if at >= BYTES:
             node |= {"rank": at - BYTES, "parts": [tree(part) for part in tokenizer.merges[at - BYTES]]}
         return node
 
     ids = tokenizer.encode(word).tolist()
-    return [tree(number[index]) if index in number else {"text": _text(tokenizer.token_bytes(index))} for index in ids]
+    return [
+        tree(number[index]) if index in number else {"text": readable(tokenizer.token_bytes(index))} for index in ids
+    ]
 
 
 def _longest_words(tokenizer: Tokenizer, passage: Sequence[int] | NDArray[np.int32]) -> list[bytes]:
     words = dict.fromkeys(split_pieces(tokenizer.decode(passage), tokenizer.pattern))
     letters = [word for word in words if word.strip().isalpha()]
     return sorted(letters, key=len, reverse=True)[:WORDS]
-
-
-def _text(token: bytes) -> str:
-    """Return a token as people read it: bytes that are not a whole character as \\xNN."""
-    return token.decode("utf-8", "backslashreplace")

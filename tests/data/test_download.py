@@ -3,10 +3,10 @@
 import hashlib
 import http.server
 import json
-import threading
 import time
 
 import pytest
+from support.local_server import served
 
 from hipgpt.base.errors import UserError
 from hipgpt.data import download as fetch
@@ -45,14 +45,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(fetch, "PAUSES_SECONDS", (0, 0))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with served(Handler) as server:
         server.files, server.failures, server.cuts, server.ranges, server.serves_ranges = {"/t": TEXT}, [], [], [], True
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_file_is_downloaded_once_and_then_found(server, tmp_path):
@@ -187,13 +182,9 @@ class HostileHandler(http.server.BaseHTTPRequestHandler):
 def hostile(monkeypatch):
     monkeypatch.setattr(fetch, "PAUSES_SECONDS", ())
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HostileHandler) as server:
-        server.url, server.pause = f"http://127.0.0.1:{server.server_port}/t", 0
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with served(HostileHandler) as server:
+        server.url, server.pause = f"{server.url}/t", 0
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from support import tiny
+from support.local_server import served
 
 from hipgpt.base.errors import UserError
 from hipgpt.data.corpus import build_corpus
@@ -57,16 +57,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+    with served(Hub) as server:
         server.files, server.kind, server.requests = dict(FILES), "dataset", []
         server.revisions = {"main": COMMIT, COMMIT: COMMIT}
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_corpus_of_the_hub_records_the_commit_and_the_hash_of_each_file(hub, tmp_path):

@@ -11,6 +11,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
 
 
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--corpus", required=True, type=Path, help="folder that download.py wrote")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, hip, or auto for the best one present")
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")

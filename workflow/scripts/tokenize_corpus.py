@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
-from _arguments import parsed
+from _arguments import add_corpus, parsed
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.data.shards import write_shard
@@ -15,10 +15,8 @@ from hipgpt.data.tokenizer.tokenizer import Tokenizer
 @exit_on_user_error
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", required=True, type=Path, help="folder that download.py wrote")
-    parser.add_argument("--tokenizer", required=True, type=Path, help="tokenizer.json")
+    add_corpus(parser)
     parser.add_argument("--output", required=True, type=Path, help="the shard; its name says which part")
-    parser.add_argument("--train-shards", type=int, default=1, help="files to divide the training text into")
     parser.add_argument("--threads", type=int, default=1, help="threads that encode; the files do not depend on them")
     arguments = parsed(parser)
     tokenizer = Tokenizer.load(arguments.tokenizer)
