@@ -178,6 +178,7 @@ rule train:
         model=model,
         training=section("training"),
         device=device,
+        devices=devices,
         pretrained=pretrained_options,
         trackers=trackers,
         folder=folder_of("record"),
@@ -185,7 +186,7 @@ rule train:
         "{params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} {params.trackers:q} --output {params.folder:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
+        " --device {params.device:q} --devices {params.devices:q} --threads {threads} --log {log:q} 2>&3"
 
 
 rule evaluate:

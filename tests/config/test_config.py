@@ -192,7 +192,11 @@ def test_a_run_overrides_a_changed_default():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trainin: {}", "config: trainin: unknown key, did you mean 'training'?; accepted here: device, corpus"),
+        ("trainin: {}", "config: trainin: unknown key, did you mean 'training'?; accepted here: device, devices, "),
+        ("devices: 3", "config: training.batch_sequences: got 64, expected a multiple of devices = 3, because"),
+        ("{devices: 2, device: 'cuda:1'}", "devices: got 2, expected 1 with device: cuda:1, which names one GPU"),
+        ("devices: 0", "config: devices: got 0, expected integer or string >= 1"),
+        ("devices: all", "config: devices: got 'all', expected "),
         ("model: {embed_dims: 8}", "config: model.embed_dims: unknown key, did you mean 'embed_dim'?; accepted here: "),
         ("model: {xyz: 8}", "config: model.xyz: unknown key; accepted here: embed_dim, num_layers"),
         ("model: {7: 8}", "config: model.7: unknown key; accepted here: "),

@@ -156,6 +156,11 @@ def device(wildcards):
     return CONFIG.runs[wildcards.run].sections["device"]
 
 
+def devices(wildcards, output):
+    """Return how many devices train the run. It takes `output`, so that another number reruns nothing."""
+    return CONFIG.runs[wildcards.run].sections["devices"]
+
+
 def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
 
@@ -173,12 +178,15 @@ def trackers(wildcards, output):
 def needs(resource):
     """Return a function of the wildcards: how much of a resource the training of the run asks a cluster for.
 
-    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU.
+    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU. A run that trains on several takes
+    what the limit allows, as a rule takes as many threads as there are.
     """
+    limits = workflow.global_resources
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
-        return job_resources(run.model, run.training, run.sections["device"])[resource]
+        needed = job_resources(run.model, run.training, run.sections["device"], run.sections["devices"])[resource]
+        return min(needed, limits[resource].value) if resource in limits else needed
 
     return of_wildcards
 
