@@ -1,5 +1,5 @@
 """A step, a run and its state.
 
 Read step, step_io, optimizer, ownership, muon, schedule, validation, loop, interruption, state, ranks, trackers,
-estimate, slurm.
+estimate, measure, slurm.
 """

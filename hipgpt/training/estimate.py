@@ -48,7 +48,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """arenas: bytes of each arena on the device; host_bytes: memory of the process on the host; ops: cost by op."""
+    """What one rank needs. arenas: bytes of each arena on the device; host_bytes: memory of the process on the host.
+
+    ops: cost of a step by op. tokens_per_step: of all ranks.
+    """
 
     parameters: int
     arenas: Mapping[str, int]
