@@ -66,10 +66,7 @@ def run_ranks(command: Sequence[str], count: int) -> None:
     otherwise, after ending the others. It exits with the status of rank 0 if rank 0 has ended by itself.
     """
     address = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count)}
-    ranks = [
-        subprocess.Popen(command, env=os.environ | address | _numbers(rank, count), start_new_session=rank > 0)
-        for rank in range(count)
-    ]
+    ranks = [subprocess.Popen(command, env=os.environ | address | _numbers(rank, count)) for rank in range(count)]
     try:
         with _signals_to(ranks[0]):
             failed = _first_failure(ranks)
@@ -86,6 +83,12 @@ def run_ranks(command: Sequence[str], count: int) -> None:
             f"rank {failed} of {count} {_ending(ranks[failed].returncode)}, so the other ranks were ended; "
             "the same command continues from the last saved state"
         )
+
+
+def leave_signals_to_rank_0() -> None:
+    """Ignore SIGINT and SIGTERM. A terminal or Slurm sends them to all ranks; rank 0 saves the state, then ends all."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _numbers(rank: int, count: int) -> dict[str, str]:

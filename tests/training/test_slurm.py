@@ -72,7 +72,7 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     calls = project.submissions()
     assert set(calls) == {"download", "train_tokenizer", "tokenize", "manifest", "train"}
     run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
-    expected = job_resources(run.model, run.training, "auto")
+    expected = job_resources(run.model, run.training, "auto", 1)
     assert f"--mem {expected['mem_mb']} " in calls["train"] and f"-t {expected['runtime']} " in calls["train"]
     assert "--signal=TERM@120" in calls["train"] and "--requeue" in calls["train"]
     assert "--gpus" not in calls["train"]
@@ -132,7 +132,7 @@ def test_a_refusal_of_slurm_is_told_and_is_not_an_error(monkeypatch, tmp_path, c
 
 
 def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():
-    on_cpu, on_gpu, either = (job_resources(RUN.model, RUN.training, name) for name in ("cpu", "cuda:1", "auto"))
+    on_cpu, on_gpu, either = (job_resources(RUN.model, RUN.training, name, 1) for name in ("cpu", "cuda:1", "auto"))
     assert (on_cpu["gpu"], on_gpu["gpu"], either["gpu"]) == (0, 1, 0)
     assert on_gpu["mem_mb"] < on_cpu["mem_mb"] and on_gpu["mem_mb"] * 1e6 >= HOST_BYTES
     assert on_gpu["runtime"] < on_cpu["runtime"]
@@ -140,4 +140,4 @@ def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():
 
 def test_the_estimated_time_is_more_than_the_default_run_needed():
     minutes_on_one_core = 4  # README.md
-    assert job_resources(RUN.model, RUN.training, "cpu")["runtime"] > minutes_on_one_core
+    assert job_resources(RUN.model, RUN.training, "cpu", 1)["runtime"] > minutes_on_one_core
