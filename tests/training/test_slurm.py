@@ -105,7 +105,9 @@ def test_a_run_that_meets_its_time_limit_saves_and_resumes_from_the_queue(cluste
     ("environment", "asked"),
     [
         ({}, False),
-        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "8"}, False),  # squeue says that it has no end
+        ({"SLURM_JOB_ID": "9"}, False),  # scancel: squeue says that it ends in hours
+        ({"SLURM_JOB_ID": "7"}, True),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 5000)}, False),  # scancel
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 100)}, True),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) - 100)}, True),
@@ -115,6 +117,13 @@ def test_only_a_job_near_its_end_is_put_back(monkeypatch, tmp_path, environment,
     tool = tmp_path / "scontrol"
     tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     tool.chmod(0o755)
+    ends = {"7": time.time() + 100, "9": time.time() + 9000}
+    for job, end in ends.items():
+        (tmp_path / job).write_text(time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(end)))
+    (tmp_path / "8").write_text("N/A")
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f'#!/bin/sh\ncat "{tmp_path}/$3"\n')
+    squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert requeue_at_the_time_limit(environment) is asked
     assert (tmp_path / "calls").exists() is asked
