@@ -114,11 +114,11 @@ def test_a_training_on_two_processes_resumes_after_its_time_limit(project):
     plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
     running = project.start(TRAINED)
     until(lambda: "resuming after step" in project.log(), seconds=400)
-    stopped = re.search(r"stopped after step (\d+) of", project.log())[1]
-    assert "goes back into the queue" in project.log() and f"resuming after step {stopped} of" in project.log()
+    first = int(re.search(r"resuming after step (\d+) of", project.log())[1])
     subprocess.run(["scancel", "--user", "root"], check=True)
-    until(lambda: project.log().count("stopped after step") == 2)
-    assert project.log().count("goes back into the queue") == 1
+    until(lambda: "stopped after step" in project.log())
+    assert first > 0 and int(re.search(r"stopped after step (\d+) of", project.log())[1]) > first
+    assert "goes back into the queue" not in project.log()  # Snakemake begins the log anew with the job
     running.communicate()
 
 
