@@ -113,13 +113,25 @@ def test_a_training_on_two_processes_resumes_after_its_time_limit(project):
     plain.folder = project.folder
     plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
     running = project.start(TRAINED)
-    until(lambda: "resuming after step" in project.log(), seconds=400)
+    until(lambda: re.search(r"resuming after step [^\n]*\n[^\n]* step \d+ of", project.log()), seconds=400)
     first = int(re.search(r"resuming after step (\d+) of", project.log())[1])
     subprocess.run(["scancel", "--user", "root"], check=True)
     until(lambda: "stopped after step" in project.log())
     assert first > 0 and int(re.search(r"stopped after step (\d+) of", project.log())[1]) > first
     assert "goes back into the queue" not in project.log()  # Snakemake begins the log anew with the job
     running.communicate()
+
+
+def test_tasks_of_a_job_train_one_model(project):
+    profile = project.folder / "profiles/slurm/profile.yaml"
+    tasks = "set-resources:\n  train: {mpi: srun, tasks: 2, cpus_per_task: 1, mem_mb: 2000}\n"
+    profile.write_text(profile.read_text() + tasks)
+    project.write_config({**TINY, "device": "cpu"})
+    plain = Project.__new__(Project)
+    plain.folder = project.folder
+    plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
+    project.snakemake(TRAINED)
+    assert "parameters on 2 devices, each cpu" in project.log()
 
 
 def test_tasks_of_srun_are_ranks(slurm):

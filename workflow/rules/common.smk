@@ -83,15 +83,20 @@ class Command(dict):
         return self.words
 
 
-def script(name, before=""):
+def script(name):
     """Return a function: the beginning of the command that runs a script of workflow/scripts.
 
-    before: shell code. The function takes `output`, because Snakemake compares all params with those of the last run
+    The function takes `output`, because Snakemake compares all params with those of the last run
     except functions of `output`. Another Python or another place of the checkout therefore reruns nothing.
     """
     program = [sys.executable, str(ROOT / "workflow" / "scripts" / name)]
-    command = Command(before + " ".join(map(shlex.quote, program)))
+    command = Command(" ".join(map(shlex.quote, program)))
     return lambda wildcards, output: command
+
+
+def starter(wildcards, output, resources):
+    """Return the program that starts the tasks of a job with several of them, such as srun (profiles/slurm)."""
+    return shlex.quote(resources["mpi"]) if "mpi" in resources.keys() else ""
 
 
 def text(file):
