@@ -19,8 +19,8 @@ from hipgpt.compute.tensor import DType
 
 pytestmark = pytest.mark.slow
 
-# A source knows the width of a wave and its macros, not the chip. So each of these chips compiles what no chip before it
-# with waves as wide compiles, and NEEDIEST.
+# A source knows the width of a wave and its macros, not the chip. So each of these chips compiles NEEDIEST, and what no
+# chip before it with waves as wide compiles.
 CHIPS = ("gfx942", "gfx1100", "gfx900", "gfx90a", "gfx1030", "gfx1151", "gfx1201", "gfx1200")
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
 # what needs most registers, because chips differ in these; gfx900 has half as many as the other chips with its waves
