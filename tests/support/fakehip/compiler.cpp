@@ -66,6 +66,7 @@ Result compile(Program& program, const std::string& folder, const std::string& o
         exports << "FAKEHIP_EXPORT(" << name << ")\n";
     exports.close();
     // Bsymbolic: the kernel `advance` is this library's, not the C library's
+    // -O2: -O3 compiles for twice as long, and the checks take the time of a run
     const std::string flags = "-O2 -shared -fPIC -Wl,-Bsymbolic -fno-exceptions -D__global__=" + CHECKS;
     if (run(program, folder, flags + common + "exports.cpp -o library")) return COMPILATION;
     const std::string library = read_all(folder + "/library");
