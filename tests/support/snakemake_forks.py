@@ -31,20 +31,23 @@ def _server() -> subprocess.Popen[str]:
 
 def snakemake(arguments: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
     """Run a command of Snakemake in a folder; return its exit status and what it wrote to both streams."""
-    with tempfile.NamedTemporaryFile() as said:
-        asked = {"arguments": arguments, "folder": str(folder), "environment": environment, "said": said.name}
+    with tempfile.TemporaryDirectory() as work:
+        pipe = Path(work, "said")  # as a terminal, and unlike a file, it has no size that a limit may cut
+        os.mkfifo(pipe)
+        asked = {"arguments": arguments, "folder": str(folder), "environment": environment, "pipe": str(pipe)}
         server = _server()
         print(json.dumps(asked), file=server.stdin, flush=True)
-        status = int(server.stdout.readline())
-        return status, said.read().decode("utf-8", "backslashreplace")
+        said = pipe.read_bytes()
+        return int(server.stdout.readline()), said.decode("utf-8", "backslashreplace")
 
 
-def _become(arguments: list[str], folder: str, environment: dict[str, str], said: str) -> None:
+def _become(arguments: list[str], folder: str, environment: dict[str, str], pipe: str) -> None:
     """Make this process what `python -m snakemake` is in a folder and an environment."""
-    handle = os.open(said, os.O_WRONLY | os.O_APPEND)
+    handle = os.open(pipe, os.O_WRONLY)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, stream in ((nothing, 0), (handle, 1), (handle, 2)):
         os.dup2(source, stream)
+    os.close(handle)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
