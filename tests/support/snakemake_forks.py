@@ -48,6 +48,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], pipe
     for source, stream in ((nothing, 0), (handle, 1), (handle, 2)):
         os.dup2(source, stream)
     os.close(handle)
+    # the ones that Python made at its start know what the streams were then
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
