@@ -95,8 +95,16 @@ def script(name):
 
 
 def starter(wildcards, output, resources):
-    """Return the program that starts the tasks of a job with several of them, such as srun (profiles/slurm)."""
-    return shlex.quote(resources["mpi"]) if "mpi" in resources.keys() else ""
+    """Return the command that starts the tasks of a job with several of them, such as `srun -n 16` (profiles/slurm).
+
+    Slurm's own variables, which would tell srun how many, do not reach it: the executor plugin removes them.
+    """
+    if "mpi" not in resources.keys():
+        return ""
+    asked = {name: int(resources.get(name, 1)) for name in ("tasks", "nodes", "tasks_per_node", "cpus_per_task")}
+    tasks = asked["tasks"] if "tasks" in resources.keys() else asked["nodes"] * asked["tasks_per_node"]
+    cores = ["-c", str(asked["cpus_per_task"])] if resources["mpi"] == "srun" else []
+    return shlex.join([resources["mpi"], "-n", str(tasks), *cores])
 
 
 def text(file):
