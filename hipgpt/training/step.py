@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hipgpt.base.errors import UserError
 from hipgpt.compute.communicator import BROADCAST, REDUCE
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
@@ -26,10 +27,12 @@ from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
 P = ParamSpec("P")
 R = TypeVar("R")
+TOLD = {"receive_weights", "receive_moments"}  # methods that rank 0 may tell other ranks to call
 
 
 def on_every_rank(method: Callable[Concatenate["Trainer", P], R]) -> Callable[Concatenate["Trainer", P], R]:
     """Make a call of this method on rank 0 a call on all ranks. Its arguments are numbers."""
+    TOLD.add(method.__name__)
 
     @functools.wraps(method)
     def told_to_all(self: "Trainer", /, *arguments: P.args, **keywords: P.kwargs) -> R:
@@ -200,11 +203,12 @@ class Trainer:
         return [(self.weights, fields), *moments]
 
     def follow(self) -> None:
-        """Make the calls that rank 0 makes, until it ends. Raises UserError if it has gone."""
+        """Make the calls that rank 0 makes, until it ends. Raises UserError if it has gone, or says something else."""
         while (told := self.process_group.told())[0] != END:
             name, *numbers = told
-            method = getattr(Trainer, name)
-            method(self, *numbers)
+            if name not in TOLD:
+                raise UserError(f"rank {self.process_group.rank}: rank 0 said {name!r}, expected one of {sorted(TOLD)}")
+            getattr(self, name)(*numbers)
 
 
 def trainer_of(model: ModelConfig, training: TrainingConfig, device: Device, tokens: TokenSequence) -> Trainer:

@@ -83,3 +83,13 @@ def test_the_moments_of_a_rank_take_their_part_of_the_memory():
     for optimizer in ("adamw", "muon"):
         assert bytes_of(2, optimizer) < 0.6 * bytes_of(1, optimizer)
         assert bytes_of(4, optimizer) < 0.4 * bytes_of(1, optimizer)
+
+
+def test_a_rank_makes_no_other_call_than_those_of_a_training():
+    class Stranger(ProcessGroup):
+        def told(self):
+            return ["weights_written"]
+
+    trainer = trainer_on(NullDevice(traits((DType.F32,)), Stranger(1, 2)), "adamw", "float32")
+    with pytest.raises(UserError, match="rank 1: rank 0 said 'weights_written', expected one of .*'step'"):
+        trainer.follow()
