@@ -159,6 +159,16 @@ def _persistent_attention(channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _persistent_attention_backward() -> Variant:
+    """The row for the backward pass with heads of 64 channels; its statistics are copied by 16 bytes."""
+    return Variant(
+        "attention_backward", HOPPER, "bf16", "gpu/attention_backward_tma.hip", shapes=ATTENTION_TMA,
+        suits=lambda op, s: s["D"] == 64 and s["S"] >= CONSTANTS["TMA_QUERIES"] and s["S"] % 4 == 0,
+        boxes=lambda op: (Boxes("qkv", 64, inner=3), Boxes("dy", 64, inner=2)),
+        shared_bytes=CONSTANTS["TMA_BACKWARD_BYTES"],
+    )  # fmt: skip
+
+
 def _mma(arch: str, macro: str) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction in kernels/gpu/select/mma.h."""
     gemms = [_gemm(arch, {macro: 1}, side, enough) for side, enough in ENOUGH_BLOCKS.items()]
@@ -173,6 +183,7 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
     *(_persistent_attention(channels) for channels in (64, 128)),
+    _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, 128, ENOUGH_WGMMA_BLOCKS, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC"),
     *_mma(CDNA2_UP, "MMA_MFMA"),
