@@ -50,9 +50,10 @@ constexpr int TMA_STAGES = 4;  // of TMA_STAGE_K of K
 constexpr int TMA_STAGE_K = 64;
 constexpr int TMA_SHARED_BYTES = 229376;  // dynamic: the stages, and boxes of outputs
 
-// attention_tma.hip: query rows of a block, rows of a key-value tile, heads that are computed together so that
+// attention_tma.hip, attention_backward_tma.hip: rows that a block owns, rows of a key-value tile in forward, heads that are computed together so that
 // their keys and values stay in L2, bytes of all stages of keys and values in shared memory.
 constexpr int TMA_QUERIES = 128;
 constexpr int TMA_KEYS = 128;
 constexpr int TMA_HEADS = 48;
 constexpr int TMA_KEY_VALUE_BYTES = 131072;
+constexpr int TMA_BACKWARD_BYTES = 150528;  // dynamic shared memory in backward

@@ -193,4 +193,7 @@ def _tma_attention(s: Sizes, wave: int) -> Shape:
     return (min(tiles, CONSTANTS["TMA_CLUSTER"] * CONSTANTS["TMA_CLUSTERS"]), 1, 1), CONSTANTS["TMA_THREADS"]
 
 
-ATTENTION_TMA: Mapping[str, ShapeOf] = {"attention_forward": _tma_attention}
+ATTENTION_TMA: Mapping[str, ShapeOf] = {
+    "attention_forward": _tma_attention,
+    "attention_backward": _tma_attention,
+}

@@ -1,4 +1,4 @@
-// Attention's persistent blocks: the order of their work, and how a warpgroup stores its rows.
+// What attention's persistent blocks share: the order of their work, and how a warpgroup stores its rows.
 #pragma once
 #include "gpu/hopper/barrier.h"
 #include "gpu/mma/shared_tile.h"
@@ -13,13 +13,13 @@ struct Work {
 };
 
 // The work that comes `index`-th; false if there is none. The tiles of TMA_HEADS heads come together, the last ones first
-// because they have most to compute.
-DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, Work& work) {
+// or the first ones, whichever have most to compute.
+DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, bool last_first, Work& work) {
     const int heads = static_cast<int>(B * H), tiles = static_cast<int>((S + TMA_QUERIES - 1) / TMA_QUERIES);
     if (index >= int64_t{heads} * tiles) return false;
     const int together = TMA_HEADS * tiles, first = static_cast<int>(index / together) * TMA_HEADS;
     const int count = heads - first < TMA_HEADS ? heads - first : TMA_HEADS, left = static_cast<int>(index % together);
-    work.tile = tiles - 1 - left / count;
+    work.tile = last_first ? tiles - 1 - left / count : left / count;
     work.b = (first + left % count) / static_cast<int>(H);
     work.h = (first + left % count) % static_cast<int>(H);
     return true;

@@ -38,6 +38,16 @@ DEVICE void wgmma(float (&sums)[4], uint64_t a, uint64_t b, bool accumulate = tr
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
 }
 template <int A_ROWS_ARE_K, int B_ROWS_ARE_K>
+DEVICE void wgmma(float (&sums)[32], uint64_t a, uint64_t b, bool accumulate = true) {
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, add, 1, 1, %35, %36; }"
+        : SIXTEEN(sums, 0), SIXTEEN(sums, 16)
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
+}
+template <int A_ROWS_ARE_K, int B_ROWS_ARE_K>
 DEVICE void wgmma(float (&sums)[64], uint64_t a, uint64_t b, bool accumulate = true) {
     asm volatile(
         "{ .reg .pred add; setp.ne.b32 add, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
