@@ -94,32 +94,44 @@ DEVICE void load_all(const TensorMap& qkv, const TensorMap& dy, const float* del
 // The shares of the visited tiles in the gradients of a warpgroup's 64 rows.
 template <bool OWNS_KEYS>
 struct Rows {
+#ifndef REGS
+#define REGS OWNS_KEYS
+#endif
+    static constexpr bool IN_REGISTERS = REGS;
     float dqk[CHANNELS / 2], dv[OWNS_KEYS ? CHANNELS / 2 : 1];
     float probabilities[ROWS / 2], gradients[ROWS / 2];
     uint32_t packed_probabilities[ROWS / 16][4], packed_gradients[ROWS / 16][4];
     float own_logsumexp[2], own_delta[2];  // of rows l/4 and l/4 + 8, if they are queries; logsumexp in powers of 2
 
     // Starts the products of the own rows with the rows of a tile, as two batches.
-    DEVICE_MEMBER void start_products(const bf16* own_qk, const bf16* own_vdy, const bf16* qk, const bf16* vdy) {
+    uint32_t own_qk[CHANNELS / 16][4], own_vdy[CHANNELS / 16][4];
+    static DEVICE_MEMBER void load_own(uint32_t (&operand)[CHANNELS / 16][4], const bf16* tile) {
+        const int row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 16;
+#pragma unroll
+        for (int c = 0; c < CHANNELS / 16; ++c)
+            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(operand[c][0]), "=r"(operand[c][1]), "=r"(operand[c][2]), "=r"(operand[c][3])
+                         : "r"(shared_address(tile + SharedTile<8>::offset(row, 2 * c + threadIdx.x % 32 / 16)))
+                         : "memory");
+    }
+    static DEVICE_MEMBER void start_product(float (&sums)[ROWS / 2], const uint32_t (&own)[CHANNELS / 16][4],
+                                            const bf16* own_tile, const bf16* tile) {
         wgmma_fence();
 #pragma unroll
-        for (int c = 0; c < CHANNELS; c += 16)
-            wgmma<0, 0>(probabilities, descriptor(own_qk + c, 0), descriptor(qk + c, 0), c > 0);
-        wgmma_commit();
-#pragma unroll
-        for (int c = 0; c < CHANNELS; c += 16)
-            wgmma<0, 0>(gradients, descriptor(own_vdy + c, 0), descriptor(vdy + c, 0), c > 0);
+        for (int c = 0; c < CHANNELS / 16; ++c)
+            if constexpr (IN_REGISTERS)
+                wgmma<0>(sums, own[c], descriptor(tile + 16 * c, 0), c > 0);
+            else
+                wgmma<0, 0>(sums, descriptor(own_tile + 16 * c, 0), descriptor(tile + 16 * c, 0), c > 0);
         wgmma_commit();
     }
 
-    // Starts adding the tile's shares, as one batch.
-    DEVICE_MEMBER void start_shares(const bf16* qk, const bf16* vdy) {
+    // Starts adding a tile's share to dqk or dv, as one batch.
+    static DEVICE_MEMBER void start_share(float (&sums)[CHANNELS / 2], const uint32_t (&factors)[ROWS / 16][4],
+                                          const bf16* tile) {
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < ROWS / 16; ++k) {
-            wgmma<1>(dqk, packed_gradients[k], descriptor(qk + k * 16 * 64, 0));
-            if constexpr (OWNS_KEYS) wgmma<1>(dv, packed_probabilities[k], descriptor(vdy + k * 16 * 64, 0));
-        }
+        for (int k = 0; k < ROWS / 16; ++k) wgmma<1>(sums, factors[k], descriptor(tile + k * 16 * 64, 0));
         wgmma_commit();
     }
 
@@ -170,43 +182,52 @@ DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t o
 
     int begin, end, previous = -1;
     visits<OWNS_KEYS>(sizes, work, begin, end);
+    if constexpr (Rows<OWNS_KEYS>::IN_REGISTERS) {
+        rows.load_own(rows.own_qk, tiles.own_qk(warpgroup));
+        rows.load_own(rows.own_vdy, tiles.own_vdy(warpgroup));
+        if (is_signalling) shared.own_empty.arrive();
+    }
     for (int tile = begin; tile < end; ++tile, place.advance()) {
         const int stage = place.stage;
         shared.full[stage].wait(place.parity);
-        rows.start_products(tiles.own_qk(warpgroup), tiles.own_vdy(warpgroup), tiles.qk(stage), tiles.vdy(stage));
+        // keys are seen by queries from their own position on: warpgroup 1 leaves out the first tile of queries, and
+        // warpgroup 0 the last tile of keys
+        if (OWNS_KEYS ? tile < own_tile : tile > own_tile) {
+            if (is_signalling) shared.empty[stage].arrive();
+            continue;
+        }
+        rows.start_product(rows.probabilities, rows.own_qk, tiles.own_qk(warpgroup), tiles.qk(stage));
+        rows.start_product(rows.gradients, rows.own_vdy, tiles.own_vdy(warpgroup), tiles.vdy(stage));
         wgmma_wait<1>();
         wgmma_sums_ready(rows.probabilities);
         if (is_signalling && previous >= 0) shared.empty[previous].arrive();
         const float* statistics = tiles.statistics(stage);
         rows.exponentiate(statistics, power_scale);
         const int left = static_cast<int>(S - int64_t{tile} * ROWS);
-        // keys are seen by queries from their own position on: the first visited tile of warpgroup 1 sees none of its
-        // keys, the last of warpgroup 0 is seen by none of its queries
-        const bool none = OWNS_KEYS ? tile < own_tile : tile > own_tile, on_diagonal = tile == own_tile;
-        const bool ragged = none || on_diagonal || (OWNS_KEYS && left < ROWS);
-        if (ragged)
+        const bool on_diagonal = tile == own_tile;
+        if (on_diagonal || (OWNS_KEYS && left < ROWS))
 #pragma unroll
             for (int i = 0; i < ROWS / 2; ++i)
-                if (none || !rows.sees(i, on_diagonal, left)) rows.probabilities[i] = 0.0f;
-        wgmma_wait<0>();
+                if (!rows.sees(i, on_diagonal, left)) rows.probabilities[i] = 0.0f;
+        if constexpr (OWNS_KEYS) {
+            rows.pack(rows.packed_probabilities, rows.probabilities);
+            rows.start_share(rows.dv, rows.packed_probabilities, tiles.vdy(stage));
+        }
+        wgmma_wait<OWNS_KEYS>();
         wgmma_sums_ready(rows.gradients);
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; ++i) {
-            const float difference = rows.gradients[i] - rows.statistic(1, i, statistics);
-            rows.gradients[i] = rows.probabilities[i] * difference;
-            if (ragged && rows.probabilities[i] == 0.0f) rows.gradients[i] = 0.0f;
-        }
-        if (OWNS_KEYS) rows.pack(rows.packed_probabilities, rows.probabilities);
+        for (int i = 0; i < ROWS / 2; ++i)
+            rows.gradients[i] = rows.probabilities[i] * (rows.gradients[i] - rows.statistic(1, i, statistics));
         rows.pack(rows.packed_gradients, rows.gradients);
-        rows.start_shares(tiles.qk(stage), tiles.vdy(stage));
+        rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(stage));
         previous = stage;
     }
     wgmma_wait<0>();
     wgmma_sums_ready(rows.dqk);
     wgmma_sums_ready(rows.dv);
     if (is_signalling) {
-        shared.empty[previous].arrive();
-        shared.own_empty.arrive();
+        if (previous >= 0) shared.empty[previous].arrive();
+        if (!Rows<OWNS_KEYS>::IN_REGISTERS) shared.own_empty.arrive();
     }
     const float scales[2] = {scale, scale}, one[2] = {1.0f, 1.0f};
     const int64_t E = H * CHANNELS;
@@ -238,6 +259,8 @@ attention_backward(act* dqkv, const act* dy, const float* delta, const float* lo
             shared.full[stage].init(1);
             shared.empty[stage].init(MULTIPLIERS * WARPGROUP / 32);  // a lane of each warp, which reads statistics too
         }
+        // those of rows beyond S meet probabilities of 0, so they must be finite
+        for (int i = 0; i < STAGES * STATISTICS; ++i) tiles.statistics(0)[i] = 0.0f;
         fence_barrier_init();
     }
     __syncthreads();
