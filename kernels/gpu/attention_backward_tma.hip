@@ -95,7 +95,7 @@ DEVICE void load_all(const TensorMap& qkv, const TensorMap& dy, const float* del
 template <bool OWNS_KEYS>
 struct Rows {
 #ifndef REGS
-#define REGS OWNS_KEYS
+#define REGS true
 #endif
     static constexpr bool IN_REGISTERS = REGS;
     float dqk[CHANNELS / 2], dv[OWNS_KEYS ? CHANNELS / 2 : 1];
@@ -116,22 +116,20 @@ struct Rows {
     }
     static DEVICE_MEMBER void start_product(float (&sums)[ROWS / 2], const uint32_t (&own)[CHANNELS / 16][4],
                                             const bf16* own_tile, const bf16* tile) {
+        const uint64_t visited = descriptor(tile, 0);
         wgmma_fence();
 #pragma unroll
-        for (int c = 0; c < CHANNELS / 16; ++c)
-            if constexpr (IN_REGISTERS)
-                wgmma<0>(sums, own[c], descriptor(tile + 16 * c, 0), c > 0);
-            else
-                wgmma<0, 0>(sums, descriptor(own_tile + 16 * c, 0), descriptor(tile + 16 * c, 0), c > 0);
+        for (int c = 0; c < CHANNELS / 16; ++c) wgmma<0>(sums, own[c], later(visited, 16 * c), c > 0);
         wgmma_commit();
     }
 
     // Starts adding a tile's share to dqk or dv, as one batch.
     static DEVICE_MEMBER void start_share(float (&sums)[CHANNELS / 2], const uint32_t (&factors)[ROWS / 16][4],
                                           const bf16* tile) {
+        const uint64_t visited = descriptor(tile, 0);
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < ROWS / 16; ++k) wgmma<1>(sums, factors[k], descriptor(tile + k * 16 * 64, 0));
+        for (int k = 0; k < ROWS / 16; ++k) wgmma<1>(sums, factors[k], later(visited, k * 16 * CHANNELS));
         wgmma_commit();
     }
 
@@ -160,10 +158,15 @@ struct Rows {
     }
 };
 
+template <bool B>
+struct Bool {
+    static constexpr bool VALUE = B;
+};
+
 template <bool OWNS_KEYS>
 DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t own_parity, const Work& work, act* dqkv,
                     const float* delta, const float* logsumexp, const Sizes& sizes) {
-    const int warpgroup = threadIdx.x / WARPGROUP, own_tile = work.tile * MULTIPLIERS + warpgroup;
+    const int warpgroup = uniform(threadIdx.x / WARPGROUP), own_tile = work.tile * MULTIPLIERS + warpgroup;
     const int64_t S = sizes.S, H = sizes.H, first = int64_t{own_tile} * ROWS;
     const float scale = 1.0f / sqrtf(static_cast<float>(CHANNELS)), power_scale = scale * LOG2_E;
     const bool is_signalling = threadIdx.x % 32 == 0;
@@ -187,20 +190,21 @@ DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t o
         rows.load_own(rows.own_vdy, tiles.own_vdy(warpgroup));
         if (is_signalling) shared.own_empty.arrive();
     }
-    for (int tile = begin; tile < end; ++tile, place.advance()) {
+    auto pass_over = [&] {
+        shared.full[place.stage].wait(place.parity);
+        if (is_signalling) shared.empty[place.stage].arrive();
+        place.advance();
+    };
+    auto visit = [&](int tile, auto is_first) {
         const int stage = place.stage;
+        if constexpr (!is_first.VALUE) rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(previous));
         shared.full[stage].wait(place.parity);
-        // keys are seen by queries from their own position on: warpgroup 1 leaves out the first tile of queries, and
-        // warpgroup 0 the last tile of keys
-        if (OWNS_KEYS ? tile < own_tile : tile > own_tile) {
-            if (is_signalling) shared.empty[stage].arrive();
-            continue;
-        }
         rows.start_product(rows.probabilities, rows.own_qk, tiles.own_qk(warpgroup), tiles.qk(stage));
         rows.start_product(rows.gradients, rows.own_vdy, tiles.own_vdy(warpgroup), tiles.vdy(stage));
         wgmma_wait<1>();
         wgmma_sums_ready(rows.probabilities);
-        if (is_signalling && previous >= 0) shared.empty[previous].arrive();
+        if constexpr (!is_first.VALUE)
+            if (is_signalling) shared.empty[previous].arrive();
         const float* statistics = tiles.statistics(stage);
         rows.exponentiate(statistics, power_scale);
         const int left = static_cast<int>(S - int64_t{tile} * ROWS);
@@ -219,16 +223,23 @@ DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t o
         for (int i = 0; i < ROWS / 2; ++i)
             rows.gradients[i] = rows.probabilities[i] * (rows.gradients[i] - rows.statistic(1, i, statistics));
         rows.pack(rows.packed_gradients, rows.gradients);
-        rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(stage));
         previous = stage;
+        place.advance();
+    };
+    const int first_seen = OWNS_KEYS && own_tile > begin ? begin + 1 : begin;
+    const int last_seen = !OWNS_KEYS && own_tile + 1 < end ? own_tile + 1 : end;
+    if (first_seen > begin) pass_over();
+    if (first_seen < last_seen) {
+        visit(first_seen, Bool<true>{});
+        for (int tile = first_seen + 1; tile < last_seen; ++tile) visit(tile, Bool<false>{});
+        rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(previous));
+        wgmma_wait<0>();
     }
-    wgmma_wait<0>();
     wgmma_sums_ready(rows.dqk);
     wgmma_sums_ready(rows.dv);
-    if (is_signalling) {
-        if (previous >= 0) shared.empty[previous].arrive();
-        if (!Rows<OWNS_KEYS>::IN_REGISTERS) shared.own_empty.arrive();
-    }
+    if (is_signalling && previous >= 0) shared.empty[previous].arrive();
+    if (last_seen < end) pass_over();
+    if (is_signalling && !Rows<OWNS_KEYS>::IN_REGISTERS) shared.own_empty.arrive();
     const float scales[2] = {scale, scale}, one[2] = {1.0f, 1.0f};
     const int64_t E = H * CHANNELS;
     act* target = dqkv + work.b * S * 3 * E + work.h * CHANNELS;

@@ -54,6 +54,6 @@ constexpr int TMA_SHARED_BYTES = 229376;  // dynamic: the stages, and boxes of o
 // their keys and values stay in L2, bytes of all stages of keys and values in shared memory.
 constexpr int TMA_QUERIES = 128;
 constexpr int TMA_KEYS = 128;
-constexpr int TMA_HEADS = 48;
+constexpr int TMA_HEADS = 44;
 constexpr int TMA_KEY_VALUE_BYTES = 131072;
 constexpr int TMA_BACKWARD_BYTES = 150528;  // dynamic shared memory in backward

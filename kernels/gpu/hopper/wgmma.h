@@ -23,6 +23,16 @@ DEVICE uint64_t descriptor(const bf16* tile, int block_bytes) {
     return start | static_cast<uint64_t>(block_bytes >> 4) << 16 | static_cast<uint64_t>(1024 >> 4) << 32 | swizzle;
 }
 
+// The descriptor of the operand that starts `elements` later. One addition, because the start alone changes.
+DEVICE uint64_t later(uint64_t descriptor, int elements) {
+    uint64_t moved;
+    asm("{ .reg .b32 start, layout; mov.b64 {start, layout}, %1; add.u32 start, start, %2; "
+        "mov.b64 %0, {start, layout}; }"
+        : "=l"(moved)
+        : "l"(descriptor), "r"(elements / 8));
+    return moved;
+}
+
 #define FOUR(sum, i) "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3])
 #define SIXTEEN(sum, i) FOUR(sum, i), FOUR(sum, i + 4), FOUR(sum, i + 8), FOUR(sum, i + 12)
 #define SIXTY_FOUR(sum, i) SIXTEEN(sum, i), SIXTEEN(sum, i + 16), SIXTEEN(sum, i + 32), SIXTEEN(sum, i + 48)
