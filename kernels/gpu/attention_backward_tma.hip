@@ -1,15 +1,16 @@
 // attention_backward in bf16 on Hopper by wgmma and the copy engine, for heads of 64 channels: formulas, layouts and
 // traffic as in attention.hip.
 //
-// A persistent block owns tiles of TMA_QUERIES rows of one head, a warpgroup 64 of them, and
+// A persistent block owns tiles of TMA_QUERIES rows of one head, a warpgroup 64 of them, as operands in registers. It
 // visits tiles of 64 rows that another warpgroup has the copy engine load. First the blocks own keys and values, visit
-// queries and compute dk and dv; then they own queries, visit keys and values, and compute dq. So no two blocks add to
+// queries and compute dk and dv. Then they own queries, visit keys and values, and compute dq. So no two blocks add to
 // the same number, and the scores are computed twice, as in attention_mma.hip. In names, qk is keys or queries and vdy
 // is values or dy, whichever of the two the block owns or visits.
 // Grid: a block per multiprocessor. Tiles with the most to visit come first within TMA_HEADS heads.
 #include "gpu/hopper/attention_work.h"
 #include "gpu/hopper/tensor_map.h"
 #include "gpu/hopper/wgmma.h"
+#include "gpu/mma/mma_sync.h"
 
 constexpr int CHANNELS = 64, MULTIPLIERS = TMA_QUERIES / ROWS, STAGES = 6;
 constexpr int TILE = ROWS * CHANNELS;                        // elements
@@ -94,32 +95,28 @@ DEVICE void load_all(const TensorMap& qkv, const TensorMap& dy, const float* del
 // The shares of the visited tiles in the gradients of a warpgroup's 64 rows.
 template <bool OWNS_KEYS>
 struct Rows {
-#ifndef REGS
-#define REGS true
-#endif
-    static constexpr bool IN_REGISTERS = REGS;
+    Mma::Operand own_qk[CHANNELS / 16], own_vdy[CHANNELS / 16];
     float dqk[CHANNELS / 2], dv[OWNS_KEYS ? CHANNELS / 2 : 1];
     float probabilities[ROWS / 2], gradients[ROWS / 2];
     uint32_t packed_probabilities[ROWS / 16][4], packed_gradients[ROWS / 16][4];
     float own_logsumexp[2], own_delta[2];  // of rows l/4 and l/4 + 8, if they are queries; logsumexp in powers of 2
 
-    // Starts the products of the own rows with the rows of a tile, as two batches.
-    uint32_t own_qk[CHANNELS / 16][4], own_vdy[CHANNELS / 16][4];
-    static DEVICE_MEMBER void load_own(uint32_t (&operand)[CHANNELS / 16][4], const bf16* tile) {
-        const int row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 16;
+    DEVICE_MEMBER void load_own(bf16* qk, bf16* vdy) {
+        const int first = threadIdx.x % WARPGROUP / 32 * 16;
 #pragma unroll
-        for (int c = 0; c < CHANNELS / 16; ++c)
-            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(operand[c][0]), "=r"(operand[c][1]), "=r"(operand[c][2]), "=r"(operand[c][3])
-                         : "r"(shared_address(tile + SharedTile<8>::offset(row, 2 * c + threadIdx.x % 32 / 16)))
-                         : "memory");
+        for (int c = 0; c < CHANNELS / 16; ++c) {
+            own_qk[c] = Mma::load(SharedTile<CHANNELS / WIDTH>{qk}, first, 16 * c);
+            own_vdy[c] = Mma::load(SharedTile<CHANNELS / WIDTH>{vdy}, first, 16 * c);
+        }
     }
-    static DEVICE_MEMBER void start_product(float (&sums)[ROWS / 2], const uint32_t (&own)[CHANNELS / 16][4],
-                                            const bf16* own_tile, const bf16* tile) {
+
+    // Starts the product of own rows with the rows of a tile, as one batch.
+    static DEVICE_MEMBER void start_product(float (&sums)[ROWS / 2], const Mma::Operand (&own)[CHANNELS / 16],
+                                            const bf16* tile) {
         const uint64_t visited = descriptor(tile, 0);
         wgmma_fence();
 #pragma unroll
-        for (int c = 0; c < CHANNELS / 16; ++c) wgmma<0>(sums, own[c], later(visited, 16 * c), c > 0);
+        for (int c = 0; c < CHANNELS / 16; ++c) wgmma<0>(sums, own[c].pair, later(visited, 16 * c), c > 0);
         wgmma_commit();
     }
 
@@ -129,7 +126,7 @@ struct Rows {
         const uint64_t visited = descriptor(tile, 0);
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < ROWS / 16; ++k) wgmma<1>(sums, factors[k], later(visited, k * 16 * CHANNELS));
+        for (int k = 0; k < ROWS / 16; ++k) wgmma<1>(sums, factors[k], later(visited, 16 * k * CHANNELS));
         wgmma_commit();
     }
 
@@ -158,9 +155,12 @@ struct Rows {
     }
 };
 
-template <bool B>
-struct Bool {
-    static constexpr bool VALUE = B;
+// Whether a tile is the first that a warpgroup visits, which no tile's share waits for.
+struct FirstTile {
+    static constexpr bool IS_FIRST = true;
+};
+struct LaterTile {
+    static constexpr bool IS_FIRST = false;
 };
 
 template <bool OWNS_KEYS>
@@ -182,29 +182,22 @@ DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t o
             rows.own_delta[h] = row < S ? delta[query] : 0.0f;
         }
     shared.own_full.wait(own_parity);
+    rows.load_own(tiles.own_qk(warpgroup), tiles.own_vdy(warpgroup));
+    if (is_signalling) shared.own_empty.arrive();
 
-    int begin, end, previous = -1;
-    visits<OWNS_KEYS>(sizes, work, begin, end);
-    if constexpr (Rows<OWNS_KEYS>::IN_REGISTERS) {
-        rows.load_own(rows.own_qk, tiles.own_qk(warpgroup));
-        rows.load_own(rows.own_vdy, tiles.own_vdy(warpgroup));
-        if (is_signalling) shared.own_empty.arrive();
-    }
-    auto pass_over = [&] {
-        shared.full[place.stage].wait(place.parity);
-        if (is_signalling) shared.empty[place.stage].arrive();
-        place.advance();
-    };
-    auto visit = [&](int tile, auto is_first) {
+    int previous = -1;  // the stage of the tile before
+    auto add_previous = [&] { rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(previous)); };
+    // The share in dqk is added at the next visit, not at once, because ptxas of CUDA 13.0 otherwise keeps the packed
+    // gradients in the registers of the own rows.
+    auto visit = [&](int tile, auto which) {
         const int stage = place.stage;
-        if constexpr (!is_first.VALUE) rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(previous));
+        if constexpr (!which.IS_FIRST) add_previous();
         shared.full[stage].wait(place.parity);
-        rows.start_product(rows.probabilities, rows.own_qk, tiles.own_qk(warpgroup), tiles.qk(stage));
-        rows.start_product(rows.gradients, rows.own_vdy, tiles.own_vdy(warpgroup), tiles.vdy(stage));
+        rows.start_product(rows.probabilities, rows.own_qk, tiles.qk(stage));
+        rows.start_product(rows.gradients, rows.own_vdy, tiles.vdy(stage));
         wgmma_wait<1>();
         wgmma_sums_ready(rows.probabilities);
-        if constexpr (!is_first.VALUE)
-            if (is_signalling) shared.empty[previous].arrive();
+        if (!which.IS_FIRST && is_signalling) shared.empty[previous].arrive();
         const float* statistics = tiles.statistics(stage);
         rows.exponentiate(statistics, power_scale);
         const int left = static_cast<int>(S - int64_t{tile} * ROWS);
@@ -226,20 +219,29 @@ DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t o
         previous = stage;
         place.advance();
     };
-    const int first_seen = OWNS_KEYS && own_tile > begin ? begin + 1 : begin;
-    const int last_seen = !OWNS_KEYS && own_tile + 1 < end ? own_tile + 1 : end;
-    if (first_seen > begin) pass_over();
-    if (first_seen < last_seen) {
-        visit(first_seen, Bool<true>{});
-        for (int tile = first_seen + 1; tile < last_seen; ++tile) visit(tile, Bool<false>{});
-        rows.start_share(rows.dqk, rows.packed_gradients, tiles.qk(previous));
+    auto pass_over = [&] {
+        shared.full[place.stage].wait(place.parity);
+        if (is_signalling) shared.empty[place.stage].arrive();
+        place.advance();
+    };
+
+    // A key is seen by queries from its own position on: warpgroup 1 passes over the first tile of queries, and
+    // warpgroup 0 over the last tile of keys.
+    int begin, end;
+    visits<OWNS_KEYS>(sizes, work, begin, end);
+    const int seen_begin = OWNS_KEYS && own_tile > begin ? begin + 1 : begin;
+    const int seen_end = !OWNS_KEYS && own_tile + 1 < end ? own_tile + 1 : end;
+    if (seen_begin > begin) pass_over();
+    if (seen_begin < seen_end) {
+        visit(seen_begin, FirstTile{});
+        for (int tile = seen_begin + 1; tile < seen_end; ++tile) visit(tile, LaterTile{});
+        add_previous();
         wgmma_wait<0>();
     }
     wgmma_sums_ready(rows.dqk);
     wgmma_sums_ready(rows.dv);
     if (is_signalling && previous >= 0) shared.empty[previous].arrive();
-    if (last_seen < end) pass_over();
-    if (is_signalling && !Rows<OWNS_KEYS>::IN_REGISTERS) shared.own_empty.arrive();
+    if (seen_end < end) pass_over();
     const float scales[2] = {scale, scale}, one[2] = {1.0f, 1.0f};
     const int64_t E = H * CHANNELS;
     act* target = dqkv + work.b * S * 3 * E + work.h * CHANNELS;

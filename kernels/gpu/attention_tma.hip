@@ -69,21 +69,20 @@ struct Rows {
     float maximum[2], sum[2];                  // of rows l/4 and l/4 + 8; sum: of this lane's columns
 
     DEVICE_MEMBER void start_scores(const bf16* queries, const bf16* keys) {
-        const uint64_t first_query = descriptor(queries, 0), first_key = descriptor(keys, 0);
         wgmma_fence();
 #pragma unroll
         for (int c = 0; c < HEAD_CHANNELS; c += 16) {
-            const int along = c / 64 * KEY_BLOCK + c % 64;
-            wgmma<0, 0>(scores, later(first_query, along), later(first_key, along), c > 0);
+            const int block = c / 64 * KEY_BLOCK, along = c % 64;
+            wgmma<0, 0>(scores, descriptor(queries + block + along, 0), descriptor(keys + block + along, 0), c > 0);
         }
         wgmma_commit();
     }
 
     DEVICE_MEMBER void start_outputs(const bf16* values) {
-        const uint64_t first_value = descriptor(values, KEY_BLOCK * 2);
         wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < TMA_KEYS; k += 16) wgmma<1>(out, probabilities[k / 16], later(first_value, k * 64));
+        for (int k = 0; k < TMA_KEYS; k += 16)
+            wgmma<1>(out, probabilities[k / 16], descriptor(values + k * 64, KEY_BLOCK * 2));
         wgmma_commit();
     }
 
@@ -116,7 +115,7 @@ struct Rows {
 
 DEVICE void compute(const Tiles& tiles, Shared& shared, Place& place, uint32_t queries_parity, const Work& work, act* y,
                     float* logsumexp, int64_t S, int64_t H) {
-    const int warpgroup = uniform(threadIdx.x / WARPGROUP), lane = threadIdx.x % 32;
+    const int warpgroup = threadIdx.x / WARPGROUP, lane = threadIdx.x % 32;
     const int own_row = threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;  // of the warpgroup's rows, and the one 8 below
     const float scale = LOG2_E / sqrtf(static_cast<float>(HEAD_CHANNELS));  // scores become powers of 2
     const bf16* queries = tiles.queries() + warpgroup * ROWS * 64;

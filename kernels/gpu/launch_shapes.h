@@ -50,8 +50,9 @@ constexpr int TMA_STAGES = 4;  // of TMA_STAGE_K of K
 constexpr int TMA_STAGE_K = 64;
 constexpr int TMA_SHARED_BYTES = 229376;  // dynamic: the stages, and boxes of outputs
 
-// attention_tma.hip, attention_backward_tma.hip: rows that a block owns, rows of a key-value tile in forward, heads that are computed together so that
-// their keys and values stay in L2, bytes of all stages of keys and values in shared memory.
+// attention_tma.hip and attention_backward_tma.hip: rows that a block owns, rows of a key-value tile in forward; heads
+// that are computed together so that their keys and values stay in L2, a third of the blocks so that all have the same
+// work; bytes of all stages of keys and values in shared memory.
 constexpr int TMA_QUERIES = 128;
 constexpr int TMA_KEYS = 128;
 constexpr int TMA_HEADS = 44;

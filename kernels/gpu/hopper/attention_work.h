@@ -1,4 +1,4 @@
-// What attention's persistent blocks share: the order of their work, and how a warpgroup stores its rows.
+// Attention's persistent blocks: the order of their work, and how a warpgroup stores its rows.
 #pragma once
 #include "gpu/hopper/barrier.h"
 #include "gpu/mma/shared_tile.h"
@@ -12,8 +12,8 @@ struct Work {
     int tile, b, h;
 };
 
-// The work that comes `index`-th; false if there is none. The tiles of TMA_HEADS heads come together, the last ones first
-// or the first ones, whichever have most to compute.
+// The work that comes `index`-th; false if there is none. The tiles of TMA_HEADS heads come together. Those that have
+// most to compute come first: the last ones if last_first, otherwise the first ones.
 DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, bool last_first, Work& work) {
     const int heads = static_cast<int>(B * H), tiles = static_cast<int>((S + TMA_QUERIES - 1) / TMA_QUERIES);
     if (index >= int64_t{heads} * tiles) return false;
