@@ -25,7 +25,7 @@ constexpr int NARROW_CHANNELS = 64;
 constexpr int NARROW_TILE = 32;
 constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
-constexpr int DECODE_WAVES = 4;  // heads of a block of attention_decode
+constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
 
 // muon.hip: sides of a tile of weights, and of a tile of a product.
 constexpr int MUON_TILE = 32;

@@ -16,7 +16,7 @@ ShapeOf = Callable[[Sizes, int], Shape]  # from a call's sizes and the number of
 
 CONSTANTS = kernel_constants(KERNELS / "gpu" / "launch_shapes.h")
 WIDTH, THREADS, MMA_WAVES = (CONSTANTS[name] for name in ("WIDTH", "THREADS", "MMA_WAVES"))
-EMBEDDING_THREADS, DECODE_WAVES = CONSTANTS["EMBEDDING_THREADS"], CONSTANTS["DECODE_WAVES"]
+EMBEDDING_THREADS = CONSTANTS["EMBEDDING_THREADS"]
 
 
 def _halvings(largest: str, smallest: str) -> Iterator[int]:
@@ -133,7 +133,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "attention_forward": _blocks(_attention_tiles),
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
-    "attention_decode": _waves(lambda s: _ceil(s["B"] * s["H"], DECODE_WAVES), DECODE_WAVES),
+    "attention_decode": _blocks(lambda s: s["B"] * s["H"], CONSTANTS["DECODE_THREADS"]),
     "fill_cache": _blocks(lambda s: _ceil(s["K"] * s["S"] * s["H"] * s["D"], THREADS)),
     "dropout": _elements("N", each=CONSTANTS["PHILOX_NUMBERS"]),
     "zero": _elements("N"),
