@@ -27,6 +27,9 @@ constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
 constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
 
+// sampling.hip
+constexpr int SAMPLING_THREADS = 1024;
+
 // muon.hip: sides of a tile of weights, and of a tile of a product.
 constexpr int MUON_TILE = 32;
 constexpr int MUON_GEMM_TILE = 64;

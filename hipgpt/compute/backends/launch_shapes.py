@@ -139,7 +139,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
     "cross_entropy_training": _blocks(lambda s: s["N"]),
-    "greedy_token": _blocks(lambda s: s["B"]),
+    "draw_token": _blocks(lambda s: s["B"], CONSTANTS["SAMPLING_THREADS"]),
     "add_sum": _blocks(lambda s: 1),
     "sum_of_squares": _blocks(lambda s: s["K"]),
     "gradient_norm": _blocks(lambda s: 1),
