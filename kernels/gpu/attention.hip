@@ -182,9 +182,10 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
 
 constexpr int LEAST_LANES = 4;
 
-// Each team's greatest score, sum of exponentials, and weighted sum of values.
+// Each team's greatest score, sum of exponentials, weighted sum of values, and factor of these sums in the whole.
 struct Softmaxes {
     float maximum[DECODE_THREADS / LEAST_LANES], sum[DECODE_THREADS / LEAST_LANES], out[DECODE_THREADS * WIDTH];
+    float factor[DECODE_THREADS / LEAST_LANES];
 };
 
 // A team of LANES lanes has a key's channels, WIDTH each, and visits every TEAMS-th key. At the end the teams' softmaxes
@@ -231,13 +232,14 @@ DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, con
     of.sum[team] = sum;
     for (int i = 0; i < WIDTH; ++i) of.out[threadIdx.x * WIDTH + i] = out[i];
     __syncthreads();
-    if (threadIdx.x >= D) return;
     float greatest = MASKED, total = 0.0f, result = 0.0f;
     for (int other = 0; other < TEAMS; ++other) greatest = fmaxf(greatest, of.maximum[other]);
+    if (threadIdx.x < TEAMS) of.factor[threadIdx.x] = exp_of(of.maximum[threadIdx.x] - greatest);
+    __syncthreads();
+    if (threadIdx.x >= D) return;
     for (int other = 0; other < TEAMS; ++other) {
-        const float factor = exp_of(of.maximum[other] - greatest);
-        total += of.sum[other] * factor;
-        result += of.out[other * LANES * WIDTH + threadIdx.x] * factor;
+        total += of.sum[other] * of.factor[other];
+        result += of.out[other * LANES * WIDTH + threadIdx.x] * of.factor[other];
     }
     narrow(y[threadIdx.x], result / total);
 }

@@ -26,8 +26,28 @@ struct Scores {
     const float* row;
     int64_t V;
     float greatest, temperature;
+    uint32_t step;  // between the keys of two numbers of one sign: 2^16 if all scores are those of bf16
     uint32_t least = 0;
-    double ties;
+    double ties = 0.0;
+
+    // visit(id, score) for every token from `begin` to `end`, WIDTH at once, and then `step` further on.
+    template <class Visit>
+    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t step, const Visit& visit) const {
+        const bool aligned = is_wide(V);
+        for (int64_t v = begin; v < end; v += step) {
+            float scores[WIDTH];
+            load_some(scores, row + v, end - v, aligned);
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i)
+                if (v + i < end) visit(v + i, scores[i]);
+        }
+    }
+
+    // The same for all tokens, which the threads of the block share.
+    template <class Visit>
+    DEVICE_MEMBER void visit_shared(const Visit& visit) const {
+        visit_tokens(threadIdx.x * WIDTH, V, SAMPLING_THREADS * WIDTH, visit);
+    }
 
     DEVICE_MEMBER double weight(uint32_t key) const { return weight_of(score_of(key), greatest, temperature); }
 
@@ -35,8 +55,9 @@ struct Scores {
     template <class Measure>
     DEVICE_MEMBER auto sum_from(uint32_t first, const Measure& measure) const {
         decltype(measure(first)) sum = 0;
-        for (int64_t v = threadIdx.x; v < V; v += SAMPLING_THREADS)
-            if (const uint32_t key = ordered(row[v]); key >= first) sum += measure(key);
+        visit_shared([&](int64_t, float score) {
+            if (const uint32_t key = ordered(score); key >= first) sum += measure(key);
+        });
         return block_sum<SAMPLING_THREADS>(sum);
     }
 
@@ -44,13 +65,22 @@ struct Scores {
     template <class Measure>
     DEVICE_MEMBER void keep(double wanted, const Measure& measure) {
         uint32_t found = 0;
-        double sum = 0.0;
-        for (uint32_t bit = 0x80000000u; bit > 0 && sum != wanted; bit /= 2) {
+        double above = 0.0;  // the sum of what is greater than `found`, in the end
+        for (uint32_t bit = 0x80000000u; bit >= step; bit /= 2) {
             const uint32_t candidate = found | bit;
-            if (candidate > least) sum = sum_from(candidate, measure);
-            if (candidate <= least || sum >= wanted) found = candidate;
+            const double sum = candidate > least ? sum_from(candidate, measure) : wanted + 1.0;
+            if (sum == wanted) {
+                least = candidate - 1;
+                ties = 0.0;
+                return;
+            }
+            if (sum > wanted)
+                found = candidate;
+            else
+                above = sum;
         }
-        const double needed = ceil((wanted - sum_from(found + 1, measure)) / measure(found));
+        if (found < 0x80000000u) found |= step - 1;  // the keys of negative numbers end in ones
+        const double needed = ceil((wanted - above) / measure(found));
         if (found != least || needed < ties) ties = needed;
         least = found;
     }
@@ -75,21 +105,31 @@ DEVICE double sum_up_to_here(double value, double (&sums)[SAMPLING_THREADS]) {
     return value;
 }
 
-// The id of the token. Thread i has the i-th run of ids, so that sums are taken in the order of ids.
+// The first token with the greatest score; 0 if that is NaN.
+DEVICE int32_t greedy(const Scores& scores) {
+    float first = static_cast<float>(scores.V);  // exact, because V < 2^24
+    scores.visit_shared([&](int64_t v, float score) {
+        if (score == scores.greatest) first = fminf(first, static_cast<float>(v));
+    });
+    first = -block_maximum<SAMPLING_THREADS>(-first);
+    return first < static_cast<float>(scores.V) ? static_cast<int32_t>(first) : 0;
+}
+
+// A drawn token. Thread i has the i-th run of ids, so that sums are taken in the order of ids.
 DEVICE int32_t draw(const Scores& scores, double uniform) {
     __shared__ double sums[SAMPLING_THREADS];
     __shared__ int32_t chosen;
-    const int64_t each = (scores.V + SAMPLING_THREADS - 1) / SAMPLING_THREADS, begin = threadIdx.x * each;
-    const int64_t end = begin + each < scores.V ? begin + each : scores.V;
+    const int64_t each = (scores.V + SAMPLING_THREADS * WIDTH - 1) / (SAMPLING_THREADS * WIDTH) * WIDTH;
+    const int64_t begin = threadIdx.x * each, end = begin + each < scores.V ? begin + each : scores.V;
     double ties = 0.0;
-    for (int64_t v = begin; v < end; ++v) ties += ordered(scores.row[v]) == scores.least;
-    double left = scores.ties - (sum_up_to_here(ties, sums) - ties);  // ties that this thread's run still has
+    scores.visit_tokens(begin, end, WIDTH, [&](int64_t, float score) { ties += ordered(score) == scores.least; });
+    const double left = scores.ties - (sum_up_to_here(ties, sums) - ties);  // ties that this thread's run still has
     const auto each_kept = [&](const auto& visit) {
         double ties_left = left;
-        for (int64_t v = begin; v < end; ++v) {
-            const uint32_t key = ordered(scores.row[v]);
+        scores.visit_tokens(begin, end, WIDTH, [&](int64_t v, float score) {
+            const uint32_t key = ordered(score);
             if (key > scores.least || (key == scores.least && ties_left-- > 0.0)) visit(v, scores.weight(key));
-        }
+        });
     };
     double own = 0.0;
     each_kept([&](int64_t, double weight) { own += weight; });
@@ -124,26 +164,31 @@ draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn
     float* row_scores = scores + b * V;
     int32_t* window = windows + b * T;
     const Sampling sampling = settings[b];
-    for (int64_t v = threadIdx.x; v < V; v += SAMPLING_THREADS) row_scores[v] = widen(row[v]);
+    const bool aligned = is_wide(V);
+    for (int64_t v = threadIdx.x * WIDTH; v < V; v += SAMPLING_THREADS * WIDTH) {
+        float values[WIDTH];
+        load_some(values, row + v, V - v, aligned);
+        store_some(row_scores + v, values, V - v, aligned);
+    }
     __syncthreads();
     for (int64_t i = threadIdx.x; i < T && i < position; i += SAMPLING_THREADS)
         row_scores[window[i]] = penalized(widen(row[window[i]]), sampling.repetition_penalty);
     __syncthreads();
+    const bool is_rounded = sizeof(act) == 2 && sampling.repetition_penalty == 1.0f;
+    Scores of = {row_scores, V, row_scores[0], sampling.temperature, is_rounded ? 1u << 16 : 1u};
     float greatest = row_scores[0];
-    for (int64_t v = threadIdx.x; v < V; v += SAMPLING_THREADS) greatest = fmaxf(greatest, row_scores[v]);
-    greatest = block_maximum<SAMPLING_THREADS>(greatest);
-    Scores of = {row_scores, V, greatest, sampling.temperature, 0, static_cast<double>(V)};
+    of.visit_shared([&](int64_t, float score) { greatest = fmaxf(greatest, score); });
+    of.greatest = block_maximum<SAMPLING_THREADS>(greatest);
+    int32_t token;
     if (sampling.temperature == 0.0f) {
-        of.temperature = 1.0f;
-        of.least = ordered(greatest);
-        of.ties = 1.0;
+        token = greedy(of);
     } else {
         const int64_t top_k = static_cast<int64_t>(sampling.top_k);
         if (top_k > 0 && top_k < V) of.keep(static_cast<double>(top_k), [](uint32_t) { return 1.0f; });
         if (sampling.top_p < 1.0f)
             of.keep(sampling.top_p * of.sum_of_weights(), [&of](uint32_t key) { return of.weight(key); });
+        token = draw(of, uniform_number(drawn[b], keys[b]));
     }
-    const int32_t token = draw(of, uniform_number(drawn[b], keys[b]));
     if (threadIdx.x == 0) {
         tokens[b] = token;
         window[position % T] = token;
