@@ -142,19 +142,20 @@ HIPGPT_SCALAR double uniform_number(uint64_t index, uint64_t key0, uint64_t key1
     return static_cast<double>(word >> 11) * 0x1p-53;
 }
 
-// How a token is drawn: a row of draw_token's settings and keys. temperature 0 takes the greatest score; top_k 0 and
-// top_p 1 leave no token out.
+// The same by a row of draw_token's keys: two keys of 64 bits, the lower halves first.
+HIPGPT_SCALAR double uniform_number(int64_t index, const int32_t* key) {
+    uint64_t words[4];
+    for (int i = 0; i < 4; ++i) words[i] = static_cast<uint32_t>(key[i]);
+    return uniform_number(static_cast<uint64_t>(index), words[0] | words[1] << 32, words[2] | words[3] << 32);
+}
+
+// How a token is drawn: a row of draw_token's settings. temperature 0 takes the greatest score; top_k 0 and top_p 1 leave
+// no token out.
 struct Sampling {
     float temperature, top_k, top_p, repetition_penalty;
 };
-struct StreamKey {
-    uint32_t word[4];  // of the two keys, lower half first
-};
 
-HIPGPT_SCALAR double uniform_number(int64_t index, StreamKey key) {
-    return uniform_number(static_cast<uint64_t>(index), key.word[0] | static_cast<uint64_t>(key.word[1]) << 32,
-                          key.word[2] | static_cast<uint64_t>(key.word[3]) << 32);
-}
+HIPGPT_SCALAR Sampling sampling_of(const float* row) { return {row[0], row[1], row[2], row[3]}; }
 
 HIPGPT_SCALAR float penalized(float logit, float penalty) { return logit > 0.0f ? logit / penalty : logit * penalty; }
 

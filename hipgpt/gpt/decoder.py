@@ -45,11 +45,15 @@ class Decoder:
         self.windows: list[deque[int]] = []
         self._positions = np.zeros(sequences, np.int32)  # of the next tokens
         # tokens and positions are one field, so that each step costs one transfer to the device
-        shapes = {"tokens_and_positions": (2, sequences), "windows": (sequences, model.context_length)}
-        shapes |= {"drawn": (sequences,), "keys": (sequences, 4)}
-        inputs = Arena(device, "inputs", [Field(name, shape, DType.I32) for name, shape in shapes.items()])
-        numbers = {"settings": (sequences, 4), "scores": (sequences, model.vocab_size)}
-        drawing = Arena(device, "drawing", [Field(name, shape) for name, shape in numbers.items()])
+        integers = [
+            Field("tokens_and_positions", (2, sequences), DType.I32),
+            Field("windows", (sequences, model.context_length), DType.I32),
+            Field("drawn", (sequences,), DType.I32),
+            Field("keys", (sequences, 4), DType.I32),
+        ]
+        inputs = Arena(device, "inputs", integers)
+        numbers = [Field("settings", (sequences, 4)), Field("scores", (sequences, model.vocab_size))]
+        drawing = Arena(device, "drawing", numbers)
         cache = Arena(device, "kv_cache", kv_cache(model, sequences, act))
         saved = Arena(device, "activations", activations(model, sequences, 1, act))
         self._tokens_and_positions, self._logits = inputs["tokens_and_positions"], saved["logits"]
@@ -122,9 +126,7 @@ class Decoder:
         first = self._positions.copy()
         for _ in range(steps):
             (self._step_plan if left else self._draw_plan).run()
-        columns = (first[:, None] + np.arange(steps)) % self.model.context_length
-        windows = self.device.read(self._device_windows)
-        drawn: list[list[int]] = np.take_along_axis(windows, columns, axis=1).T.tolist()
+        drawn = self._drawn_from(first, steps)
         if left:
             for tokens in drawn:
                 self._advance(tokens)
@@ -148,6 +150,15 @@ class Decoder:
             self.windows[b] = deque(tokens, self.model.context_length)
             self._positions[b] = len(tokens)
         self._prefill({b: tokens for b, tokens in beginnings.items() if tokens})
+
+    def _drawn_from(self, first: NDArray[np.int32], steps: int) -> list[list[int]]:
+        """Return the tokens at `steps` positions of each sequence, from `first` on."""
+        if steps == 1:
+            last: list[int] = self.device.read(self._tokens).tolist()
+            return [last]
+        columns = (first[:, None] + np.arange(steps)) % self.model.context_length
+        tokens: list[list[int]] = np.take_along_axis(self.device.read(self._device_windows), columns, axis=1).T.tolist()
+        return tokens
 
     def _update_windows(self) -> None:
         """Give the device the windows, and the positions of their last tokens."""

@@ -79,7 +79,7 @@ int32_t draw(const float* scores, int64_t V, const Sampling& sampling, double un
 }  // namespace
 
 extern "C" void draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn, float* scores,
-                           const act* logits, const Sampling* settings, const StreamKey* keys, int64_t B, int64_t T,
+                           const act* logits, const float* settings, const int32_t* keys, int64_t B, int64_t T,
                            int64_t V) {
     parallel_ranges(B, worth_a_thread(V), [=](int64_t begin, int64_t end) {
         for (int64_t b = begin; b < end; ++b) {
@@ -88,9 +88,11 @@ extern "C" void draw_token(int32_t* tokens, int32_t* positions, int32_t* windows
             int32_t* window = windows + b * T;
             const int64_t position = ++positions[b];
             load(row_scores, row, V);
-            for (int64_t i = 0; i < std::min(position, T); ++i)
-                row_scores[window[i]] = penalized(static_cast<float>(row[window[i]]), settings[b].repetition_penalty);
-            tokens[b] = draw(row_scores, V, settings[b], uniform_number(drawn[b]++, keys[b]));
+            const Sampling sampling = sampling_of(settings + 4 * b);
+            const float penalty = sampling.repetition_penalty;
+            for (int64_t i = 0; penalty != 1.0f && i < std::min(position, T); ++i)
+                row_scores[window[i]] = penalized(static_cast<float>(row[window[i]]), penalty);
+            tokens[b] = draw(row_scores, V, sampling, uniform_number(drawn[b]++, keys + 4 * b));
             window[position % T] = tokens[b];
         }
     });

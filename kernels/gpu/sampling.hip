@@ -158,12 +158,12 @@ DEVICE int32_t draw(const Scores& scores, double uniform) {
 
 KERNEL(SAMPLING_THREADS)
 draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn, float* scores, const act* logits,
-           const Sampling* settings, const StreamKey* keys, int64_t B, int64_t T, int64_t V) {
+           const float* settings, const int32_t* keys, int64_t B, int64_t T, int64_t V) {
     const int64_t b = blockIdx.x, position = positions[b] + 1;
     const act* row = logits + b * V;
     float* row_scores = scores + b * V;
     int32_t* window = windows + b * T;
-    const Sampling sampling = settings[b];
+    const Sampling sampling = sampling_of(settings + 4 * b);
     const bool aligned = is_wide(V);
     for (int64_t v = threadIdx.x * WIDTH; v < V; v += SAMPLING_THREADS * WIDTH) {
         float values[WIDTH];
@@ -187,7 +187,7 @@ draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn
         if (top_k > 0 && top_k < V) of.keep(static_cast<double>(top_k), [](uint32_t) { return 1.0f; });
         if (sampling.top_p < 1.0f)
             of.keep(sampling.top_p * of.sum_of_weights(), [&of](uint32_t key) { return of.weight(key); });
-        token = draw(of, uniform_number(drawn[b], keys[b]));
+        token = draw(of, uniform_number(drawn[b], keys + 4 * b));
     }
     if (threadIdx.x == 0) {
         tokens[b] = token;
