@@ -109,7 +109,7 @@ DEVICE double sum_up_to_here(double value, double (&sums)[SAMPLING_THREADS]) {
 DEVICE int32_t greedy(const Scores& scores) {
     float first = static_cast<float>(scores.V);  // exact, because V < 2^24
     scores.visit_shared([&](int64_t v, float score) {
-        if (score == scores.greatest) first = fminf(first, static_cast<float>(v));
+        if (score == scores.greatest && static_cast<float>(v) < first) first = static_cast<float>(v);
     });
     first = -block_maximum<SAMPLING_THREADS>(-first);
     return first < static_cast<float>(scores.V) ? static_cast<int32_t>(first) : 0;
