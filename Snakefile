@@ -173,19 +173,22 @@ rule train:
         runtime=needs("runtime"),
         gpu=needs("gpu"),
     params:
-        script=script("train.py", WAIT_FOR_THE_END),
+        wait=WAIT_FOR_THE_END,
+        starter=starter,
+        script=script("train.py"),
         depends=of_run("train"),
         model=model,
         training=section("training"),
         device=device,
+        devices=devices,
         pretrained=pretrained_options,
         trackers=trackers,
         folder=folder_of("record"),
     shell:
-        "{params.script} --model {params.model:q} --training {params.training:q}"
+        "{params.wait} {params.starter} {params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} {params.trackers:q} --output {params.folder:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q} 2>&3"
+        " --device {params.device:q} --devices {params.devices:q} --threads {threads} --log {log:q} 2>&3"
 
 
 rule evaluate:

@@ -1,8 +1,10 @@
 """`hipgpt info`: show the memory and the operations that a run of the config needs, before it is trained."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import DEFAULTS
@@ -11,11 +13,14 @@ from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.device import DeviceAbsent, Traits
-from hipgpt.compute.open_device import GPUS, open_device
+from hipgpt.compute.open_device import GPUS, count_devices, open_device
 from hipgpt.compute.tensor import DType
 from hipgpt.config.reading import read_config
 from hipgpt.config.settings import DEFAULT_RUN, Config, RunConfig
 from hipgpt.data.tokens import open_split
+
+if TYPE_CHECKING:  # plans take long to import, and other commands need not wait
+    from hipgpt.training.estimate import Estimate
 
 GIB = 1 << 30
 
@@ -36,11 +41,14 @@ def add(commands: Commands) -> None:
         metavar="GIB",
         help="memory that the run must fit into (default: that of the device, if it is here)",
     )
+    parser.add_argument(
+        "--measure", action="store_true", help="run 20 steps on the device, and show the hours to the end (default: no)"
+    )
     add_json(parser)
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """Print parameters, memory by table, and operations and bytes of a training step."""
+    """Print parameters, memory by table, and operations and bytes of a step. Exit with 1 if the run does not fit."""
     from hipgpt.training.estimate import estimate
 
     if arguments.memory_gib is not None and not arguments.memory_gib > 0:
@@ -49,42 +57,91 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.run not in config.runs:
         raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
     run = config.runs[arguments.run]
+    ranks = devices_of(run)
     traits, available = _device(run.sections["device"], arguments.memory_gib)
-    found = estimate(run.model, run.training, traits, _tokens(run))
-    step, total = found.step, found.device_bytes + (found.host_bytes if traits.shares_host_memory else 0)
+    found = estimate(run.model, run.training, traits, _tokens(run), ranks)
+    total = found.device_bytes + (found.host_bytes if traits.shares_host_memory else 0)
+    if traits.shares_host_memory:
+        total *= ranks
+    fits = total <= available
+    seconds = _measured(run, ranks) if arguments.measure and fits else None
+    if arguments.json:
+        print_json(_document(run, found, ranks, total, available, seconds))
+    else:
+        _show(run, found, ranks, seconds)
+        verdict = "fits" if fits else "does not fit"
+        where = " on each" if ranks > 1 and not traits.shares_host_memory else ""
+        sys.stdout.write(f"{verdict}: {total / GIB:.2f} GiB of {available / GIB:.2f} GiB{where}\n")
+    if not fits:
+        sys.exit(1)
+
+
+def devices_of(run: RunConfig) -> int:
+    """Return how many devices would train a run here."""
+    devices = run.sections["devices"]
+    return count_devices(run.sections["device"]) if devices == "auto" else int(devices)
+
+
+def _measured(run: RunConfig, ranks: int) -> float:
+    """Return the seconds of a step on this machine's device, which takes one rank's part of the batch."""
+    from hipgpt.training.measure import seconds_per_step
+
+    part = dataclasses.replace(run.training, batch_sequences=run.training.batch_sequences // ranks)
+    return seconds_per_step(run.model, part, open_device(run.sections["device"]))
+
+
+def _arenas(found: "Estimate") -> list[dict[str, Any]]:
     arenas = [{"memory": name, "bytes": size} for name, size in found.arenas.items()]
     arenas += [{"memory": "all on the device", "bytes": found.device_bytes}]
-    arenas += [{"memory": "the process on the host", "bytes": found.host_bytes}]
-    ops = [
+    return [*arenas, {"memory": "the process on the host", "bytes": found.host_bytes}]
+
+
+def _ops(found: "Estimate") -> list[dict[str, Any]]:
+    costs = [*sorted(found.ops.items(), key=lambda pair: -pair[1].operations), ("a step", found.step)]
+    return [
         {"op": name, "launches": cost.launches, "operations": cost.operations, "bytes": cost.bytes_moved}
-        for name, cost in sorted(found.ops.items(), key=lambda pair: -pair[1].operations)
+        for name, cost in costs
     ]
-    ops += [{"op": "a step", "launches": step.launches, "operations": step.operations, "bytes": step.bytes_moved}]
+
+
+def _document(
+    run: RunConfig, found: "Estimate", ranks: int, total: int, available: float, seconds: float | None
+) -> dict[str, Any]:
     steps = run.training.steps
-    if arguments.json:
-        print_json(
-            {
-                "run": run.name,
-                "parameters": found.parameters,
-                "steps": steps,
-                "tokens_per_step": found.tokens_per_step,
-                "operations": steps * step.operations,
-                "bytes": total,
-                "available_bytes": int(available),
-                "fits": total <= available,
-                "memory": arenas,
-                "ops": ops,
-            }
-        )
-        return
-    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n\n{table(arenas, 'text')}\n")
-    sys.stdout.write(f"{table(ops, 'text')}\n")
+    return {
+        "run": run.name,
+        "devices": ranks,
+        "parameters": found.parameters,
+        "steps": steps,
+        "tokens_per_step": found.tokens_per_step,
+        "operations": steps * ranks * found.step.operations,
+        "bytes": total,
+        "available_bytes": int(available),
+        "fits": total <= available,
+        "seconds_per_step": seconds,
+        "hours": steps * seconds / 3600 if seconds else None,
+        "memory": _arenas(found),
+        "ops": _ops(found),
+    }
+
+
+def _show(run: RunConfig, found: "Estimate", ranks: int, seconds: float | None) -> None:
+    each = f"\nEach of {ranks} devices, with its part of every batch:\n" if ranks > 1 else ""
+    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n{each}\n{table(_arenas(found), 'text')}\n")
+    sys.stdout.write(f"{table(_ops(found), 'text')}\n")
+    steps, tokens = run.training.steps, found.tokens_per_step
     sys.stdout.write(
-        f"{steps:,} steps of {found.tokens_per_step:,} tokens: {steps * found.tokens_per_step:,} tokens, "
-        f"{steps * step.operations:.3g} operations\n"
+        f"{steps:,} steps of {tokens:,} tokens: {steps * tokens:,} tokens, "
+        f"{steps * ranks * found.step.operations:.3g} operations\n"
     )
-    verdict = "fits" if total <= available else "does not fit"
-    sys.stdout.write(f"{verdict}: {total / GIB:.2f} GiB of {available / GIB:.2f} GiB\n")
+    if seconds:
+        sys.stdout.write(
+            f"measured here: {seconds * 1000:,.1f} ms a step, {tokens / seconds:,.0f} tokens/s, "
+            f"{found.step.operations / seconds:.3g} operations/s a device; "
+            f"{steps * seconds / 3600:,.2f} hours for all steps\n"
+        )
+        if ranks > 1:
+            sys.stdout.write("one device was measured; what the devices send each other comes on top\n")
 
 
 def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
+from hipgpt.compute.communicator import Communicator
 from hipgpt.compute.contract import Op
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
@@ -32,12 +33,16 @@ class Traits:
 
 
 class Device(Protocol):
-    """One processor with its memory. `backend` names the code that runs on it; `name` and `compiler` are for people."""
+    """One processor with its memory. `backend` names the code that runs on it; `name` and `compiler` are for people.
+
+    communicator: reaches the devices of the other processes that train the same model, if there are any.
+    """
 
     backend: str
     name: str
     compiler: str
     traits: Traits
+    communicator: Communicator
 
     def allocate(self, size_bytes: int) -> tuple[int, Any]:
         """Return (address, owner) of zeroed memory, aligned to at least 64 bytes. It is freed with its owner.

@@ -113,7 +113,7 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
 
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
-    batch = run.training.batch_sequences
+    batch, device, devices = run.training.batch_sequences, run.sections["device"], run.sections["devices"]
     for key, got, expected in mistakes(model):
         raise UserError(f"config: {prefix}model.{key}: got {got}, expected {expected}")
     checks = [
@@ -122,6 +122,9 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
         (batch * model.context_length <= MOST_TOKENS, "training.batch_sequences", batch,
          f"at most {MOST_TOKENS // model.context_length}, because a batch of sequences of {model.context_length} holds "
          f"at most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
+        (devices == "auto" or batch % devices == 0, "training.batch_sequences", batch,
+         f"a multiple of devices = {devices}, because each takes its part of every batch"),
+        (devices == 1 or ":" not in device, "devices", devices, f"1 with device: {device}, which names one GPU"),
     ]  # fmt: skip
     for passed, key, got, expected in checks:
         if not passed:

@@ -15,7 +15,7 @@ from hipgpt.config.values import shown
 DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
 NORM_EPSILON = 1e-5
-RUN_KEYS = ("device", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+RUN_KEYS = ("device", "devices", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
 TRACKER_MODULES = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 
 

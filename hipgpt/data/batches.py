@@ -25,10 +25,16 @@ class Batches:
     Window n = step * batch_size + row belongs to epoch n // windows_per_epoch. Each epoch draws a phase, which is the
     offset of its first window, and cuts the tokens from there on into windows of context_length that do not overlap. It
     visits each window once, in an order that is drawn too. Phase and order come from Philox with the key (seed, epoch).
+
+    sequences: how many windows of each batch this process takes: all, or as one of several ranks its part.
     """
 
-    def __init__(self, tokens: TokenSequence, batch_size: int, context_length: int, seed: int) -> None:
+    def __init__(
+        self, tokens: TokenSequence, batch_size: int, context_length: int, seed: int, rank: int = 0, ranks: int = 1
+    ) -> None:
         """batch_size: windows of a batch; context_length: tokens of a window; 0 <= seed < 2**64.
+
+        rank: of this process among `ranks` that divide each batch between them, in the order of its windows.
 
         Raises UserError if there are fewer than context_length + 1 tokens: the inputs of a window and its last target.
         Raises ValueError for numbers outside of their ranges.
@@ -37,6 +43,12 @@ class Batches:
         _check_number("batch_size", batch_size, 1, MOST_WINDOWS)
         _check_number("context_length", context_length, 1, MOST_WINDOWS)
         _check_number("seed", seed, 0, 2**64 - 1)
+        if batch_size % ranks:
+            raise UserError(
+                f"training.batch_sequences: got {batch_size}, expected a multiple of the number of devices, {ranks}"
+            )
+        self.sequences = batch_size // ranks
+        self._first = rank * self.sequences
         self.tokens, self.batch_size, self.context_length, self.seed = tokens, batch_size, context_length, seed
         # one window fewer than would fit, so that at least context_length phases are possible
         self.windows_per_epoch = max(1, len(tokens) // context_length - 1)
@@ -44,10 +56,11 @@ class Batches:
         self._epoch, self._phase, self._order = -1, 0, np.empty(0, np.uint32)
 
     def starts(self, step: int) -> NDArray[np.int64]:
-        """Return the offsets (B,) int64 of the first token of each window of a step. Steps count from 0."""
+        """Return the offsets (sequences,) int64 of the first token of each window of a step. Steps count from 0."""
         _check_number("step", step, 0, 2**53)
-        epochs, indices = np.divmod(np.arange(self.batch_size) + step * self.batch_size, self.windows_per_epoch)
-        starts = np.empty(self.batch_size, np.int64)
+        numbers = step * self.batch_size + self._first + np.arange(self.sequences)
+        epochs, indices = np.divmod(numbers, self.windows_per_epoch)
+        starts = np.empty(self.sequences, np.int64)
         for epoch in range(epochs[0], epochs[-1] + 1):
             self._draw(epoch)
             starts[epochs == epoch] = self._phase + self.context_length * self._order[indices[epochs == epoch]].astype(
@@ -56,7 +69,10 @@ class Batches:
         return starts
 
     def batch(self, step: int) -> NDArray[np.int32]:
-        """Return the tokens (B, S+1) int32 of a step. Columns 0 to S-1 are the inputs, columns 1 to S their targets."""
+        """Return the tokens (sequences, S+1) int32 of a step.
+
+        Columns 0 to S-1 are the inputs, columns 1 to S their targets.
+        """
         return self.tokens.windows(self.starts(step), self.context_length + 1)
 
     def _draw(self, epoch: int) -> None:

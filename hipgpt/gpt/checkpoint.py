@@ -21,15 +21,15 @@ from hipgpt.gpt.parameters import ParameterTensors, parameters
 READABLE = ("F32", "F64", "F16", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # dtypes of NumPy
 
 
-def read_arena(device: Device, arena: Arena, prefix: str = "") -> dict[str, NDArray[Any]]:
+def read_arena(device: Device, arena: Arena) -> dict[str, NDArray[Any]]:
     """Return host copies of an arena's fields by name."""
-    return {prefix + field.name: device.read(arena[field.name]) for field in arena.fields}
+    return {field.name: device.read(arena[field.name]) for field in arena.fields}
 
 
-def write_arena(device: Device, arena: Arena, arrays: Mapping[str, NDArray[Any]], prefix: str = "") -> None:
+def write_arena(device: Device, arena: Arena, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Copy host arrays to an arena's fields, by name."""
     for field in arena.fields:
-        device.write(arena[field.name], arrays[prefix + field.name])
+        device.write(arena[field.name], arrays[field.name])
 
 
 def save_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:

@@ -1,6 +1,8 @@
 """Evaluate a finished model on the whole validation split, compared with predictors without a network."""
 
 import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,21 +52,37 @@ def predict(device: Device, model: ModelConfig, weights: ParameterTensors, token
     return Predictions(np.concatenate(nats), np.concatenate(ranks), np.concatenate(targets))
 
 
-def write_evaluation(
-    path: Path, predictions: Predictions, train: Tokens, validation: Tokens, tokenizer: Tokenizer
-) -> None:
+@dataclass(frozen=True)
+class Baselines:
+    """Predictors without a network on a split. ngram_nats: (N,) f64 of each target token, by the name of the predictor.
+
+    lzma_bits_per_byte: of the text.
+    """
+
+    ngram_nats: Mapping[str, NDArray[np.float64]]
+    lzma_bits_per_byte: float
+    bytes_of_text: int
+
+
+def baselines(train: Tokens, validation: Tokens, tokenizer: Tokenizer) -> Baselines:
+    """Return the baselines on the validation split. They need no device: a thread can compute them beside `predict`."""
+    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
+    held_out, before = _decoded(tokenizer, text), _decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:])
+    with ThreadPoolExecutor(1) as beside:
+        bits = beside.submit(lzma_bits, before, held_out)
+        vocab_size = len(tokenizer.byte_counts)
+        nats = {name: ngram_losses(known, text, vocab_size, order) for name, order in NGRAMS.items()}
+        return Baselines(nats, bits.result() / len(held_out), len(held_out))
+
+
+def write_evaluation(path: Path, predictions: Predictions, others: Baselines, tokenizer: Tokenizer) -> None:
     """Write evaluation.csv: the row of the model, then those of the baselines on the same tokens and bytes."""
     counts = tokenizer.byte_counts[predictions.targets]
     extent = len(predictions.targets), int(counts.sum())
     accuracy = float((predictions.ranks == 0).mean()), float((predictions.ranks < 5).mean())
     rows: list[list[Any]] = [["model", *_loss_columns(predictions.nats, counts), *accuracy, *extent]]
-    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
-    for name, order in NGRAMS.items():
-        nats = ngram_losses(known, text, len(tokenizer.byte_counts), order)
-        rows.append([name, *_loss_columns(nats, counts), "", "", *extent])
-    held_out = _decoded(tokenizer, text)
-    bits = lzma_bits(_decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:]), held_out)
-    rows.append(["lzma", "", "", bits / len(held_out), "", "", "", len(held_out)])
+    rows += [[name, *_loss_columns(nats, counts), "", "", *extent] for name, nats in others.ngram_nats.items()]
+    rows.append(["lzma", "", "", others.lzma_bits_per_byte, "", "", "", others.bytes_of_text])
     write_csv(path, COLUMNS, rows)  # whole, because Snakemake takes a file that exists as done
 
 

@@ -1,4 +1,5 @@
 """A step, a run and its state.
 
-Read step, step_io, optimizer, muon, schedule, validation, loop, interruption, state, trackers, estimate, slurm.
+Read step, step_io, optimizer, ownership, muon, schedule, validation, loop, interruption, state, ranks, trackers,
+estimate, measure, slurm.
 """

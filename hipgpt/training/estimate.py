@@ -15,12 +15,12 @@ from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.device import Traits
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.open_device import GPUS
+from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig, TrainingConfig
-from hipgpt.data.batches import Batches
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.gpt.parameters import parameter_count
-from hipgpt.training.step import Trainer
+from hipgpt.training.step import trainer_of
 
 HOST_BYTES = 512 << 20  # Python with numpy, the compiler, mapped token shards in use
 # A low estimate of the speed of our kernels, so that a job asks for too much time rather than too little.
@@ -48,7 +48,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """arenas: bytes of each arena on the device; host_bytes: memory of the process on the host; ops: cost by op."""
+    """What one rank needs. arenas: bytes of each arena on the device; host_bytes: memory of the process on the host.
+
+    ops: cost of a step by op. tokens_per_step: of all ranks.
+    """
 
     parameters: int
     arenas: Mapping[str, int]
@@ -66,23 +69,25 @@ class Estimate:
 
 
 @functools.cache
-def job_resources(model: ModelConfig, training: TrainingConfig, device: str) -> dict[str, int]:
+def job_resources(model: ModelConfig, training: TrainingConfig, device: str, devices: int | str) -> dict[str, int]:
     """Return the resources that a training job asks a cluster for: mem_mb, gpu, and runtime in minutes.
 
-    device: as in the config. A job asks for a GPU only if its device names one.
+    device, devices: as in the config. A job asks for GPUs only if its device names them, and for one if `devices` is
+    auto, because it takes those that it is given.
     """
-    gpu = device.startswith(GPUS)
-    found = _of_any_seed(model, dataclasses.replace(training, seed=0, learning_rate_peak=1.0, weight_decay=0.0), gpu)
-    memory = found.host_bytes + (0 if gpu else found.device_bytes)
-    speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"]
-    seconds = STARTUP_SECONDS + training.steps * found.step.operations / speed
-    return {"mem_mb": math.ceil(memory / 1e6), "gpu": int(gpu), "runtime": math.ceil(seconds / 60)}
+    gpu, ranks = device.startswith(GPUS), 1 if isinstance(devices, str) else devices
+    any_seed = dataclasses.replace(training, seed=0, learning_rate_peak=1.0, weight_decay=0.0)
+    found = _of_any_seed(model, any_seed, gpu, ranks)
+    memory = ranks * (found.host_bytes + (0 if gpu else found.device_bytes))
+    speed = OPERATIONS_PER_SECOND["gpu" if gpu else "cpu"] * (ranks if gpu else 1)
+    seconds = STARTUP_SECONDS + training.steps * ranks * found.step.operations / speed
+    return {"mem_mb": math.ceil(memory / 1e6), "gpu": ranks * int(gpu), "runtime": math.ceil(seconds / 60)}
 
 
 @functools.cache
-def _of_any_seed(model: ModelConfig, training: TrainingConfig, gpu: bool) -> Estimate:
+def _of_any_seed(model: ModelConfig, training: TrainingConfig, gpu: bool, ranks: int) -> Estimate:
     """Return the estimate of runs that differ by these numbers only, because sweeps have hundreds of them."""
-    return estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES))
+    return estimate(model, training, gpu_traits(DTYPES) if gpu else cpu_traits(DTYPES), ranks=ranks)
 
 
 class AnyTokens:
@@ -98,15 +103,14 @@ class AnyTokens:
         return np.broadcast_to(np.int32(0), (len(starts), length))
 
 
-def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, tokens: int = 0) -> Estimate:
-    """Return the estimate of a run. Nothing is allocated or computed.
+def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, tokens: int = 0, ranks: int = 1) -> Estimate:
+    """Return the estimate of a run, for one of its ranks. Nothing is allocated or computed.
 
     traits: of the device that it will run on; tokens: length of the training split, which a GPU stores too.
     """
-    device = NullDevice(traits)
+    device = NullDevice(traits, ProcessGroup(0, ranks))
     S = model.context_length
-    batches = Batches(AnyTokens(max(tokens, S + 1)), training.batch_sequences, S, training.seed)
-    trainer = Trainer(model, training, device, batches)
+    trainer = trainer_of(model, training, device, AnyTokens(max(tokens, S + 1)))
     launches = trainer.last_plan.launches
     costs = _costs(launches)
     if trainer.micro_plan:
@@ -117,7 +121,7 @@ def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, token
     before = device.allocated_bytes
     Decoder(device, model, trainer.compute_weights).restart([[0] * S])
     arenas["the sampler's own"] = device.allocated_bytes - before
-    state_bytes = sum(arena.flat.size_bytes for arena in trainer.state)
+    state_bytes = sum(field.elements * field.dtype.size_bytes for field in trainer.state_fields.values())
     tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length
     host_bytes = HOST_BYTES + STATE_COPIES * state_bytes
     return Estimate(parameter_count(model), arenas, host_bytes, costs, tokens_per_step)

@@ -15,13 +15,12 @@ from hipgpt.base.files import append, replacing, sync
 from hipgpt.base.log import LOG, Progress
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
-from hipgpt.data.batches import Batches
-from hipgpt.gpt.checkpoint import load_checkpoint, read_arena, save_checkpoint, write_arena
+from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
 from hipgpt.gpt.parameters import ParameterTensors, parameter_count
 from hipgpt.training.interruption import Interrupted, stop_requests
 from hipgpt.training.schedule import learning_rate
 from hipgpt.training.state import StateFolder
-from hipgpt.training.step import Trainer
+from hipgpt.training.step import trainer_of
 from hipgpt.training.validation import Splits, ValidationSet
 
 METRICS = ("step", "tokens_seen", "loss_nats_per_token", "gradient_norm", "learning_rate")
@@ -58,10 +57,8 @@ class Run:
                 f"vocab_size: got {model.vocab_size}, but the tokenizer has {len(splits.byte_counts)} tokens"
             )
         self.model, self.training = model, training
-        S = model.context_length
-        batches = Batches(splits.train, training.batch_sequences, S, training.seed)
         self.validation_set = ValidationSet(splits, model, training)
-        self.trainer = Trainer(model, training, device, batches)
+        self.trainer = trainer_of(model, training, device, splits.train)
         self.folder, self._sampler, self._read_initial_weights = folder, sampler, read_initial_weights
         self.metrics = CsvFile(folder / "metrics.csv", METRICS)
         self.validation = CsvFile(folder / "validation.csv", VALIDATION)
@@ -69,7 +66,7 @@ class Run:
         self.samples = folder / "training_samples.txt"
         live_files = [self.metrics.path, self.validation.path, self.throughput.path, self.samples]
         self.states = StateFolder(folder / "state", fingerprint, training.keep_last, live_files)
-        self._tokens_per_step = training.batch_sequences * training.accumulation_steps * S
+        self._tokens_per_step = training.batch_sequences * training.accumulation_steps * model.context_length
         self._best_loss, self._recorded_step = math.inf, 0
 
     def run(self, follow: Callable[[], None] = lambda: None) -> None:
@@ -116,25 +113,18 @@ class Run:
         if self._due(step, self.training.sample_every_steps):
             append(self.samples, f"--- step {step}\n{self._sampler(self.trainer.compute_weights)}\n\n")
         if stopping or self._due(step, self.training.save_every_steps):
-            arrays: dict[str, NDArray[Any]] = {}
-            for arena in self.trainer.state:
-                arrays |= read_arena(self.trainer.device, arena, prefix=f"{arena.name}.")
-            self.states.save(step, arrays, {"step": step, "best_loss": self._best_loss})
+            self.states.save(step, self.trainer.read_state(), {"step": step, "best_loss": self._best_loss})
 
     def _resume_or_begin(self) -> int:
         """Load the last saved state, or initialize the weights and files. Return the last finished step, or 0."""
-        fields = {
-            f"{arena.name}.{f.name}": (f.shape, f.dtype.numpy) for arena in self.trainer.state for f in arena.fields
-        }
+        fields = {name: (field.shape, field.dtype.numpy) for name, field in self.trainer.state_fields.items()}
         state = self.states.load_last(fields)
         if state is not None and state[1]["best_loss"] < math.inf and not self.states.best.exists():
             LOG.warning("%s: is missing; starting at step 1", self.states.best)
             state = None
         if state is not None:
             arrays, progress = state
-            for arena in self.trainer.state:
-                write_arena(self.trainer.device, arena, arrays, prefix=f"{arena.name}.")
-            self.trainer.weights_written()
+            self.trainer.write_state(arrays)
             self._best_loss, self._recorded_step = float(progress["best_loss"]), int(progress["step"])
             LOG.info("resuming after step %d of %d", self._recorded_step, self.training.steps)
             return self._recorded_step
@@ -145,7 +135,9 @@ class Run:
             file.begin()
         self.samples.write_text("", encoding="utf-8")
         origin = " from pretrained weights" if self._read_initial_weights else ""
-        LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, self.trainer.device.name)
+        ranks, device = self.trainer.process_group.size, self.trainer.device.name
+        where = device if ranks == 1 else f"{ranks} devices, each {device}"
+        LOG.info("%s parameters%s on %s", f"{parameter_count(self.model):,}", origin, where)
         return 0
 
     def _record(self, step: int) -> float:
@@ -178,7 +170,7 @@ class Run:
             "validation_loss_nats_per_token": validation_loss,
             "tokenizer_sha256": self.states.fingerprint["tokenizer_sha256"],
         }
-        save_checkpoint(path, read_arena(self.trainer.device, self.trainer.weights), metadata)
+        save_checkpoint(path, self.trainer.read_weights(), metadata)
 
     def _finish(self) -> None:
         """Write checkpoints/best.safetensors and last.safetensors, when the files that grew are on the disk."""

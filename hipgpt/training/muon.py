@@ -21,6 +21,7 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field, Tensor
 from hipgpt.config.settings import TrainingConfig
 from hipgpt.training.optimizer import AdamW
+from hipgpt.training.ownership import Piece
 
 NEWTON_SCHULZ_STEPS = 5
 BATCH_ELEMENTS = 1 << 22  # of matrices that are orthogonalized at once, unless a field has more
@@ -28,9 +29,13 @@ BATCH_ELEMENTS = 1 << 22  # of matrices that are orthogonalized at once, unless 
 
 @dataclass(frozen=True)
 class Part:
-    """`count` matrices of (rows, columns), one after the other, from the row `first` of a field on."""
+    """`count` matrices of (rows, columns), one after the other, from the row `first` of a field on.
+
+    begin: the first row of the field that this rank owns.
+    """
 
     field: str
+    begin: int
     first: int
     count: int
     rows: int
@@ -47,7 +52,14 @@ class Part:
 
     def of(self, arena: Arena) -> Tensor:
         """Return the matrices (count, rows, columns) in an arena with the fields of the weights."""
-        rows = arena[self.field].rows(self.first, self.first + self.count * self.rows)
+        return self._from_row(arena, self.first)
+
+    def of_own(self, arena: Arena) -> Tensor:
+        """Return the matrices (count, rows, columns) in an arena with the pieces that this rank owns."""
+        return self._from_row(arena, self.first - self.begin)
+
+    def _from_row(self, arena: Arena, first: int) -> Tensor:
+        rows = arena[self.field].rows(first, first + self.count * self.rows)
         return rows.view(self.count, self.rows, self.columns)
 
 
@@ -59,35 +71,23 @@ class Muon(AdamW):
     muon_learning_rate_peak / learning_rate_peak.
     """
 
+    whole_matrices = True
+
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig, act: DType):
-        self._batches = list(batches(weights.fields))
         super().__init__(device, weights, training)
+        self._batches = list(batches(piece for piece in self.ownership.own if piece.field.matrices))
         largest = {
-            name: max(size(batch) for batch in self._batches)
+            name: max((size(batch) for batch in self._batches), default=1)
             for name, size in {"x": _elements, "y": _elements, "gram": _squares, "polynomial": _squares}.items()
         }
         self._workspace = Arena(device, "newton_schulz", [Field(n, (size,), act) for n, size in largest.items()])
 
-    def _moved_by_adamw(self) -> list[Field]:
-        return [field for field in self.weights.fields if not field.matrices]
-
     def _record_updates(
         self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
     ) -> None:
-        first, last = self._range_of_matrices()
-        end = self.weights.flat.elements
-        self._record_adamw(plan, (0, first), 0, gradients, schedule, counters, copy)
-        self._record_adamw(plan, (last, end), last - first, gradients, schedule, counters, copy)
+        self._record_adamw(plan, gradients, schedule, counters, copy)
         for batch in self._batches:
             self._record_batch(plan, batch, gradients, schedule, counters, copy)
-
-    def _range_of_matrices(self) -> tuple[int, int]:
-        """Return the first and last element of the matrices in the arena: they follow each other."""
-        offsets = [*self.weights.offsets.values(), self.weights.size_bytes]
-        indices = [index for index, field in enumerate(self.weights.fields) if field.matrices]
-        if indices != list(range(indices[0], indices[-1] + 1)):
-            raise ValueError("the table of parameters has other fields between the matrices")
-        return offsets[indices[0]] // DType.F32.size_bytes, offsets[indices[-1] + 1] // DType.F32.size_bytes
 
     def _record_batch(
         self, plan: Plan, batch: list[Part], gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
@@ -99,7 +99,7 @@ class Muon(AdamW):
             self._workspace[name].rows(0, math.prod(shape)).view(*shape) for name, shape in shapes.items()
         )
         for part, direction in zip(batch, _parts_of(x, batch), strict=True):
-            moved = part.of(self.first_moment), part.of(gradients)
+            moved = part.of_own(self.first_moment), part.of(gradients)
             plan(MUON_DIRECTION, direction, *moved, self.norm, clip_norm=self.training.clip_norm)
         for step in range(NEWTON_SCHULZ_STEPS):
             plan(NEWTON_SCHULZ_GRAM, gram, x)
@@ -113,10 +113,10 @@ class Muon(AdamW):
             plan(MUON_UPDATE, *tensors, scale=scale, weight_decay=self.training.weight_decay)
 
 
-def batches(fields: Iterable[Field]) -> Iterator[list[Part]]:
+def batches(pieces: Iterable[Piece]) -> Iterator[list[Part]]:
     """Yield the parts of the matrices in groups of equal sides, each of at most BATCH_ELEMENTS or of one part."""
     by_sides: dict[tuple[int, int], list[Part]] = {}
-    for part in (part for field in fields for part in parts_of(field)):
+    for part in (part for piece in pieces for part in parts_of(piece)):
         batch = by_sides.get(part.sides, [])
         if batch and _elements(batch) + part.elements > BATCH_ELEMENTS:
             yield by_sides.pop(part.sides)
@@ -124,13 +124,13 @@ def batches(fields: Iterable[Field]) -> Iterator[list[Part]]:
     yield from by_sides.values()
 
 
-def parts_of(field: Field) -> Iterator[Part]:
-    """Yield the parts of a field: neighbouring matrices of one shape are one part."""
-    first, columns = 0, field.shape[-1]
-    sizes = list(field.matrices)
+def parts_of(piece: Piece) -> Iterator[Part]:
+    """Yield the parts of a piece: neighbouring matrices of one shape are one part."""
+    columns, sizes = piece.field.shape[-1], list(piece.part.matrices)
+    begin = first = piece.first // columns
     while sizes:
         count = next((i for i, rows in enumerate(sizes) if rows != sizes[0]), len(sizes))
-        yield Part(field.name, first, count, sizes[0], columns)
+        yield Part(piece.field.name, begin, first, count, sizes[0], columns)
         first += count * sizes[0]
         sizes = sizes[count:]
 

@@ -1,23 +1,36 @@
 """AdamW over arenas, with gradients clipped by their global norm."""
 
+import itertools
+
 from hipgpt.compute.catalogue import ADAMW, GRADIENT_NORM, SUM_OF_SQUARES
+from hipgpt.compute.communicator import BROADCAST
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field, Tensor
 from hipgpt.config.settings import TrainingConfig
+from hipgpt.training.ownership import Ownership, Piece
 
 NORM_PARTS = 256
 
 
 class AdamW:
-    """The two moments of an arena of weights, and the ops of one update."""
+    """The two moments of the weights that this rank owns, and the ops of one update.
+
+    whole_matrices: of Ownership.
+    """
+
+    whole_matrices = False
 
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig):
         self.weights, self.training = weights, training
-        self.first_moment = Arena(device, "first_moment", weights.fields)
-        self.second_moment = Arena(device, "second_moment", self._moved_by_adamw())
-        self._scratch = Arena(device, "optimizer", [Field("norm", (1,)), Field("partials", (NORM_PARTS,))])
+        self.ownership = Ownership(weights, device.communicator.group, self.whole_matrices)
+        self.first_moment = Arena(device, "first_moment", [piece.part for piece in self.ownership.own])
+        self.second_moment = Arena(device, "second_moment", [piece.part for piece in self._moved_by_adamw()])
+        counts = [len(self.ownership.ranges(pieces)) for pieces in self.ownership.pieces]
+        shape = sum(counts), NORM_PARTS
+        self._scratch = Arena(device, "optimizer", [Field("norm", (1,)), Field("partials", shape)])
         self.norm = self._scratch["norm"]
+        self._rows_by_rank = list(itertools.pairwise(itertools.accumulate(counts, initial=0)))  # of partials
 
     @property
     def given(self) -> list[Tensor]:
@@ -30,47 +43,64 @@ class AdamW:
         """Record the global norm of the gradients, then the update of the weights. The gradients are zero afterwards.
 
         schedule (K, 3): rows of the function `schedule`; counters: select the row. copy: the copy of the weights that
-        the passes read, which is written too.
+        the passes read, which is written too. Of several ranks, each updates the weights that it owns, then all get
+        the others' `copy`, or their weights if there is none.
         """
-        plan(SUM_OF_SQUARES, self._scratch["partials"], gradients.flat)
-        plan(GRADIENT_NORM, self.norm, self._scratch["partials"])
+        self.ownership.reduce(plan, gradients)
+        self._record_norm(plan, gradients)
         self._record_updates(plan, gradients, schedule, counters, copy)
+        self.ownership.broadcast(plan, copy or self.weights)
 
-    def _moved_by_adamw(self) -> list[Field]:
-        """Return the fields that AdamW updates, in the order of the weights."""
-        return list(self.weights.fields)
+    def _record_norm(self, plan: Plan, gradients: Arena) -> None:
+        partials, rank = self._scratch["partials"], self.ownership.group.rank
+        own_rows = range(*self._rows_by_rank[rank])
+        for row, elements in zip(own_rows, self.ownership.ranges(self.ownership.own), strict=True):
+            plan(SUM_OF_SQUARES, _flat(partials.rows(row, row + 1)), gradients.flat.rows(*elements))
+        if self.ownership.group.size > 1:
+            for root, rows in enumerate(self._rows_by_rank):
+                plan(BROADCAST, _flat(partials.rows(*rows)), root=root)
+        plan(GRADIENT_NORM, self.norm, _flat(partials))
+
+    def moved_by_adamw(self, field: Field) -> bool:
+        """Return whether AdamW updates a field of the weights."""
+        return not (self.whole_matrices and field.matrices)
+
+    def _moved_by_adamw(self) -> list[Piece]:
+        """Return the pieces that AdamW updates, in the order of the weights."""
+        return [piece for piece in self.ownership.own if self.moved_by_adamw(piece.field)]
 
     def _record_updates(
         self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
     ) -> None:
-        everything = 0, self.weights.flat.elements
-        self._record_adamw(plan, everything, 0, gradients, schedule, counters, copy)
+        self._record_adamw(plan, gradients, schedule, counters, copy)
 
     def _record_adamw(
-        self,
-        plan: Plan,
-        elements: tuple[int, int],
-        left_out: int,
-        gradients: Arena,
-        schedule: Tensor,
-        counters: Tensor,
-        copy: Arena | None,
+        self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
     ) -> None:
-        """Record ADAMW for the elements first to last of the weights.
-
-        left_out: the number of elements before them that the second moment does not have.
-        """
-        training, (first, last) = self.training, elements
+        """Record ADAMW for each range of the pieces that it updates."""
+        training, moved = self.training, self._moved_by_adamw()
         settings = {"beta1": training.beta1, "beta2": training.beta2, "epsilon": training.epsilon}
         settings |= {"weight_decay": training.weight_decay, "clip_norm": training.clip_norm}
-        weights, first_moment = (arena.flat.rows(first, last) for arena in (self.weights, self.first_moment))
-        second_moment = self.second_moment.flat.rows(first - left_out, last - left_out)
-        tensors = weights, first_moment, second_moment, gradients.flat.rows(first, last)
-        copied = copy.flat.rows(first, last) if copy else None
-        decayed = min(max(self._decayed_elements - first, 0), last - first)
-        plan(ADAMW, *tensors, copied, self.norm, schedule, counters, **settings, decayed=decayed)
+        for first, last in self.ownership.ranges(moved):
+            begin = next(piece for piece in moved if self.ownership.range_of(piece)[0] == first)
+            arenas = self.first_moment, self.second_moment
+            moments = (_rows_from(arena, begin.field.name, last - first) for arena in arenas)
+            tensors = self.weights.flat.rows(first, last), *moments, gradients.flat.rows(first, last)
+            copied = copy.flat.rows(first, last) if copy else None
+            decayed = min(max(self._decayed_elements - first, 0), last - first)
+            plan(ADAMW, *tensors, copied, self.norm, schedule, counters, **settings, decayed=decayed)
 
     @property
     def _decayed_elements(self) -> int:
         undecayed = next(field for field in self.weights.fields if not field.decay)
         return self.weights.offsets[undecayed.name] // DType.F32.size_bytes
+
+
+def _rows_from(arena: Arena, name: str, elements: int) -> Tensor:
+    """Return that many elements of a flat arena, from a field on."""
+    first = arena.offsets[name] // DType.F32.size_bytes
+    return arena.flat.rows(first, first + elements)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.view(tensor.elements)

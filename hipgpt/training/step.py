@@ -1,16 +1,19 @@
 """One training step on a device: its plans are recorded once, then replayed."""
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hipgpt.compute.communicator import BROADCAST, REDUCE
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
+from hipgpt.compute.process_group import END
 from hipgpt.compute.tensor import Arena, DType, Field, Tensor
 from hipgpt.config.settings import ModelConfig, TrainingConfig
-from hipgpt.data.batches import Batches
+from hipgpt.data.batches import Batches, TokenSequence
 from hipgpt.gpt.activations import activation_gradients, activations
 from hipgpt.gpt.blocking import blocking
 from hipgpt.gpt.model import Network
@@ -21,14 +24,30 @@ from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
 from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_every_rank(method: Callable[Concatenate["Trainer", P], R]) -> Callable[Concatenate["Trainer", P], R]:
+    """Make a call of this method on rank 0 a call on all ranks. Its arguments are numbers."""
+
+    @functools.wraps(method)
+    def told_to_all(self: "Trainer", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        self.process_group.tell(method.__name__, *arguments)
+        return method(self, *arguments, **keywords)
+
+    return told_to_all
+
 
 class Trainer:
     """One model in training on one device: weights, moments, gradients, and the plans of a step.
 
     weights: the parameters, f32.
     compute_weights: the weights that the passes read: the same tensors, or a copy in bf16.
-    scorer: scores windows with the current weights. steps_ahead: the number of steps whose results the history holds;
-    it must be read before it is full.
+    scorer: scores windows with the current weights, on rank 0 alone. steps_ahead: the number of steps whose results
+    the history holds; it must be read before it is full.
+    Several ranks train one model together if the device's communicator has a process group: each takes its part of
+    every batch and updates the weights that it owns. Only rank 0 is called; the others `follow`.
 
     In mixed precision the passes use activations and a copy of the weights in bf16. Weights, moments, gradients of
     weights, sums and losses stay f32. Micikevicius et al. 2018, arXiv:1710.03740. The loss is not scaled, because bf16
@@ -37,7 +56,8 @@ class Trainer:
 
     def __init__(self, model: ModelConfig, training: TrainingConfig, device: Device, batches: Batches):
         self.model, self.training, self.device = model, training, device
-        B, S, act = training.batch_sequences, model.context_length, act_of(training.precision, device)
+        self.process_group = device.communicator.group
+        B, S, act = batches.sequences, model.context_length, act_of(training.precision, device)
         table = parameters(model)
         self.weights = Arena(device, "weights", table)
         self._copy = RoundedCopy(device, self.weights, act) if act is not DType.F32 else None
@@ -74,7 +94,7 @@ class Trainer:
         plan = Plan(self.device, name, [*given, self.gradients.flat, loss, self._batch["starts"]], act)
         gradients = ParameterTensors(self.gradients, self.model), self._activation_gradients
         dropout = {"drop_probability": training.drop_probability, "counters": inputs.counters}
-        scale = 1 / (targets.elements * training.accumulation_steps)
+        scale = 1 / (targets.elements * self.process_group.size * training.accumulation_steps)
         inputs.record(plan, tokens, targets.view(*tokens.shape))
         for group in range(tokens.shape[0] // self.blocking.sequences):
             network, group_targets = self._network(group, **dropout)
@@ -83,7 +103,11 @@ class Trainer:
             network.backward(plan, *gradients)
         if last:
             copy = self._copy.arena if self._copy else None
+            if self.process_group.size > 1:
+                plan(REDUCE, loss, root=0)
             self.optimizer.update(plan, self.gradients, inputs.schedule, inputs.counters, copy)
+            if self.process_group.size > 1:
+                plan(BROADCAST, loss, root=0)
             self.history.record(plan, loss, self.optimizer.norm, inputs.counters)
         else:
             inputs.record_advance(plan)
@@ -92,14 +116,25 @@ class Trainer:
     def _network(self, group: int, **dropout: Any) -> tuple[Network, Tensor]:
         """Return the network of a group of sequences, and the targets of the group."""
         first, last = group * self.blocking.sequences, (group + 1) * self.blocking.sequences
+        group += self.process_group.rank * self._batch["tokens"].shape[0] // self.blocking.sequences
         tokens, starts, S = self._batch["tokens"].rows(first, last), self._batch["starts"], self.model.context_length
         network = Network(self.model, self.compute_weights, self._saved, tokens, starts, group=group, **dropout)
         return network, self._batch["targets"].rows(first * S, last * S)
 
     def initialize(self, weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
-        """Set the weights to these, by name, or draw them from the seed."""
+        """Set the weights of all ranks to these, by name, or draw them from the seed."""
+
+        def values_of(field: Field) -> NDArray[np.float32]:
+            return initial_values(field, self.training.seed) if weights is None else weights[field.name]
+
+        self.process_group.tell("receive_weights")
+        self.receive_weights(values_of)
+
+    def receive_weights(self, values_of: Callable[[Field], NDArray[np.float32]] | None = None) -> None:
+        """Set the weights to those of rank 0, which gives them as a function of the field."""
         for field in self.weights.fields:
-            values = initial_values(field, self.training.seed) if weights is None else weights[field.name]
+            values = values_of(field) if values_of else np.empty(field.shape, np.float32)
+            self.process_group.share(values)
             self.device.write(self.weights[field.name], values)
         self.weights_written()
 
@@ -108,13 +143,16 @@ class Trainer:
         if self._copy:
             self._copy.renew()
 
+    @on_every_rank
     def prepare(self) -> None:
         """Compile and bind all plans now, so that the time of the first step does not include compilation."""
         if self.micro_plan:
             self.micro_plan.prepare()
         self.last_plan.prepare()
-        self.scorer.prepare()
+        if self.process_group.leads:
+            self.scorer.prepare()
 
+    @on_every_rank
     def step(self, step: int) -> None:
         """Run one optimizer step. Steps count from 1; loss and gradient norm are added to the history."""
         self.step_inputs.prepare(step)
@@ -124,6 +162,53 @@ class Trainer:
         self.last_plan.run()
 
     @property
-    def state(self) -> list[Arena]:
-        """The arenas that a run resumes from."""
-        return [self.weights, self.optimizer.first_moment, self.optimizer.second_moment]
+    def state_fields(self) -> dict[str, Field]:
+        """The arrays that a run resumes from, by name."""
+        return {f"{arena.name}.{field.name}": field for arena, fields in self._state for field in fields}
+
+    @on_every_rank
+    def read_state(self) -> dict[str, NDArray[Any]]:
+        """Return, on rank 0, the arrays that a run resumes from."""
+        found: dict[str, NDArray[Any]] = {}
+        for arena, fields in self._state:
+            found |= self.optimizer.ownership.gather(self.device, arena, fields)
+        return found
+
+    def write_state(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Continue, on all ranks, from arrays of `read_state`."""
+        self.initialize({field.name: arrays[f"{self.weights.name}.{field.name}"] for field in self.weights.fields})
+        self.process_group.tell("receive_moments")
+        self.receive_moments(arrays)
+
+    def receive_moments(self, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Set the moments of the weights that this rank owns to those of rank 0, which gives `arrays`."""
+        for arena, fields in self._state[1:]:
+            self.optimizer.ownership.scatter(self.device, arena, fields, arrays or {})
+
+    @on_every_rank
+    def read_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return, on rank 0, the weights by name."""
+        arrays = self.optimizer.ownership.gather(self.device, self.weights, self.weights.fields)
+        return {name.removeprefix(f"{self.weights.name}."): values for name, values in arrays.items()}
+
+    @property
+    def _state(self) -> list[tuple[Arena, Sequence[Field]]]:
+        """The arenas that a run resumes from, with the fields that all ranks together have of each."""
+        fields, optimizer = self.weights.fields, self.optimizer
+        adamw_moved = [field for field in fields if optimizer.moved_by_adamw(field)]
+        moments = (optimizer.first_moment, fields), (optimizer.second_moment, adamw_moved)
+        return [(self.weights, fields), *moments]
+
+    def follow(self) -> None:
+        """Make the calls that rank 0 makes, until it ends. Raises UserError if it has gone."""
+        while (told := self.process_group.told())[0] != END:
+            name, *numbers = told
+            method = getattr(Trainer, name)
+            method(self, *numbers)
+
+
+def trainer_of(model: ModelConfig, training: TrainingConfig, device: Device, tokens: TokenSequence) -> Trainer:
+    """Return the trainer of the training split for this rank of the device's process group."""
+    group, S = device.communicator.group, model.context_length
+    batches = Batches(tokens, training.batch_sequences, S, training.seed, group.rank, group.size)
+    return Trainer(model, training, device, batches)

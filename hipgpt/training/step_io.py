@@ -35,7 +35,7 @@ class StepInputs:
 
     def __init__(self, device: Device, batches: Batches, training: TrainingConfig, steps_ahead: int):
         self._device, self._batches, self._training, self._steps = device, batches, training, steps_ahead
-        B, S, T = batches.batch_size, batches.context_length, len(batches.tokens)
+        B, S, T = batches.sequences, batches.context_length, len(batches.tokens)
         rows = steps_ahead * training.accumulation_steps
         self._resident = not device.traits.shares_host_memory and T * DType.I32.size_bytes <= RESIDENT_BYTES
         integers = [

@@ -1,7 +1,9 @@
 """`hipgpt info`: the figures from the null device equal those of a real run."""
 
 import dataclasses
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -106,7 +108,36 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     )
     assert lines[-2].startswith("1,500 steps of 2,048 tokens: 3,072,000 tokens, 1.69e+13 operations")
     assert lines[-1].startswith("fits: ")
-    assert hipgpt("info", "--memory-gib", "0.01")[1].splitlines()[-1].startswith("does not fit: ")
+    status, output, _ = hipgpt("info", "--memory-gib", "0.01")
+    assert status == 1 and output.splitlines()[-1].startswith("does not fit: ")
+
+
+def test_a_measurement_gives_the_time_of_a_step_and_of_all(hipgpt):
+    status, output, _ = hipgpt("info", "--measure")
+    assert status is None
+    number = r"([\d,.]+)"
+    words = rf"measured here: {number} ms a step, {number} tokens/s, \S+ operations/s a device; {number} hours .*"
+    found = re.fullmatch(words, output.splitlines()[-2])
+    milliseconds, tokens, hours = (float(number.replace(",", "")) for number in found.groups())
+    assert 2048 / tokens == pytest.approx(milliseconds / 1000, rel=0.01)
+    assert hours == pytest.approx(1500 * milliseconds / 3.6e6, abs=0.006)
+    document = json.loads(hipgpt("info", "--measure", "--json")[1])
+    assert document["hours"] == 1500 * document["seconds_per_step"] / 3600 > 0
+
+
+def test_several_devices_share_the_batch_and_the_moments(hipgpt, tmp_path):
+    (tmp_path / "two.yaml").write_text("devices: 2\ndevice: cuda\n")
+    (tmp_path / "one.yaml").write_text("device: cuda\n")
+    one, two = (
+        json.loads(hipgpt("info", "--json", "--memory-gib", "8", "--configfile", str(tmp_path / name))[1])
+        for name in ("one.yaml", "two.yaml")
+    )
+    assert (one["devices"], two["devices"]) == (1, 2)
+    assert one["tokens_per_step"] == two["tokens_per_step"] and one["parameters"] == two["parameters"]
+    assert one["operations"] < two["operations"] < 1.01 * one["operations"]  # the norm of all ranks' sums comes on top
+    sizes = [{row["memory"]: row["bytes"] for row in found["memory"]} for found in (one, two)]
+    assert sizes[1]["first_moment"] < 0.51 * sizes[0]["first_moment"]
+    assert sizes[1]["activations"] == sizes[0]["activations"] / 2
 
 
 def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):

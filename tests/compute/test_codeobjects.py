@@ -32,7 +32,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("codeobjects") / "files"
-    codeobjects.write(ARCH, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(codeobjects.MODELS, "tiny", (16, 1, 2, 16, 50, 8, 2))  # the stand-in takes minutes for S1
+        codeobjects.write(ARCH, folder)
     return folder
 
 
@@ -126,3 +128,26 @@ def test_an_existing_folder_is_refused(folder):
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 1
     assert "exists already; name a new folder" in done.stderr
+
+
+def test_a_model_s_step_is_that_of_training(manifest):
+    models = {model["name"]: model for model in manifest["models"]}
+    assert set(models) == {"S1", "S2", "S3", "tiny"}
+    for model in models.values():
+        names = [op["op"] for op in model["ops"]]
+        assert names[0] == "build_batch" and names[-2:] == ["adamw", "record_step"]
+        pointers = [a for op in model["ops"] for one in op["launches"] for a in one["arguments"] if "offset" in a]
+        assert all(a["allocation"] is None or a["offset"] < model["memory"][a["allocation"]] for a in pointers)
+    assert sum(op["operations"] for op in models["S3"]["ops"]) > 6 * 124e6 * models["S3"]["tokens"]
+
+
+@needs_stand_in
+def test_the_benchmark_times_a_model_and_its_ops(rocm, folder, manifest):
+    done = check(rocm, folder, "--bench", "tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " ms a step, " in done.stdout and " TFLOP/s " in done.stdout
+    (found,) = json.loads((folder / "bench.json").read_text())["models"]
+    (model,) = (model for model in manifest["models"] if model["name"] == "tiny")
+    assert sum(op["times"] for op in found["ops"]) == len(model["ops"])
+    assert all(op["seconds"] > 0 for op in found["ops"]) and found["step_seconds"] > 0
+    assert check(rocm, folder, "--bench", "S9").returncode == 1

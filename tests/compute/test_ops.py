@@ -17,28 +17,34 @@ from hipgpt.compute.tensor import DType
 
 CASES = {act: list(cases(act)) for act in (DType.F32, DType.BF16)}
 EVERY = [case for listed in CASES.values() for case in listed]
-every_case = pytest.mark.parametrize("case", EVERY, ids=str)
+ON_CPUS = [case for case in EVERY if not case.is_for_hopper]
+FOR_HOPPER = [pytest.param(case, marks=pytest.mark.gpu) for case in EVERY if case.is_for_hopper]
+# scope: the tests of a case run one after the other, so that its values and its reference are computed once
+every_case = pytest.mark.parametrize("case", [*ON_CPUS, *FOR_HOPPER], ids=str, scope="module")
+every_case_of_cpus = pytest.mark.parametrize("case", ON_CPUS, ids=str, scope="module")
 every_case_of_every_device = pytest.mark.parametrize(
     ("device", "case"),
     [
         pytest.param(name, case, marks=marks, id=f"{name}-{case}")
         for name, (acts, marks) in DEVICES.items()
         for act in acts
-        for case in CASES[act]
-        if name == "cpu" or case.op.name in ON_GPUS
+        for case in (ON_CPUS if name == "cpu" else EVERY)
+        if case.act is act and (name == "cpu" or case.op.name in ON_GPUS)
     ],
     indirect=["device"],
+    scope="module",
 )
+drawn = functools.lru_cache(maxsize=1)(draw)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def expected(case: Case) -> dict[str, Rounded | np.ndarray]:
-    return reference.evaluate(case.op, draw(case), case.sizes, SCALARS, case.act)
+    return reference.evaluate(case.op, drawn(case), case.sizes, SCALARS, case.act)
 
 
 @every_case_of_every_device
 def test_result_lies_within_its_derived_bound(device, case):
-    got = Memory(device, case, draw(case)).run()
+    got = Memory(device, case, drawn(case)).run()
     for name, target in expected(case).items():
         if isinstance(target, Rounded):
             error = np.abs(got[name].astype(np.float64) - target.value)
@@ -63,7 +69,7 @@ def test_reference_defines_every_output(case):
 
 @every_case_of_every_device
 def test_inputs_stay_unchanged(device, case):
-    values = draw(case)
+    values = drawn(case)
     after = Memory(device, case, values, guard=0).run()
     for argument in case.op.arguments:
         if not argument.writes and argument.name not in case.absent:
@@ -72,14 +78,14 @@ def test_inputs_stay_unchanged(device, case):
 
 @every_case_of_every_device
 def test_nothing_outside_the_tensors_is_written(device, case):
-    memory = Memory(device, case, draw(case))
+    memory = Memory(device, case, drawn(case))
     memory.run()
     assert set(memory.surroundings()) == set(np.array([GARBAGE]).view(np.uint16))
 
 
-@every_case
+@every_case_of_cpus
 def test_results_do_not_depend_on_the_number_of_threads(case):
-    values = draw(case)
+    values = drawn(case)
     one, *others = (Memory(CpuDevice(threads), case, values).run() for threads in (1, 2, 3))
     for name, target in one.items():
         assert all(other[name].tobytes() == target.tobytes() for other in others), name

@@ -66,11 +66,27 @@ def test_every_overlay_loads_over_the_shipped_config(overlay):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("smollm2-135m", 134_515_008), ("qwen3-0.6b", 596_049_920), ("fast", 1_608_320), ("best", 1_608_320)],
+    [
+        ("smollm2-135m", 134_515_008),
+        ("qwen3-0.6b", 596_049_920),
+        ("gpt2-124m", 124_439_808),
+        ("gpt2-350m", 354_823_168),
+        ("tinystories", 8_524_032),
+        ("fast", 1_608_320),
+        ("best", 1_608_320),
+    ],
 )
 def test_a_preset_has_the_parameters_that_it_names(name, parameters):
     run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"]
     assert parameter_count(run.model) == parameters
+
+
+@pytest.mark.parametrize("name, tokens", [("gpt2-124m", 10e9), ("gpt2-350m", 30e9)])
+def test_a_web_preset_sees_the_tokens_that_it_names(name, tokens):
+    training = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"].training
+    per_step = training.batch_sequences * training.accumulation_steps * 1024
+    assert per_step == 524_288 and training.steps * per_step == pytest.approx(tokens, rel=1e-3)
+    assert training.steps * training.warmup_fraction == pytest.approx(700, rel=3e-3)
 
 
 def test_a_corpus_needs_its_place_only():
@@ -192,7 +208,11 @@ def test_a_run_overrides_a_changed_default():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trainin: {}", "config: trainin: unknown key, did you mean 'training'?; accepted here: device, corpus"),
+        ("trainin: {}", "config: trainin: unknown key, did you mean 'training'?; accepted here: device, devices, "),
+        ("devices: 3", "config: training.batch_sequences: got 64, expected a multiple of devices = 3, because"),
+        ("{devices: 2, device: 'cuda:1'}", "devices: got 2, expected 1 with device: cuda:1, which names one GPU"),
+        ("devices: 0", "config: devices: got 0, expected integer or string >= 1"),
+        ("devices: all", "config: devices: got 'all', expected "),
         ("model: {embed_dims: 8}", "config: model.embed_dims: unknown key, did you mean 'embed_dim'?; accepted here: "),
         ("model: {xyz: 8}", "config: model.xyz: unknown key; accepted here: embed_dim, num_layers"),
         ("model: {7: 8}", "config: model.7: unknown key; accepted here: "),

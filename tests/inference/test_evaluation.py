@@ -16,7 +16,7 @@ from hipgpt.data.tokens import Tokens, open_split
 from hipgpt.gpt.scoring import bits_per_byte
 from hipgpt.inference import evaluation
 from hipgpt.inference.baselines import lzma_bits, ngram_losses, read_tokens
-from hipgpt.inference.evaluation import COLUMNS, predict, write_evaluation
+from hipgpt.inference.evaluation import COLUMNS, baselines, predict, write_evaluation
 
 SEVEN_DIGITS = 5e-7  # as the CSV writes
 T = tiny.MODEL.context_length
@@ -134,7 +134,8 @@ def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(devi
     predictions = predict(device, tiny.MODEL, weights, validation, stride=4)
     predictions = replace(predictions, ranks=np.arange(len(predictions.ranks)) % 8)  # each rank is there
     texts, counts = [corpus / "train.txt", corpus / "validation.txt"], tiny.tokenizer().byte_counts
-    write_evaluation(corpus / "evaluation.csv", predictions, train, validation, tiny.tokenizer())
+    tokenizer = tiny.tokenizer()
+    write_evaluation(corpus / "evaluation.csv", predictions, baselines(train, validation, tokenizer), tokenizer)
 
     header, *lines = csv.reader((corpus / "evaluation.csv").read_text().splitlines())
     assert header == list(COLUMNS)

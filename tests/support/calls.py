@@ -93,6 +93,7 @@ for _name in CATALOGUE:
     if _name.startswith("matmul"):
         _added = next(sizes for end, sizes in PERSISTENT.items() if _name.endswith(end))
         TILES[DType.BF16][_name] = TILES[DType.BF16].get(_name, []) + _added
+HOPPERS = [sizes for listed in PERSISTENT.values() for sizes in listed]
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip
@@ -108,6 +109,11 @@ class Case:
     sizes: dict[str, int]
     absent: tuple[str, ...] = ()
     act: DType = DType.F32
+
+    @property
+    def is_for_hopper(self) -> bool:
+        """Whether only Hopper's kernels have code that no smaller case reaches."""
+        return self.sizes in HOPPERS
 
     def __str__(self) -> str:
         sizes = ",".join(f"{name}{size}" for name, size in self.sizes.items())

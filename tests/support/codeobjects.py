@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from hipgpt.compute.backends.gpu import GpuDevice
-from hipgpt.compute.backends.variants import CDNA2_UP, Variant, find_variant
+from hipgpt.compute.backends.variants import CDNA2_UP, Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
 from support import reference
 from support.amd import clang
 from support.calls import SCALARS, Case, Memory, cases, draw
+from support.codeobjects_models import MODELS, record_model
 from support.rounding import Rounded
 
 HERE = Path(__file__).parent
@@ -54,6 +55,7 @@ class Recorder(clang.OfflineDriver):
         super().__init__(arch)
         self._folder, self._next = folder, 1 << 20
         self.launches: list[dict[str, Any]] = []
+        self.allocations: list[tuple[int, int]] = []  # address, bytes
         self.objects: dict[str, dict[str, Any]] = {}
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
@@ -92,6 +94,7 @@ class Recorder(clang.OfflineDriver):
 
     def allocate(self, size_bytes: int) -> int:
         address, self._next = self._next, self._next + -(-size_bytes // 4096) * 4096
+        self.allocations.append((address, size_bytes))
         return address
 
     def free(self, address: int) -> None: ...
@@ -208,9 +211,10 @@ def write(arch: str, folder: Path) -> dict[str, Any]:
         for case in chosen_cases(arch):
             if str(case) not in written:
                 written[str(case)] = record(driver, case, folder / "cases" / f"{len(written):04}.npz")
+        models = [record_model(name, driver) for name in MODELS] if has_matrix_units(arch) else []
     manifest = {
-        "format": 2, "arch": arch, "wave": driver.wave, "compiler": clang.version(), "objects": driver.objects,
-        "cases": list(written.values()),
+        "format": 3, "arch": arch, "wave": driver.wave, "compiler": clang.version(), "objects": driver.objects,
+        "cases": list(written.values()), "models": models,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for name, file in {"README.md": "codeobjects_readme.md", "check.py": "codeobjects_check.py"}.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from hipgpt.base.paths import ROOT
+from support import snakemake_forks
 
 PARTS = (
     "Snakefile",
@@ -76,12 +77,10 @@ class Project:
 
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
         """Run snakemake in the copy and return its output. Fails the test on another exit status."""
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment(), encoding="utf-8",
-            errors="backslashreplace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == expect, done.stdout
-        return done.stdout
+        _, _, _, *after = self.command(*arguments)  # python -m snakemake
+        status, said = snakemake_forks.snakemake(after, self.folder, self.environment())
+        assert status == expect, said
+        return said
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start snakemake in the copy, in a session of its own, so that all its processes can get a signal."""

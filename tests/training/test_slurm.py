@@ -72,7 +72,7 @@ def test_every_stage_is_a_job_with_its_resources(cluster):
     calls = project.submissions()
     assert set(calls) == {"download", "train_tokenizer", "tokenize", "manifest", "train"}
     run = load_runs(read_config(project.folder / "config.yaml", project.folder / "tiny.yaml")).runs["default"]
-    expected = job_resources(run.model, run.training, "auto")
+    expected = job_resources(run.model, run.training, "auto", 1)
     assert f"--mem {expected['mem_mb']} " in calls["train"] and f"-t {expected['runtime']} " in calls["train"]
     assert "--signal=TERM@120" in calls["train"] and "--requeue" in calls["train"]
     assert "--gpus" not in calls["train"]
@@ -105,7 +105,9 @@ def test_a_run_that_meets_its_time_limit_saves_and_resumes_from_the_queue(cluste
     ("environment", "asked"),
     [
         ({}, False),
-        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "8"}, False),  # squeue says that it has no end
+        ({"SLURM_JOB_ID": "9"}, False),  # scancel: squeue says that it ends in hours
+        ({"SLURM_JOB_ID": "7"}, True),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 5000)}, False),  # scancel
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 100)}, True),
         ({"SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) - 100)}, True),
@@ -115,6 +117,13 @@ def test_only_a_job_near_its_end_is_put_back(monkeypatch, tmp_path, environment,
     tool = tmp_path / "scontrol"
     tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     tool.chmod(0o755)
+    ends = {"7": time.time() + 100, "9": time.time() + 9000}
+    for job, end in ends.items():
+        (tmp_path / job).write_text(time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(end)))
+    (tmp_path / "8").write_text("N/A")
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f'#!/bin/sh\ncat "{tmp_path}/$3"\n')
+    squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert requeue_at_the_time_limit(environment) is asked
     assert (tmp_path / "calls").exists() is asked
@@ -132,7 +141,7 @@ def test_a_refusal_of_slurm_is_told_and_is_not_an_error(monkeypatch, tmp_path, c
 
 
 def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():
-    on_cpu, on_gpu, either = (job_resources(RUN.model, RUN.training, name) for name in ("cpu", "cuda:1", "auto"))
+    on_cpu, on_gpu, either = (job_resources(RUN.model, RUN.training, name, 1) for name in ("cpu", "cuda:1", "auto"))
     assert (on_cpu["gpu"], on_gpu["gpu"], either["gpu"]) == (0, 1, 0)
     assert on_gpu["mem_mb"] < on_cpu["mem_mb"] and on_gpu["mem_mb"] * 1e6 >= HOST_BYTES
     assert on_gpu["runtime"] < on_cpu["runtime"]
@@ -140,4 +149,4 @@ def test_a_gpu_is_asked_for_by_name_only_and_memory_on_it_is_not_the_host_s():
 
 def test_the_estimated_time_is_more_than_the_default_run_needed():
     minutes_on_one_core = 4  # README.md
-    assert job_resources(RUN.model, RUN.training, "cpu")["runtime"] > minutes_on_one_core
+    assert job_resources(RUN.model, RUN.training, "cpu", 1)["runtime"] > minutes_on_one_core

@@ -83,15 +83,20 @@ class Command(dict):
         return self.words
 
 
-def script(name, before=""):
+def script(name):
     """Return a function: the beginning of the command that runs a script of workflow/scripts.
 
-    before: shell code. The function takes `output`, because Snakemake compares all params with those of the last run
+    The function takes `output`, because Snakemake compares all params with those of the last run
     except functions of `output`. Another Python or another place of the checkout therefore reruns nothing.
     """
     program = [sys.executable, str(ROOT / "workflow" / "scripts" / name)]
-    command = Command(before + " ".join(map(shlex.quote, program)))
+    command = Command(" ".join(map(shlex.quote, program)))
     return lambda wildcards, output: command
+
+
+def starter(wildcards, output, resources):
+    """Return the program that starts the tasks of a job with several of them, such as srun (profiles/slurm)."""
+    return shlex.quote(resources["mpi"]) if "mpi" in resources.keys() else ""
 
 
 def text(file):
@@ -156,6 +161,11 @@ def device(wildcards):
     return CONFIG.runs[wildcards.run].sections["device"]
 
 
+def devices(wildcards, output):
+    """Return how many devices train the run. It takes `output`, so that another number reruns nothing."""
+    return CONFIG.runs[wildcards.run].sections["devices"]
+
+
 def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
 
@@ -173,12 +183,15 @@ def trackers(wildcards, output):
 def needs(resource):
     """Return a function of the wildcards: how much of a resource the training of the run asks a cluster for.
 
-    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU.
+    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU. A run that trains on several takes
+    what the limit allows, as a rule takes as many threads as there are.
     """
+    limits = workflow.global_resources
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
-        return job_resources(run.model, run.training, run.sections["device"])[resource]
+        needed = job_resources(run.model, run.training, run.sections["device"], run.sections["devices"])[resource]
+        return min(needed, limits[resource].value) if resource in limits else needed
 
     return of_wildcards
 

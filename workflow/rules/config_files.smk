@@ -2,8 +2,14 @@
 # The package reads the files before Snakemake's values are used: Snakemake names neither line nor column of a mistake,
 # shows a traceback for a byte that is not UTF-8, and lets a key that is given twice through.
 
+import atexit
+import gc
 import sys
 from pathlib import Path
+
+# Snakemake's imports stay for as long as the process: without this, garbage collections look through all of them again.
+gc.freeze()
+atexit.register(gc.unfreeze)  # or modules would be cleared before generators that wait in a `with`, which need them
 
 ROOT = Path(workflow.current_basedir).parents[1]
 if (ROOT / "hipgpt").is_dir():  # a checkout

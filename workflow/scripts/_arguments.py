@@ -1,9 +1,10 @@
 """Options that several scripts have, and the one that every script has: --log."""
 
 import argparse
+import logging
 from pathlib import Path
 
-from hipgpt.base.log import start_log
+from hipgpt.base.log import LOG, start_log
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +23,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="threads of the CPU kernels (default: all cores)")
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parsed(parser: argparse.ArgumentParser, rank: int = 0) -> argparse.Namespace:
     """Return the arguments of a script, and begin its log.
 
     The log of a stage is <folder>/logs/<stage>.log. Messages on stderr name that folder: the run, or the corpus.
+    rank: of this process among several that do the same; all but the first only show what is wrong.
     """
     parser.add_argument("--log", type=Path, help="file that gets a copy of all messages (default: none)")
     arguments = parser.parse_args()
-    start_log(arguments.log, arguments.log.resolve().parents[1].name if arguments.log else "")
+    subject = arguments.log.resolve().parents[1].name if arguments.log else ""
+    if rank == 0:
+        start_log(arguments.log, subject)
+    else:
+        start_log(None, f"{subject} rank {rank}".strip())
+        LOG.setLevel(logging.WARNING)
     return arguments

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on the whole validation split, compared with baselines: writes evaluation.csv."""
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
@@ -11,7 +12,7 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.checkpoint import load_weights
-from hipgpt.inference.evaluation import predict, write_evaluation
+from hipgpt.inference.evaluation import baselines, predict, write_evaluation
 
 
 @exit_on_user_error
@@ -28,8 +29,10 @@ def main() -> None:
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
     known = tokenizer.sha256, tokenizer.vocab_size
     train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
-    predictions = predict(device, model, weights, validation, arguments.stride_tokens)
-    write_evaluation(arguments.output, predictions, train, validation, tokenizer)
+    with ThreadPoolExecutor(1) as beside:
+        others = beside.submit(baselines, train, validation, tokenizer)
+        predictions = predict(device, model, weights, validation, arguments.stride_tokens)
+        write_evaluation(arguments.output, predictions, others.result(), tokenizer)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,4 @@
-"""The devices. Read cpu, gpu, cuda, hip, null, variants, launch_shapes, split_k, persistent_gemm, compile_commands."""
+"""The devices.
+
+Read cpu, gpu, cuda, hip, nccl, null, variants, launch_shapes, split_k, persistent_gemm, compile_commands.
+"""

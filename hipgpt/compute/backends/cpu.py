@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import os
 import platform
 import weakref
@@ -18,8 +19,10 @@ from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
+from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
+from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
 
 CPU = KERNELS / "cpu"
@@ -82,14 +85,19 @@ class Call(ctypes.Structure):
 
 
 class CpuDevice:
-    """The host's cores as a device; threads: how many the kernels use. Results do not depend on it."""
+    """The host's cores as a device; threads: how many the kernels use. Results do not depend on it.
+
+    group: the processes that train one model, of which this is one.
+    """
 
     backend = "cpu"
+    communicator: Communicator
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, group: ProcessGroup | None = None):
         self.name = f"cpu {platform.machine()} ({threads} thread{'s' if threads > 1 else ''})"
         self.compiler = host_compiler_version().partition("\n")[0]
         self.traits = traits(act_dtypes())
+        self.communicator = HostCommunicator(group or ProcessGroup())
         self._allocated_bytes, self._threads = 0, threads
         _library(CPU / "runtime" / "threads.cpp").set_thread_count(ctypes.c_int64(threads))
 
@@ -119,6 +127,19 @@ class CpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        groups = itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES)
+        parts = [self.communicator.bind(list(each)) if far else self._bind(list(each)) for far, each in groups]
+        if len(parts) == 1:
+            return parts[0]
+
+        def run_all() -> None:
+            for part in parts:
+                part()
+
+        return run_all
+
+    def _bind(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        """Compile the kernels of launches; return a function that calls them."""
         _compile(tuple(dict.fromkeys(_library_of(launch) for launch in launches)), self._threads)
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
         calls = (Call * len(launches))()

@@ -27,6 +27,15 @@ def _checked(result: tuple[Any, ...], call: str) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def device_count() -> int:
+    """Return the number of NVIDIA GPUs. Raises DeviceAbsent if there is no driver."""
+    try:
+        _checked(driver.cuInit(0), "cuInit")
+        return int(_checked(driver.cuDeviceGetCount(), "cuDeviceGetCount"))
+    except (RuntimeError, UserError) as error:
+        raise DeviceAbsent(f"device cuda: {error}; install NVIDIA's driver, or choose another device") from error
+
+
 class CudaDriver:
     """One NVIDIA GPU. Raises DeviceAbsent if there is no driver or no such device."""
 
@@ -52,6 +61,10 @@ class CudaDriver:
         self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
         self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
         self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
+
+    @property
+    def stream(self) -> int:
+        return int(self._stream)
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         return compile_cuda(name, source, headers, macros, self.arch)
@@ -91,6 +104,13 @@ class CudaDriver:
         target = values.ctypes.data
         _checked(driver.cuMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "cuMemcpyDtoHAsync")
         _checked(driver.cuStreamSynchronize(self._stream), "cuStreamSynchronize")
+
+    def finished(self) -> bool:
+        (status,) = driver.cuStreamQuery(self._stream)
+        if status == driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        _checked((status,), "cuStreamQuery")
+        return True
 
     def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
         tensor_map = _checked(

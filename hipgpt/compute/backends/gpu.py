@@ -1,5 +1,7 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +15,11 @@ from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
+from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Traits, check_transfer
 from hipgpt.compute.launch import Launch
+from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
 
 Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
@@ -35,7 +39,8 @@ class Driver(Protocol):
     driver's own words if a call fails.
 
     backend: hip or cuda; name: the device's; arch: its architecture, such as gfx90a or sm_80; wave: lanes of a wave;
-    compiler: the run-time compiler and its version, which count in the key of a cached code object.
+    compiler: the run-time compiler and its version, which count in the key of a cached code object. stream: the
+    handle of its stream, for libraries that put work on it.
     """
 
     backend: str
@@ -43,6 +48,9 @@ class Driver(Protocol):
     arch: str
     wave: int
     compiler: str
+
+    @property
+    def stream(self) -> int: ...
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         """Return the code object of one source file for this device.
@@ -77,6 +85,9 @@ class Driver(Protocol):
     def download(self, values: np.ndarray, address: int) -> None:
         """Fill contiguous values from the device, after all earlier work of the stream."""
 
+    def finished(self) -> bool:
+        """Return whether all earlier work of the stream is done."""
+
     def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
         """Return the tensor map of a row-major matrix of bf16, as an argument of `launch`.
 
@@ -106,9 +117,13 @@ class Allocation:
 
 
 class GpuDevice:
-    """A GPU as a device. graphs: replay a plan as one captured graph; otherwise launch by launch."""
+    """A GPU as a device. graphs: replay a plan as one captured graph; otherwise launch by launch.
 
-    def __init__(self, driver: Driver, graphs: bool = True):
+    communicator: reaches the GPUs of other processes; by default there are none.
+    """
+
+    def __init__(self, driver: Driver, graphs: bool = True, communicator: Communicator | None = None):
+        self.communicator: Communicator = communicator or HostCommunicator(ProcessGroup())
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
@@ -142,16 +157,24 @@ class GpuDevice:
     def read(self, tensor: Tensor) -> np.ndarray:
         """Return a tensor's values, once all earlier work on the device is done."""
         values = np.empty(tensor.shape, tensor.dtype.numpy)
+        if self.communicator.group.size > 1:
+            self.communicator.wait(self._driver.finished)
         self._driver.download(values, tensor.address)
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind the kernels of launches; return a function that runs them in order, without waiting."""
-        calls = [call for launch in launches for call in self._bind(launch)]
+        calls: list[Callable[[], None]] = []
+        for far, group in itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES):
+            if far:
+                calls.append(self.communicator.bind(list(group)))
+            else:
+                bound = (call for launch in group for call in self._bind(launch))
+                calls += [functools.partial(self._driver.launch, *call) for call in bound]
 
         def run_all() -> None:
             for call in calls:
-                self._driver.launch(*call)
+                call()
 
         owners = [launch.tensors for launch in launches]
         replay = self._driver.capture(run_all) if self._graphs else run_all

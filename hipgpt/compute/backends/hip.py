@@ -32,6 +32,14 @@ def _checked(result: tuple[Any, ...], call: str) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def device_count() -> int:
+    """Return the number of AMD GPUs. Raises DeviceAbsent if there is no HIP runtime."""
+    try:
+        return int(_checked(hip.hipGetDeviceCount(), "hipGetDeviceCount"))
+    except (RuntimeError, UserError) as error:
+        raise DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device") from error
+
+
 class HipDriver:
     """One AMD GPU. Raises DeviceAbsent if there is no HIP runtime or no such device."""
 
@@ -52,6 +60,10 @@ class HipDriver:
         self.arch = self._target.split(":")[0]
         self.compiler = f"hiprtc {major}.{minor}, HIP {version}, {self._target}"
         self._stream = _checked(hip.hipStreamCreate(), "hipStreamCreate")
+
+    @property
+    def stream(self) -> int:
+        return int(self._stream)
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         return compile_hip(name, source, headers, macros, self._target)
@@ -85,6 +97,13 @@ class HipDriver:
         target = values.ctypes.data
         _checked(hip.hipMemcpyDtoHAsync(target, address, values.nbytes, self._stream), "hipMemcpyDtoHAsync")
         _checked(hip.hipStreamSynchronize(self._stream), "hipStreamSynchronize")
+
+    def finished(self) -> bool:
+        (status,) = hip.hipStreamQuery(self._stream)
+        if status == hip.hipError_t.hipErrorNotReady:
+            return False
+        _checked((status,), "hipStreamQuery")
+        return True
 
     def tensor_map(self, address: int, rows: int, columns: int, box_rows: int) -> Any:
         raise NotImplementedError("AMD's chips have no such copy engine, so no row of variants.py for them asks for it")

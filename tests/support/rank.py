@@ -1,0 +1,55 @@
+"""One rank of a small training: python rank.py RANK SIZE PORT OUTPUT OPTIMIZER PRECISION."""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+from hipgpt.compute.open_device import open_device
+from hipgpt.compute.process_group import meet
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.tokens import Tokens
+from hipgpt.training.step import Trainer, trainer_of
+
+STEPS = 40
+MODEL = ModelConfig(50, 16, 2, 2, 32, 8, "gelu", tie_embeddings=True, output_bias=False)
+GIVEN = {"seed": 1, "steps": STEPS, "batch_sequences": 12, "accumulation_steps": 2, "learning_rate_peak": 5e-3,
+         "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
+         "weight_decay": 0.1, "clip_norm": 1.0, "drop_probability": 0.1, "log_every_steps": STEPS}  # fmt: skip
+ALL = {field.name: GIVEN.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)}
+TRAINING = TrainingConfig(**ALL | {"muon_learning_rate_peak": 1e-2})
+
+
+def tokens() -> Tokens:
+    """Return tokens that can be learned: three of four follow from the token before."""
+    random, found = np.random.default_rng(3), [0]
+    follows = random.permutation(MODEL.vocab_size)
+    for surprise in random.random(2000) < 1 / 4:
+        found.append(int(random.integers(MODEL.vocab_size)) if surprise else int(follows[found[-1]]))
+    return Tokens([np.array(found, np.uint16)])
+
+
+def trainer_on(device, optimizer: str, precision: str) -> Trainer:
+    training = dataclasses.replace(TRAINING, optimizer=optimizer, precision=precision)
+    return trainer_of(MODEL, training, device, tokens())
+
+
+def main() -> None:
+    rank, size, port = map(int, sys.argv[1:4])
+    group = meet(rank, size, "127.0.0.1", port)
+    trainer = trainer_on(open_device("cpu", 1, group), *sys.argv[5:7])
+    if not group.leads:
+        trainer.follow()
+        return
+    trainer.initialize()
+    for step in range(1, STEPS + 1):
+        trainer.step(step)
+        if step == STEPS // 2:  # as a resumed run does
+            trainer.write_state(trainer.read_state())
+    figures = trainer.history.read(1, STEPS)
+    np.savez(sys.argv[4], losses=figures[:, 0], norms=figures[:, 1], **trainer.read_state())
+    group.close()
+
+
+if __name__ == "__main__":
+    main()

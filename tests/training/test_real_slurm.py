@@ -1,0 +1,142 @@
+"""The Slurm profile on a real Slurm of one machine: its daemons are started here and stopped afterwards.
+
+It needs the packages slurmctld, slurmd, slurm-client and munge, root, and a machine without a Slurm of its own, because
+the daemons read /etc/slurm/slurm.conf.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.workflow_copy import TINY, Project
+
+pytestmark = pytest.mark.slow
+CONF = Path("/etc/slurm/slurm.conf")
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CONFIG = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+MinJobAge=600
+SchedulerParameters=sched_interval=1,bf_interval=1
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=8000
+PartitionName=main Nodes=ALL Default=YES
+"""
+TRAINED = "results/runs/default/metrics.csv"
+ENDLESS = {"steps": 10**8, "save_every_steps": 10**8, "validate_every_steps": 10**8, "sample_every_steps": 10**8}
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    if os.geteuid() != 0 or CONF.exists() or not all(map(shutil.which, DAEMONS)):
+        pytest.skip(f"needs root, {', '.join(DAEMONS)}, and no Slurm at work here")
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    CONF.parent.mkdir(exist_ok=True)
+    CONF.write_text(CONFIG.format(host=socket.gethostname().split(".")[0], folder=folder, cores=os.cpu_count()))
+    started = [subprocess.Popen([daemon, option]) for daemon, option in (("slurmctld", "-D"), ("slurmd", "-D"))]
+    subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
+    try:
+        until(lambda: "idle" in told("sinfo", "-h", "-o", "%T"))
+        yield
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait()
+        subprocess.run(["pkill", "-x", "munged"], check=True)
+        CONF.unlink()
+
+
+def told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def until(condition, seconds: int = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.2)
+
+
+class OnSlurm(Project):
+    def command(self, *arguments: str) -> list[str]:
+        options = ["--slurm-no-account", "--slurm-status-command", "squeue", "--latency-wait", "5"]
+        options += [
+            "--slurm-init-seconds-before-status-checks",
+            "1",
+            "--default-resources",
+            "mem_mb=1000",
+            "runtime=10",
+        ]
+        options += ["cpus_per_task=2", "slurm_extra='--signal=TERM@120'"]
+        command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", *options]
+        return [*command, "--configfile", "tiny.yaml", "--", *arguments]
+
+    def log(self) -> str:
+        path = self.folder / "results/runs/default/logs/train.log"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def project(slurm, tmp_path) -> OnSlurm:
+    return OnSlurm(tmp_path)
+
+
+def test_every_stage_runs_as_a_job(project):
+    project.snakemake(TRAINED)
+    assert (project.folder / TRAINED).exists()
+
+
+def test_a_training_on_two_processes_resumes_after_its_time_limit(project):
+    """A limit must leave two minutes after the signal, so it is three. A job returns two minutes later."""
+    project.write_config({**TINY, "device": "cpu", "devices": 2, "training": {**TINY["training"], **ENDLESS}})
+    profile = project.folder / "profiles/slurm/profile.yaml"
+    profile.write_text(profile.read_text() + "set-resources:\n  train:\n    runtime: 3\n")
+    plain = Project.__new__(Project)
+    plain.folder = project.folder
+    plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
+    running = project.start(TRAINED)
+    until(lambda: re.search(r"resuming after step [^\n]*\n[^\n]* step \d+ of", project.log()), seconds=400)
+    first = int(re.search(r"resuming after step (\d+) of", project.log())[1])
+    subprocess.run(["scancel", "--user", "root"], check=True)
+    until(lambda: "stopped after step" in project.log())
+    assert first > 0 and int(re.search(r"stopped after step (\d+) of", project.log())[1]) > first
+    assert "goes back into the queue" not in project.log()  # Snakemake begins the log anew with the job
+    running.communicate()
+
+
+def test_tasks_of_a_job_train_one_model(project):
+    profile = project.folder / "profiles/slurm/profile.yaml"
+    tasks = "set-resources:\n  train: {mpi: srun, tasks: 2, cpus_per_task: 1, mem_mb: 2000}\n"
+    profile.write_text(profile.read_text() + tasks)
+    project.write_config({**TINY, "device": "cpu"})
+    plain = Project.__new__(Project)
+    plain.folder = project.folder
+    plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
+    project.snakemake(TRAINED)
+    assert "parameters on 2 devices, each cpu" in project.log()
+
+
+def test_tasks_of_srun_are_ranks(slurm):
+    program = "import os; from hipgpt.training.ranks import own_place; print(own_place(os.environ))"
+    output = told("srun", "-n", "2", sys.executable, "-c", program)
+    assert sorted(re.findall(r"rank=(\d), size=2, local_rank=(\d), local_size=2, host='127", output)) == [
+        ("0", "0"), ("1", "1")
+    ]  # fmt: skip
