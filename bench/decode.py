@@ -45,7 +45,7 @@ def ours(size: str, threads: int, seconds: float, sequences: int, task: str, pre
     def decode():
         decoder.restart([[1]] * sequences)
         for _ in range(S - 2):
-            decoder.append_greedy()
+            decoder.draw()
 
     work = decode if task == "decode" else lambda: decoder.restart(prompts)
     return rate_of(work, sequences * (S - 1), seconds)

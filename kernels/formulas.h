@@ -115,3 +115,51 @@ HIPGPT_SCALAR Philox philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, 
     }
     return {{c0, c1, c2, c3}};
 }
+
+// The upper 64 bits of a product.
+HIPGPT_SCALAR uint64_t upper_product(uint64_t a, uint64_t b) {
+    const uint64_t low = 0xFFFFFFFFull, a0 = a & low, a1 = a >> 32, b0 = b & low, b1 = b >> 32;
+    const uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + (middle & low);
+    return a1 * b1 + (middle >> 32) + (other >> 32);
+}
+
+// Number `index` of a stream of uniform numbers in [0, 1), by Philox4x64-10: that of NumPy's
+// Generator(Philox(key=[key0, key1])).random(), which begins with the counter 1.
+HIPGPT_SCALAR double uniform_number(uint64_t index, uint64_t key0, uint64_t key1) {
+    uint64_t c0 = index / 4 + 1, c1 = 0, c2 = 0, c3 = 0;
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t a = 0xD2E7470EE14C6C93ull, b = 0xCA5A826395121157ull;
+        const uint64_t upper_a = upper_product(a, c0), upper_b = upper_product(b, c2);
+        const uint64_t lower_a = a * c0, lower_b = b * c2;
+        c0 = upper_b ^ c1 ^ key0;
+        c1 = lower_b;
+        c2 = upper_a ^ c3 ^ key1;
+        c3 = lower_a;
+        key0 += 0x9E3779B97F4A7C15ull;
+        key1 += 0xBB67AE8584CAA73Bull;
+    }
+    const uint64_t word = index % 4 == 0 ? c0 : index % 4 == 1 ? c1 : index % 4 == 2 ? c2 : c3;
+    return static_cast<double>(word >> 11) * 0x1p-53;
+}
+
+// The same by a row of draw_token's keys: two keys of 64 bits, the lower halves first.
+HIPGPT_SCALAR double uniform_number(int64_t index, const int32_t* key) {
+    uint64_t words[4];
+    for (int i = 0; i < 4; ++i) words[i] = static_cast<uint32_t>(key[i]);
+    return uniform_number(static_cast<uint64_t>(index), words[0] | words[1] << 32, words[2] | words[3] << 32);
+}
+
+// How a token is drawn: a row of draw_token's settings. temperature 0 takes the greatest score; top_k 0 and top_p 1 leave
+// no token out.
+struct Sampling {
+    float temperature, top_k, top_p, repetition_penalty;
+};
+
+HIPGPT_SCALAR Sampling sampling_of(const float* row) { return {row[0], row[1], row[2], row[3]}; }
+
+HIPGPT_SCALAR float penalized(float logit, float penalty) { return logit > 0.0f ? logit / penalty : logit * penalty; }
+
+// A token's probability up to a factor: 1 for the greatest score.
+HIPGPT_SCALAR float weight_of(float score, float greatest, float temperature) {
+    return exp_f32((score - greatest) / temperature);
+}

@@ -280,11 +280,17 @@ OUTPUT_LAYER_TRAINING = op("output_layer_training", "output_layer", """
     in       targets       i32 (N)
     """, scalars="scale f32", operations=lambda N, C, V, **_: 6 * N * C * V)  # fmt: skip
 
-GREEDY_TOKEN = op("greedy_token", "sampling", """
-    out    tokens     i32 (B)
-    inout  positions  i32 (B)
-    in     logits     act (B, V)
-    """, operations=lambda B, V: B * V)  # fmt: skip
+# settings: temperature, top_k, top_p and repetition penalty of each sequence; keys: its two keys of Philox
+DRAW_TOKEN = op("draw_token", "sampling", """
+    out      tokens     i32 (B)
+    inout    positions  i32 (B)
+    inout    windows    i32 (B, T)
+    inout    drawn      i32 (B)
+    scratch  scores     f32 (B, V)
+    in       logits     act (B, V)
+    in       settings   f32 (B, 4)
+    in       keys       i32 (B, 4)
+    """, operations=lambda B, V, **_: 2 * B * V)  # fmt: skip
 
 ADD_SUM = op("add_sum", "reduction", """
     add    total   f32 (1)

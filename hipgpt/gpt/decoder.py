@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.compute.catalogue import GREEDY_TOKEN
+from hipgpt.compute.catalogue import DRAW_TOKEN
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import ModelConfig
+from hipgpt.config.settings import ModelConfig, SamplingConfig
 from hipgpt.gpt.activations import activations, kv_cache
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors
@@ -34,6 +34,9 @@ class Decoder:
     the context length. A model with learned positions has none beyond T, so a sequence starts again from its last
     T // 2 tokens. From then on each prediction sees between T // 2 and T tokens. Activations, cache and logits have the
     dtype of the weights.
+
+    The device draws tokens itself, so many steps run without waiting for the host. It has the windows too: the token at
+    position p is in column p % T.
     """
 
     def __init__(self, device: Device, model: ModelConfig, weights: ParameterTensors, sequences: int = 1):
@@ -41,22 +44,38 @@ class Decoder:
         act = weights.arena.flat.dtype
         self.windows: list[deque[int]] = []
         self._positions = np.zeros(sequences, np.int32)  # of the next tokens
-        # one field, so that each step costs one transfer to the device
-        inputs = Arena(device, "inputs", [Field("tokens_and_positions", (2, sequences), DType.I32)])
+        # tokens and positions are one field, so that each step costs one transfer to the device
+        integers = [
+            Field("tokens_and_positions", (2, sequences), DType.I32),
+            Field("windows", (sequences, model.context_length), DType.I32),
+            Field("drawn", (sequences,), DType.I32),
+            Field("keys", (sequences, 4), DType.I32),
+        ]
+        inputs = Arena(device, "inputs", integers)
+        numbers = [Field("settings", (sequences, 4)), Field("scores", (sequences, model.vocab_size))]
+        drawing = Arena(device, "drawing", numbers)
         cache = Arena(device, "kv_cache", kv_cache(model, sequences, act))
         saved = Arena(device, "activations", activations(model, sequences, 1, act))
         self._tokens_and_positions, self._logits = inputs["tokens_and_positions"], saved["logits"]
         self._tokens, positions = (self._tokens_and_positions.rows(row, row + 1).view(sequences) for row in (0, 1))
-        given = [weights.arena.flat, inputs.flat, cache.flat]
-        self._plan = Plan(device, "decode", given, act)
-        self._greedy_plan = Plan(device, "greedy decode", [*given, self._logits], act)
-        self._greedy_plan(GREEDY_TOKEN, self._tokens, positions, self._logits)
+        self._device_windows, self._drawn, self._keys = inputs["windows"], inputs["drawn"], inputs["keys"]
+        self._settings = drawing["settings"]
+        given = [weights.arena.flat, inputs.flat, cache.flat, self._settings, self._logits]
+        self._plan, self._draw_plan, self._step_plan = (
+            Plan(device, name, given, act) for name in ("decode", "draw", "draw and decode")
+        )
+        for plan in (self._draw_plan, self._step_plan):
+            plan(
+                DRAW_TOKEN, self._tokens, positions, self._device_windows, self._drawn, drawing["scores"],
+                self._logits, self._settings, self._keys,
+            )  # fmt: skip
         network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache)
-        for plan in (self._plan, self._greedy_plan):
+        for plan in (self._plan, self._step_plan):
             network.forward(plan)
             network.logits(plan)
         self._prefill = Prefill(device, model, weights, cache)
         self._forget()
+        self.sample_by(SamplingConfig(0, temperature=0))
 
     def restart(self, texts: Sequence[Sequence[int]]) -> None:
         """Forget all sequences, and read the last T tokens of a text for each. A text has at least one token.
@@ -82,20 +101,38 @@ class Decoder:
         self.device.write(self._tokens_and_positions, np.stack([np.array(tokens, np.int32), self._positions]))
         self._plan.run()
         self._advance(tokens)
+        self._is_current = False
 
-    def append_greedy(self) -> list[int]:
-        """Read the token with the largest logit next in each sequence, and return these. Ties go to the lower id.
+    def sample_by(self, sampling: SamplingConfig, stream: int = 0) -> None:
+        """Let `draw` follow these settings, as `hipgpt.inference.sampling.probabilities` defines them.
 
-        The device chooses the tokens, so the host waits for a few numbers instead of reading all logits.
+        Number n that sequence b takes is number n of Philox with the key (sampling.seed, stream + b). A new decoder
+        takes the greedy token.
         """
-        if self._full():
-            tokens: list[int] = self.logits().argmax(axis=1).tolist()
-            self.append(tokens)
+        settings = (sampling.temperature, sampling.top_k or 0, sampling.top_p, sampling.repetition_penalty)
+        keys = np.array([[sampling.seed, stream + b] for b in range(self.sequences)], "<u8")
+        self.device.write(self._settings, np.tile(np.array(settings, np.float32), (self.sequences, 1)))
+        self.device.write(self._keys, keys.view(np.int32))
+        self.device.write(self._drawn, np.zeros(self.sequences, np.int32))
+
+    def draw(self, steps: int = 1) -> list[list[int]]:
+        """Draw and read one token of each sequence after another; return those of each step, at most `steps` of them.
+
+        There are fewer if a sequence has to start again from its last tokens before that.
+        """
+        self._update_windows()
+        left = self._positions_left()
+        steps = min(steps, max(1, left))
+        first = self._positions.copy()
+        for _ in range(steps):
+            (self._step_plan if left else self._draw_plan).run()
+        drawn = self._drawn_from(first, steps)
+        if left:
+            for tokens in drawn:
+                self._advance(tokens)
         else:
-            self._greedy_plan.run()
-            tokens = self.device.read(self._tokens).tolist()
-            self._advance(tokens)
-        return tokens
+            self.append(drawn[0])
+        return drawn
 
     def logits(self) -> NDArray[np.float32]:
         """Return (sequences, V) f32: the logits of the tokens after those read so far."""
@@ -105,6 +142,7 @@ class Decoder:
     def _forget(self) -> None:
         self.windows = [deque(maxlen=self.model.context_length) for _ in range(self.sequences)]
         self._positions[:] = 0
+        self._is_current = False  # whether the device has these windows and positions
 
     def _begin(self, beginnings: dict[int, list[int]]) -> None:
         """Replace the windows of these sequences."""
@@ -112,6 +150,34 @@ class Decoder:
             self.windows[b] = deque(tokens, self.model.context_length)
             self._positions[b] = len(tokens)
         self._prefill({b: tokens for b, tokens in beginnings.items() if tokens})
+
+    def _drawn_from(self, first: NDArray[np.int32], steps: int) -> list[list[int]]:
+        """Return the tokens at `steps` positions of each sequence, from `first` on."""
+        if steps == 1:
+            last: list[int] = self.device.read(self._tokens).tolist()
+            return [last]
+        columns = (first[:, None] + np.arange(steps)) % self.model.context_length
+        tokens: list[list[int]] = np.take_along_axis(self.device.read(self._device_windows), columns, axis=1).T.tolist()
+        return tokens
+
+    def _update_windows(self) -> None:
+        """Give the device the windows, and the positions of their last tokens."""
+        if self._is_current:
+            return
+        T = self.model.context_length
+        windows = np.zeros((self.sequences, T), np.int32)
+        for b, window in enumerate(self.windows):
+            windows[b, np.arange(self._positions[b] - len(window), self._positions[b]) % T] = window
+        last = [window[-1] for window in self.windows]
+        self.device.write(self._device_windows, windows)
+        self.device.write(self._tokens_and_positions, np.stack([np.array(last, np.int32), self._positions - 1]))
+        self._is_current = True
+
+    def _positions_left(self) -> int:
+        """Return for how many more tokens the model has positions, in the sequence with the fewest."""
+        if self.model.parts.rotary:
+            return int(np.iinfo(np.int32).max - self._positions.max())
+        return self.model.context_length - max(map(len, self.windows))
 
     def _full(self) -> list[int]:
         """Return the sequences for which the model has no further position."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 
+STEPS_AHEAD = 16  # of a GPU; tokens are shown by so many at once
+
 
 def probabilities(logits: NDArray[np.float32], context: Sequence[int], sampling: SamplingConfig) -> NDArray[np.float64]:
     """Return the distribution (V,) f64 that a token is drawn from.
@@ -87,18 +89,18 @@ def generate(
     """Yield the next token of each sequence of the decoder, at most sampling.num_tokens times.
 
     prompts: ids for each sequence; where they are empty, a new document begins. If sampling.stop_at_end_of_text, a
-    sequence ends before <|endoftext|>; then it has None, and nothing more is yielded when all have ended. Each token
-    takes one uniform number from Philox with the key (seed, stream + number of the sequence), so the same seed and
-    stream give the same text. The repetition penalty applies to the tokens of the decoder's window.
+    sequence ends before <|endoftext|>; then it has None, and nothing more is yielded when all have ended. The
+    device draws. Each token takes one uniform number from Philox with the key (seed, stream + number of the sequence),
+    so the same seed and stream give the same text. The repetition penalty applies to the tokens of the decoder's
+    window.
     """
     for name, number in (("seed", sampling.seed), ("stream", stream), ("stream", stream + len(prompts) - 1)):
         if not 0 <= operator.index(number) < 2**64:
             raise ValueError(f"generate: {name}: got {number}, expected 0 to 2^64 - 1")
     decoder.restart([list(prompt) or [end_of_text] for prompt in prompts])
-    greedy = sampling.temperature == 0 and sampling.repetition_penalty == 1
-    steps = _greedy_tokens(decoder) if greedy else _drawn_tokens(decoder, sampling, stream)
+    decoder.sample_by(sampling, stream)
     ended = [False] * len(prompts)
-    for tokens in itertools.islice(steps, sampling.num_tokens):
+    for tokens in itertools.islice(_drawn(decoder, sampling.num_tokens), sampling.num_tokens):
         if sampling.stop_at_end_of_text:
             ended = [before or token == end_of_text for before, token in zip(ended, tokens, strict=True)]
         if all(ended):
@@ -130,21 +132,8 @@ def generate_all(
             yield [token for step in steps if (token := step[number]) is not None]
 
 
-def _greedy_tokens(decoder: Decoder) -> Iterator[list[int]]:
+def _drawn(decoder: Decoder, most: int) -> Iterator[list[int]]:
+    """Yield the tokens of each step. The device runs up to STEPS_AHEAD steps before the host waits for their tokens."""
+    ahead = 1 if decoder.device.traits.shares_host_memory else min(most, STEPS_AHEAD)
     while True:
-        yield decoder.append_greedy()
-
-
-def _drawn_tokens(decoder: Decoder, sampling: SamplingConfig, stream: int) -> Iterator[list[int]]:
-    keys = [np.array([sampling.seed, stream + number], np.uint64) for number in range(decoder.sequences)]
-    streams = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
-    while True:
-        rows = zip(decoder.logits(), decoder.windows, streams, strict=True)
-        tokens = [_draw(*_candidates(logits, window, sampling), random) for logits, window, random in rows]
-        yield tokens
-        decoder.append(tokens)
-
-
-def _draw(ids: NDArray[np.intp], weights: NDArray[np.float64], random: np.random.Generator) -> int:
-    cumulative = np.cumsum(weights)
-    return int(ids[np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")])
+        yield from decoder.draw(ahead)

@@ -19,9 +19,8 @@
 // Minimum traffic: 7*B*S*H*D*sizeof(act) + 8*B*H*S bytes. Vaswani et al. 2017, arXiv:1706.03762.
 //
 // attention_decode: one new token per sequence, at positions[b]. Its key and value go into row positions[b] % T of the
-// cache (B, H, T, D), and its query attends to the last T tokens, or to all if there are fewer. Grid
-// ceil(B*H / DECODE_WAVES): a wave owns a head, and a lane computes the score of one key. Minimum traffic:
-// 2*B*H*D*sizeof(act) per cached position.
+// cache (B, H, T, D), and its query attends to the last T tokens, or to all if there are fewer. Grid B*H:
+// a block owns a head, and its lanes share the keys. Minimum traffic: 2*B*H*D*sizeof(act) bytes per cached position.
 //
 // fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
 // keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out. A thread for each number of a key,
@@ -181,48 +180,89 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
     delta[(position / S * H + own_row % H) * S + position % S] = sum;
 }
 
-constexpr int LANE_CHANNELS = MOST_CHANNELS / WAVE;
+constexpr int LEAST_LANES = 4;
 
-KERNEL(DECODE_WAVES* WAVE)
+// Each team's greatest score, sum of exponentials, weighted sum of values, and factor of these sums in the whole.
+struct Softmaxes {
+    float maximum[DECODE_THREADS / LEAST_LANES], sum[DECODE_THREADS / LEAST_LANES], out[DECODE_THREADS * WIDTH];
+    float factor[DECODE_THREADS / LEAST_LANES];
+};
+
+// A team of LANES lanes has a key's channels, WIDTH each, and visits every TEAMS-th key. At the end the teams' softmaxes
+// become one, in a fixed order.
+template <int LANES>
+DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, const act* values, int64_t length,
+                   int64_t D) {
+    constexpr int TEAMS = DECODE_THREADS / LANES,
+                  TOGETHER = 4;  // keys of a team whose loads do not wait for each other
+    const int team = threadIdx.x / LANES, channel = threadIdx.x % LANES * WIDTH;
+    const int64_t left = D - channel;
+    const bool aligned = is_wide(D);
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+    float own_query[WIDTH], maximum = MASKED, sum = 0.0f, out[WIDTH] = {};
+    load_some(own_query, query + channel, left, aligned);
+    for (int64_t first = 0; first < length; first += TEAMS * TOGETHER) {  // all lanes, because they exchange sums
+        float score[TOGETHER], raised = maximum;
+#pragma unroll
+        for (int u = 0; u < TOGETHER; ++u) {
+            const int64_t j = first + u * TEAMS + team;
+            float key[WIDTH];
+            load_some(key, keys + j * D + channel, j < length ? left : 0, aligned);
+            score[u] = 0.0f;
+            for (int i = 0; i < WIDTH; ++i) score[u] += own_query[i] * key[i];
+            for (int mask = LANES / 2; mask > 0; mask /= 2) score[u] += wave_exchange(score[u], mask);
+            score[u] = j < length ? score[u] * scale : MASKED;
+            raised = fmaxf(raised, score[u]);
+        }
+        const float shrink = exp_of(maximum - raised);
+        sum *= shrink;
+        for (int i = 0; i < WIDTH; ++i) out[i] *= shrink;
+#pragma unroll
+        for (int u = 0; u < TOGETHER; ++u) {
+            const int64_t j = first + u * TEAMS + team;
+            const float probability = j < length ? exp_of(score[u] - raised) : 0.0f;
+            float value[WIDTH];
+            load_some(value, values + j * D + channel, j < length ? left : 0, aligned);
+            sum += probability;
+            for (int i = 0; i < WIDTH; ++i) out[i] += probability * value[i];
+        }
+        maximum = raised;
+    }
+    of.maximum[team] = maximum;
+    of.sum[team] = sum;
+    for (int i = 0; i < WIDTH; ++i) of.out[threadIdx.x * WIDTH + i] = out[i];
+    __syncthreads();
+    float greatest = MASKED, total = 0.0f, result = 0.0f;
+    for (int other = 0; other < TEAMS; ++other) greatest = fmaxf(greatest, of.maximum[other]);
+    if (threadIdx.x < TEAMS) of.factor[threadIdx.x] = exp_of(of.maximum[threadIdx.x] - greatest);
+    __syncthreads();
+    if (threadIdx.x >= D) return;
+    for (int other = 0; other < TEAMS; ++other) {
+        total += of.sum[other] * of.factor[other];
+        result += of.out[other * LANES * WIDTH + threadIdx.x] * of.factor[other];
+    }
+    narrow(y[threadIdx.x], result / total);
+}
+
+KERNEL(DECODE_THREADS)
 attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B, int64_t H,
                  int64_t D, int64_t T) {
-    __shared__ float shared_probabilities[DECODE_WAVES][WAVE];
-    const int lane = threadIdx.x % WAVE, wave = threadIdx.x / WAVE;
-    const int64_t head = int64_t{blockIdx.x} * DECODE_WAVES + wave, b = head / H, h = head % H;
-    if (head >= B * H) return;
+    const int64_t head = blockIdx.x, b = head / H, h = head % H;
     const int64_t row = positions[b] % T, length = positions[b] < T ? positions[b] + 1 : T;
     const act* query = qkv + (b * 3 * H + h) * D;
     act *cached_keys = keys + head * T * D, *cached_values = values + head * T * D;
-    float *probabilities = shared_probabilities[wave], scale = 1.0f / sqrtf(static_cast<float>(D));
-    for (int64_t d = lane; d < D; d += WAVE) {
-        cached_keys[row * D + d] = query[H * D + d];
-        cached_values[row * D + d] = query[2 * H * D + d];
+    if (threadIdx.x < D) {
+        cached_keys[row * D + threadIdx.x] = query[H * D + threadIdx.x];
+        cached_values[row * D + threadIdx.x] = query[2 * H * D + threadIdx.x];
     }
-    wave_barrier();
-    float maximum = MASKED, sum = 0.0f, out[LANE_CHANNELS] = {};
-    for (int64_t first = 0; first < length; first += WAVE) {
-        const int64_t count = length - first < WAVE ? length - first : WAVE;
-        float score = MASKED;
-        if (lane < count) {
-            score = 0.0f;
-            for (int64_t d = 0; d < D; ++d) score += widen(query[d]) * widen(cached_keys[(first + lane) * D + d]);
-            score *= scale;
-        }
-        const float raised = fmaxf(maximum, wave_maximum(score)), shrink = exp_of(maximum - raised);
-        probabilities[lane] = lane < count ? exp_of(score - raised) : 0.0f;
-        sum = sum * shrink + wave_sum(probabilities[lane]);
-        wave_barrier();
-        for (int c = 0; c < LANE_CHANNELS; ++c) {
-            out[c] *= shrink;
-            if (lane + c * WAVE < D)
-                for (int64_t j = 0; j < count; ++j)
-                    out[c] += probabilities[j] * widen(cached_values[(first + j) * D + lane + c * WAVE]);
-        }
-        wave_barrier();
-        maximum = raised;
-    }
-    for (int c = 0; c < LANE_CHANNELS; ++c)
-        if (lane + c * WAVE < D) narrow(y[head * D + lane + c * WAVE], out[c] / sum);
+    __syncthreads();
+    __shared__ Softmaxes of;
+    if (D <= LEAST_LANES * WIDTH)
+        decode<LEAST_LANES>(of, y + head * D, query, cached_keys, cached_values, length, D);
+    else if (D <= 2 * LEAST_LANES * WIDTH)
+        decode<2 * LEAST_LANES>(of, y + head * D, query, cached_keys, cached_values, length, D);
+    else
+        decode<MOST_CHANNELS / WIDTH>(of, y + head * D, query, cached_keys, cached_values, length, D);
 }
 
 KERNEL(THREADS)

@@ -48,7 +48,7 @@ DEVICE void load_all(const TensorMap& qkv, const Tiles& tiles, Shared& shared, i
     Place place;
     uint32_t queries_parity = 0;
     Work work;
-    for (int64_t index = blockIdx.x; work_at(index, B, S, H, work); index += gridDim.x, queries_parity ^= 1) {
+    for (int64_t index = blockIdx.x; work_at(index, B, S, H, true, work); index += gridDim.x, queries_parity ^= 1) {
         const int first = work.b * static_cast<int>(S), column = work.h * HEAD_CHANNELS;
         shared.queries_empty.wait(queries_parity ^ 1);
         load_rows(qkv, tiles.queries(), shared.queries_full, first + work.tile * TMA_QUERIES, column);
@@ -204,7 +204,7 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         Place place;
         uint32_t queries_parity = 0;
         Work work;
-        for (int64_t index = blockIdx.x; work_at(index, B, S, H, work); index += gridDim.x, queries_parity ^= 1)
+        for (int64_t index = blockIdx.x; work_at(index, B, S, H, true, work); index += gridDim.x, queries_parity ^= 1)
             compute(tiles, shared, place, queries_parity, work, y, logsumexp, S, H);
     }
 }

@@ -25,7 +25,10 @@ constexpr int NARROW_CHANNELS = 64;
 constexpr int NARROW_TILE = 32;
 constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
-constexpr int DECODE_WAVES = 4;  // heads of a block of attention_decode
+constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
+
+// sampling.hip
+constexpr int SAMPLING_THREADS = 1024;
 
 // muon.hip: sides of a tile of weights, and of a tile of a product.
 constexpr int MUON_TILE = 32;
@@ -50,9 +53,11 @@ constexpr int TMA_STAGES = 4;  // of TMA_STAGE_K of K
 constexpr int TMA_STAGE_K = 64;
 constexpr int TMA_SHARED_BYTES = 229376;  // dynamic: the stages, and boxes of outputs
 
-// attention_tma.hip: query rows of a block, rows of a key-value tile, heads that are computed together so that
-// their keys and values stay in L2, bytes of all stages of keys and values in shared memory.
+// attention_tma.hip and attention_backward_tma.hip: rows that a block owns, rows of a key-value tile in forward; heads
+// that are computed together so that their keys and values stay in L2, a third of the blocks so that all have the same
+// work; bytes of all stages of keys and values in shared memory.
 constexpr int TMA_QUERIES = 128;
 constexpr int TMA_KEYS = 128;
-constexpr int TMA_HEADS = 48;
+constexpr int TMA_HEADS = 44;
 constexpr int TMA_KEY_VALUE_BYTES = 131072;
+constexpr int TMA_BACKWARD_BYTES = 150528;  // dynamic shared memory in backward

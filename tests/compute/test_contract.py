@@ -106,7 +106,8 @@ every_kernel = pytest.mark.parametrize(
 @every_kernel
 def test_op_has_one_kernel_in_its_familys_file(op, place):
     functions, source = PLACES[place]
-    assert [function.source for function in functions if function.name == op.name] == [source.format(op.family)]
+    found = [function.source for function in functions if function.name == op.name]
+    assert found in ([source.format(op.family)], [source.format(op.name)])
 
 
 @every_kernel

@@ -56,3 +56,12 @@ def test_a_wider_head_is_refused_on_a_gpu_and_served_by_the_cpu(op):
         with pytest.raises(UserError, match=f"{op.name}: heads of 136 channels.*up to 128: raise model.num_heads"):
             served_by(op.name, arch, act, D=wider)
     assert served_by(op.name, "cpu", DType.F32, D=wider) == "cpu/attention.cpp"
+
+
+def test_attention_backward_on_hopper_takes_heads_of_64_channels_by_the_copy_engine():
+    sizes = {"B": 1, "H": 2}
+    assert (
+        served_by("attention_backward", "sm_90a", DType.BF16, **sizes, S=132, D=64) == "gpu/attention_backward_tma.hip"
+    )
+    for others in ({"S": 130, "D": 64}, {"S": 124, "D": 64}, {"S": 132, "D": 128}):
+        assert served_by("attention_backward", "sm_90a", DType.BF16, **sizes, **others) == "gpu/attention_mma.hip"

@@ -41,7 +41,7 @@ LARGE = {
     "cross_entropy_training": [{"N": 21, "V": 5003}],
     # several strips, chunks and blocks; logits far above those before them
     "output_layer_training": [{"N": 70, "C": 40, "V": 1003}, {"N": 1100, "C": 520, "V": 230}],
-    "greedy_token": [{"B": 3, "V": 5003}],
+    "draw_token": [{"B": 8, "V": 5003, "T": 40}],
     "layernorm_forward": [{"N": 67, "C": 768}],
     "layernorm_backward": [{"N": 67, "C": 768, "K": 5}, {"N": 67, "C": 64, "K": 67}],
     "rmsnorm_forward": [{"N": 67, "C": 768}],

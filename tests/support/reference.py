@@ -12,6 +12,8 @@ import numpy as np
 
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
+from hipgpt.config.settings import SamplingConfig
+from hipgpt.inference.sampling import probabilities
 from support.rounding import F32_ROUNDOFF, F64_ROUNDOFF, TRUNCATING, Rounded, constant, matmul, stack
 
 Result = dict[str, Rounded | np.ndarray]
@@ -398,8 +400,19 @@ def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
     return {"losses": losses, "logits": gradient}
 
 
-def greedy_token(positions, logits) -> Result:
-    return {"tokens": logits.value.argmax(1).astype(np.int32), "positions": positions + np.int32(1)}
+def draw_token(positions, windows, drawn, logits, settings, keys, B, T) -> Result:
+    """Draw as hipgpt.inference.sampling says. A draw that lies on a border between tokens has no reference."""
+    tokens, windows = np.empty(B, np.int32), windows.copy()
+    for b, position in enumerate(positions + 1):
+        temperature, top_k, top_p, penalty = settings.value[b].tolist()
+        sampling = SamplingConfig(1, temperature, int(top_k) or None, top_p, penalty)
+        given = probabilities(logits.value[b].astype(np.float32), windows[b, : min(position, T)], sampling)
+        key = keys[b].view(np.uint32).astype(np.uint64)
+        stream = np.random.Generator(np.random.Philox(key=key[::2] + (key[1::2] << np.uint64(32))))
+        uniform = stream.random(int(drawn[b]) + 1)[-1]
+        tokens[b] = np.searchsorted(np.cumsum(given), uniform, side="right")
+        windows[b, position % T] = tokens[b]
+    return {"tokens": tokens, "positions": positions + np.int32(1), "windows": windows, "drawn": drawn + np.int32(1)}
 
 
 def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:

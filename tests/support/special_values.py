@@ -42,6 +42,16 @@ def _logits(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return values
 
 
+def _settings(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return ways of sampling, one after another: temperature, top_k, top_p and repetition penalty."""
+    ways = [(0, 0, 1, 1), (1.5, 0, 1, 1), (4, 50, 1, 1), (2, 0, 0.75, 1), (3, 7, 0.5, 1.25), (0, 0, 1, 4), (1, 1, 1, 1)]
+    return np.array([ways[b % len(ways)] for b in range(shape[0])])
+
+
+def _keys(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    return random.integers(-(2**31), 2**31, size=shape, dtype=np.int32)
+
+
 def _weight(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
     """Return values so scaled that products stay in the range where an activation is nonlinear."""
     return random.normal(size=shape) / math.sqrt(sizes["C"])
@@ -123,7 +133,11 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("cross_entropy_training", "targets"): _token,
     ("output_layer_training", "weight"): _output_weight,
     ("output_layer_training", "targets"): _token,
-    ("greedy_token", "logits"): _logits,
+    ("draw_token", "logits"): _logits,
+    ("draw_token", "positions"): below(lambda sizes: 2 * sizes["T"]),
+    ("draw_token", "windows"): _token,
+    ("draw_token", "settings"): _settings,
+    ("draw_token", "keys"): _keys,
     ("gradient_norm", "partials"): _positive,
     ("adamw", "second_moment"): _positive,
     ("adamw", "norm"): _positive,

@@ -16,7 +16,7 @@ ShapeOf = Callable[[Sizes, int], Shape]  # from a call's sizes and the number of
 
 CONSTANTS = kernel_constants(KERNELS / "gpu" / "launch_shapes.h")
 WIDTH, THREADS, MMA_WAVES = (CONSTANTS[name] for name in ("WIDTH", "THREADS", "MMA_WAVES"))
-EMBEDDING_THREADS, DECODE_WAVES = CONSTANTS["EMBEDDING_THREADS"], CONSTANTS["DECODE_WAVES"]
+EMBEDDING_THREADS = CONSTANTS["EMBEDDING_THREADS"]
 
 
 def _halvings(largest: str, smallest: str) -> Iterator[int]:
@@ -133,13 +133,13 @@ SIMT: Mapping[str, ShapeOf] = {
     "attention_forward": _blocks(_attention_tiles),
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
     "attention_backward": _blocks(lambda s: 2 * _attention_tiles(s)),
-    "attention_decode": _waves(lambda s: _ceil(s["B"] * s["H"], DECODE_WAVES), DECODE_WAVES),
+    "attention_decode": _blocks(lambda s: s["B"] * s["H"], CONSTANTS["DECODE_THREADS"]),
     "fill_cache": _blocks(lambda s: _ceil(s["K"] * s["S"] * s["H"] * s["D"], THREADS)),
     "dropout": _elements("N", each=CONSTANTS["PHILOX_NUMBERS"]),
     "zero": _elements("N"),
     "cross_entropy_forward": _blocks(lambda s: s["N"]),
     "cross_entropy_training": _blocks(lambda s: s["N"]),
-    "greedy_token": _blocks(lambda s: s["B"]),
+    "draw_token": _blocks(lambda s: s["B"], CONSTANTS["SAMPLING_THREADS"]),
     "add_sum": _blocks(lambda s: 1),
     "sum_of_squares": _blocks(lambda s: s["K"]),
     "gradient_norm": _blocks(lambda s: 1),
@@ -193,4 +193,7 @@ def _tma_attention(s: Sizes, wave: int) -> Shape:
     return (min(tiles, CONSTANTS["TMA_CLUSTER"] * CONSTANTS["TMA_CLUSTERS"]), 1, 1), CONSTANTS["TMA_THREADS"]
 
 
-ATTENTION_TMA: Mapping[str, ShapeOf] = {"attention_forward": _tma_attention}
+ATTENTION_TMA: Mapping[str, ShapeOf] = {
+    "attention_forward": _tma_attention,
+    "attention_backward": _tma_attention,
+}

@@ -197,6 +197,16 @@ def _persistent_attention(channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _persistent_attention_backward() -> Variant:
+    """The row for the backward pass with heads of 64 channels; its statistics are copied by 16 bytes."""
+    return Variant(
+        "attention_backward", HOPPER, "bf16", "gpu/attention_backward_tma.hip", shapes=ATTENTION_TMA,
+        suits=lambda op, s: s["D"] == 64 and s["S"] >= CONSTANTS["TMA_QUERIES"] and s["S"] % 4 == 0,
+        boxes=lambda op: (Boxes("qkv", 64, inner=3), Boxes("dy", 64, inner=2)),
+        shared_bytes=CONSTANTS["TMA_BACKWARD_BYTES"],
+    )  # fmt: skip
+
+
 def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], queries: int | None = None) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction.
 
@@ -216,6 +226,7 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
     *(_persistent_attention(channels) for channels in (64, 128)),
+    _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
     *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, queries=128),

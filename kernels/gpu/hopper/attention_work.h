@@ -12,14 +12,14 @@ struct Work {
     int tile, b, h;
 };
 
-// The work that comes `index`-th; false if there is none. The tiles of TMA_HEADS heads come together, the last ones first
-// because they have most to compute.
-DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, Work& work) {
+// The work that comes `index`-th; false if there is none. The tiles of TMA_HEADS heads come together. Those that have
+// most to compute come first: the last ones if last_first, otherwise the first ones.
+DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, bool last_first, Work& work) {
     const int heads = static_cast<int>(B * H), tiles = static_cast<int>((S + TMA_QUERIES - 1) / TMA_QUERIES);
     if (index >= int64_t{heads} * tiles) return false;
     const int together = TMA_HEADS * tiles, first = static_cast<int>(index / together) * TMA_HEADS;
     const int count = heads - first < TMA_HEADS ? heads - first : TMA_HEADS, left = static_cast<int>(index % together);
-    work.tile = tiles - 1 - left / count;
+    work.tile = last_first ? tiles - 1 - left / count : left / count;
     work.b = (first + left % count) / static_cast<int>(H);
     work.h = (first + left % count) % static_cast<int>(H);
     return true;

@@ -37,6 +37,14 @@ struct alignas(64) TensorMap {
     }
 };
 
+// Starts to copy `bytes` bytes, a multiple of 16 at an address that is one, which the barrier counts.
+DEVICE void copy_bytes(void* shared, const void* source, int bytes, Barrier& done) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(source), "r"(bytes), "r"(done.address())
+                 : "memory");
+}
+
 // stores_commit closes a batch of this thread's stores; stores_wait<LEFT> waits until at most LEFT batches have still to
 // be read from shared memory.
 DEVICE void stores_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

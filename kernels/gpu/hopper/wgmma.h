@@ -23,6 +23,16 @@ DEVICE uint64_t descriptor(const bf16* tile, int block_bytes) {
     return start | static_cast<uint64_t>(block_bytes >> 4) << 16 | static_cast<uint64_t>(1024 >> 4) << 32 | swizzle;
 }
 
+// The descriptor of the operand that starts `elements` later. One addition, because the start alone changes.
+DEVICE uint64_t later(uint64_t descriptor, int elements) {
+    uint64_t moved;
+    asm("{ .reg .b32 start, layout; mov.b64 {start, layout}, %1; add.u32 start, start, %2; "
+        "mov.b64 %0, {start, layout}; }"
+        : "=l"(moved)
+        : "l"(descriptor), "r"(elements / 8));
+    return moved;
+}
+
 #define FOUR(sum, i) "+f"(sum[i]), "+f"(sum[i + 1]), "+f"(sum[i + 2]), "+f"(sum[i + 3])
 #define SIXTEEN(sum, i) FOUR(sum, i), FOUR(sum, i + 4), FOUR(sum, i + 8), FOUR(sum, i + 12)
 #define SIXTY_FOUR(sum, i) SIXTEEN(sum, i), SIXTEEN(sum, i + 16), SIXTEEN(sum, i + 32), SIXTEEN(sum, i + 48)
@@ -35,6 +45,16 @@ DEVICE void wgmma(float (&sums)[4], uint64_t a, uint64_t b, bool accumulate = tr
         "{%0, %1, %2, %3}, "
         "%4, %5, add, 1, 1, %7, %8; }"
         : FOUR(sums, 0)
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
+}
+template <int A_ROWS_ARE_K, int B_ROWS_ARE_K>
+DEVICE void wgmma(float (&sums)[32], uint64_t a, uint64_t b, bool accumulate = true) {
+    asm volatile(
+        "{ .reg .pred add; setp.ne.b32 add, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, add, 1, 1, %35, %36; }"
+        : SIXTEEN(sums, 0), SIXTEEN(sums, 16)
         : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)), "n"(A_ROWS_ARE_K), "n"(B_ROWS_ARE_K));
 }
 template <int A_ROWS_ARE_K, int B_ROWS_ARE_K>

@@ -31,6 +31,7 @@ float sinf(float);
 double sqrt(double);
 double pow(double, double);
 double rint(double);
+double ceil(double);
 }
 
 inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
