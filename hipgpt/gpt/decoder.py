@@ -104,7 +104,7 @@ class Decoder:
         self._is_current = False
 
     def sample_by(self, sampling: SamplingConfig, stream: int = 0) -> None:
-        """Let `draw` follow these settings, as `hipgpt.inference.sampling.probabilities` defines them.
+        """Let `draw` follow these settings, as `hipgpt.inference.reference.probabilities` defines them.
 
         Number n that sequence b takes is number n of Philox with the key (sampling.seed, stream + b). A new decoder
         takes the greedy token.

@@ -1,4 +1,4 @@
 """Samples and evaluation of a finished model.
 
-Read sampling, samples, evaluation, baselines, multiple_choice, inspection.
+Read reference, sampling, samples, evaluation, baselines, multiple_choice, inspection.
 """

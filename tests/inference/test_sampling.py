@@ -15,8 +15,9 @@ from support import tiny
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, Decoder, sequences_together
+from hipgpt.inference.reference import probabilities
 from hipgpt.inference.samples import write_samples
-from hipgpt.inference.sampling import generate_all, generate_one, probabilities
+from hipgpt.inference.sampling import generate_all, generate_one
 
 T, END = tiny.MODEL.context_length, tiny.MODEL.vocab_size - 1
 PLAIN = SamplingConfig(num_tokens=20, stop_at_end_of_text=False)

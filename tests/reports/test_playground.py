@@ -18,7 +18,7 @@ from hipgpt.config.settings import ModelConfig, SamplingConfig, stated
 from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.checkpoint import save_checkpoint
-from hipgpt.inference.sampling import probabilities
+from hipgpt.inference.reference import probabilities
 from hipgpt.reports.page_size import MOST_PARAMETERS, check_size
 from hipgpt.reports.playground import write_playground
 

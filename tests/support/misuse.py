@@ -23,7 +23,8 @@ from hipgpt.data.batches import Batches, windows
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.inference.sampling import generate_one, probabilities
+from hipgpt.inference.reference import probabilities
+from hipgpt.inference.sampling import generate_one
 from support import tiny
 
 REFUSALS = (ValueError, TypeError, UserError, ContractError)

@@ -13,7 +13,7 @@ import numpy as np
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import SamplingConfig
-from hipgpt.inference.sampling import probabilities
+from hipgpt.inference.reference import probabilities
 from support.rounding import F32_ROUNDOFF, F64_ROUNDOFF, TRUNCATING, Rounded, constant, matmul, stack
 
 Result = dict[str, Rounded | np.ndarray]

@@ -7,6 +7,7 @@ the daemons read /etc/slurm/slurm.conf.
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_a_training_on_two_processes_resumes_after_its_time_limit(project):
     subprocess.run(["scancel", "--user", "root"], check=True)
     until(lambda: "stopped after step" in project.log())
     assert first > 0 and int(re.search(r"stopped after step (\d+) of", project.log())[1]) > first
+    os.killpg(running.pid, signal.SIGKILL)  # it would wait for the job, which has gone back into the queue
     running.communicate()
 
 
