@@ -173,7 +173,6 @@ rule train:
         runtime=needs("runtime"),
         gpu=needs("gpu"),
     params:
-        wait=WAIT_FOR_THE_END,
         starter=starter,
         script=script("train.py"),
         depends=of_run("train"),
@@ -185,7 +184,7 @@ rule train:
         trackers=trackers,
         folder=folder_of("record"),
     shell:
-        "{params.wait} {params.starter} {params.script} --model {params.model:q} --training {params.training:q}"
+        "{params.starter}{params.script} --model {params.model:q} --training {params.training:q}"
         " --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --corpus {input.corpus:q}"
         " {params.pretrained:q} {params.trackers:q} --output {params.folder:q}"
         " --device {params.device:q} --devices {params.devices:q} --threads {threads} --log {log:q} 2>&3"

@@ -23,12 +23,15 @@ def open_device(
     backend, _, index = name.partition(":")
     if name == "auto":
         return _first_gpu(group, local_rank) or open_device("cpu", threads, group)
+    several = group is not None and group.size > 1
     if name == "cpu":
         from hipgpt.compute.backends.cpu import CpuDevice
 
         return CpuDevice(threads or available_cores(), group)
     if backend in GPUS and (index.isdecimal() or name == backend):
-        return _open_gpu(backend, int(index or local_rank), group)
+        # Slurm may show each rank only the GPU that it gives it
+        own = 0 if several and _count_gpus(backend) == 1 else local_rank
+        return _open_gpu(backend, int(index or own), group)
     raise UserError(f"device: got {name!r}, expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1")
 
 
@@ -51,12 +54,12 @@ def _open_gpu(backend: str, index: int, group: ProcessGroup | None) -> Device:
     return GpuDevice(driver, communicator=NcclCommunicator(driver, group))
 
 
-def _first_gpu(group: ProcessGroup | None, index: int) -> Device | None:
+def _first_gpu(group: ProcessGroup | None, local_rank: int) -> Device | None:
+    """Return a GPU of the first kind that this machine has. Ranks that share a machine take the same kind."""
     for backend in GPUS:
-        try:
-            return _open_gpu(backend, index, group)
-        except DeviceAbsent:
-            continue
+        with contextlib.suppress(DeviceAbsent):
+            if _count_gpus(backend):
+                return open_device(backend, None, group, local_rank)
     return None
 
 
@@ -69,8 +72,8 @@ def count_devices(name: str) -> int:
     """Return how many devices of a name as in `open_device` this machine has: 1 unless it names all GPUs."""
     for backend in GPUS if name == "auto" else [name]:
         with contextlib.suppress(DeviceAbsent):
-            if backend in GPUS:
-                return _count_gpus(backend)
+            if backend in GPUS and (count := _count_gpus(backend)):
+                return count
     return 1
 
 

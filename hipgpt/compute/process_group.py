@@ -18,6 +18,7 @@ from hipgpt.base.errors import UserError
 
 LENGTH_BYTES = 8
 END = "end"
+LONGEST_CALL = 4096  # bytes
 SECONDS_TO_MEET = 120.0  # for all ranks to start
 SECONDS_TO_ANSWER = 600.0  # of a rank whose data others wait for
 
@@ -83,7 +84,10 @@ class ProcessGroup:
         length = bytearray(LENGTH_BYTES)
         self._receive(0, memoryview(length))
         self._connections[0].settimeout(SECONDS_TO_ANSWER)
-        text = bytearray(int.from_bytes(length, "little"))
+        size = int.from_bytes(length, "little")
+        if size > LONGEST_CALL:
+            raise UserError(f"rank {self.rank}: rank 0 said something else than a call; all ranks need the same device")
+        text = bytearray(size)
         self._receive(0, memoryview(text))
         call: list[Any] = json.loads(text)
         return call
@@ -141,7 +145,7 @@ def meet(rank: int, size: int, host: str, port: int, seconds_to_answer: float = 
 def _welcome(size: int, host: str, port: int, deadline: float) -> dict[int, socket.socket]:
     """Return rank 0's connections: each rank sends its number first."""
     connections: dict[int, socket.socket] = {}
-    with socket.create_server((host, port)) as server:
+    with _server_at(host, port) as server:
         while len(connections) < size - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
@@ -155,6 +159,15 @@ def _welcome(size: int, host: str, port: int, deadline: float) -> dict[int, sock
                 raise UserError(f"rank 0: {host}:{port}: got rank {rank}, expected each of 1 to {size - 1} once")
             connections[rank] = connection
     return connections
+
+
+def _server_at(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        raise UserError(
+            f"rank 0: {host}:{port}: {error}; choose another MASTER_PORT, or start the job again"
+        ) from error
 
 
 def _join(rank: int, host: str, port: int, deadline: float) -> socket.socket:

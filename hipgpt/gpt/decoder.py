@@ -109,7 +109,8 @@ class Decoder:
         Number n that sequence b takes is number n of Philox with the key (sampling.seed, stream + b). A new decoder
         takes the greedy token.
         """
-        settings = (sampling.temperature, sampling.top_k or 0, sampling.top_p, sampling.repetition_penalty)
+        top_p = max(sampling.top_p, float(np.finfo(np.float32).tiny))  # in f32 it stays above 0
+        settings = (sampling.temperature, sampling.top_k or 0, top_p, sampling.repetition_penalty)
         keys = np.array([[sampling.seed, stream + b] for b in range(self.sequences)], "<u8")
         self.device.write(self._settings, np.tile(np.array(settings, np.float32), (self.sequences, 1)))
         self.device.write(self._keys, keys.view(np.int32))
@@ -118,11 +119,11 @@ class Decoder:
     def draw(self, steps: int = 1) -> list[list[int]]:
         """Draw and read one token of each sequence after another; return those of each step, at most `steps` of them.
 
-        There are fewer if a sequence has to start again from its last tokens before that.
+        There are fewer if a sequence has to start again from its last tokens before that, and never more than T.
         """
         self._update_windows()
         left = self._positions_left()
-        steps = min(steps, max(1, left))
+        steps = min(steps, max(1, left), self.model.context_length)  # the device keeps so many tokens
         first = self._positions.copy()
         for _ in range(steps):
             (self._step_plan if left else self._draw_plan).run()

@@ -1,5 +1,6 @@
 """Measure how long a step of a run takes on the device at hand."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -18,7 +19,9 @@ def seconds_per_step(model: ModelConfig, training: TrainingConfig, device: Devic
     """Return the mean time of MEASURED_STEPS steps, after WARM_STEPS others. Kernels are compiled before."""
     random = np.random.default_rng(0)
     tokens = random.integers(0, model.vocab_size, WINDOWS * (model.context_length + 1)).astype(np.uint32)
-    trainer = trainer_of(model, on_device(training, device), device, Tokens([tokens]))
+    steps = max(training.steps, WARM_STEPS + MEASURED_STEPS)
+    long_enough = dataclasses.replace(on_device(training, device), steps=steps)
+    trainer = trainer_of(model, long_enough, device, Tokens([tokens]))
     trainer.initialize()
     trainer.prepare()
     for step in range(1, WARM_STEPS + 1):

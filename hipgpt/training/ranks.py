@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hipgpt.base.errors import UserError
+from hipgpt.training.interruption import SECONDS_OF_ONE_REQUEST
 
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_END = 10.0  # of the other ranks, when one has ended
@@ -45,7 +46,7 @@ def own_place(environment: Mapping[str, str]) -> Place | None:
         return int(environment[name])
 
     try:
-        if "WORLD_SIZE" in environment and "RANK" in environment:
+        if "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1:
             here = number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE")
             address = environment["MASTER_ADDR"], number("MASTER_PORT")
             return Place(number("RANK"), number("WORLD_SIZE"), *here, *address)
@@ -60,22 +61,23 @@ def own_place(environment: Mapping[str, str]) -> Place | None:
 
 
 def run_ranks(command: Sequence[str], count: int) -> None:
-    """Run a command as `count` ranks on this machine, and return when all have ended well.
+    """Run a command as `count` ranks on this machine, and return when rank 0 has ended well.
 
     SIGTERM and SIGINT go to rank 0, which ends the others. Raises UserError that names the first rank that ended
     otherwise, after ending the others. It exits with the status of rank 0 if rank 0 has ended by itself.
     """
     address = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count)}
-    ranks = [subprocess.Popen(command, env=os.environ | address | _numbers(rank, count)) for rank in range(count)]
+    ranks: list[subprocess.Popen[bytes]] = []
     try:
-        with _signals_to(ranks[0]):
+        with _signals_to_the_first_of(ranks):
+            for rank in range(count):
+                ranks.append(subprocess.Popen(command, env=os.environ | address | _numbers(rank, count)))
             failed = _first_failure(ranks)
-            if failed is not None:
-                _wait(ranks, SECONDS_TO_END)
+            _wait(ranks, SECONDS_TO_END)
     finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
+        for process in ranks:
+            process.kill()
+            process.wait()
     if failed is not None:
         if ranks[0].returncode > 0:  # it has said why
             raise SystemExit(ranks[0].returncode)
@@ -102,10 +104,20 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM on to a process."""
-    numbers = signal.SIGINT, signal.SIGTERM
-    previous = {number: signal.signal(number, lambda got, _: process.send_signal(got)) for number in numbers}
+def _signals_to_the_first_of(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM on to rank 0. A later one ends all ranks at once."""
+    handed_on: list[float] = []
+
+    def handle(number: int, frame: object) -> None:
+        if not handed_on:
+            handed_on.append(time.monotonic())
+            for rank in ranks[:1]:
+                rank.send_signal(number)
+        elif time.monotonic() > handed_on[0] + SECONDS_OF_ONE_REQUEST:
+            for rank in ranks:
+                rank.kill()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -114,11 +126,11 @@ def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Wait until all ranks have ended well, or until one has not; return its number."""
+    """Wait until rank 0 has ended well, or until a rank has ended otherwise; return the number of that one."""
     while True:
         statuses = [rank.poll() for rank in ranks]
         failed = next((number for number, status in enumerate(statuses) if status), None)
-        if failed is not None or None not in statuses:
+        if failed is not None or statuses[0] == 0:
             return failed
         time.sleep(POLL_SECONDS)
 

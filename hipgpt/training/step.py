@@ -36,6 +36,7 @@ def on_every_rank(method: Callable[Concatenate["Trainer", P], R]) -> Callable[Co
 
     @functools.wraps(method)
     def told_to_all(self: "Trainer", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        assert not keywords, f"{method.__name__}: other ranks are told numbers without names"
         self.process_group.tell(method.__name__, *arguments)
         return method(self, *arguments, **keywords)
 

@@ -14,6 +14,7 @@
 #include "cpu/simd/maximum.h"
 #include "formulas.h"
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <vector>
 
@@ -55,7 +56,8 @@ void keep_top_p(std::vector<Candidate>& candidates, float share) {
     const double wanted = share * sum_of_weights(descending);
     double sum = 0;
     size_t count = 0;
-    while (count < descending.size() && sum < wanted) sum += descending[count++].weight;
+    do sum += descending[count++].weight;
+    while (count < descending.size() && sum < wanted);
     keep_largest(candidates, count, descending[count - 1].score);
 }
 
@@ -66,6 +68,7 @@ int32_t draw(const float* scores, int64_t V, const Sampling& sampling, double un
     std::vector<Candidate> candidates(V);
     for (int64_t v = 0; v < V; ++v)
         candidates[v] = {static_cast<int32_t>(v), scores[v], weight_of(scores[v], greatest, sampling.temperature)};
+    if (std::isnan(sum_of_weights(candidates))) return 0;  // NaN elsewhere, or an infinity: they have no order
     const int64_t top_k = static_cast<int64_t>(sampling.top_k);
     if (top_k > 0 && top_k < V) keep_top_k(candidates, top_k);
     if (sampling.top_p < 1.0f) keep_top_p(candidates, sampling.top_p);

@@ -208,6 +208,25 @@ def test_draws_follow_the_distribution(decoder):
     assert np.abs(counts / len(draws) - expected).max() < off
 
 
+@pytest.mark.parametrize("model", [tiny.MODEL, tiny.LLAMA], ids=lambda model: model.architecture)
+def test_many_draws_at_once_are_those_of_single_steps(device, model):
+    def drawn(steps):
+        decoder, found = Decoder(device, model, tiny.place(device, model, tiny.draw_arrays(model))), []
+        decoder.restart([[3, 1]])
+        decoder.sample_by(replace(PLAIN, temperature=0.9), stream=4)
+        while len(found) < 3 * T:
+            found += decoder.draw(min(steps, 3 * T - len(found)))
+        return found
+
+    assert drawn(3 * T) == drawn(1)
+
+
+def test_a_share_that_is_zero_in_f32_leaves_the_greedy_token(decoder):
+    assert continued(decoder, [5], replace(PLAIN, top_p=1e-46)) == continued(
+        decoder, [5], replace(PLAIN, temperature=0)
+    )
+
+
 class Counting:
     """Two sequences that count 0, 1, 2, ... and stay at 3, the second one from 2 on."""
 

@@ -33,7 +33,7 @@ SOURCES = [path for folder in ("hipgpt", "workflow", "docs", "bench") for path i
 MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}
 CALLS = {"eval", "exec", "__import__", "os.system", "os.popen", "torch.load", "np.load", "yaml.unsafe_load"}
 NUMBERS = {"threads", "params.stride", "params.train_shards"}  # the schema lets only numbers through
-COMMAND = {"params.script", "params.starter", "params.wait"}  # quoted, or constant, in workflow/rules/common.smk
+COMMAND = {"params.script", "params.starter"}  # quoted, or constant, in workflow/rules/common.smk
 EVIL = '\'; touch pwned; echo "$(touch pwned)" `touch pwned` {input} {{x}} %s ..\\'
 
 

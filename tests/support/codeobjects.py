@@ -160,8 +160,9 @@ def record(driver: Recorder, case: Case, file: Path) -> dict[str, Any]:
             continue
         addresses[tensor.address] = argument.name
         buffers.append(_buffer(argument.name, tensor.dtype.label, tensor.shape, argument.access))
-        arrays[f"before.{argument.name}"] = _plain(values[argument.name])
-        if argument.writes:
+        if argument.access != "scratch":
+            arrays[f"before.{argument.name}"] = _plain(values[argument.name])
+        if argument.leaves_values:
             outputs.append(argument.name)
             arrays |= _expected(argument.name, wanted[argument.name])
     variant = variant_of(case, driver.arch)

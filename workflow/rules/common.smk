@@ -95,16 +95,18 @@ def script(name):
 
 
 def starter(wildcards, output, resources):
-    """Return the command that starts the tasks of a job with several of them, such as `srun -n 16` (profiles/slurm).
+    """Return what comes before the command of a training: shell code, and the program that starts the tasks of a job
+    with several of them, such as `srun -n 16` (profiles/slurm).
 
     Slurm's own variables, which would tell srun how many, do not reach it: the executor plugin removes them.
     """
     if "mpi" not in resources.keys():
-        return ""
+        return WAIT_FOR_THE_END
     asked = {name: int(resources.get(name, 1)) for name in ("tasks", "nodes", "tasks_per_node", "cpus_per_task")}
     tasks = asked["tasks"] if "tasks" in resources.keys() else asked["nodes"] * asked["tasks_per_node"]
-    cores = ["-c", str(asked["cpus_per_task"])] if resources["mpi"] == "srun" else []
-    return shlex.join([resources["mpi"], "-n", str(tasks), *cores])
+    # without the option, Slurm leaves the other tasks of a dead one where they wait for it
+    options = ["--kill-on-bad-exit=1", "-c", str(asked["cpus_per_task"])] if resources["mpi"] == "srun" else []
+    return WAIT_FOR_THE_END + shlex.join([resources["mpi"], "-n", str(tasks), *options]) + " "
 
 
 def text(file):
@@ -191,14 +193,16 @@ def trackers(wildcards, output):
 def needs(resource):
     """Return a function of the wildcards: how much of a resource the training of the run asks a cluster for.
 
-    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU. A run that trains on several takes
-    what the limit allows, as a rule takes as many threads as there are.
+    On one machine, profiles/default limits `gpu`, so that two runs never share a GPU. A run that trains on several, or on
+    all (`devices: auto`), takes what the limit allows, as a rule takes as many threads as there are.
     """
     limits = workflow.global_resources
 
     def of_wildcards(wildcards):
         run = CONFIG.runs[wildcards.run]
         needed = job_resources(run.model, run.training, run.sections["device"], run.sections["devices"])[resource]
+        if resource == "gpu" and needed and run.sections["devices"] == "auto" and resource in limits:
+            return limits[resource].value
         return min(needed, limits[resource].value) if resource in limits else needed
 
     return of_wildcards

@@ -55,6 +55,8 @@ class NcclCommunicator:
 
     def bind(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Return a function that puts these collectives on the stream as one group."""
+        others = (each for each in launches if each.scalars["root"] != self.group.rank)
+        cleared = [launch.tensor("x") for launch in others if launch.op is REDUCE]
 
         def run() -> None:
             self._check(self._library.ncclGroupStart(), "ncclGroupStart")
@@ -64,8 +66,6 @@ class NcclCommunicator:
             for x in cleared:
                 self._driver.clear(x.address, x.size_bytes)
 
-        others = (each for each in launches if each.scalars["root"] != self.group.rank)
-        cleared = [launch.tensor("x") for launch in others if launch.op is REDUCE]
         return run
 
     def wait(self, finished: Callable[[], bool]) -> None:
