@@ -49,5 +49,9 @@ def train_in_processes(size: int, folder: Path, optimizer: str, precision: str) 
         subprocess.Popen([*program, str(rank), str(size), port, str(output), optimizer, precision], env=environment)
         for rank in range(size)
     ]
-    assert [rank.wait(120) for rank in ranks] == [0] * size
+    try:
+        assert [rank.wait(120) for rank in ranks] == [0] * size
+    finally:
+        for rank in ranks:
+            rank.kill()
     return dict(np.load(output))

@@ -19,6 +19,7 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", 
 def test_a_process_without_such_variables_trains_alone():
     assert own_place({}) is None
     assert own_place({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
+    assert own_place({"RANK": "0", "WORLD_SIZE": "1"}) is None
 
 
 def test_torchrun_s_variables_are_read():

@@ -52,17 +52,17 @@ def slurm(tmp_path_factory):
         (folder / name).mkdir()
     CONF.parent.mkdir(exist_ok=True)
     CONF.write_text(CONFIG.format(host=socket.gethostname().split(".")[0], folder=folder, cores=os.cpu_count()))
-    started = [subprocess.Popen([daemon, option]) for daemon, option in (("slurmctld", "-D"), ("slurmd", "-D"))]
-    subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
+    started = [subprocess.Popen([daemon, "-D"]) for daemon in ("slurmctld", "slurmd")]
     try:
+        subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
         until(lambda: "idle" in told("sinfo", "-h", "-o", "%T"))
         yield
     finally:
         for process in reversed(started):
             process.terminate()
             process.wait()
-        subprocess.run(["pkill", "-x", "munged"], check=True)
         CONF.unlink()
+        subprocess.run(["pkill", "-x", "munged"], check=True)
 
 
 def told(*command: str) -> str:
