@@ -2,6 +2,7 @@
 
 import itertools
 
+from hipgpt.base.errors import UserError
 from hipgpt.compute.catalogue import ADAMW, GRADIENT_NORM, SUM_OF_SQUARES
 from hipgpt.compute.communicator import BROADCAST
 from hipgpt.compute.device import Device
@@ -24,6 +25,9 @@ class AdamW:
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig):
         self.weights, self.training = weights, training
         self.ownership = Ownership(weights, device.communicator.group, self.whole_matrices)
+        if not all(any(self.moved_by_adamw(piece.field) for piece in pieces) for pieces in self.ownership.pieces):
+            count = self.ownership.group.size
+            raise UserError(f"devices: got {count}, expected fewer: the model is too small to give each its part")
         self.first_moment = Arena(device, "first_moment", [piece.part for piece in self.ownership.own])
         self.second_moment = Arena(device, "second_moment", [piece.part for piece in self._moved_by_adamw()])
         counts = [len(self.ownership.ranges(pieces)) for pieces in self.ownership.pieces]

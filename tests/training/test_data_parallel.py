@@ -1,5 +1,6 @@
 """Several ranks train as one device with the same batches does, the same bytes each time."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -15,6 +16,7 @@ from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType
 from hipgpt.data.batches import Batches
 from hipgpt.gpt.precision import PRECISIONS
+from hipgpt.training.step import trainer_of
 
 KINDS = [("adamw", "float32"), ("adamw", "bfloat16"), ("muon", "float32"), ("muon", "bfloat16")]
 
@@ -83,6 +85,14 @@ def test_the_moments_of_a_rank_take_their_part_of_the_memory():
     for optimizer in ("adamw", "muon"):
         assert bytes_of(2, optimizer) < 0.6 * bytes_of(1, optimizer)
         assert bytes_of(4, optimizer) < 0.4 * bytes_of(1, optimizer)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_model_that_is_too_small_for_so_many_ranks_is_refused(optimizer):
+    training = dataclasses.replace(TRAINING, optimizer=optimizer, precision="float32", batch_sequences=600)
+    device = NullDevice(traits((DType.F32,)), ProcessGroup(0, 600))
+    with pytest.raises(UserError, match="devices: got 600, expected fewer: the model is too small"):
+        trainer_of(MODEL, training, device, tokens())
 
 
 def test_a_rank_makes_no_other_call_than_those_of_a_training():
