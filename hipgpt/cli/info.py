@@ -60,9 +60,8 @@ def info(arguments: argparse.Namespace) -> None:
     ranks = devices_of(run)
     traits, available = _device(run.sections["device"], arguments.memory_gib)
     found = estimate(run.model, run.training, traits, _tokens(run), ranks)
-    total = found.device_bytes + (found.host_bytes if traits.shares_host_memory else 0)
-    if traits.shares_host_memory:
-        total *= ranks
+    shared = traits.shares_host_memory
+    total = ranks * (found.device_bytes + found.host_bytes) if shared else found.device_bytes
     fits = total <= available
     seconds = _measured(run, ranks) if arguments.measure and fits else None
     if arguments.json:
@@ -70,7 +69,7 @@ def info(arguments: argparse.Namespace) -> None:
     else:
         _show(run, found, ranks, seconds)
         verdict = "fits" if fits else "does not fit"
-        where = " on each" if ranks > 1 and not traits.shares_host_memory else ""
+        where = " on each" if ranks > 1 and not shared else ""
         sys.stdout.write(f"{verdict}: {total / GIB:.2f} GiB of {available / GIB:.2f} GiB{where}\n")
     if not fits:
         sys.exit(1)

@@ -71,6 +71,11 @@ class Tensor:
     def size_bytes(self) -> int:
         return self.elements * self.dtype.size_bytes
 
+    @property
+    def flat(self) -> "Tensor":
+        """A view of the same elements with one dimension."""
+        return self.view(self.elements)
+
     def view(self, *shape: int) -> "Tensor":
         """Return a view of the same elements with another shape. Raises ValueError if their number differs."""
         if math.prod(shape) != self.elements:

@@ -91,7 +91,7 @@ class Network:
         name that begins with d is a gradient of the loss: dbranch is d loss / d branch.
         """
         a, w, g, d = self.saved, self.weights, gradients, activation_gradients
-        plan(ZERO, _flat(d["residual"]))
+        plan(ZERO, d["residual"].flat)
         self.norm.backward(plan, g, d, "final_norm", a[f"residual{self.model.num_layers}"])
         for i in reversed(range(self.model.num_layers)):
             block, x, middle = f"block{i}", a[f"residual{i}"], a[f"block{i}.middle"]
@@ -162,7 +162,7 @@ class Network:
         """Record x = dropout(token embedding + position embedding). Rotary positions need no embedding."""
         embedded, table = self.saved["branch"] if self.drop_probability else x, self.weights["token_embedding.weight"]
         if self.model.parts.rotary:
-            plan(TOKEN_EMBEDDING_FORWARD, embedded, _flat(self.tokens), table)
+            plan(TOKEN_EMBEDDING_FORWARD, embedded, self.tokens.flat, table)
         else:
             tables, rows = (table, self.weights["position_embedding.weight"]), (self.B, self.S, self.model.embed_dim)
             plan(EMBEDDING_FORWARD, embedded.view(*rows), self.tokens, self.starts, *tables)
@@ -172,7 +172,7 @@ class Network:
     def _embed_backward(self, plan: Plan, g: ParameterTensors, d: Arena) -> None:
         dembedded, table = self._branch_gradient(plan, d, stream=0), g["token_embedding.weight"]
         if self.model.parts.rotary:
-            plan(TOKEN_EMBEDDING_BACKWARD, table, dembedded, _flat(self.tokens))
+            plan(TOKEN_EMBEDDING_BACKWARD, table, dembedded, self.tokens.flat)
         else:
             rows = dembedded.view(self.B, self.S, self.model.embed_dim)
             plan(EMBEDDING_BACKWARD, table, g["position_embedding.weight"], rows, self.tokens)
@@ -195,8 +195,4 @@ class Network:
     def _drop(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:
         first_quad = self.group * -(-x.elements // 4)
         settings = {"drop_probability": self.drop_probability, "stream": stream, "first_quad": first_quad}
-        plan(DROPOUT, _flat(y), _flat(x), self.counters, **settings)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.view(tensor.elements)
+        plan(DROPOUT, y.flat, x.flat, self.counters, **settings)

@@ -65,11 +65,11 @@ class Baselines:
 
 
 def baselines(train: Tokens, validation: Tokens, tokenizer: Tokenizer) -> Baselines:
-    """Return the baselines on the validation split. They need no device: a thread can compute them beside `predict`."""
+    """Return the baselines on the validation split. They need no device: a thread can compute them during `predict`."""
     known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
     held_out, before = _decoded(tokenizer, text), _decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:])
-    with ThreadPoolExecutor(1) as beside:
-        bits = beside.submit(lzma_bits, before, held_out)
+    with ThreadPoolExecutor(1) as pool:
+        bits = pool.submit(lzma_bits, before, held_out)
         vocab_size = len(tokenizer.byte_counts)
         nats = {name: ngram_losses(known, text, vocab_size, order) for name, order in NGRAMS.items()}
         return Baselines(nats, bits.result() / len(held_out), len(held_out))

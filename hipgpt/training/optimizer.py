@@ -59,11 +59,11 @@ class AdamW:
         partials, rank = self._scratch["partials"], self.ownership.group.rank
         own_rows = range(*self._rows_by_rank[rank])
         for row, elements in zip(own_rows, self.ownership.ranges(self.ownership.own), strict=True):
-            plan(SUM_OF_SQUARES, _flat(partials.rows(row, row + 1)), gradients.flat.rows(*elements))
+            plan(SUM_OF_SQUARES, partials.rows(row, row + 1).flat, gradients.flat.rows(*elements))
         if self.ownership.group.size > 1:
             for root, rows in enumerate(self._rows_by_rank):
-                plan(BROADCAST, _flat(partials.rows(*rows)), root=root)
-        plan(GRADIENT_NORM, self.norm, _flat(partials))
+                plan(BROADCAST, partials.rows(*rows).flat, root=root)
+        plan(GRADIENT_NORM, self.norm, partials.flat)
 
     def moved_by_adamw(self, field: Field) -> bool:
         """Return whether AdamW updates a field of the weights."""
@@ -104,7 +104,3 @@ def _rows_from(arena: Arena, name: str, elements: int) -> Tensor:
     """Return that many elements of a flat arena, from a field on."""
     first = arena.offsets[name] // DType.F32.size_bytes
     return arena.flat.rows(first, first + elements)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.view(tensor.elements)

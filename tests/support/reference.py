@@ -401,7 +401,7 @@ def cross_entropy_training(logits, targets, scale, V, act=DType.F32) -> Result:
 
 
 def draw_token(positions, windows, drawn, logits, settings, keys, B, T) -> Result:
-    """Draw as hipgpt.inference.sampling says. A draw that lies on a border between tokens has no reference."""
+    """Draw as hipgpt.inference.reference says. A draw that lies on a border between tokens has no reference."""
     tokens, windows = np.empty(B, np.int32), windows.copy()
     for b, position in enumerate(positions + 1):
         temperature, top_k, top_p, penalty = settings.value[b].tolist()

@@ -29,8 +29,8 @@ def main() -> None:
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
     known = tokenizer.sha256, tokenizer.vocab_size
     train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
-    with ThreadPoolExecutor(1) as beside:
-        others = beside.submit(baselines, train, validation, tokenizer)
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(baselines, train, validation, tokenizer)
         predictions = predict(device, model, weights, validation, arguments.stride_tokens)
         write_evaluation(arguments.output, predictions, others.result(), tokenizer)
 

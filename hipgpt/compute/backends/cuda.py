@@ -27,13 +27,17 @@ def _checked(result: tuple[Any, ...], call: str) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _absent(error: Exception) -> DeviceAbsent:
+    return DeviceAbsent(f"device cuda: {error}; install NVIDIA's driver, or choose another device")
+
+
 def device_count() -> int:
     """Return the number of NVIDIA GPUs. Raises DeviceAbsent if there is no driver."""
     try:
         _checked(driver.cuInit(0), "cuInit")
         return int(_checked(driver.cuDeviceGetCount(), "cuDeviceGetCount"))
     except (RuntimeError, UserError) as error:
-        raise DeviceAbsent(f"device cuda: {error}; install NVIDIA's driver, or choose another device") from error
+        raise _absent(error) from error
 
 
 class CudaDriver:
@@ -46,7 +50,7 @@ class CudaDriver:
             _checked(driver.cuInit(0), "cuInit")
             device = _checked(driver.cuDeviceGet(index), f"cuDeviceGet({index})")
         except (RuntimeError, UserError) as error:  # RuntimeError: the library itself is absent
-            raise DeviceAbsent(f"device cuda: {error}; install NVIDIA's driver, or choose another device") from error
+            raise _absent(error) from error
         self._context = _checked(driver.cuDevicePrimaryCtxRetain(device), "cuDevicePrimaryCtxRetain")
         _checked(driver.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
         attribute = driver.CUdevice_attribute

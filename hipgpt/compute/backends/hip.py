@@ -32,12 +32,16 @@ def _checked(result: tuple[Any, ...], call: str) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _absent(error: Exception) -> DeviceAbsent:
+    return DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device")
+
+
 def device_count() -> int:
     """Return the number of AMD GPUs. Raises DeviceAbsent if there is no HIP runtime."""
     try:
         return int(_checked(hip.hipGetDeviceCount(), "hipGetDeviceCount"))
     except (RuntimeError, UserError) as error:
-        raise DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device") from error
+        raise _absent(error) from error
 
 
 class HipDriver:
@@ -53,7 +57,7 @@ class HipDriver:
             _checked(hip.hipSetDevice(index), f"hipSetDevice({index})")
         except (RuntimeError, UserError) as error:
             # RuntimeError: hip-python imports without ROCm and looks for its libraries when first called
-            raise DeviceAbsent(f"device hip: {error}; install ROCm, set ROCM_PATH, or choose another device") from error
+            raise _absent(error) from error
         properties = _checked(hip.hipGetDeviceProperties(index), f"hipGetDeviceProperties({index})")
         self.name, self.wave = properties.name, properties.warpSize
         self._target = properties.gcnArchName  # with its feature switches: gfx90a:sramecc+:xnack-

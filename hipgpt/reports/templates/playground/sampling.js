@@ -1,4 +1,4 @@
-// The distribution that a token is drawn from, as hipgpt/inference/sampling.py defines it: temperature, then top-k, then
+// The distribution that a token is drawn from, as hipgpt/inference/reference.py defines it: temperature, then top-k, then
 // top-p. Ties go to the lower id.
 
 const MOST_INSERTED = 256; // of so few, insertion into a sorted list is faster than sorting all values
