@@ -58,8 +58,7 @@ def _first_gpu(group: ProcessGroup | None, local_rank: int) -> Device | None:
     """Return a GPU of the first kind that this machine has. Ranks that share a machine take the same kind."""
     for backend in GPUS:
         with contextlib.suppress(DeviceAbsent):
-            if _count_gpus(backend):
-                return open_device(backend, None, group, local_rank)
+            return open_device(backend, None, group, local_rank)
     return None
 
 
