@@ -22,17 +22,35 @@ NEAR_SECONDS, FAR_SECONDS = 60, 3600
 
 
 def sbatch(arguments: list[str]) -> None:
-    number = str(1 + len(list(JOBS.iterdir())))
-    folder = JOBS / number
-    folder.mkdir()
+    number, folder = new_job()
     options = dict(zip(arguments, [*arguments[1:], ""], strict=True))
     wrapped = next((a.removeprefix("--wrap=") for a in arguments if a.startswith("--wrap=")), None) or options["--wrap"]
     record = {"arguments": arguments, "name": options["--job-name"], "command": wrapped, "cwd": options.get("-D", ".")}
     (folder / "job.json").write_text(json.dumps(record))
-    (folder / "state").write_text("PENDING")
+    set_state(folder, "PENDING")
     subprocess.Popen([sys.executable, __file__, "job", number], start_new_session=True,
                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     print(number)
+
+
+def new_job() -> tuple[str, Path]:
+    """Make the folder of the next free number. Snakemake may submit several jobs at the same time."""
+    number = 1
+    while True:
+        folder = JOBS / str(number)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder.name, folder
+
+
+def set_state(folder: Path, state: str) -> None:
+    """Replace the state at once, because sacct may read it at any time."""
+    part = folder / "state.part"
+    part.write_text(state)
+    part.replace(folder / "state")
 
 
 def run_job(arguments: list[str]) -> None:
@@ -41,7 +59,7 @@ def run_job(arguments: list[str]) -> None:
     record = json.loads((folder / "job.json").read_text())
     stop_at = Path(record["cwd"], os.environ["FAKESLURM_STOP_AT"]) if "FAKESLURM_STOP_AT" in os.environ else None
     while True:
-        (folder / "state").write_text("RUNNING")
+        set_state(folder, "RUNNING")
         (folder / "end").write_text(str(int(time.time() + (NEAR_SECONDS if stop_at else FAR_SECONDS))))
         environment = {**os.environ, "SLURM_JOB_ID": number}
         with open(folder / "log", "a") as log:
@@ -53,10 +71,10 @@ def run_job(arguments: list[str]) -> None:
                 os.killpg(int((folder / "step").read_text()), signal.SIGTERM)
             status = job.wait(GRACE_SECONDS)
         if not (folder / "requeue").exists():
-            (folder / "state").write_text("COMPLETED" if status == 0 else "FAILED")
+            set_state(folder, "COMPLETED" if status == 0 else "FAILED")
             return
         (folder / "requeue").rename(folder / "requeued")
-        (folder / "state").write_text("PENDING")
+        set_state(folder, "PENDING")
         stop_at = None
 
 
@@ -65,8 +83,8 @@ def has_lines(path: Path) -> bool:
 
 
 def sacct(arguments: list[str]) -> None:
-    for folder in JOBS.iterdir():
-        print(f"{folder.name}|{(folder / 'state').read_text()}")
+    for state in JOBS.glob("*/state"):
+        print(f"{state.parent.name}|{state.read_text()}")
 
 
 def scontrol(arguments: list[str]) -> None:
