@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hipgpt.training.interruption import SECONDS_OF_ONE_REQUEST
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_END = 10.0  # of the other ranks, when one has ended
 POLL_SECONDS = 0.1
+SECONDS_BETWEEN_LOOKS = 1.0  # at the parent
 FIRST_PORT, PORTS = 20_000, 40_000  # of jobs under Slurm
 
 
@@ -91,6 +93,21 @@ def leave_signals_to_rank_0() -> None:
     """Ignore SIGINT and SIGTERM. A terminal or Slurm sends them to all ranks; rank 0 saves the state, then ends all."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def stop_without_parent() -> None:
+    """From now on, send this process SIGTERM once its parent has ended: a launcher that is killed cannot say so itself.
+
+    For rank 0, which then saves the state and ends the others.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _numbers(rank: int, count: int) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The place of a rank, read from its environment, and ranks that are started, fail and end together."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,24 +77,44 @@ def test_rank_0_that_has_said_why_it_ends_gives_its_status(tmp_path):
     assert ended.value.code == 1
 
 
-def test_signals_go_to_rank_0_which_ends_in_its_own_way(tmp_path):
+@pytest.fixture
+def starter(tmp_path):
+    """A process with two ranks, of which rank 0 leaves the file `saved` at SIGTERM."""
+    rank = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from hipgpt.training.ranks import stop_without_parent
+if os.environ["RANK"] == "0":
+    signal.signal(signal.SIGTERM, lambda *_: (open({str(tmp_path / "saved")!r}, "w").close(), os._exit(1)))
+    stop_without_parent()
+open({str(tmp_path)!r} + "/up" + os.environ["RANK"], "w").close()
+time.sleep(60)
+"""
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from hipgpt.training import ranks
 ranks.SECONDS_TO_END = 0.5
-rank = '''
-import os, signal, sys, time
-if os.environ["RANK"] == "0":
-    signal.signal(signal.SIGTERM, lambda *_: (open({str(tmp_path / "saved")!r}, "w").close(), os._exit(1)))
-open({str(tmp_path)!r} + "/up" + os.environ["RANK"], "w").close()
-time.sleep(60)
-'''
-ranks.run_ranks([sys.executable, "-c", rank], 2)
+ranks.run_ranks([sys.executable, "-c", {rank!r}], 2)
 """
-    starter = subprocess.Popen([sys.executable, "-c", program])
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     while not ((tmp_path / "up0").exists() and (tmp_path / "up1").exists()):
         time.sleep(0.02)
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_signals_go_to_rank_0_which_ends_in_its_own_way(starter, tmp_path):
     os.kill(starter.pid, signal.SIGTERM)
     assert starter.wait(30) == 1
     assert (tmp_path / "saved").exists()
+
+
+def test_rank_0_stops_if_the_starter_is_killed(starter, tmp_path):
+    starter.kill()
+    starter.wait()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "saved").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -29,7 +29,7 @@ from hipgpt.reports.provenance import write_record
 from hipgpt.training.estimate import estimate
 from hipgpt.training.interruption import Interrupted
 from hipgpt.training.loop import Run
-from hipgpt.training.ranks import Place, leave_signals_to_rank_0, own_place, run_ranks
+from hipgpt.training.ranks import Place, leave_signals_to_rank_0, own_place, run_ranks, stop_without_parent
 from hipgpt.training.slurm import requeue_at_the_time_limit
 from hipgpt.training.step import trainer_of
 from hipgpt.training.trackers import TRACKERS, Trackers
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--devices", default="1", help="devices that train together, a process each; auto: all GPUs")
     add_device(parser)
     place = own_place(os.environ)
-    if place and place.rank > 0:
-        leave_signals_to_rank_0()
+    if place:
+        stop_without_parent() if place.rank == 0 else leave_signals_to_rank_0()
     arguments = parsed(parser, place.rank if place else 0)
     devices = count_devices(arguments.device) if arguments.devices == "auto" else int(arguments.devices)
     if place is None and devices > 1:
