@@ -1,6 +1,9 @@
 """`hipgpt run`: start the workflow of the project in this folder."""
 
 import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +27,15 @@ def run(arguments: argparse.Namespace) -> None:
         "--cores" for o in arguments.rest if o[:2] == "-c"
     }
     defaults = [word for pair in options.items() if pair[0] not in given for word in pair]
-    # Ctrl-C reaches snakemake too, which saves the training; this process only waits for it
-    with subprocess.Popen([sys.executable, "-m", "snakemake", *defaults, *arguments.rest]) as process:
-        while True:
-            try:
-                sys.exit(process.wait())
-            except KeyboardInterrupt:
-                continue
+    # a group of its own, so that a signal to this process reaches the training too, which then saves its state: a
+    # container, a service and `kill` send it to one process, unlike Ctrl-C
+    command = [sys.executable, "-m", "snakemake", *defaults, *arguments.rest]
+    with subprocess.Popen(command, process_group=0) as process:
+
+        def hand_on(number: int, frame: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, hand_on)
+        sys.exit(process.wait())

@@ -1,9 +1,12 @@
 """A project without the checkout: hipgpt init and hipgpt run, and the wheel that holds all that a run needs."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,35 @@ def test_a_project_of_the_installed_wheel_trains_a_model(installed, tmp_path):
 def test_the_wheel_has_the_code_hashes_of_the_checkout(installed, tmp_path):
     expected = [code_hash(*stage.modules) for stage in STAGES.values()]
     assert python(tmp_path, "-c", HASHES, path=installed).split() == expected
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_kubernetes_job_are_accepted(tmp_path):
+    _, job = yaml.safe_load_all((ROOT / "profiles/kubernetes/job.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    (first,), (second,) = pod["initContainers"], pod["containers"]
+    assert first["command"][-1] == "test -e Snakefile || hipgpt init ."
+    python(tmp_path, "-m", "hipgpt", "init", ".")
+    assert "train" in python(tmp_path, "-m", "hipgpt", *second["args"], "-n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_hipgpt_run_alone_saves_the_training(tmp_path, number):
+    python(tmp_path, "-m", "hipgpt", "init", "project")
+    project = tmp_path / "project"
+    add_text(project)
+    training = {**TINY["training"], "steps": 100000, "save_every_steps": 100000, "validate_every_steps": 100000}
+    (project / "config.yaml").write_text(yaml.safe_dump({**TINY, "training": training}))
+    command = [sys.executable, "-m", "hipgpt", "run", "--cores", "1", "results/runs/default/run.json"]
+    with open(tmp_path / "output", "w") as output:
+        running = subprocess.Popen(
+            command, cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=output, stderr=output
+        )
+    log = project / "results/runs/default/logs/train.log"
+    while not (log.exists() and "step 2 of" in log.read_text()):
+        assert running.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.05)
+    running.send_signal(number)
+    assert running.wait(60) != 0
+    assert re.search(r"stopped after step \d+ of 100000, state saved", log.read_text())
