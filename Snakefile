@@ -44,7 +44,7 @@ rule all:
         expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
         expand(f"{RUN}/playground.html", run=[name for name, run in CONFIG.runs.items() if fits_a_page(run.model)]),
-        expand(f"{RUN}/tasks.csv", run=[name for name, run in CONFIG.runs.items() if run.sections["tasks"]]),
+        [answers(run) for run in CONFIG.runs],
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
 
@@ -352,6 +352,7 @@ rule describe:
         texts=in_run("samples.txt", "training_samples.txt"),
         evaluation=f"{RUN}/evaluation.csv",
         inspection=f"{RUN}/inspection.json",
+        tasks=lambda wildcards: answers(wildcards.run),
     output:
         page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:
@@ -361,7 +362,7 @@ rule describe:
         depends=of_run("describe"),
         run=lambda wildcards, input: str(Path(input.record).parent),
     shell:
-        "{params.script} --run {params.run:q} --output {output.page:q} --log {log:q}"
+        "{params.script} --run {params.run:q} --tasks {input.tasks:q} --output {output.page:q} --log {log:q}"
 
 
 rule summarize:

@@ -50,7 +50,7 @@ STAGES = {
     "inspect": Stage(("hipgpt.inference.inspection", DEVICES), ("train",)),
     "playground": Stage(("hipgpt.reports.playground",), ("train",), ("sampling",)),
     "plot": Stage(("hipgpt.reports.plots",), ("train",)),
-    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "sample", "inspect", "plot")),
+    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "answer", "sample", "inspect", "plot")),
     "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),
     "compare": Stage(("hipgpt.reports.comparison",), ("evaluate",)),
 }

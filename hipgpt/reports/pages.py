@@ -16,6 +16,14 @@ INSPECTION = {"passage": [list], "sentence": [str], "heads": [int], "attention":
 METRICS = {"step": int, "loss_nats_per_token": float, "gradient_norm": float, "learning_rate": float}
 VALIDATION = {"step": int, "tokens_seen": int, "loss_nats_per_token": float}
 THROUGHPUT = {"step": int, "tokens_per_second": float}
+TASKS = {
+    "task": str,
+    "questions": int,
+    "accuracy": float,
+    "accuracy_standard_error": float,
+    "accuracy_normalized": float,
+    "accuracy_normalized_standard_error": float,
+}
 PICTURES = ("loss", "learning_rate", "throughput")
 HIGHEST_NATS = 10.0  # of the scale of colours: a token with a probability of 1 in 22,000
 FIGURES = {  # of the run's row, with their unit
@@ -28,8 +36,8 @@ FIGURES = {  # of the run's row, with their unit
 }
 
 
-def write_run_page(folder: Path, page: Path) -> None:
-    """Write the page of a run from the files in its folder."""
+def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
+    """Write the page of a run from the files in its folder. tasks: its tasks.csv."""
     record, row = read_record(folder), run_row(folder)
     inspection = read_json(folder / "inspection.json", INSPECTION, RERUN)
     provenance = {key: value for key, value in leaves(record) if not key.startswith("config.")}
@@ -44,6 +52,7 @@ def write_run_page(folder: Path, page: Path) -> None:
         charts=_charts(folder),
         pictures=PICTURES,
         evaluation=read_csv(folder / "evaluation.csv", EVALUATION, RERUN),
+        tasks=read_csv(tasks, TASKS, RERUN) if tasks else [],
         passage=[_coloured(*token) for token in inspection["passage"]],
         attention={
             "tokens": inspection["sentence"], "layers": layers, "heads": heads, "shares": inspection["attention"]

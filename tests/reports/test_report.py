@@ -10,6 +10,7 @@ from support import tiny
 from support.chromium import browse, needs_chromium
 from support.workflow_copy import TINY, Project
 
+from hipgpt.inference.multiple_choice import COLUMNS
 from hipgpt.reports.pages import write_run_page, write_runs_page
 
 pytestmark = pytest.mark.slow
@@ -116,6 +117,18 @@ def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(
     assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") == 2
     assert '<span style="--share:0.20" title="2.00 nats, probability 0.14">&lt;i&gt;</span>' in page
     assert '<span style="--share:1.00"' in page and "␣be<small>7</small>" in page
+
+
+def test_a_run_s_page_shows_the_tasks_that_it_is_given(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    written(folder)
+    names = ",".join(COLUMNS)
+    (folder / "tasks.csv").write_text(f"{names}\nplants,40,0.25,0.0693,0.5,0.0801\n")
+    write_run_page(folder, tmp_path / "without.html")
+    write_run_page(folder, tmp_path / "with.html", folder / "tasks.csv")
+    assert "Multiple-choice" not in (tmp_path / "without.html").read_text()
+    page = (tmp_path / "with.html").read_text()
+    assert "<td>plants</td>" in page and '<td class="number">0.0801</td>' in page
 
 
 # Asks the page what it shows, as a reader would by clicks.

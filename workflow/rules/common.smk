@@ -119,6 +119,11 @@ def folder_of(file):
     return lambda wildcards, output: str(Path(str(output[file])).parent)
 
 
+def answers(run):
+    """Return tasks.csv of a run that has tasks, as a list."""
+    return [f"{RUN}/tasks.csv".format(run=run)] if CONFIG.runs[run].sections["tasks"] else []
+
+
 def run_of(files):
     """Return the folders of the runs whose files, such as run.json, are given."""
     return [str(Path(file).parent) for file in files if Path(file).name == "run.json"]

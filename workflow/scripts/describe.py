@@ -14,9 +14,10 @@ from hipgpt.reports.pages import write_run_page
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--tasks", required=True, type=Path, nargs="*", help="tasks.csv, if the run answers tasks")
     parser.add_argument("--output", required=True, type=Path, help="report.html")
     arguments = parsed(parser)
-    write_run_page(arguments.run, arguments.output)
+    write_run_page(arguments.run, arguments.output, *arguments.tasks)
 
 
 if __name__ == "__main__":
