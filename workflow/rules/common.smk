@@ -264,4 +264,5 @@ def seal_finished_files():
 def show_results():
     """Say how good the models of this workflow are, and how to continue, after the last line of Snakemake."""
     runs = [job.wildcards.run for job in workflow.dag.jobs if job.rule.name == "evaluate"]
-    atexit.register(print, closing(Path("results"), runs), end="", file=sys.stderr)
+    overlays = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
+    atexit.register(print, closing(Path("results"), runs, overlays), end="", file=sys.stderr)
