@@ -65,8 +65,11 @@ def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
     )  # fmt: skip
 
 
-def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path) -> None:
-    """Write the page of all runs. rows: one for each run; folders: of the runs whose curves are drawn."""
+def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path, means: Sequence[Row] = ()) -> None:
+    """Write the page of all runs.
+
+    rows: one for each run; folders: of the runs whose curves are drawn; means: rows of means_over_seeds.
+    """
     curves = [
         line(folder.name, _read(folder, "validation", VALIDATION), "tokens_seen", "loss_nats_per_token")
         for folder in folders
@@ -79,6 +82,7 @@ def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path) ->
         rows=rows,
         columns=list(rows[0]),
         numeric=numeric,
+        means=means,
         curves=chart("", "", "tokens seen", "loss, nats per token", curves, log_x=True),
     )
 
