@@ -69,7 +69,7 @@ PLOTS = ["plots/loss.png", "plots/learning_rate.png", "plots/throughput.png"]
 MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation_config.json", "model/README.md"]
 MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
 COMPARISON_PICTURES = ["curves.png", "settings.png", "parallel.png", "loss_by_parameters.png", "loss_by_operations.png"]
-COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+COMPARISON_TABLES = ["runs.csv", "seeds.csv", "fit.csv"]
 
 
 class Command(dict):
