@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import contextlib
-import dataclasses
 import io
 import itertools
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from hipgpt.base.errors import UserError
 from hipgpt.base.terminal import printable
 from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
+from hipgpt.config.sampling import SamplingError, with_settings
 from hipgpt.config.settings import SamplingConfig
 
 HELP = {
@@ -178,20 +178,12 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
     from hipgpt.reports.samples import sampling_of
 
     given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
-    settings = dataclasses.replace(sampling_of(folder), **given)
-    checks = {
-        "num_samples": (arguments.num_samples >= 1, ">= 1"),
-        "num_tokens": (settings.num_tokens >= 1, ">= 1"),
-        "temperature": (settings.temperature >= 0, ">= 0"),
-        "top_k": (settings.top_k is None or settings.top_k >= 1, ">= 1"),
-        "top_p": (0 < settings.top_p <= 1, "> 0 and <= 1"),
-        "repetition_penalty": (settings.repetition_penalty > 0, "> 0"),
-        "seed": (0 <= settings.seed < 2**64, ">= 0 and < 2^64"),
-    }
-    for name, (passed, expected) in checks.items():
-        if not passed:
-            got = {**vars(settings), "num_samples": arguments.num_samples}[name]
-            raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
+    try:
+        settings = with_settings(sampling_of(folder), given)
+    except SamplingError as error:
+        raise UserError(f"--{error.field.replace('_', '-')}: {error.problem}") from error
+    if arguments.num_samples < 1:
+        raise UserError(f"--num-samples: got {arguments.num_samples}, expected an integer >= 1")
     if arguments.chat and (arguments.json or arguments.num_samples > 1):
         raise UserError("--chat: got --json or --num-samples with it, expected neither")
     if arguments.stop == "":
