@@ -9,7 +9,7 @@ from typing import Any
 
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
-from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.cli.arguments import Commands, add_command, add_results, number
 from hipgpt.reports.runs import RERUN, read_record, run_folders
 
 METRICS = {"step": int, "loss_nats_per_token": float}
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to draw (default: those that are not finished)")
     add_results(parser)
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
+        "--every", type=number, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
     )
 
 

@@ -229,7 +229,7 @@ def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
 @pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
 def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     status, _, _ = hipgpt("diff", "default", name)
-    assert status.startswith(f"error: --run: no finished run '{name}' in results/runs; found: default, wide; run ")
+    assert status.startswith(f"error: no run '{name}' in results/runs; found: default, wide; run ")
 
 
 @pytest.mark.parametrize(
