@@ -25,6 +25,7 @@ from hipgpt.inference.evaluation import COLUMNS as EVALUATION
 from hipgpt.inference.multiple_choice import COLUMNS as TASKS
 from hipgpt.reports.comparison import FITTED, compare
 from hipgpt.reports.runs import run_row
+from hipgpt.reports.swept import MEAN_COLUMNS
 from hipgpt.training.loop import METRICS, THROUGHPUT, VALIDATION
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -146,6 +147,7 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path
         "compression.csv": COMPRESSION_HEADER,
         "summary.csv": tuple(run_row(finished.folder / "results/runs/default")),
         "runs.csv": (*run_row(finished.folder / "results/runs/default"), "operations"),
+        "seeds.csv": MEAN_COLUMNS,
         "fit.csv": ("x", "points", *FITTED),
     }
     documented = {name: list(columns) for name, columns in expected.items()}

@@ -30,8 +30,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--push",
         metavar="OWNER/NAME",
-        help="repository of the Hugging Face hub that gets the files too; it is made if it is absent (default: none)",
+        help="repository of the Hugging Face hub that gets the files too; made, public, if absent (default: none)",
     )
+    parser.add_argument("--private", action="store_true", help="make the repository of --push private if it is absent")
     add_json(parser)
 
 
@@ -46,6 +47,8 @@ def export(arguments: argparse.Namespace) -> None:
 
     if arguments.type and arguments.to != "gguf":
         raise UserError(f"--type: got {arguments.type} with --to {arguments.to}, expected it with --to gguf only")
+    if arguments.private and not arguments.push:
+        raise UserError("--private: got no --push, expected both")
     if arguments.push:
         check_push(arguments.push)
     run = finished_run(arguments)
@@ -60,7 +63,8 @@ def export(arguments: argparse.Namespace) -> None:
     sizes = [{"path": str(path), "bytes": path.stat().st_size} for path in files]
     if not arguments.json:
         print(*(f"{file['path']}  {file['bytes']:,} bytes" for file in sizes), sep="\n")
-    address = push(files, arguments.push, f"Export run {run.name} by HipGPT") if arguments.push else None
+    message = f"Export run {run.name} by HipGPT"
+    address = push(files, arguments.push, message, arguments.private) if arguments.push else None
     if arguments.json:
         print_json({"files": sizes, "repository": address})
     elif address:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json
-from hipgpt.pipeline.history import keep, prune, restore
+from hipgpt.pipeline.history import prune, restore
 from hipgpt.pipeline.seals import seal
 
 
@@ -16,7 +16,11 @@ def add(commands: Commands) -> None:
     )
     parser = add_command(commands, restore_run, about, more, name="restore")
     parser.add_argument("run", help="its name")
-    parser.add_argument("id", nargs="?", help="its id in the list of `hipgpt runs --history` (default: the latest)")
+    parser.add_argument(
+        "id",
+        nargs="?",
+        help="its id in the list of `hipgpt runs --history` (default: the latest other run)",
+    )
     add_results(parser)
     add_json(parser)
     parser = add_command(commands, prune_runs, "delete finished runs that were replaced", name="prune")
@@ -27,16 +31,14 @@ def add(commands: Commands) -> None:
 
 def restore_run(arguments: argparse.Namespace) -> None:
     """Put the files of a kept run back."""
-    present = keep(arguments.results, arguments.run)
-    kept, files = restore(arguments.results, arguments.run, arguments.id)
+    kept, files, replaced = restore(arguments.results, arguments.run, arguments.id)
     seal(arguments.results, files, changed=True)
-    replaced = present.id if present and present.id != kept.id else None
     if arguments.json:
-        print_json({"run": kept.run, "id": kept.id, "files": len(files), "replaced": replaced})
+        print_json({"run": kept.run, "id": kept.id, "files": len(files), "replaced": replaced and replaced.id})
         return
     sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
     if replaced:
-        sys.stdout.write(f"the run that it replaces is kept as {replaced}\n")
+        sys.stdout.write(f"the run that it replaces is kept as {replaced.id}\n")
 
 
 def prune_runs(arguments: argparse.Namespace) -> None:

@@ -6,11 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT
 from hipgpt.cli.arguments import Commands, add_command
+from hipgpt.config.reading import read_config
+
+CONFIG_OPTIONS = ("--configfile", "--configfiles")
 
 
 def add(commands: Commands) -> None:
@@ -22,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run snakemake with this package's profile, and exit with its status."""
     if not Path("Snakefile").exists():
         raise UserError("Snakefile: not in this folder; write a project by hipgpt init DIR, then cd DIR")
+    check_config_files(arguments.rest)
     options = {"--workflow-profile": str(ROOT / "profiles" / "default"), "--cores": "all"}
     given = {option.partition("=")[0] for option in arguments.rest} | {
         "--cores" for o in arguments.rest if o[:2] == "-c"
@@ -39,3 +44,18 @@ def run(arguments: argparse.Namespace) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, hand_on)
         sys.exit(process.wait())
+
+
+def check_config_files(words: Sequence[str]) -> None:
+    """Raise UserError if a file of --configfile cannot be read: Snakemake would show a traceback, or name no line.
+
+    words: arguments of snakemake.
+    """
+    taking = False
+    for word in words:
+        option, _, value = word.partition("=")
+        if word.startswith("-"):
+            taking = option in CONFIG_OPTIONS
+            word = value if taking else ""
+        if taking and word and not word.endswith(".json"):
+            read_config(Path(word))

@@ -16,6 +16,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.nested import differences
 from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
+from hipgpt.cli.run import check_config_files
 from hipgpt.pipeline.recipes import STAGES
 
 
@@ -67,6 +68,7 @@ def add(commands: Commands) -> None:
 
 def why(arguments: argparse.Namespace) -> None:
     """Print a line or more for each job that would run."""
+    check_config_files(arguments.rest)
     planned = _planned(arguments.rest)
     if arguments.json:
         print_json([dataclasses.asdict(group) for group in grouped(planned)])

@@ -108,7 +108,8 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{path}: damaged, or of another format than its extension says ({error}); remove it and run again"
+        f"{path}: damaged, or of another format than its extension says ({error}); remove it if it was downloaded, "
+        "otherwise replace it"
     )
 
 

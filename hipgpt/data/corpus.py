@@ -54,19 +54,22 @@ def _add(split: SplitText, content: Content, cleaning: Iterable[str]) -> dict[st
     if content.format == "text":
         return split.add_text(_cleaned(content.parts, cleaning))
     digest = hashlib.sha256()
-    records = validation_records = size = 0
+    records = validation_records = without_text = size = 0
     for part in content.parts:
         text = b"".join(_cleaned(iter([part]), cleaning)) if cleaning else part
         if text:
             digest.update(len(text).to_bytes(8, "little") + text)  # the length, so that borders count
             validation_records += split.add_record(text)
             records, size = records + 1, size + len(text)
+        else:
+            without_text += 1
     return {
         "format": content.format,
         "sha256": digest.hexdigest(),
         "bytes": size,
         "records": records,
         "validation_records": validation_records,
+        "records_without_text": without_text,
     }
 
 

@@ -50,17 +50,17 @@ def _contents_of(path: Path, settings: Mapping[str, Any], scratch: Path) -> Iter
         yield Content(path.name, "parquet", parquet_texts(path, field))
         return
     for name, blocks in documents(path, members, scratch):
-        kind = _format(name, settings)
+        kind, where = _format(name, settings), str(path) if name in (path.name, path.stem) else f"{path}: {name}"
         if kind == "parquet":
             raise UserError(f"{path}: {name} is Parquet inside of another file; unpack it first")
         if encoding:
-            blocks = recoded(name, blocks, encoding)
+            blocks = recoded(where, blocks, encoding)
         if kind == "jsonl":
-            yield Content(name, kind, json_lines(name, first_bytes_checked(name, blocks, "JSON lines"), field))
+            yield Content(name, kind, json_lines(where, first_bytes_checked(where, blocks, "JSON lines"), field))
         else:
             if "text_field" in settings:
-                raise UserError(f"{name}: is plain text, which has no fields; remove text_field, or set format")
-            yield Content(name, kind, plain_text(name, blocks))
+                raise UserError(f"{where}: is plain text, which has no fields; remove text_field, or set format")
+            yield Content(name, kind, plain_text(where, blocks))
 
 
 def _format(name: str, settings: Mapping[str, Any]) -> str:

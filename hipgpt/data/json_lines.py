@@ -11,7 +11,7 @@ FIELDS_SHOWN = 20
 
 
 def json_lines(name: str, blocks: Iterator[bytes], field: str) -> Iterator[bytes]:
-    """Yield the text in `field` of each line, in UTF-8. A blank line and a null have no text and are left out.
+    """Yield the text in `field` of each line, in UTF-8. That of a null is empty. Blank lines are left out.
 
     Raises UserError, naming the file and the line, for a line that is not a JSON object, lacks the field, or has
     something other than a text there.
@@ -22,8 +22,7 @@ def json_lines(name: str, blocks: Iterator[bytes], field: str) -> Iterator[bytes
             raise UserError(
                 f"{where}: {field}: got a {type(text).__name__}, expected a text; set text_field to another"
             )
-        if text is not None:
-            yield encoded(f"{where}: {field}", text)
+        yield encoded(f"{where}: {field}", text or "")
 
 
 def json_objects(name: str, blocks: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:

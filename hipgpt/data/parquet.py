@@ -12,7 +12,7 @@ INSTALL = "pip install -e '.[parquet]'"
 
 
 def parquet_texts(path: Path, column: str) -> Iterator[bytes]:
-    """Yield the text of each row of a column, in UTF-8. A null has no text and is left out.
+    """Yield the text of each row of a column, in UTF-8. That of a null is empty.
 
     Raises UserError if pyarrow is not installed, if the file is damaged or not Parquet, or if it has no such column of
     texts; the message lists the columns.
@@ -31,10 +31,9 @@ def parquet_texts(path: Path, column: str) -> Iterator[bytes]:
             for group in range(table.num_row_groups):
                 for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[column]):
                     for text in batch.column(0).to_pylist():
-                        if text is not None:
-                            yield text.encode()
+                        yield (text or "").encode()
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and run again") from error
+        raise UserError(f"{path}: damaged ({error}); remove it if it was downloaded, otherwise replace it") from error
 
 
 def _check_column(path: Path, schema: Any, column: str, arrow: Any) -> None:

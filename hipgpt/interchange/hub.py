@@ -23,16 +23,17 @@ def check_push(repository: str) -> None:
         raise UserError("--push: found no token of the hub; set HF_TOKEN, or log in by hf auth login")
 
 
-def push(files: Sequence[Path], repository: str, message: str) -> str:
+def push(files: Sequence[Path], repository: str, message: str, private: bool = False) -> str:
     """Add files to the top of a repository by one commit, and return the address of the repository.
 
-    repository: OWNER/NAME; it is created, public, if it does not exist. Raises UserError if the server refuses.
+    repository: OWNER/NAME; it is created if it does not exist, public unless `private`. Raises UserError if the server
+    refuses.
     """
     import huggingface_hub as hub
 
     additions = [hub.CommitOperationAdd(path.name, path) for path in files]
     try:
-        address = hub.create_repo(repository, exist_ok=True).url
+        address = hub.create_repo(repository, private=private, exist_ok=True).url
         hub.create_commit(repository, additions, commit_message=message)
     except (hub.errors.HTTPError, OSError, RuntimeError, ValueError) as error:  # uploads fail with a RuntimeError
         reason = " ".join(str(error).split())

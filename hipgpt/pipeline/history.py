@@ -57,16 +57,20 @@ def kept_runs(results: Path) -> list[KeptRun]:
     return [KeptRun(path.parent.name, path.name, path) for path in folders if path.suffix != ".partial"]
 
 
-def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, list[Path]]:
-    """Replace the files of a run by those of a kept run, by default the latest. Return the kept run and the new files.
+def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, list[Path], KeptRun | None]:
+    """Replace the files of a run by those of a kept run, by default the latest that differs from the present run.
 
-    The caller must keep the present run first. Raises UserError if there is no such kept run.
+    The present run is kept before, if it is finished. Returns the kept run, the new files, and the run that they
+    replaced if it is another one. Raises UserError if there is no such kept run.
     """
-    known = [kept for kept in kept_runs(results) if kept.run == run]
-    found = next((kept for kept in known if id in (None, kept.id)), None)
+    known = kept_runs(results)
+    present = keep(results, run)
+    others = [kept for kept in known if kept.run == run and (id or present is None or kept.id != present.id)]
+    found = next((kept for kept in others if id in (None, kept.id)), None)
     if found is None:
-        names = ", ".join(f"{kept.run} {kept.id}" for kept in kept_runs(results)) or "none"
-        raise UserError(f"restore: no kept run {run}{f' {id}' if id else ''}; kept are: {names}")
+        names = ", ".join(f"{kept.run} {kept.id}" for kept in known) or "none"
+        now = f"; the present run is {present.id}" if present else ""
+        raise UserError(f"restore: no other kept run {run}{f' {id}' if id else ''}; kept are: {names}{now}")
     target = results / "runs" / run
     for file in run_files(target):
         file.unlink()
@@ -76,7 +80,7 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
         _copy(file, restored[-1])
     for record in _files(found.folder / RECORDS):
         _copy(record, record.relative_to(found.folder / RECORDS))
-    return found, restored
+    return found, restored, present if present and present.id != found.id else None
 
 
 def prune(results: Path, run: str | None = None) -> list[KeptRun]:

@@ -108,10 +108,17 @@ def check_sources(config: Config) -> None:
 
     A tokenizer is read only if the workflow has not taken it over yet, because a large one takes seconds.
     """
-    for name, corpus in config.corpora.items():
+    for name in {run.corpus: None for run in config.runs.values()}:
+        corpus = config.corpora[name]
         if corpus["kind"] == "file":
+            patterns = [corpus["path"]] if isinstance(corpus["path"], str) else corpus["path"]
             with _key_named(f"corpora.{name}.path"):
-                matching_files(corpus["path"])
+                # files with a sha256 may be absent, because another workflow's rule may write them later
+                missing = [pattern for pattern in patterns if not matching_files(pattern)]
+                if missing and "sha256" not in corpus:
+                    raise UserError(
+                        f"{missing[0]!r} matches no file in {Path.cwd()}, expected a file, a folder or a glob"
+                    )
     for run in config.runs.values():
         for task, settings in run.sections["tasks"].items():
             with _key_named(f"evaluation.tasks.{task}.path"):

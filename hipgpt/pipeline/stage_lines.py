@@ -28,6 +28,7 @@ SNAKEMAKE = Path(snakemake.__file__).parent
 MOST_FILES = 2  # of the output of a job, in a dry run
 TARGET = "all"  # the rule that runs nothing
 STATUS = re.compile(r"exit status (\d+)|Signals\.(\w+)")
+STOPPED = "stopped after step"  # the error of a training that a signal has ended
 OF_A_COMMAND = ("RuleException", "CalledProcessError")
 # said in other words by a line of this file, or not useful to people who only run the workflow
 UNSHOWN = re.compile("At least one job did not|Exiting because a job|Workflow defines that rule")
@@ -119,13 +120,18 @@ class StageLines(LogHandlerBase):
         elif event == LogEvent.JOB_ERROR and fields["jobid"] in self._stages:
             self._stages[fields["jobid"]].ended, self._status = self._status, ""
             self._failed.append(self._stages[fields["jobid"]])
-            yield from self._ended(fields["jobid"], "  failed")
+            yield from self._ended(fields["jobid"], "  stopped" if self._stopped(fields["jobid"]) else "  failed")
         elif event == LogEvent.RUN_INFO:
             stages = {name: count for name, count in fields["stats"].items() if name not in (TARGET, "total")}
             self._total = sum(stages.values())
             yield from _plan(stages)
         elif event in (None, LogEvent.ERROR):
             yield from self._message(record)
+
+    def _stopped(self, job: int) -> bool:
+        """Return whether a job has ended because of a signal to it, after it saved its state."""
+        stage = self._stages[job]
+        return (last_error(stage.log, stage.begun) or "").startswith(STOPPED)
 
     def _message(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.msg)
@@ -146,7 +152,7 @@ class StageLines(LogHandlerBase):
             output = list(fields["output"])
             more = f" and {len(output) - MOST_FILES} more" if len(output) > MOST_FILES else ""
             yield _name(fields)
-            yield one_line(f"    because: {fields['reason']}", _columns())
+            yield one_line(f"    because: {_shortened(str(fields['reason']))}", _columns())
             yield f"    writes:  {', '.join(output[:MOST_FILES])}{more}"
         elif event == LogEvent.SHELLCMD and fields.get("shellcmd"):
             yield textwrap.indent(fields["shellcmd"].strip(), "    ")
@@ -195,6 +201,16 @@ def _plan(stages: dict[str, int]) -> list[str]:
 
 def _columns() -> int:
     return shutil.get_terminal_size().columns - 1
+
+
+def _shortened(reason: str) -> str:
+    """Return Snakemake's reason for a job, with one file of each kind and the number of the others."""
+    parts = []
+    for part in reason.split("; "):
+        kind, colon, names = part.partition(": ")
+        first, *others = names.split(", ")
+        parts.append(f"{kind}{colon}{first}" + (f" and {len(others)} more" if others else ""))
+    return "; ".join(parts)
 
 
 def _name(job: dict[str, Any]) -> str:

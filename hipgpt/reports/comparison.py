@@ -1,24 +1,23 @@
 """Compare runs: plot their curves, and their final losses over parameters and compute, with a fitted power law."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from hipgpt.base.files import replacing
 from hipgpt.base.json_files import read_json
 from hipgpt.base.tables import table
 from hipgpt.reports.plots import axes_of, save
-from hipgpt.reports.runs import RETRAIN, read_record, run_row
-from hipgpt.reports.sweep_plots import plot_parallel, plot_settings, swept_points
+from hipgpt.reports.runs import RETRAIN, Row, read_record, run_row
+from hipgpt.reports.sweep_plots import logarithmic, plot_curves, plot_parallel, plot_settings, swept_points
+from hipgpt.reports.swept import means_over_seeds, swept_settings
 
 FEWEST_POINTS = 3  # a line through two points has no residuals, so its error cannot be estimated
 FITTED = ("scale", "exponent", "exponent_standard_error", "relative_scatter")
@@ -69,51 +68,44 @@ def fit_power_law(x: NDArray[np.float64], loss: NDArray[np.float64]) -> PowerLaw
 def compare(folders: Sequence[Path], output: Path) -> None:
     """Write the figures and tables of finished runs.
 
-    curves.png, settings.png, parallel.png, loss_by_parameters.png and loss_by_operations.png, each as SVG too; runs.csv
-    and fit.csv.
+    curves.png, settings.png, parallel.png, loss_by_parameters.png and loss_by_operations.png, each as SVG too;
+    runs.csv, seeds.csv and fit.csv.
     """
     rows = [_row(folder) for folder in folders]
     runs = pd.DataFrame(rows)
-    _plot_curves(folders, output / "curves.png")
-    points = swept_points([read_record(folder) for folder in folders], runs.validation_loss_nats_per_token.tolist())
+    settings = swept_settings([read_record(folder) for folder in folders])
+    points = swept_points(settings, runs.validation_loss_nats_per_token.tolist())
+    plot_curves(points, [pd.read_csv(folder / "validation.csv") for folder in folders], output / "curves.png")
     plot_settings(points, output / "settings.png")
-    plot_parallel(points, output / "parallel.png")
+    plot_parallel(points, [folder.name for folder in folders], output / "parallel.png")
     fits = [_plot_scaling(runs, x, output / f"loss_by_{x}.png") for x in AXES]
-    for name, found in (("runs.csv", rows), ("fit.csv", fits)):
+    tables = {
+        "runs.csv": [row | found for row, found in zip(rows, settings, strict=True)],
+        "seeds.csv": means_over_seeds(settings, rows),
+        "fit.csv": fits,
+    }
+    for name, found in tables.items():
         with replacing(output / name) as file:
             file.write(table(found, "csv").encode())
 
 
-def _row(folder: Path) -> Mapping[str, str | int | float | None]:
+def _row(folder: Path) -> Row:
     row, record = run_row(folder), read_json(folder / "run.json", {"operations_per_step": int}, RETRAIN)
     return {**row, "operations": row["steps"] * record["operations_per_step"]}
 
 
-def _plot_curves(folders: Sequence[Path], picture: Path) -> None:
-    figure, axes = axes_of("validation loss by run", "tokens seen", "loss, nats per token")
-    for index, folder in enumerate(folders):
-        rows, color = pd.read_csv(folder / "validation.csv"), plt.cm.viridis(index / max(1, len(folders) - 1) * 0.9)
-        axes.plot(rows.tokens_seen, rows.loss_nats_per_token, "o-", markersize=3, color=color, label=folder.name)
-    _logarithmic(axes)
-    axes.legend(frameon=False, fontsize="small")
-    save(figure, picture)
-
-
-def _logarithmic(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-
-
-def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Mapping[str, str | int | float | None]:
+def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Row:
     """Plot the loss over a column, and return the row of fit.csv."""
     x, loss = runs[column].to_numpy(float), runs.validation_loss_nats_per_token.to_numpy(float)
     figure, axes = axes_of(f"validation loss by {column}", AXES[column], "loss, nats per token")
-    _logarithmic(axes)
+    logarithmic(axes)
     axes.set_yscale("log")
     axes.plot(x, loss, "o", color="#1d4e89")
-    row = {"x": column, "points": len(x), **dict.fromkeys(FITTED)}
+    row: Row = {"x": column, "points": len(x), **dict.fromkeys(FITTED)}
+    if len(np.unique(x)) == 1:
+        axes.set_xticks(x[:1], [f"{x[0]:,.0f}"])
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.set_title(f"validation loss: all runs have the same number of {AXES[column]}")
     if len(np.unique(x)) >= FEWEST_POINTS:
         law, line = fit_power_law(x, loss), np.geomspace(x.min(), x.max(), 100)
         factor = law.error_factor(line)

@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
 inputs = tokenizer("Once", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20, do_sample=True)[0]))
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=$new_tokens, do_sample=True)[0]))
 ```
 
 It reads at most $context_length tokens and continues texts like those of the corpus. It does not follow instructions,
@@ -74,7 +74,8 @@ def model_card(run: Path) -> str:
         {name: _rounded(line[name]) for name in EVALUATED}
         for line in read_csv(run / "evaluation.csv", EVALUATION, RERUN)
     ]
-    data = {**record["corpus"], "tokenizer": f"byte-level BPE, {model.vocab_size:,} tokens"}
+    words = f"byte-level BPE, {model.vocab_size:,} tokens"
+    data = {**record["corpus"], "source": _public(record["corpus"]["source"]), "tokenizer": words}
     provenance = {key: value for key, value in leaves(record) if key.split(".")[0] not in ("config", "corpus")}
     return CARD.substitute(
         name=run.name,
@@ -84,6 +85,7 @@ def model_card(run: Path) -> str:
         origin="the weights whose hashes are given below" if pretrained else "random weights",
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
+        new_tokens=min(20, model.context_length // 2),  # GPT-2 has no positions beyond its context
         data=_pairs(data),
         sizes=_pairs(stated(model)),
         best_step=row["best_step"],
@@ -92,6 +94,11 @@ def model_card(run: Path) -> str:
         evaluation=table(evaluation, "md"),
         provenance=_pairs({key: value for key, value in provenance.items() if value is not None}),
     )
+
+
+def _public(source: str) -> str:
+    """Return where a corpus is from, without the folders of this machine."""
+    return ", ".join(Path(part).name if part.startswith(("/", "~")) else part for part in source.split(", "))
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -27,9 +27,9 @@ TASKS = {
 PICTURES = ("loss", "learning_rate", "throughput")
 HIGHEST_NATS = 10.0  # of the scale of colours: a token with a probability of 1 in 22,000
 FIGURES = {  # of the run's row, with their unit
-    "validation_bits_per_byte": ("Whole validation split", "bits per byte, best checkpoint"),
-    "validation_loss_nats_per_token": ("Whole validation split", "nats per token, best checkpoint"),
-    "next_token_accuracy": ("Next token right", "share of the validation split"),
+    "validation_bits_per_byte": ("Bits per byte", "whole validation split, best checkpoint"),
+    "validation_loss_nats_per_token": ("Loss, nats per token", "whole validation split, best checkpoint"),
+    "next_token_accuracy": ("Next token right", "of the whole validation split"),
     "parameters": ("Parameters", "trained"),
     "tokens_seen": ("Tokens seen", "in training"),
     "median_tokens_per_second": ("Speed", "tokens per second, median"),
@@ -48,12 +48,13 @@ def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
         "run.html",
         title=f"Run {folder.name}",
         about=f"A {model_of(record).parts.title} trained on {record['corpus']['corpus']}, on {record['device']}.",
-        figures=[{"name": name, "value": row[key], "unit": unit} for key, (name, unit) in FIGURES.items()],
+        figures=[{"name": name, "value": _figure(key, row), "unit": unit} for key, (name, unit) in FIGURES.items()],
         charts=_charts(folder),
         pictures=PICTURES,
         evaluation=read_csv(folder / "evaluation.csv", EVALUATION, RERUN),
         tasks=read_csv(tasks, TASKS, RERUN) if tasks else [],
         passage=[_coloured(*token) for token in inspection["passage"]],
+        highest_nats=HIGHEST_NATS,
         attention={
             "tokens": inspection["sentence"], "layers": layers, "heads": heads, "shares": inspection["attention"]
         },
@@ -65,8 +66,11 @@ def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
     )  # fmt: skip
 
 
-def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path) -> None:
-    """Write the page of all runs. rows: one for each run; folders: of the runs whose curves are drawn."""
+def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path, means: Sequence[Row] = ()) -> None:
+    """Write the page of all runs.
+
+    rows: one for each run; folders: of the runs whose curves are drawn; means: rows of means_over_seeds.
+    """
     curves = [
         line(folder.name, _read(folder, "validation", VALIDATION), "tokens_seen", "loss_nats_per_token")
         for folder in folders
@@ -79,6 +83,7 @@ def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path) ->
         rows=rows,
         columns=list(rows[0]),
         numeric=numeric,
+        means=means,
         curves=chart("", "", "tokens seen", "loss, nats per token", curves, log_x=True),
     )
 
@@ -117,6 +122,11 @@ def _charts(folder: Path) -> list[dict[str, Any]]:
             [line("tokens per second", speed, "step", "tokens_per_second")],
         ),
     ]  # fmt: skip
+
+
+def _figure(key: str, row: Row) -> Any:
+    value = row[key]
+    return f"{100 * value:.1f} %" if key == "next_token_accuracy" and isinstance(value, float) else value
 
 
 def _coloured(text: str, nats: float | None) -> tuple[str, str, str]:

@@ -9,37 +9,82 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hipgpt.base.nested import leaves
-from hipgpt.reports.plots import save
+from hipgpt.reports.plots import axes_of, save
 
-LOSS = "validation_loss_nats_per_token"
+LOSS, SPREAD = "validation_loss_nats_per_token", "standard deviation"
 LOGARITHMIC_FROM = 3  # a setting whose largest value is so many times its smallest gets a logarithmic axis
+MOST_NAMED = 20  # lines in a legend; more would leave no room for the figure
 Point = Mapping[str, Any]  # a value for each swept setting, and the loss
 
 
-def swept_points(records: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> list[dict[str, Any]]:
-    """Return a point for each run: the settings in which the runs differ, without the section's name, and the loss.
-
-    records: run.json of each run; losses: of its evaluation. The learning rate comes first, because it is what one
-    reads a sweep along; then the others in the order of the record.
-    """
-    settings = [dict(leaves({key: record["config"][key] for key in ("model", "training")})) for record in records]
-    keys = list(dict.fromkeys(key for found in settings for key in found))
-    swept = [key for key in keys if len({str(found.get(key)) for found in settings}) > 1]
-    swept.sort(key=lambda key: "learning_rate" not in key)
-    names = {key: key.split(".")[-1] for key in swept}
+def swept_points(settings: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> list[dict[str, Any]]:
+    """Return a point for each run: its settings of swept_settings, without the section's name, and its loss."""
     return [
-        {**{names[key]: found.get(key) for key in swept}, LOSS: loss}
+        {**{key.split(".")[-1]: value for key, value in found.items()}, LOSS: loss}
         for found, loss in zip(settings, losses, strict=True)
     ]
 
 
-def plot_settings(points: Sequence[Point], picture: Path) -> None:
-    """Draw the loss by the first setting with a line for each value of the second, and next to it as a heat map."""
+def combinations(points: Sequence[Point]) -> list[list[int]]:
+    """Return the indices of the points that differ in nothing but the seed, together.
+
+    If the seed is the only setting, each point is alone.
+    """
+    groups: dict[str, list[int]] = {}
+    for at, point in enumerate(points):
+        groups.setdefault(str([point[key] for key in _axes_of(points)]), []).append(at)
+    return [*groups.values()] if _axes_of(points) else [[at] for at in range(len(points))]
+
+
+def mean_points(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return a point for each combination: the mean of the losses of its seeds, and their standard deviation."""
+    return [
+        {
+            **{key: points[group[0]][key] for key in _axes_of(points)},
+            LOSS: float(np.mean([points[at][LOSS] for at in group])),
+            SPREAD: float(np.std([points[at][LOSS] for at in group], ddof=1)) if len(group) > 1 else 0.0,
+        }
+        for group in combinations(points)
+    ]
+
+
+def _axes_of(points: Sequence[Point]) -> list[str]:
+    """Return the settings that get an axis: the seed only if it is the only one."""
     keys = [key for key in points[0] if key != LOSS]
+    return [key for key in keys if key != "seed"] or keys
+
+
+def plot_curves(points: Sequence[Point], validations: Sequence[pd.DataFrame], picture: Path) -> None:
+    """Draw the validation loss over the tokens seen: a line for each combination, the mean of its seeds.
+
+    validations: validation.csv of each point's run. The band is one standard deviation of the seeds.
+    """
+    figure, axes = axes_of("validation loss during training", "tokens seen", "loss, nats per token")
+    figure.set_size_inches(9, 4.5)
+    groups, means = combinations(points), mean_points(points)
+    order = sorted(range(len(groups)), key=lambda at: means[at][LOSS])
+    for rank, at in enumerate(order):
+        losses = pd.concat([validations[run] for run in groups[at]]).groupby("tokens_seen").loss_nats_per_token
+        mean, spread = losses.mean(), losses.std()
+        label = ", ".join(_short(means[at][key]) for key in _axes_of(points)) or None
+        (line,) = axes.plot(mean.index, mean, "o-", markersize=3, color=_color(rank, len(order)), label=label)
+        axes.fill_between(mean.index, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0)
+    logarithmic(axes)
+    means_of = " (mean of seeds)" if len(groups) < len(points) else ""
+    _legend(figure, axes, f"{', '.join(_axes_of(points))}{means_of}")
+    save(figure, picture)
+
+
+def plot_settings(points: Sequence[Point], picture: Path) -> None:
+    """Draw the loss by the first setting with a line for each value of the second, and next to it as a heat map.
+
+    The losses are means over seeds; bars are one standard deviation.
+    """
+    points, keys = mean_points(points), _axes_of(points)
     first, second = (keys + [None, None])[:2]
     figure, panels = plt.subplots(1, 2 if second else 1, figsize=(11 if second else 7, 4), layout="constrained")
     axes = panels[0] if second else panels
@@ -49,27 +94,34 @@ def plot_settings(points: Sequence[Point], picture: Path) -> None:
         save(figure, picture)
         return
     columns, rows = _values(points, first), _values(points, second) if second else [None]
-    table = _table(points, first, columns, second, rows)
+    table, spreads = _table(points, first, columns, second, rows)
     _place_ticks(axes, columns)
     for number, value in enumerate(rows):
         color = plt.cm.viridis(number / max(1, len(rows) - 1) * 0.85)
         label = f"{second} {_short(value)}" if second else None
         axes.plot(_places(columns), table[number], "o-", markersize=4, color=color, label=label)
+        if spreads[number].any():
+            axes.errorbar(_places(columns), table[number], spreads[number], fmt="none", ecolor=color, capsize=3)
+    if spreads.any():
+        axes.set_title("validation loss by setting, mean and standard deviation of seeds")
     if second:
         axes.legend(frameon=False, fontsize="small")
         _heat_map(figure, panels[1], table, (first, columns), (second, rows))
     save(figure, picture)
 
 
-def plot_parallel(points: Sequence[Point], picture: Path) -> None:
-    """Draw each run as a line through its settings to its loss (parallel coordinates), darker for a lower loss."""
+def plot_parallel(points: Sequence[Point], names: Sequence[str], picture: Path) -> None:
+    """Draw each run as a line through its settings to its loss (parallel coordinates), darker for a lower loss.
+
+    names: of the runs, for the legend, the best first.
+    """
     keys = list(points[0])
-    figure, axes = plt.subplots(figsize=(max(6, 2.2 * len(keys)), 4), layout="constrained")
-    order = np.argsort([-point[LOSS] for point in points])  # the best is drawn last
+    figure, axes = plt.subplots(figsize=(max(6, 2.2 * len(keys)) + 3, 4.5), layout="constrained")
+    order = sorted(range(len(points)), key=lambda at: points[at][LOSS])
     heights = {key: _heights([point[key] for point in points]) for key in keys}
     for rank, at in enumerate(order):
-        color = plt.cm.viridis_r(rank / max(1, len(points) - 1))
-        axes.plot(range(len(keys)), [heights[key][at] for key in keys], color=color, alpha=0.8)
+        path, color = [heights[key][at] for key in keys], _color(rank, len(order))
+        axes.plot(range(len(keys)), path, color=color, alpha=0.8, zorder=2 - rank / len(order), label=names[at])
     for place, key in enumerate(keys):
         axes.axvline(place, color="#64748b", linewidth=0.8)
         ends = sorted({(height, points[at][key]) for at, height in enumerate(heights[key])}, key=lambda pair: pair[0])
@@ -79,7 +131,33 @@ def plot_parallel(points: Sequence[Point], picture: Path) -> None:
     axes.set_xticks(range(len(keys)), ["loss, nats" if key == LOSS else key for key in keys], fontsize=8)
     axes.set(title="settings and loss of each run", yticks=[])
     axes.spines[:].set_visible(False)
+    _legend(figure, axes, "run")
     save(figure, picture)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the x axis logarithmic, with ticks such as 20k."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
+def _color(rank: int, count: int) -> Any:
+    """Return the color of a line: dark for the best, which has rank 0."""
+    return plt.cm.viridis(rank / max(1, count - 1) * 0.9)
+
+
+def _legend(figure: Figure, axes: Axes, title: str) -> None:
+    """Write the names of the lines, which are drawn the best first, to the right of the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    order = "the best first" if len(labels) <= MOST_NAMED else f"the best {MOST_NAMED} of {len(labels)}"
+    figure.legend(
+        handles[:MOST_NAMED], labels[:MOST_NAMED], loc="outside right upper", title=f"{title}:\n{order}",
+        frameon=False, fontsize="small", title_fontsize="small", alignment="left",
+    )  # fmt: skip
 
 
 def _values(points: Sequence[Point], key: str) -> list[Any]:
@@ -88,12 +166,12 @@ def _values(points: Sequence[Point], key: str) -> list[Any]:
 
 
 def _table(points: Sequence[Point], first: str, columns: list[Any], second: str | None, rows: list[Any]) -> Any:
-    """Return the lowest loss (rows, columns) of the runs with two values, NaN if there is none."""
-    table = np.full((len(rows), len(columns)), np.nan)
-    for point in points:
-        row, column = rows.index(point[second]) if second else 0, columns.index(point[first])
-        table[row, column] = np.nanmin([table[row, column], point[LOSS]])
-    return table
+    """Return the lowest loss (rows, columns) of the points with two values, NaN if there is none, and its spread."""
+    table, spreads = np.full((2, len(rows), len(columns)), np.nan)
+    for point in sorted(points, key=lambda point: -point[LOSS]):
+        at = rows.index(point[second]) if second else 0, columns.index(point[first])
+        table[at], spreads[at] = point[LOSS], point[SPREAD]
+    return table, np.nan_to_num(spreads)
 
 
 def _numbers(values: Sequence[Any]) -> bool:

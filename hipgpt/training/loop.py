@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hipgpt.base.csv_file import CsvFile, read_csv
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import append, replacing, sync
+from hipgpt.base.files import append, remove, replacing, sync
 from hipgpt.base.log import LOG, Progress
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
@@ -26,6 +26,10 @@ from hipgpt.training.validation import Splits, ValidationSet
 METRICS = ("step", "tokens_seen", "loss_nats_per_token", "gradient_norm", "learning_rate")
 VALIDATION = ("step", "tokens_seen", "loss_nats_per_token", "bits_per_byte")
 THROUGHPUT = ("step", "step_seconds", "tokens_per_second")
+
+# files and folders that later stages write into the folder of a run
+LATER_RESULTS = ("evaluation.csv", "tasks.csv", "samples.txt", "samples.csv", "inspection.json", "report.html",
+                 "playground.html", "model", "plots")  # fmt: skip
 
 Sampler = Callable[[ParameterTensors], str]
 Arrays = Mapping[str, NDArray[Any]]
@@ -130,6 +134,8 @@ class Run:
             return self._recorded_step
         if refusal := self.states.refuse_others():
             LOG.warning("%s; starting at step 1", refusal)
+        for name in LATER_RESULTS:  # of an earlier model
+            remove(self.folder / name)
         self.trainer.initialize(self._read_initial_weights() if self._read_initial_weights else None)
         for file in (self.metrics, self.validation, self.throughput):
             file.begin()

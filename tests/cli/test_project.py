@@ -48,6 +48,17 @@ def test_a_project_is_two_files_and_never_overwritten(tmp_path):
     assert "hipgpt init DIR" in python(tmp_path, "-m", "hipgpt", "run", expect=1)
 
 
+@pytest.mark.parametrize("command", ["run", "why"])
+@pytest.mark.parametrize("option", [["--configfile", "absent.yaml"], ["-n", "--configfile=absent.yaml"]])
+def test_a_config_file_that_is_absent_or_broken_is_one_line(tmp_path, command, option):
+    python(tmp_path, "-m", "hipgpt", "init", ".")
+    said = python(tmp_path, "-m", "hipgpt", command, *option, expect=1)
+    assert said == "error: absent.yaml: cannot be read as a config: No such file or directory\n"
+    (tmp_path / "absent.yaml").write_text("training: {steps: 5\ncorpus: mine\n")
+    said = python(tmp_path, "-m", "hipgpt", command, *option, expect=1)
+    assert said.startswith("error: absent.yaml: not YAML (") and "line 2" in said and said.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """The folder into which the wheel of this checkout is installed. A build leaves files, so a copy is built."""

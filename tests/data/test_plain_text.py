@@ -33,7 +33,7 @@ def settings(path) -> dict:
 )
 def test_a_corpus_of_another_format_is_refused_by_name(tmp_path, name, content, got):
     (tmp_path / name).write_bytes(content)
-    message = f"corpus mine: {re.escape(name.removesuffix('.gz'))}: got {got}.*, expected UTF-8 text; "
+    message = f"corpus mine: {re.escape(str(tmp_path / name))}: got {got}.*, expected UTF-8 text; "
     with pytest.raises(UserError, match=message):
         build_corpus("mine", settings(tmp_path / name), tmp_path / "out", tmp_path)
     assert not (tmp_path / "out" / "provenance.json").exists()

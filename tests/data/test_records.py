@@ -63,8 +63,24 @@ def test_each_line_is_a_document_and_every_tenth_validates(tmp_path, name):
     assert provenance["documents"] == [
         {"name": "a.jsonl" if "json" in name.split(".")[1] and "nd" not in name else name, "format": "jsonl",
          "sha256": digest.hexdigest(), "bytes": sum(len(text.encode()) for text in TEXTS), "records": 40,
-         "validation_records": 4}
+         "validation_records": 4, "records_without_text": 0}
     ]  # fmt: skip
+
+
+def test_records_without_text_are_left_out_and_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(LINES + b'{"text": null}\n{"text": ""}\n')
+    parquet(tmp_path / "b.parquet", [*TEXTS, None, ""])
+    for path in ("a.jsonl", "b.parquet"):
+        (found,) = build(tmp_path, tmp_path / path)[2]["documents"]
+        assert (found["records"], found["records_without_text"]) == (40, 2)
+
+
+def test_a_broken_line_is_named_by_the_whole_path_of_its_file(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl.gz").write_bytes(gzip.compress(LINES + b"[\n" * (folder == "y")))
+    with pytest.raises(UserError, match=f"corpus mine: {tmp_path}/y/a.jsonl.gz:41: not JSON"):
+        build(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "zstd"}, {"use_dictionary": False}])
@@ -126,7 +142,7 @@ def test_every_text_arrives_however_the_lines_are_cut(texts, size, ascii_only):
 )  # fmt: skip
 def test_a_broken_line_is_named_by_file_and_number(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_bytes(LINES + line.encode() + b"\n" + LINES)
-    with pytest.raises(UserError, match=f"corpus mine: {re.escape(message)}"):
+    with pytest.raises(UserError, match=f"corpus mine: {tmp_path}/{re.escape(message)}"):
         build(tmp_path, tmp_path / "a.jsonl")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -137,12 +137,14 @@ def test_the_snippet_of_the_card_gives_the_model_s_own_continuation(tmp_path):
     torch, transformers = (pytest.importorskip(name, reason=tiny.WITHOUT_INTEROP) for name in ("torch", "transformers"))
     model, folder = exported(tmp_path, {})
     snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
-    snippet = snippet.replace("path/to/this/directory", str(folder)).replace("max_new_tokens=20", "max_new_tokens=4")
+    snippet = snippet.replace("path/to/this/directory", str(folder))
     program = snippet.replace("do_sample=True", "do_sample=False").replace('"Once"', '"the"')
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     prompt = tiny.tokenizer().encode("the").tolist()
     decoder = Decoder(CpuDevice(1), model, tiny.place(CpuDevice(1), model, tiny.draw_arrays(model)))
-    tokens = generate_one(decoder, prompt, SamplingConfig(4, temperature=0), tiny.tokenizer().end_of_text)
+    new_tokens = int(re.search(r"max_new_tokens=(\d+)", snippet)[1])
+    assert len(prompt) + new_tokens <= model.context_length
+    tokens = generate_one(decoder, prompt, SamplingConfig(new_tokens, temperature=0), tiny.tokenizer().end_of_text)
     assert done.stdout.rstrip("\n") == tiny.tokenizer().decode([*prompt, *tokens]).decode("utf-8", "replace").rstrip(
         "\n"
     )
@@ -183,6 +185,14 @@ def test_a_checkpoint_of_another_tokenizer_is_refused(tmp_path):
     run = tiny.save_run(tmp_path)
     with pytest.raises(UserError, match="trained with the tokenizer of sha256 .*, but the one in use has 0000"):
         load_model(run / "checkpoints" / "best.safetensors", "0000")
+
+
+def test_the_model_card_does_not_tell_the_folders_of_this_machine(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    record["corpus"]["source"] = "/home/ada/web/*.jsonl, ~/notes.txt, https://example.org/a/b.txt"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "| *.jsonl, notes.txt, https://example.org/a/b.txt |" in model_card(folder)
 
 
 def test_the_model_card_is_filled_from_the_run(tmp_path):

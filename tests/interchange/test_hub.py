@@ -80,14 +80,19 @@ def hub():
         server.server_close()
 
 
-def export(results: Path, output: Path, address: str) -> subprocess.CompletedProcess:
+def export(results: Path, output: Path, address: str, *options: str) -> subprocess.CompletedProcess:
     """Run the command in a process of its own, because the library reads HF_ENDPOINT once."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     environment |= {"HF_ENDPOINT": address, "HF_TOKEN": "hf_secret", "HF_HOME": str(output), "NO_PROXY": "127.0.0.1"}
-    program = [sys.executable, "-m", "hipgpt", "export", "--push", "someone/plays", "--output", str(output)]
+    program = [sys.executable, "-m", "hipgpt", "export", "--push", "someone/plays", "--output", str(output), *options]
     return subprocess.run(
         [*program, "--results", str(results)], env=environment, capture_output=True, text=True, timeout=120
     )
+
+
+def is_private(server: Hub) -> bool:
+    created = json.loads(server.bodies["/api/repos/create"])
+    return created.get("visibility") == "private" or created.get("private", False)  # of newer and older libraries
 
 
 def test_every_file_arrives_in_one_commit_with_the_token(results, tmp_path, hub):
@@ -102,6 +107,14 @@ def test_every_file_arrives_in_one_commit_with_the_token(results, tmp_path, hub)
     files = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines[1:]}
     assert files == {name: (tmp_path / name).read_bytes() for name in FILES}
     assert server.tokens == {"Bearer hf_secret"}
+    assert not is_private(server)
+
+
+def test_a_repository_can_be_made_private(results, tmp_path, hub):
+    server = hub()
+    done = export(results, tmp_path, server.address, "--private")
+    assert done.returncode == 0, done.stderr
+    assert is_private(server)
 
 
 def test_a_refusal_is_one_line_with_the_server_s_reason(results, tmp_path, hub):

@@ -99,6 +99,7 @@ EDITS = {
     "hipgpt/reports/plots.py": {"plot", "plot_tokenizer", "compare"},
     "hipgpt/reports/summary.py": {"summarize"},
     "hipgpt/reports/comparison.py": {"compare"},
+    "hipgpt/reports/swept.py": {"summarize", "compare"},
     "hipgpt/reports/runs.py": {"export", "describe", "summarize", "compare"},
     "hipgpt/reports/pages.py": {"describe", "summarize"},
     "hipgpt/reports/playground.py": {"playground"},

@@ -6,6 +6,17 @@ from support.workflow_copy import TINY, Project
 
 from hipgpt.base.errors import UserError
 from hipgpt.pipeline.history import keep, kept_runs, prune, restore, run_files
+from hipgpt.training.loop import LATER_RESULTS
+
+BY_TRAINING = {
+    "run.json",
+    "metrics.csv",
+    "validation.csv",
+    "throughput.csv",
+    "training_samples.txt",
+    "checkpoints",
+    "logs",
+}
 
 
 def contents(folder):
@@ -30,8 +41,8 @@ def test_a_kept_run_comes_back_file_by_file(results):
     for file in run_files(run):
         file.unlink()
     (run / "metrics.csv").write_text("another run\n")
-    found, files = restore(results, "default")
-    assert found == kept and contents(run) == before
+    found, files, replaced = restore(results, "default")
+    assert found == kept and replaced is None and contents(run) == before
     assert {file.relative_to(run) for file in files} == before.keys()
     assert (run / "state" / "huge").exists()
 
@@ -44,8 +55,20 @@ def test_a_run_that_is_not_finished_is_not_kept(results):
 def test_an_unknown_run_is_refused_by_the_names_there_are(results):
     kept = keep(results, "default")
     for arguments in (("wide",), ("default", "0123")):
-        with pytest.raises(UserError, match=f"no kept run {' '.join(arguments)}; kept are: default {kept.id}"):
+        with pytest.raises(UserError, match=f"no other kept run {' '.join(arguments)}; kept are: default {kept.id}"):
             restore(results, *arguments)
+
+
+def test_without_an_id_the_run_before_the_present_one_comes_back(results):
+    record = results / "runs/default/run.json"
+    first = keep(results, "default")
+    record.write_text(record.read_text().replace("cpu", "hip"))
+    found, _, replaced = restore(results, "default")
+    assert found == first and replaced.id != first.id
+    assert restore(results, "default")[0] == replaced  # and back
+    prune(results)
+    with pytest.raises(UserError, match="no other kept run default; kept are: none; the present run is"):
+        restore(results, "default")
 
 
 def test_pruned_runs_are_gone(results):
@@ -70,8 +93,14 @@ def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without
     assert f"default {kept.id}" in listed
     assert "is back" in project.hipgpt("restore", "default", kept.id)
     assert contents(run) == before
+    names = {file.parts[0] for file in before}
+    assert names - BY_TRAINING == set(LATER_RESULTS) - {"tasks.csv"}  # it has no tasks
+    project.write_config({**TINY, "training": {**TINY["training"], "seed": 3}})
+    project.snakemake("results/runs/default/run.json")
+    assert not [name for name in LATER_RESULTS if (run / name).exists()]
+    project.hipgpt("restore", "default", kept.id)
     project.write_config(TINY)
     assert project.would_run() <= {"summarize"}
     project.snakemake("all")
     assert contents(run) == before
-    assert len(kept_runs(project.folder / "results")) == 2  # the run that was replaced is kept too
+    assert len(kept_runs(project.folder / "results")) == 3  # the runs that were replaced are kept too

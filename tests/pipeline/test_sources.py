@@ -28,6 +28,17 @@ def source(tmp_path, monkeypatch) -> str:
     return "source.json"
 
 
+@pytest.mark.parametrize("paths", ["nowhere.txt", ["source.json", "nowhere/*.txt"]])
+def test_text_that_does_not_exist_is_refused_before_anything_is_replaced(source, paths):
+    def corpus(**more: str) -> Config:
+        entry = {"kind": "file", "path": paths, **more}
+        return load_config(merge(read_config(DEFAULTS), {"corpora": {"mine": entry}, "corpus": "mine"}))
+
+    with pytest.raises(UserError, match=r"config: corpora.mine.path: 'nowhere.*' matches no file in /.*, expected a"):
+        check_sources(corpus())
+    check_sources(corpus(sha256="0" * 64))  # a rule of another workflow writes it
+
+
 def test_a_tokenizer_that_fits_is_accepted(source):
     check(source)
     check(source, vocab_size=400)  # it is padded

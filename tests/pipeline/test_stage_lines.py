@@ -75,6 +75,13 @@ def test_a_stage_without_a_message_says_how_it_ended(status, reason):
     assert text.endswith(f"\ntrain wide: {reason}\n    log: x/logs/train.log\n") and "xxx" not in text
 
 
+def test_a_training_that_a_signal_stopped_has_not_failed(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("10:00:01 error: stopped after step 7 of 9, state saved; the same command continues from there\n")
+    text = lines_of(begun(1, log=str(log)), {"event": LogEvent.JOB_ERROR, "jobid": 1, "log": [str(log)]})
+    assert " s  stopped\n" in text and "failed" not in text
+
+
 def test_the_reason_is_the_error_that_ends_the_log_of_this_attempt(tmp_path):
     log = tmp_path / "train.log"
     log.write_text("10:00:00 step 1\n10:00:01 error: no compiler\ng++: not found\n")
@@ -90,6 +97,13 @@ def test_no_line_of_a_dry_run_grows_with_the_number_of_runs():
     text = lines_of(job, {"event": LogEvent.SHELLCMD, "shellcmd": "python summarize.py"}, dryrun=True)
     assert max(map(len, text.splitlines())) < 110 and "and 498 more" in text
     assert "    python summarize.py" in text  # which Snakemake's own filter lets through with --printshellcmds only
+
+
+def test_the_reason_of_a_dry_run_names_one_file_of_each_kind(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    reason = "Missing output files: a/run.json, a/metrics.csv; Input files updated by another job: b.bin, c.bin, d.bin"
+    shown = "Missing output files: a/run.json and 1 more; Input files updated by another job: b.bin and 2 more"
+    assert f"\n    because: {shown}\n" in lines_of(begun(1, reason=reason), dryrun=True)
 
 
 def test_warnings_and_messages_of_executors_are_shown():

@@ -123,6 +123,7 @@ def test_a_sweep_runs_in_parallel_and_is_compared_and_resumes_where_it_stopped(t
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["ladder_embed_dim-4", "ladder_embed_dim-8", "ladder_embed_dim-16"]
     assert all(int(row["operations"]) > 0 for row in rows)
+    assert [row["model.embed_dim"] for row in rows] == ["4", "8", "16"]
     with open(folder / "fit.csv") as file:
         fits = list(csv.DictReader(file))
     assert [fit["x"] for fit in fits] == ["parameters", "operations"]

@@ -18,9 +18,11 @@ def write_sample(folder, continuation: str) -> None:
 
 
 def test_a_run_s_loss_stands_among_those_of_the_baselines_the_best_first(tmp_path):
-    write_sample(tiny.save_run(tmp_path), " or not\nto be")
-    report = f"snakemake --cores 1 --report {tmp_path}/report.html"
-    assert closing(tmp_path, ["default"]).splitlines() == [
+    folder = tiny.save_run(tmp_path)
+    write_sample(folder, " or not\nto be")
+    (folder / "report.html").touch()
+    report = f"snakemake --cores 1 --report {tmp_path}/report.html --configfile 'my runs.yaml'"
+    assert closing(tmp_path, ["default"], ["my runs.yaml"]).splitlines() == [
         "",
         "run default, on the whole validation split (fewer bits are better):",
         "",
@@ -33,11 +35,15 @@ def test_a_run_s_loss_stands_among_those_of_the_baselines_the_best_first(tmp_pat
         "    to be or not",
         "    to be",
         "",
+        "to open in a browser:",
+        "",
+        f"    {folder}/report.html  # its curves, samples and attention",
+        "",
         "next:",
         "",
         "    " + 'hipgpt generate "Your words"'.ljust(len(report)) + "  # continue a text of yours",
         "    " + "hipgpt runs".ljust(len(report)) + "  # show all runs in a table",
-        f"    {report}  # put curves, samples and tables into one page",
+        f"    {report}  # put all runs into one page",
     ]
 
 

@@ -131,6 +131,13 @@ def test_the_page_holds_the_model_and_what_a_user_typed_is_text_on_it(tmp_path):
     assert again.read_bytes() == page.read_bytes()
 
 
+def test_the_page_says_how_to_begin_and_has_a_link_to_the_report(tmp_path):
+    page = tmp_path / "playground.html"
+    write_playground(page, "default", tiny.MODEL, tiny.draw_arrays(), tiny.tokenizer(), SAMPLING)
+    text = page.read_text()
+    assert "Press Generate" in text and 'data-hint="The text appears here.' in text and 'href="report.html"' in text
+
+
 def test_a_model_that_is_too_large_for_a_page_is_refused():
     large: ModelConfig = dataclasses.replace(tiny.MODEL, vocab_size=50257, embed_dim=768, num_heads=12, mlp_dim=3072)
     with pytest.raises(UserError, match=f"playground: got a model of .* expected at most {MOST_PARAMETERS:,}"):

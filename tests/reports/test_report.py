@@ -116,6 +116,9 @@ def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(
     page = pages[0].read_text()
     assert "<script>alert" not in page and page.count("&lt;script&gt;alert(1)") == 2
     assert '<span style="--share:0.20" title="2.00 nats, probability 0.14">&lt;i&gt;</span>' in page
+    assert "<dd>12.5 %</dd>" in page and ">10 nats or more</span>" in page and ">100 %</span>" in page
+    titles = re.findall(r"<dt>(.*?)</dt>", page)
+    assert len(titles) == len(set(titles))
     assert '<span style="--share:1.00"' in page and "␣be<small>7</small>" in page
 
 
@@ -135,12 +138,18 @@ def test_a_run_s_page_shows_the_tasks_that_it_is_given(tmp_path):
 PROBE = """<pre id="answers"></pre><script>setTimeout(() => {
   const answers = {charts: document.querySelectorAll(".chart path").length,
                    heads: document.querySelectorAll(".heads canvas").length};
+  answers.tokens = ["columns", "rows"].map((side) =>
+    [...document.querySelectorAll(`.heads .${side} span`)].map((one) => one.textContent));
+  answers.ticks = [...document.querySelectorAll(".chart")].map((chart) =>
+    [...chart.querySelectorAll("text[text-anchor=end]")].map((one) => one.textContent));
+  const first = document.querySelector(".chart");
+  answers.strengths = [first.querySelector("path").getAttribute("opacity"), first.querySelector("i").style.opacity];
   const runs = document.getElementById("runs");
   if (runs) {
     const names = () => [...runs.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
     const heading = runs.querySelector('[data-key="steps"]');
     answers.sorted = [0, 1].map(() => { heading.click(); return names(); });
-    answers.filtered = ["wid", "steps>8", "steps>=7 default", "nothing"].map((text) => {
+    answers.filtered = ["wid", "steps>8", "steps>=7 default", "nothing", "training.seed=1"].map((text) => {
       filter(text);
       return names();
     });
@@ -177,20 +186,24 @@ def asked_of(page: Path, work: Path) -> dict:
 def test_a_run_s_page_draws_its_curves_and_heads(tmp_path):
     folder = tiny.save_run(tmp_path)
     written(folder)
-    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,0.001\n" for step in range(1, 101))
+    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,{step * 2e-5}\n" for step in range(1, 101))
     (folder / "metrics.csv").write_text(f"step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n{rows}")
     write_run_page(folder, tmp_path / "page.html")
     answers = asked_of(tmp_path / "page.html", tmp_path)
     assert answers["charts"] == 5 and answers["hidden"] == 4 and answers["heads"] == 1
+    assert answers["tokens"] == [["<|endoftext|>", "<i>"]] * 2
+    assert answers["strengths"] == ["1", "1"]  # of a line of few points, and of its mark in the legend
+    assert answers["ticks"][2] == ["5e-4", "1e-3", "1.5e-3", "2e-3"]
     assert "training batches: " in answers["tip"] and answers["zoomed"] and answers["whole"]
 
 
 @needs_chromium
 def test_the_table_of_runs_sorts_and_filters(tmp_path):
     folders = [tiny.save_run(tmp_path, name) for name in ("default", "wide", "new")]
-    rows = [{"run": name, "steps": steps} for name, steps in (("default", 7), ("wide", 9), ("new", None))]
+    values = (("default", 7), ("wide", 9), ("new", None))
+    rows = [{"run": name, "steps": steps, "training.seed": number} for number, (name, steps) in enumerate(values)]
     write_runs_page(rows, folders, tmp_path / "page.html")
     answers = asked_of(tmp_path / "page.html", tmp_path)
     assert answers["charts"] == 3
     assert answers["sorted"] == [["default", "wide", "new"], ["wide", "default", "new"]]
-    assert answers["filtered"] == [["wide"], ["wide"], ["default"], []]
+    assert answers["filtered"] == [["wide"], ["wide"], ["default"], [], ["wide"]]

@@ -69,7 +69,7 @@ PLOTS = ["plots/loss.png", "plots/learning_rate.png", "plots/throughput.png"]
 MODEL_FILES = ["model/model.safetensors", "model/config.json", "model/generation_config.json", "model/README.md"]
 MODEL_FILES += ["model/tokenizer.json", "model/tokenizer_config.json"]
 COMPARISON_PICTURES = ["curves.png", "settings.png", "parallel.png", "loss_by_parameters.png", "loss_by_operations.png"]
-COMPARISON_TABLES = ["runs.csv", "fit.csv"]
+COMPARISON_TABLES = ["runs.csv", "seeds.csv", "fit.csv"]
 
 
 class Command(dict):
@@ -264,4 +264,5 @@ def seal_finished_files():
 def show_results():
     """Say how good the models of this workflow are, and how to continue, after the last line of Snakemake."""
     runs = [job.wildcards.run for job in workflow.dag.jobs if job.rule.name == "evaluate"]
-    atexit.register(print, closing(Path("results"), runs), end="", file=sys.stderr)
+    overlays = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
+    atexit.register(print, closing(Path("results"), runs, overlays), end="", file=sys.stderr)

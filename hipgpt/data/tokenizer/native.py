@@ -11,7 +11,7 @@ from mmap import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.compiler import load_library
+from hipgpt.base.compiler import compile_libraries, load_library
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.ordered_map import check_threads, ordered_map
@@ -52,8 +52,11 @@ _SIGNATURES = {
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    library = load_library(KERNELS / "bpe" / "api.cpp")
+def native_library() -> ctypes.CDLL:
+    """Return the C++ tokenizer, compiled for this processor unless the cache has it, which the log tells."""
+    source = KERNELS / "bpe" / "api.cpp"
+    compile_libraries([(source, {})], threads=1)
+    library = load_library(source)
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -87,7 +90,7 @@ def _classes(views: Sequence[NDArray[np.uint8]]) -> bytes | None:
     """Return the table that scanning the texts needs: ASCII needs none, which saves building it."""
     if class_table.cache_info().currsize:
         return class_table()
-    ascii_alone = all(_library().bpe_is_ascii(view.ctypes.data, view.size) for view in views)
+    ascii_alone = all(native_library().bpe_is_ascii(view.ctypes.data, view.size) for view in views)
     return None if ascii_alone else class_table()
 
 
@@ -102,7 +105,7 @@ def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iter
     First come empty arrays, one for each chunk counted. Raises ValueError for fewer threads than one.
     """
     check_threads(threads)
-    library, number = _library(), _number(pattern)
+    library, number = native_library(), _number(pattern)
     counters = [_Handle("counter") for _ in range(threads)]
     idle: queue.SimpleQueue[_Handle] = queue.SimpleQueue()
     for counter in counters:
@@ -129,7 +132,7 @@ def train(chunks: Iterable[Text], most: int, pattern: str, threads: int) -> Iter
 def pieces(text: bytes, pattern: str, alone: bool = False) -> list[bytes]:
     """Return the pieces of a text, found in windows as encoding does, or each alone as their definition says."""
     view, starts = _view(text), np.empty(len(text) + 1, np.int64)
-    found = _library().bpe_pieces(
+    found = native_library().bpe_pieces(
         view.ctypes.data, view.size, class_table(), _number(pattern), alone, starts.ctypes.data
     )
     places = starts[: _checked(found, "finding pieces")].tolist()
@@ -143,7 +146,7 @@ def fires(pairs: NDArray[np.uint32], results: NDArray[np.uint32]) -> NDArray[np.
     """
     pairs, results = np.ascontiguousarray(pairs, np.uint32), np.ascontiguousarray(results, np.uint32)
     found = np.zeros(len(pairs), np.uint8)
-    status = _library().bpe_fires(pairs.ctypes.data, results.ctypes.data, len(pairs), found.ctypes.data)
+    status = native_library().bpe_fires(pairs.ctypes.data, results.ctypes.data, len(pairs), found.ctypes.data)
     _checked(status, "loading merges")
     return found.astype(bool)
 
@@ -152,7 +155,7 @@ class _Handle:
     """An object of the library, freed with its last user."""
 
     def __init__(self, kind: str, *arguments: int | bytes):
-        library = _library()
+        library = native_library()
         self.pointer = _checked(getattr(library, f"bpe_{kind}_new")(*arguments), f"making a {kind}")
         weakref.finalize(self, getattr(library, f"bpe_{kind}_free"), self.pointer)
 
@@ -225,7 +228,7 @@ class _Worker:
         ends = np.empty(len(views) + 1, np.int64)
         if len(self._ids) < (room := int(sizes.sum()) + SPARE_IDS):
             self._ids = np.empty(max(room, 1 << 16), np.uint32)
-        found = _library().bpe_encoder_encode(
+        found = native_library().bpe_encoder_encode(
             self._encoder.pointer, places.ctypes.data, sizes.ctypes.data, len(views), _classes(views),
             self._ids.ctypes.data, ends.ctypes.data,
         )  # fmt: skip
@@ -242,7 +245,7 @@ class Decoder:
 
     def decode(self, ids: NDArray[np.uint32]) -> bytes | None:
         """Return the bytes of the ids (N,) uint32, None if one of them is no token's."""
-        library, place = _library(), ids.ctypes.data
+        library, place = native_library(), ids.ctypes.data
         size = library.bpe_decoder_size(self._handle.pointer, place, len(ids))
         if size < 0:
             return None

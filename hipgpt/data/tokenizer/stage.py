@@ -20,10 +20,12 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.log import LOG
 from hipgpt.data.hub import HUB, fetch_from_hub
 from hipgpt.data.tokenizer.chunks import file_chunks
+from hipgpt.data.tokenizer.native import native_library
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train_merges
 
 CHUNK_BYTES = 1 << 20
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 FILE = "tokenizer.json"
 MERGES_HEADER = ("rank", "left", "right", "piece", "pair_count", "tokens_saved")
 COMPRESSION_HEADER = ("vocab_size", "tokens", "bytes_per_token")
@@ -69,7 +71,8 @@ def _fetched(source: str, downloads: Path) -> Path:
 
 def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:
     size = text.stat().st_size
-    with tqdm(total=1, unit_scale=True, desc="tokenizer", delay=1) as bar:
+    native_library()  # the time to compile it tells nothing about the time that is left
+    with tqdm(total=1, desc="tokenizer", delay=1, bar_format=BAR) as bar:
 
         def advance(stage: str, done: int) -> None:
             # counting words is about a third of the work, merging the rest

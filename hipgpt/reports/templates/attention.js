@@ -1,4 +1,5 @@
-// The attention maps: a canvas of one pixel for each pair of tokens, and a line of text about the pair under the pointer.
+// The attention maps: a canvas of one pixel for each pair of tokens with the tokens at its sides, and a line of text about
+// the pair under the pointer.
 function drawHeads(place) {
   const {tokens, layers, heads, shares} = JSON.parse(place.querySelector("script").textContent);
   const bytes = Uint8Array.from(atob(shares), (character) => character.charCodeAt(0)), n = tokens.length;
@@ -20,9 +21,23 @@ function drawHeads(place) {
       caption.textContent = `${title}: “${tokens[row]}” gives “${tokens[column]}” ${share} %`;
     };
     canvas.onpointerleave = () => { caption.textContent = title; };
-    figure.append(canvas, caption);
+    const map = document.createElement("div");
+    map.className = "map";
+    map.append(tokenLabels("columns", tokens), tokenLabels("rows", tokens), canvas);
+    figure.append(map, caption);
     place.append(figure);
   }
+}
+
+function tokenLabels(side, tokens) {
+  const labels = document.createElement("div");
+  labels.className = side;
+  labels.append(...tokens.map((token) => {
+    const label = document.createElement("span");
+    label.textContent = token.replaceAll(" ", "␣").replaceAll("\n", "⏎");
+    return label;
+  }));
+  return labels;
 }
 
 drawHeads(document.getElementById("heads"));

@@ -3,15 +3,21 @@
 const COLOURS = ["#3b78c2", "#c2410c", "#2f8f5b", "#8b5fbf", "#b8860b", "#c2457f", "#4b9aa8", "#7a6a53"];
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = {left: 58, right: 12, top: 10, bottom: 40}, HEIGHT = 320;
+const MANY_POINTS = 400; // of a faint line; one with fewer is drawn in full strength
 
 function drawChart(place) {
   const spec = JSON.parse(place.querySelector("script").textContent);
-  spec.lines.forEach((line, i) => Object.assign(line, {colour: colourOf(i, spec.lines.length), shown: true}));
+  spec.lines.forEach((line, i) => {
+    const faint = line.faint && line.points.length > MANY_POINTS;
+    Object.assign(line, {colour: colourOf(i, spec.lines.length), opacity: faint ? 0.6 : 1, width: faint ? 1.2 : 2});
+    line.shown = true;
+  });
   const state = {spec, place, zoom: null, logX: Boolean(spec.log_x), logY: Boolean(spec.log_y)};
   const bar = made("div", {class: "chart-bar"}), drawing = document.createElementNS(SVG, "svg");
   const tip = made("div", {class: "tip"});
   for (const line of spec.lines) {
-    const button = made("button", {type: "button", class: "legend"}), mark = made("i", {style: `background:${line.colour}`});
+    const button = made("button", {type: "button", class: "legend"});
+    const mark = made("i", {style: `background:${line.colour};opacity:${line.opacity}`});
     button.append(mark, line.name);
     button.onclick = () => { line.shown = !line.shown; button.classList.toggle("off", !line.shown); draw(state); };
     bar.append(button);
@@ -52,13 +58,13 @@ function draw(state) {
   if (!all.length) return;
   state.x = scale(all.map(([x]) => x), state.logX, MARGIN.left, width - MARGIN.right);
   state.y = scale(all.map(([, y]) => y), state.logY, HEIGHT - MARGIN.bottom, MARGIN.top);
-  for (const tick of state.x.ticks(Math.max(3, width / 110))) {
+  for (const [tick, label] of labelled(state.x.ticks(Math.max(3, width / 110)))) {
     shape(drawing, "line", {class: "grid", x1: state.x(tick), x2: state.x(tick), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom});
-    shape(drawing, "text", {x: state.x(tick), y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, short(tick));
+    shape(drawing, "text", {x: state.x(tick), y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, label);
   }
-  for (const tick of state.y.ticks(6)) {
+  for (const [tick, label] of labelled(state.y.ticks(6))) {
     shape(drawing, "line", {class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: state.y(tick), y2: state.y(tick)});
-    shape(drawing, "text", {x: MARGIN.left - 6, y: state.y(tick) + 4, "text-anchor": "end"}, short(tick));
+    shape(drawing, "text", {x: MARGIN.left - 6, y: state.y(tick) + 4, "text-anchor": "end"}, label);
   }
   shape(drawing, "text", {x: (MARGIN.left + width) / 2, y: HEIGHT - 6, "text-anchor": "middle"}, spec.x);
   const middle = (HEIGHT - MARGIN.bottom) / 2;
@@ -66,8 +72,7 @@ function draw(state) {
   lines.forEach((line, i) => {
     if (!points[i].length) return;
     const path = points[i].map(([x, y]) => `${state.x(x).toFixed(1)} ${state.y(y).toFixed(1)}`).join("L");
-    const faint = line.faint ? 0.45 : 1;
-    shape(drawing, "path", {d: `M${path}`, fill: "none", stroke: line.colour, "stroke-width": line.faint ? 1 : 2, opacity: faint});
+    shape(drawing, "path", {d: `M${path}`, fill: "none", stroke: line.colour, "stroke-width": line.width, opacity: line.opacity});
     if (points[i].length <= 40) {
       for (const [x, y] of points[i]) shape(drawing, "circle", {cx: state.x(x), cy: state.y(y), r: 3, fill: line.colour});
     }
@@ -137,12 +142,25 @@ function zoom(state, to) {
   draw(state);
 }
 
+// The ticks of an axis with their labels, which have one form: not 0.001 next to 5e-4.
+function labelled(ticks) {
+  const sizes = ticks.map(Math.abs).filter((size) => size > 0);
+  const form = formOf(Math.min(...sizes), Math.max(...sizes));
+  return ticks.map((tick) => [tick, form(tick)]);
+}
+
 function short(value) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 1e15 || size < 1e-3) return value.toExponential(1);
-  if (size >= 1e4) return Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 4}).format(value);
-  return String(Number(value.toPrecision(5)));
+  return formOf(Math.abs(value), Math.abs(value))(value);
+}
+
+// The form of numbers whose sizes are between two values.
+function formOf(least, most) {
+  const rounded = (value) => Number(value.toPrecision(5));
+  if (least > 0 && (least < 1e-3 || most >= 1e15)) {
+    return (value) => (value === 0 ? "0" : rounded(value).toExponential().replace("+", ""));
+  }
+  const compact = Intl.NumberFormat("en", {notation: "compact", maximumSignificantDigits: 4});
+  return most >= 1e4 ? (value) => compact.format(value) : (value) => String(rounded(value));
 }
 
 function made(name, attributes) {

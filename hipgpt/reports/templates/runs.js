@@ -1,6 +1,6 @@
 // The table of runs: a click on a heading sorts by its column, and the box filters by words and conditions.
 const table = document.getElementById("runs"), body = table.tBodies[0], headings = [...table.tHead.rows[0].cells];
-const CONDITION = /^(\w+)(>=|<=|!=|=|>|<)(.+)$/;
+const CONDITION = /^([\w.]+)(>=|<=|!=|=|>|<)(.+)$/;
 const COMPARE = {
   ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b,
   "=": (a, b) => a === b, "!=": (a, b) => a !== b,
