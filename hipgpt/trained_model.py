@@ -1,6 +1,5 @@
 """The model of a finished run, for programs: `hipgpt.load`. The command for people is hipgpt/cli/generate.py."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from numpy.typing import NDArray
 from hipgpt.base.errors import UserError
 from hipgpt.compute.device import Device
 from hipgpt.compute.open_device import open_device
+from hipgpt.config.sampling import with_settings
 from hipgpt.config.settings import ModelConfig, SamplingConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.checkpoint import load_weights
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.gpt.parameters import ParameterTensors
+from hipgpt.gpt.parameters import ParameterTensors, parameter_count
 from hipgpt.gpt.precision import weights_in
 from hipgpt.inference.sampling import generate_one
 from hipgpt.reports.runs import read_record
@@ -39,42 +39,51 @@ def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None 
     model, weights = load_weights(folder / "checkpoints" / "best.safetensors", opened, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
     sampling = sampling_of(folder)
-    return TrainedModel(model, tokenizer, sampling, opened, weights_in(precision, opened, model, weights))
+    return TrainedModel(folder, model, tokenizer, sampling, opened, weights_in(precision, opened, model, weights))
 
 
 class TrainedModel:
     """A model with its tokenizer. It is not safe to use one from several threads at once.
 
-    config: its sizes; tokenizer: encode and decode, among others; sampling: the settings of the run's section
-    `sampling`, which `generate` takes by default; weights: the tensors on the device, in the dtype of its precision.
+    run: the folder of its run; config: its sizes; tokenizer: encode and decode, among others; sampling: the settings of
+    the run's section `sampling`, which `generate` takes by default; weights: the tensors on the device, in the dtype of
+    its precision.
     """
 
     def __init__(
         self,
+        run: Path,
         config: ModelConfig,
         tokenizer: Tokenizer,
         sampling: SamplingConfig,
         device: Device,
         weights: ParameterTensors,
     ):
-        self.config, self.tokenizer, self.sampling, self.weights = config, tokenizer, sampling, weights
+        self.run, self.config, self.tokenizer, self.sampling, self.weights = run, config, tokenizer, sampling, weights
         self._decoder = Decoder(device, config, weights)
+
+    def __repr__(self) -> str:
+        return (
+            f"<TrainedModel {self.run}: {self.config.architecture}, {parameter_count(self.config):,} parameters, "
+            f"context of {self.config.context_length:,} tokens, on {self._decoder.device.name}>"
+        )
 
     def generate(self, prompt: Text = "", *, stream: int = 0, **settings: Any) -> str:
         """Return the continuation of a prompt, without the prompt.
 
         settings: fields of SamplingConfig (num_tokens, temperature, top_k, top_p, repetition_penalty, seed,
         stop_at_end_of_text) in place of the run's own. An empty prompt begins a document. The same seed and stream give
-        the same text. Bytes that are not UTF-8 become U+FFFD.
+        the same text. Bytes that are not UTF-8 become U+FFFD. Raises ValueError, which names the field, the value and
+        the accepted values, at a setting that is unknown or does not take its value.
         """
         pieces = map(self.tokenizer.token_bytes, self.tokens(prompt, stream=stream, **settings))
         return b"".join(pieces).decode("utf-8", "replace")
 
     def tokens(self, prompt: Text = "", *, stream: int = 0, **settings: Any) -> Iterator[int]:
-        """Yield the ids of the tokens that `generate` joins, each as soon as it is drawn."""
-        sampling = dataclasses.replace(self.sampling, **settings)
+        """Return an iterator over the ids of the tokens that `generate` joins, each as soon as it is drawn."""
+        sampling = with_settings(self.sampling, settings)
         ids = self.tokenizer.encode(prompt).tolist()
-        yield from generate_one(self._decoder, ids, sampling, self.tokenizer.end_of_text, stream)
+        return generate_one(self._decoder, ids, sampling, self.tokenizer.end_of_text, stream)
 
     def logits(self, text: Text | Sequence[int]) -> NDArray[np.float32]:
         """Return (N, V) f32: row i has the logits of the token that follows the first i + 1 tokens.

@@ -1,5 +1,6 @@
 """`hipgpt.load`: what programs get from it is what the command prints and what the network computes."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -10,8 +11,12 @@ from support import tiny
 import hipgpt as package
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT
+from hipgpt.compute.open_device import open_device
+from hipgpt.config.settings import SamplingConfig
 
 PROMPT = "to be, élan"
+DEVICE = open_device("cpu", 2).name
+SETTINGS = [field.name for field in dataclasses.fields(SamplingConfig)]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,41 @@ def test_generate_continues_as_the_command_does(hipgpt, model):
 def test_streams_differ_and_repeat(model):
     one, other = (model.generate(PROMPT, num_tokens=12, stream=stream) for stream in (0, 1))
     assert one != other and one == model.generate(PROMPT, num_tokens=12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -1}, "temperature: got -1, expected a finite number >= 0"),
+        ({"temperature": "hot"}, "temperature: got 'hot', expected a finite number >= 0"),
+        ({"temperature": float("inf")}, "temperature: got inf, expected a finite number >= 0"),
+        ({"temperature": 2**200}, f"temperature: got {2**200}, expected a finite number >= 0"),
+        ({"top_k": 0}, "top_k: got 0, expected an integer >= 1 or None"),
+        ({"top_p": 7}, "top_p: got 7, expected a number > 0 and <= 1"),
+        ({"num_tokens": -3}, "num_tokens: got -3, expected an integer >= 1 and <= 1,000,000"),
+        ({"stop_at_end_of_text": 1}, "stop_at_end_of_text: got 1, expected True or False"),
+        ({"temprature": 1}, "temprature: got 1 for an unknown setting, did you mean 'temperature'?"),
+        ({"x": 1}, f"x: got 1 for an unknown setting, expected one of {', '.join(SETTINGS)}"),
+    ],
+)
+@pytest.mark.parametrize("call", ["generate", "tokens"])
+def test_a_wrong_setting_is_one_line_at_the_call(model, call, settings, message):
+    with pytest.raises(ValueError) as caught:
+        getattr(model, call)(PROMPT, **settings)
+    assert str(caught.value) == message
+
+
+def test_a_setting_may_be_a_number_of_numpy(model):
+    plain, numpy = (
+        model.generate(PROMPT, num_tokens=n, top_p=p) for n, p in ((9, 0.5), (np.int64(9), np.float32(0.5)))
+    )
+    assert plain == numpy
+
+
+def test_a_model_tells_its_run_and_its_size(results, model):
+    assert repr(model) == (
+        f"<TrainedModel {results / 'runs/default'}: gpt2, 9,988 parameters, context of 8 tokens, on {DEVICE}>"
+    )
 
 
 def test_logits_are_those_of_the_network(model):

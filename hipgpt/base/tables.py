@@ -14,9 +14,17 @@ UNLIMITED = 100_000  # columns of a file or a pipe
 FORMATS = ("text", "csv", "md", "json")
 
 
-def table(rows: Sequence[Row], form: str) -> str:
-    """Return rows, all with the first one's keys, in one of FORMATS; None is an empty cell (JSON: null)."""
-    return {"text": _text, "csv": _csv, "md": _markdown, "json": _json}[form](rows)
+def table(rows: Sequence[Row], form: str, columns: Sequence[str] = ()) -> str:
+    """Return rows, all with the first one's keys, in one of FORMATS; None is an empty cell (JSON: null).
+
+    columns: these keys, which CSV and Markdown show without any row too.
+    """
+    columns = list(rows[0]) if rows else columns
+    if form == "csv":
+        return csv_text(columns, (list(row.values()) for row in rows)) if columns else ""
+    if form == "md":
+        return _markdown(rows, columns) if columns else ""
+    return _text(rows) if form == "text" else json.dumps(list(rows), indent=2) + "\n"
 
 
 def cell(value: Any) -> str:
@@ -53,17 +61,8 @@ def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
     return list(zip(*(row.values() for row in rows), strict=True))
 
 
-def _csv(rows: Sequence[Row]) -> str:
-    return csv_text(list(rows[0]), (list(row.values()) for row in rows)) if rows else ""
-
-
-def _markdown(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    rules = ["---:" if isinstance(value, (int, float)) else "---" for value in rows[0].values()]
-    lines = [list(rows[0]), rules, *([cell(v).replace("|", "\\|") for v in row.values()] for row in rows)]
+def _markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    first = rows[0] if rows else {}
+    rules = ["---:" if isinstance(first.get(column), (int, float)) else "---" for column in columns]
+    lines = [columns, rules, *([cell(v).replace("|", "\\|") for v in row.values()] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _json(rows: Sequence[Row]) -> str:
-    return json.dumps(list(rows), indent=2) + "\n"

@@ -1,4 +1,5 @@
 """The `hipgpt` command, one module per subcommand.
 
-Read main, arguments, init, run, generate, tokenize, show_tokens, runs, watch, diff, why, info, export, restore.
+Read main, arguments, init, run, generate, tokenize, show_tokens, columns, runs, watch, diff, why, info, export,
+restore.
 """

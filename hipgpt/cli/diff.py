@@ -25,8 +25,14 @@ def diff(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
         return
-    rows = [{title: _short(value) for title, value in row.items()} for row in found]
+    rows = [
+        {**{title: _short(value) for title, value in row.items()}, "change": _per_cent(row["change"])} for row in found
+    ]
     sys.stdout.write(table(rows, "text") if rows else f"{arguments.first} and {arguments.second} do not differ\n")
+
+
+def _per_cent(change: Any) -> str | None:
+    return None if change is None else f"{change:+.2f}%"
 
 
 def _short(value: Any) -> Any:

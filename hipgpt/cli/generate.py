@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import contextlib
-import dataclasses
 import io
 import itertools
 import os
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.terminal import printable
-from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, integer, number, print_json
+from hipgpt.config.sampling import SamplingError, with_settings
 from hipgpt.config.settings import SamplingConfig
 
 HELP = {
@@ -24,7 +24,8 @@ HELP = {
     "repetition_penalty": "above 1, makes tokens of the context less probable",
     "seed": "the same seed gives the same text",
 }
-TYPES = {"num_tokens": int, "top_k": int, "seed": int}
+PROMPT = "> "  # of --chat
+TYPES = {"num_tokens": integer, "top_k": integer, "seed": integer}
 
 
 def add(commands: Commands) -> None:
@@ -47,13 +48,18 @@ def add(commands: Commands) -> None:
         help="cpu, cuda, hip, cuda:1, or auto for the best one present (default: %(default)s)",
     )
     parser.add_argument(
-        "-n", "--num-samples", type=int, default=1, metavar="N", help="number of continuations (default: %(default)s)"
+        "-n",
+        "--num-samples",
+        type=integer,
+        default=1,
+        metavar="N",
+        help="number of continuations (default: %(default)s)",
     )
     parser.add_argument("--stop", metavar="TEXT", help="end a continuation before this text (default: none)")
     for name, about in HELP.items():
         option, metavar = f"--{name.replace('_', '-')}", name.split("_")[-1].upper()
         shown = f"{about} (default: as the run)"
-        parser.add_argument(option, type=TYPES.get(name, float), metavar=metavar, help=shown)
+        parser.add_argument(option, type=TYPES.get(name, number), metavar=metavar, help=shown)
     add_json(parser)
 
 
@@ -83,7 +89,7 @@ def generate(arguments: argparse.Namespace) -> None:
         return pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces)
 
     if arguments.chat:
-        _chat(lambda said, number: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=number)))
+        _chat(lambda said, index: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=index)))
         return
     prompt = _prompt(arguments)
     ids = tokenizer.encode(prompt).tolist()
@@ -91,14 +97,14 @@ def generate(arguments: argparse.Namespace) -> None:
     samples: Iterable[Iterable[int]]
     samples = [generate_one(decoder, ids, *how)] if one else generate_all(decoder, [ids] * arguments.num_samples, *how)
     found = []
-    for number, tokens in enumerate(samples):
+    for index, tokens in enumerate(samples):
         drawn: list[int] = []
         pieces = text(_kept(tokens, drawn))
         if arguments.json:
             found.append({"text": b"".join(pieces).decode("utf-8", "replace"), "tokens": drawn})
             continue
         if not one:
-            sys.stdout.write(f"--- sample {number}\n")
+            sys.stdout.write(f"--- sample {index}\n")
         _write(itertools.chain([prompt], pieces))
     if arguments.json:
         context = prompt.decode("utf-8", "replace")
@@ -108,7 +114,8 @@ def generate(arguments: argparse.Namespace) -> None:
 def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
     """Read lines to the end of the input. Show an answer to each, which continues all that was said before.
 
-    answer: from all that was said, and the number of the line. Ctrl-D ends the input of a terminal.
+    answer: from all that was said, and the number of the line. Ctrl-D ends the input of a terminal. Lines of a pipe are
+    shown as a terminal shows them, with the prompt in front, so that the output tells answers apart.
     """
     if sys.stdin is None:
         raise UserError("--chat: standard input is closed, expected lines or a terminal")
@@ -119,14 +126,16 @@ def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # lines may be any bytes
     said = b""
-    for number in itertools.count():
+    for index in itertools.count():
         try:
-            line = input("> " if on_terminal else "")
+            line = input(PROMPT if on_terminal else "")
         except EOFError:
             sys.stdout.write("\n" if on_terminal else "")
             return
+        if not on_terminal:
+            _write([PROMPT.encode(), os.fsencode(line)])
         said += os.fsencode(line) + b"\n"
-        said += _write(answer(said, number)) + b"\n"
+        said += _write(answer(said, index)) + b"\n"
 
 
 def _kept(tokens: Iterable[int], drawn: list[int]) -> Iterator[int]:
@@ -178,20 +187,12 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
     from hipgpt.reports.samples import sampling_of
 
     given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
-    settings = dataclasses.replace(sampling_of(folder), **given)
-    checks = {
-        "num_samples": (arguments.num_samples >= 1, ">= 1"),
-        "num_tokens": (settings.num_tokens >= 1, ">= 1"),
-        "temperature": (settings.temperature >= 0, ">= 0"),
-        "top_k": (settings.top_k is None or settings.top_k >= 1, ">= 1"),
-        "top_p": (0 < settings.top_p <= 1, "> 0 and <= 1"),
-        "repetition_penalty": (settings.repetition_penalty > 0, "> 0"),
-        "seed": (0 <= settings.seed < 2**64, ">= 0 and < 2^64"),
-    }
-    for name, (passed, expected) in checks.items():
-        if not passed:
-            got = {**vars(settings), "num_samples": arguments.num_samples}[name]
-            raise UserError(f"--{name.replace('_', '-')}: got {got}, expected a number {expected}")
+    try:
+        settings = with_settings(sampling_of(folder), given)
+    except SamplingError as error:
+        raise UserError(f"--{error.field.replace('_', '-')}: {error.problem}") from error
+    if arguments.num_samples < 1:
+        raise UserError(f"--num-samples: got {arguments.num_samples}, expected an integer >= 1")
     if arguments.chat and (arguments.json or arguments.num_samples > 1):
         raise UserError("--chat: got --json or --num-samples with it, expected neither")
     if arguments.stop == "":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import DEFAULTS
 from hipgpt.base.tables import table
-from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_json, number, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.device import DeviceAbsent, Traits
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--memory-gib",
-        type=float,
+        type=number,
         metavar="GIB",
         help="memory that the run must fit into (default: that of the device, if it is here)",
     )

@@ -1,17 +1,17 @@
 """The command `hipgpt`, which inspects, compares and uses the runs of the workflow."""
 
-import argparse
 from importlib.metadata import version
 
 import shtab
 
 from hipgpt.base.errors import exit_on_user_error
 from hipgpt.cli import diff, export, generate, info, init, restore, run, runs, tokenize, watch, why
+from hipgpt.cli.arguments import Parser
 
 
 @exit_on_user_error
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
+    parser = Parser(prog="hipgpt", description="Inspect, compare and use the runs of the workflow.")
     parser.add_argument("--version", action="version", version=f"hipgpt {version('hipgpt')}")
     shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -19,6 +19,6 @@ def main() -> None:
         command.add(commands)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command not in (run.run, why.why):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.parser.refuse(rest)
     arguments.rest = rest
     arguments.command(arguments)

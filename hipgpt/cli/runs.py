@@ -13,6 +13,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.nested import leaves
 from hipgpt.base.tables import FORMATS, table
 from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.cli.columns import FIGURES, ORIGINS, column_named, setting_headings
 from hipgpt.pipeline.history import kept_runs
 from hipgpt.reports.runs import Row, read_record, run_folders, run_row
 
@@ -24,16 +25,7 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-CONDITION = re.compile(r"([\w.]+)(<=|>=|!=|=|<|>)(.*)")
-# The table for people has fewer columns than the other formats. Values that all runs share are printed once, below it.
-FIGURES = {
-    "run": "run",
-    "parameters": "parameters",
-    "tokens_seen": "tokens",
-    "validation_bits_per_byte": "bits/byte",
-    "median_tokens_per_second": "tokens/s",
-}
-ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpus_sha256": "corpus sha256"}
+CONDITION = re.compile(r"([^<>=!]+)(<=|>=|!=|=|<|>)(.*)")
 
 
 def add(commands: Commands) -> None:
@@ -43,8 +35,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--descending", action="store_true", help="largest first")
     parser.add_argument(
         "--filter", action="append", default=[], metavar="CONDITION",
-        help="show runs that meet it: parameters>1e6, run=wide*, training.learning_rate_peak>0.002; may be repeated "
-        "(default: all runs)",
+        help="show runs that meet it: parameters>1e6, run=wide*, learning_rate_peak>0.002; COLUMN is a heading of the "
+        "table, a column of --csv, or the last part of its name; may be repeated (default: all runs)",
     )  # fmt: skip
     parser.add_argument("--history", action="store_true", help="show finished runs that were replaced and are kept")
     forms = parser.add_mutually_exclusive_group()
@@ -59,19 +51,29 @@ def runs(arguments: argparse.Namespace) -> None:
     if not rows and arguments.history:
         raise UserError(f"--history: no replaced run is kept in {arguments.results}")
     if not rows:
-        raise UserError(f"--results: no runs in {arguments.results / 'runs'}; run snakemake first")
-    conditions = [_condition(text, rows[0]) for text in arguments.filter]
-    rows = [row for row in rows if all(condition(row) for condition in conditions)]
-    column = _known(arguments.sort, rows[0] if rows else None, "--sort")
+        raise UserError(f"no runs in {arguments.results / 'runs'}; run snakemake first")
+    conditions = [_condition(text, rows) for text in arguments.filter]
+    column = column_named(arguments.sort, rows, "--sort")
+    chosen = _sorted([row for row in rows if all(holds(row) for holds in conditions)], column, arguments.descending)
+    if arguments.form == "text":
+        sys.stdout.write(_for_people(chosen, setting_headings(rows)) if chosen else "no run meets every --filter\n")
+        return
+    columns = list(rows[0])
+    if arguments.form == "md":  # for people too
+        columns = [name for name in columns if "." not in name or name in setting_headings(rows)]
+    chosen = [{name: row[name] for name in columns} for row in chosen]
+    sys.stdout.write(table(chosen, arguments.form, columns))
+
+
+def _sorted(rows: list[Row], column: str, descending: bool) -> list[Row]:
+    """Return rows in the order of a column: numbers, then texts. Rows without a value are last."""
     known, unknown = ([row for row in rows if (row[column] is None) is absent] for absent in (False, True))
 
-    def value(row: Row) -> Any:  # text in all rows, or numbers in all rows
-        return row[column]
+    def key(row: Row) -> Any:
+        value = row[column]
+        return (0, value) if isinstance(value, (int, float)) else (1, str(value))
 
-    rows = sorted(known, key=value, reverse=arguments.descending) + unknown
-    swept = [name for name in rows[0] if "." in name and len({repr(row[name]) for row in rows}) > 1] if rows else []
-    rows = [{name: value for name, value in row.items() if "." not in name or name in swept} for row in rows]
-    sys.stdout.write(_for_people(rows, swept) if arguments.form == "text" else table(rows, arguments.form))
+    return sorted(known, key=key, reverse=descending) + unknown
 
 
 def _kept_folders(results: Path) -> dict[str, Path]:
@@ -88,40 +90,43 @@ def _with_settings(folders: Mapping[str, Path]) -> list[Row]:
     ]
 
 
-def _for_people(rows: list[Row], swept: Sequence[str]) -> str:
-    if not rows:
-        return "no run meets every --filter\n"
+def _for_people(rows: list[Row], settings: Mapping[str, str]) -> str:
     common = {title: rows[0][name] for name, title in ORIGINS.items() if len({row[name] for row in rows}) == 1}
-    titles = {"run": "run"} | {key: key.split(".")[-1] for key in swept}
+    titles = {"run": "run"}
+    titles |= {key: title for key, title in settings.items() if len({repr(row[key]) for row in rows}) > 1}
     titles |= FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
-    text = table([{title: row[name] for name, title in titles.items()} for row in rows], "text")
+    shown = [{**row, "steps": _progress(row)} for row in rows]
+    text = table([{title: row[name] for name, title in titles.items()} for row in shown], "text")
     below = table([{"in all runs": title, "": value} for title, value in common.items()], "text")
     return f"{text}\n{below}" if common else text
 
 
-def _known(column: str, row: Row | None, option: str) -> str:
-    if row is not None and column not in row:
-        raise UserError(f"{option}: no column {column!r}; columns are {', '.join(row)}")
-    return column
+def _progress(row: Row) -> Any:
+    """Return the steps so far, with those of the config if the run is not finished."""
+    steps, planned = row["steps"], row.get("training.steps")
+    unfinished = isinstance(steps, int) and isinstance(planned, int) and steps < planned
+    return f"{steps:,} of {planned:,}" if unfinished else steps
 
 
-def _condition(text: str, row: Row) -> Callable[[Row], bool]:
+def _condition(text: str, rows: Sequence[Row]) -> Callable[[Row], bool]:
     match = CONDITION.fullmatch(text)
     if match is None:
         raise UserError(f"--filter: got {text!r}, expected COLUMN, one of {' '.join(COMPARISONS)}, and a value")
-    column, sign, target = match.groups()
-    _known(column, row, "--filter")
+    name, sign, target = (part.strip() for part in match.groups())
+    column = column_named(name, rows, "--filter")
 
     def holds(row: Row) -> bool:
         value = row[column]
         if value is None:
             return False
-        if isinstance(value, str):
+        if isinstance(value, bool):
+            value = str(value).lower()  # as in the config
+        if not isinstance(value, (int, float)):
             if sign not in ("=", "!="):
                 raise UserError(
                     f"--filter: {column} is text, which {sign} does not compare; use = or !=, * for any text"
                 )
-            return fnmatch.fnmatchcase(value, target) is (sign == "=")
+            return fnmatch.fnmatchcase(str(value), target) is (sign == "=")
         try:
             return COMPARISONS[sign](value, float(target))
         except ValueError:

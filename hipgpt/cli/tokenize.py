@@ -2,11 +2,17 @@
 
 import argparse
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from hipgpt.base.errors import UserError
+from hipgpt.base.json_files import read_json
 from hipgpt.base.terminal import readable
-from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, finished_run, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, print_json
+from hipgpt.config.settings import NAME
+from hipgpt.reports.runs import RETRAIN
 
 
 def add(commands: Commands) -> None:
@@ -23,8 +29,7 @@ def tokenize(arguments: argparse.Namespace) -> None:
     from hipgpt.cli.show_tokens import show_tokens
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
-    path = arguments.tokenizer or finished_run(arguments) / "model" / "tokenizer.json"
-    tokenizer = Tokenizer.load(path)
+    tokenizer = Tokenizer.load(arguments.tokenizer or _tokenizer_of(arguments.results, arguments.run))
     text = sys.stdin.buffer.read() if arguments.text is None else os.fsencode(arguments.text)
     ids = tokenizer.encode(text)
     if arguments.json:
@@ -34,3 +39,33 @@ def tokenize(arguments: argparse.Namespace) -> None:
         print(*ids.tolist())
     else:
         show_tokens(tokenizer, ids, sys.stdout)
+
+
+def _tokenizer_of(results: Path, name: str) -> Path:
+    """Return the tokenizer of a run, which is complete long before the run is. Raises UserError if it is absent."""
+    from hipgpt.cli.info import load
+
+    runs, folder = results / "runs", results / "runs" / name
+    found = sorted(results.glob("corpora/*/*/tokenizer.json"))
+    remedy = f"name one by --tokenizer; found: {', '.join(map(str, found)) or 'none'}"
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"no run {name!r} in {runs}; {remedy}")
+    if (folder / "model" / "tokenizer.json").exists():
+        return folder / "model" / "tokenizer.json"
+    if (folder / "run.json").exists() and (path := _trained_with(folder / "run.json", found)):
+        return path
+    run = load([]).runs.get(name)
+    if run is None:
+        raise UserError(f"no run {name!r} in {runs} or the config; {remedy}")
+    path = results / "corpora" / run.corpus / run.tokenizer / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{path}: missing, because run {name!r} has no tokenizer yet; run snakemake, or {remedy}")
+    return path
+
+
+def _trained_with(record: Path, found: Sequence[Path]) -> Path | None:
+    """Return the tokenizer that the run.json of a run in progress names by its hash."""
+    from hipgpt.data.tokenizer.tokenizer import Tokenizer
+
+    sha256 = read_json(record, {"tokenizer_sha256": str}, RETRAIN)["tokenizer_sha256"]
+    return next((path for path in found if Tokenizer.load(path).sha256 == sha256), None)

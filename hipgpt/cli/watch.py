@@ -1,6 +1,7 @@
 """`hipgpt watch`: draw the curves of runs that train, again and again."""
 
 import argparse
+import itertools
 import shutil
 import sys
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
-from hipgpt.cli.arguments import Commands, add_command, add_results
+from hipgpt.cli.arguments import Commands, add_command, add_results, number
 from hipgpt.reports.runs import RERUN, read_record, run_folders
 
 METRICS = {"step": int, "loss_nats_per_token": float}
@@ -17,6 +18,7 @@ VALIDATION = {"step": int, "loss_nats_per_token": float}
 THROUGHPUT = {"step": int, "tokens_per_second": float}
 HOME_AND_CLEAR = "\033[H\033[J"
 LEAST_LINES, LEAST_COLUMNS = 12, 40  # of a plot
+TICK_COLUMNS = 12  # at least, from one tick of the steps to the next
 
 
 def add(commands: Commands) -> None:
@@ -29,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to draw (default: those that are not finished)")
     add_results(parser)
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
+        "--every", type=number, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
     )
 
 
@@ -77,6 +79,16 @@ def _last(rows: list[dict[str, Any]], column: str, default: Any) -> Any:
     return rows[-1][column] if rows else default
 
 
+def _ticks(first: int, last: int, most: int) -> list[int]:
+    """Return the multiples of a round number, such as 1, 20 or 500, in a range of steps: 1 to `most` of them.
+
+    most: at least 3, so that the next spacing never leaves out all of them.
+    """
+    spacings = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    spacing = next(spacing for spacing in spacings if last // spacing - (first - 1) // spacing <= most)
+    return list(range(-(-first // spacing) * spacing, last + 1, spacing))
+
+
 def _drawing(folder: Path, columns: int, lines: int) -> str:
     """Return a title and the curves of training and validation loss, in a rectangle of characters."""
     import plotext
@@ -95,8 +107,11 @@ def _drawing(folder: Path, columns: int, lines: int) -> str:
     curves = (("training", metrics, "braille", "blue"), ("validation", validation, "o", "red"))
     for label, rows, marker, color in curves:
         if rows:
-            steps, losses = ([row[key] for row in rows] for key in ("step", "loss_nats_per_token"))
-            plotext.scatter(steps, losses, label=label, marker=marker, color=color)
+            points = ([row[key] for row in rows] for key in ("step", "loss_nats_per_token"))
+            plotext.scatter(*points, label=label, marker=marker, color=color)
+    steps = [row["step"] for row in (*metrics, *validation)]
+    ticks = _ticks(min(steps), max(steps), max(LEAST_COLUMNS, columns) // TICK_COLUMNS)
+    plotext.xticks(ticks, [f"{tick:,}" for tick in ticks])
     plotext.xlabel("step")
     plot = plotext.build() if sys.stdout.isatty() else plotext.uncolorize(plotext.build())
     return f"{title}\n{plot}\n"

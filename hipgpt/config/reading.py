@@ -6,7 +6,6 @@ then checked against workflow/schemas/config.schema.yaml, then against each othe
 
 import codecs
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import math
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.nearest import did_you_mean
 from hipgpt.base.paths import SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, TRACKER_MODULES, Config, RunConfig, mistakes, stated
@@ -62,7 +62,7 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
     corpus = sections["corpus"]
     if corpus not in corpora:
         known = ", ".join(corpora)
-        expected = f"an entry of corpora: {known}{_nearest(corpus, corpora)}"
+        expected = f"an entry of corpora: {known}{did_you_mean(corpus, corpora)}"
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
     if "from" in sections["model"]:
         sections |= _pretrained(sections, overrides, prefix)
@@ -212,7 +212,8 @@ def _explain(error: Any, prefix: str) -> str:
         known = error.schema.get("properties", {})
         unknown = next(key for key in error.instance if key not in known)
         key = f"{where}.{shown_key(unknown)}".lstrip(".")
-        return f"{key}: unknown key{_nearest(str(unknown), known)}; accepted here: {', '.join(known)}"
+        remedy = did_you_mean(str(unknown), known) or f"; accepted here: {', '.join(known)}"
+        return f"{key}: unknown key{remedy}"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
@@ -233,8 +234,3 @@ def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
         yield " and ".join(limits)
     if schema.get("description"):
         yield f"({schema['description'].rstrip('.')})"
-
-
-def _nearest(key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

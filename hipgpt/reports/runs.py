@@ -37,6 +37,16 @@ EVALUATION = {
 METRICS = {"step": int, "tokens_seen": int}
 VALIDATION = {"step": int, "loss_nats_per_token": float}
 THROUGHPUT = {"tokens_per_second": float}
+# the results of two runs of which the difference in per cent says something, unlike that of settings
+COMPARED = {
+    "parameters",
+    "steps",
+    "tokens_seen",
+    "validation_loss_nats_per_token",
+    "validation_bits_per_byte",
+    "next_token_accuracy",
+    "median_tokens_per_second",
+}
 
 Row = dict[str, str | int | float | None]
 
@@ -97,14 +107,24 @@ def run_folders(results: Path) -> dict[str, Path]:
 
 
 def differing(first: Path, second: Path) -> list[Row]:
-    """Return a row for each config key, input and metric in which two runs differ."""
+    """Return a row for each config key, input and metric in which two runs differ.
+
+    change: the difference between two results, in per cent of the first; None without two numbers, and for inputs.
+    """
     sides = [{**_inputs(read_record(folder)), **_metrics(run_row(folder))} for folder in (first, second)]
     keys = list(dict.fromkeys([*sides[0], *sides[1]]))
     rows = []
     for key in keys:
         one, other = (side.get(key) for side in sides)
         if one != other:
-            rows.append({"key": key, first.name: one, second.name: other, "change": _change(one, other)})
+            rows.append(
+                {
+                    "key": key,
+                    first.name: one,
+                    second.name: other,
+                    "change": _change(one, other) if key in COMPARED else None,
+                }
+            )
     return rows
 
 
@@ -116,6 +136,5 @@ def _metrics(row: Row) -> Row:
     return {key: value for key, value in row.items() if isinstance(value, (int, float)) or value is None}
 
 
-def _change(one: Any, other: Any) -> str | None:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
-    return f"{(other - one) / one:+.2%}" if numbers and one else None
+def _change(one: float | None, other: float | None) -> float | None:
+    return 100 * (other - one) / one if one and other is not None else None

@@ -28,7 +28,8 @@ def test_each_piped_line_continues_the_whole_conversation(hipgpt, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"to be, or not to be?\nn\xff"), encoding="utf-8"))
     first = answer(b"to be, or not to be?\n", 0)
     second = answer(b"to be, or not to be?\n" + first + b"\nn\xff\n", 1)
-    shown = "".join(f"{said.decode('utf-8', 'replace')}\n" for said in (first, second))
+    lines = ("> to be, or not to be?", first), ("> n\N{REPLACEMENT CHARACTER}", second)
+    shown = "".join(f"{said}\n{answer.decode('utf-8', 'replace')}\n" for said, answer in lines)
     assert hipgpt("generate", "--chat", "--num-tokens", "9") == (None, shown, "")
 
 
@@ -41,7 +42,7 @@ def test_a_stop_text_ends_each_answer(hipgpt, monkeypatch):
 
     monkeypatch.setattr("hipgpt.inference.sampling.generate_one", draw)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n"), encoding="utf-8"))
-    assert hipgpt("generate", "--chat", "--stop", ".")[1] == "yes\nyes\n"
+    assert hipgpt("generate", "--chat", "--stop", ".")[1] == "> a\nyes\n> b\nyes\n"
     assert contexts == [b"a\n", b"a\nyes\nb\n"]
 
 

@@ -50,6 +50,22 @@ def test_on_a_terminal_it_draws_until_the_last_run_is_finished(hipgpt, project, 
     assert waited == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("last", [8, 17, 1500, 1_234_567])
+def test_the_steps_below_a_plot_are_round_integers(hipgpt, project, monkeypatch, last):
+    monkeypatch.setenv("COLUMNS", "60")
+    append_step(project, last)
+    labels = hipgpt("watch", "new", "--results", str(project))[1].splitlines()[-3].split()
+    ticks = [int(label.replace(",", "")) for label in labels]
+    spacing = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 5 and str(spacing).rstrip("0") in ("1", "2", "5")
+    assert ticks == list(range(ticks[0], last + 1, spacing)) and ticks[0] % spacing == 0
+
+
+@pytest.mark.parametrize("step", [1, 7, 13, 10**9])
+def test_one_step_has_one_tick(step):
+    assert watch._ticks(step, step, 3) == [step]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -44,9 +44,9 @@ def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
     status, output, _ = hipgpt("runs")
     assert status is None
     assert output.splitlines() == [
-        "run      seed  parameters  tokens  bits/byte  tokens/s",
-        "default     0       9,988      56          3        80",
-        "wide        1       9,988      56          2        80",
+        "run      seed  parameters  steps  tokens  bits/byte  tokens/s",
+        "default     0       9,988      7      56          3        80",
+        "wide        1       9,988      7      56          2        80",
         "",
         "in all runs",
         "device         cpu x86_64 (1 thread)",
@@ -62,7 +62,7 @@ def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path
         record = tiny.save_run(tmp_path, name) / "run.json"
         record.write_text(json.dumps({**json.loads(record.read_text()), "device": device}))
     lines = hipgpt("runs", "--results", str(tmp_path))[1].splitlines()
-    assert lines[0].split() == ["run", "parameters", "tokens", "bits/byte", "tokens/s", "device"]
+    assert lines[0].split() == ["run", "parameters", "steps", "tokens", "bits/byte", "tokens/s", "device"]
     assert lines[2].endswith("  cpu x86_64 (2 threads)")
     assert [line.split()[0] for line in lines[4:]] == ["in", "code", "corpus", "corpus"]
 
@@ -80,6 +80,11 @@ def test_an_origin_that_is_not_the_same_in_all_runs_is_a_column(hipgpt, tmp_path
         ("--filter steps>7", []),
         ("--filter training.seed>0", ["wide"]),
         ("--sort training.seed --descending", ["wide", "default"]),
+        ("--filter seed=1", ["wide"]),
+        ("--filter bits/byte<=2", ["wide"]),
+        ("--filter num_layers=2 --sort bits/byte", ["wide", "default"]),
+        ("--filter tie_embeddings=false --filter training.precision=float*", ["default", "wide"]),
+        ("--sort tie_embeddings", ["default", "wide"]),
     ],
 )
 def test_sort_and_filter(hipgpt, options, names):
@@ -92,10 +97,13 @@ def test_sort_and_filter(hipgpt, options, names):
     [
         ("--sort size", "--sort: no column 'size'; columns are run, parameters, "),
         ("--filter size>1", "--filter: no column 'size'; columns are run, parameters, "),
+        ("--sort bits", "--sort: no column 'bits', did you mean 'bits/byte'?"),
+        ("--filter learning_rate_peek>1", "--filter: no column 'learning_rate_peek'; columns are run, parameters, "),
+        ("--filter num_layer=2", "--filter: no column 'num_layer', did you mean 'num_layers'?"),
         ("--filter steps", "--filter: got 'steps', expected COLUMN, one of <= >= != = < >, and a value"),
         ("--filter steps>many", "--filter: steps: got 'many', expected a number"),
         ("--filter run>a", "--filter: run is text, which > does not compare; use = or !=, * for any text"),
-        ("--results nowhere", "--results: no runs in nowhere/runs; run snakemake first"),
+        ("--results nowhere", "no runs in nowhere/runs; run snakemake first"),
     ],
 )
 def test_a_mistake_is_named(hipgpt, options, message):
@@ -119,9 +127,58 @@ def test_a_cell_cannot_break_out_of_a_table():
     assert table([], "text") == table([], "md") == table([], "csv") == ""
 
 
-def test_settings_that_differ_are_columns_and_the_others_are_not(hipgpt):
-    for row in json.loads(hipgpt("runs", "--json")[1]):
-        assert row["training.seed"] == (row["run"] == "wide") and "training.precision" not in row
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_the_columns_for_programs_are_all_settings_whatever_the_filter(hipgpt, form):
+    def columns(text: str) -> list[str]:
+        return list(json.loads(text)[0]) if form == "--json" else next(csv.reader(io.StringIO(text)))
+
+    found = columns(hipgpt("runs", form)[1])
+    assert {"training.seed", "training.precision"} <= set(found)
+    assert columns(hipgpt("runs", form, "--filter", "run=wide")[1]) == found
+
+
+def test_a_table_without_a_run_has_its_header(hipgpt):
+    for form in ("--csv", "--md"):
+        header = hipgpt("runs", form)[1].splitlines()[0]
+        assert hipgpt("runs", form, "--filter", "run=x")[1].splitlines()[0] == header
+    assert hipgpt("runs", "--csv", "--filter", "run=x")[1].count("\n") == 1
+    assert hipgpt("runs", "--json", "--filter", "run=x")[1] == "[]\n"
+
+
+def save_with(results, name: str, **settings: dict) -> None:
+    """Save a run with other settings, by section."""
+    path = tiny.save_run(results, name) / "run.json"
+    record = json.loads(path.read_text())
+    for section, values in settings.items():
+        record["config"].setdefault(section, {}).update(values)
+    path.write_text(json.dumps(record))
+
+
+def test_a_heading_that_two_settings_share_is_the_whole_key(hipgpt, tmp_path):
+    for seed in (1, 2):
+        save_with(tmp_path, f"s{seed}", training={"seed": seed}, sampling={"seed": seed})
+    where = ["--results", str(tmp_path)]
+    assert hipgpt("runs", *where)[1].split()[:3] == ["run", "sampling.seed", "training.seed"]
+    status, _, _ = hipgpt("runs", "--filter", "seed=1", *where)
+    assert status == "error: --filter: 'seed' may be sampling.seed or training.seed; write one of these names"
+
+
+def test_a_heading_of_the_table_wins_over_a_setting_that_all_runs_share(hipgpt, tmp_path):
+    for seed in (1, 2):
+        save_with(tmp_path, f"s{seed}", training={"seed": seed}, sampling={"seed": 1})
+    output = hipgpt("runs", "--json", "--filter", "seed = 2", "--results", str(tmp_path))[1]
+    assert [row["run"] for row in json.loads(output)] == ["s2"]
+
+
+def test_steps_are_those_so_far_and_an_unfinished_run_shows_its_goal(hipgpt, tmp_path):
+    for name, planned in (("done", 7), ("half", 14)):
+        save_with(tmp_path, name, training={"steps": planned})
+    where = ["--results", str(tmp_path)]
+    lines = hipgpt("runs", *where)[1].splitlines()
+    assert lines[0].split()[:4] == ["run", "training.steps", "parameters", "steps"]
+    assert lines[1].split()[:4] == ["done", "7", "9,988", "7"]
+    assert lines[2].split()[:6] == ["half", "14", "9,988", "7", "of", "14"]
+    assert [row["steps"] for row in json.loads(hipgpt("runs", "--json", "--filter", "steps=7", *where)[1])] == [7, 7]
 
 
 def test_a_table_is_as_wide_as_the_terminal_and_loses_nothing(monkeypatch):
@@ -134,6 +191,17 @@ def test_a_table_is_as_wide_as_the_terminal_and_loses_nothing(monkeypatch):
 def test_diff_as_json_has_whole_values(hipgpt):
     rows = json.loads(hipgpt("diff", "default", "wide", "--json")[1])
     assert rows[0] == {"key": "training.seed", "default": 0, "wide": 1, "change": None}
+    assert rows[2] == {"key": "validation_bits_per_byte", "default": 3.0, "wide": 2.0, "change": -100 / 3}
+
+
+def test_only_results_have_a_change_in_per_cent(hipgpt, tmp_path):
+    for seed in (1, 2):
+        save_with(tmp_path, f"s{seed}", training={"seed": seed, "steps": 10 * seed})
+    output = hipgpt("diff", "s1", "s2", "--results", str(tmp_path))[1]
+    assert [line.split() for line in output.splitlines()[1:]] == [
+        ["training.steps", "10", "20"],
+        ["training.seed", "1", "2"],
+    ]
 
 
 def test_diff_shows_what_differs_and_nothing_else(hipgpt):
@@ -161,7 +229,7 @@ def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
 @pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
 def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     status, _, _ = hipgpt("diff", "default", name)
-    assert status.startswith(f"error: --run: no finished run '{name}' in results/runs; found: default, wide; run ")
+    assert status.startswith(f"error: no run '{name}' in results/runs; found: default, wide; run ")
 
 
 @pytest.mark.parametrize(
