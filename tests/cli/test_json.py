@@ -100,7 +100,8 @@ def test_restore_and_prune_name_the_kept_runs(asked, results, tmp_path, monkeypa
     run = folder / "runs/default"
     shutil.copy(run / "checkpoints/best.safetensors", run / "checkpoints/last.safetensors")
     kept = keep(folder, "default")
-    assert asked("restore", "default", "--results", str(folder)).items() >= {"id": kept.id, "replaced": None}.items()
+    restored = asked("restore", "default", kept.id, "--results", str(folder))
+    assert restored.items() >= {"id": kept.id, "replaced": None}.items()
     assert asked("prune", "--results", str(folder)) == [{"run": "default", "id": kept.id}]
 
 
