@@ -147,10 +147,12 @@ def initial_weights(V: int, E: int, L: int, F: int, S: int, seed: int = 0) -> We
 if __name__ == "__main__":
     text = np.frombuffer(b"to be, or not to be: that is the question. " * 20, np.uint8).astype(int)
     weights, random = initial_weights(V=128, E=32, L=2, F=64, S=16), np.random.default_rng(0)
+    losses: list[float] = []
     for step in range(1, 151):
         starts = random.integers(len(text) - 17, size=(8, 1)) + np.arange(17)
         loss, gradients = loss_and_gradients(weights, text[starts[:, :-1]], text[starts[:, 1:]], heads=4)
         for name in weights:
             weights[name] -= 0.2 * gradients[name]
+        losses.append(loss)
         if step % 15 == 0:
-            print(f"step {step}: loss {loss:.3f} nats a byte")
+            print(f"step {step}: loss {np.mean(losses[-15:]):.3f} nats per byte, the mean of 15 steps")
