@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last if the terminal is closed
             signal.signal(number, hand_on)
         sys.exit(process.wait())
 
