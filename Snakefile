@@ -99,8 +99,6 @@ rule plot_tokenizer:
         vectors=f"{TOKENS}/compression.svg",
     log:
         f"{TOKENS}/logs/plot_tokenizer.log",
-    benchmark:
-        f"{TOKENS}/logs/plot_tokenizer.tsv"
     params:
         script=script("plot_tokenizer.py"),
         depends=of_corpus("plot_tokenizer"),
@@ -169,8 +167,6 @@ rule train:
         ),
     log:
         f"{RUN}/logs/train.log",
-    benchmark:
-        f"{RUN}/logs/train.tsv"
     threads: EVERY_CORE
     resources:
         mem_mb=needs("mem_mb"),
@@ -205,8 +201,6 @@ rule evaluate:
         table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
     log:
         f"{RUN}/logs/evaluate.log",
-    benchmark:
-        f"{RUN}/logs/evaluate.tsv"
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -230,8 +224,6 @@ rule answer:
         table=report(f"{RUN}/tasks.csv", caption="workflow/report/tasks.rst", category="Run {run}"),
     log:
         f"{RUN}/logs/answer.log",
-    benchmark:
-        f"{RUN}/logs/answer.tsv"
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -255,8 +247,6 @@ rule export:
         model=in_run(*MODEL_FILES),
     log:
         f"{RUN}/logs/export.log",
-    benchmark:
-        f"{RUN}/logs/export.tsv"
     params:
         script=script("export.py"),
         depends=of_run("export"),
@@ -277,8 +267,6 @@ rule sample:
         table=f"{RUN}/samples.csv",
     log:
         f"{RUN}/logs/sample.log",
-    benchmark:
-        f"{RUN}/logs/sample.tsv"
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -305,8 +293,6 @@ rule inspect:
         table=f"{RUN}/inspection.json",
     log:
         f"{RUN}/logs/inspect.log",
-    benchmark:
-        f"{RUN}/logs/inspect.tsv"
     threads: EVERY_CORE
     resources:
         gpu=needs("gpu"),
@@ -329,8 +315,6 @@ rule playground:
         page=f"{RUN}/playground.html",
     log:
         f"{RUN}/logs/playground.log",
-    benchmark:
-        f"{RUN}/logs/playground.tsv"
     params:
         script=script("playground.py"),
         depends=of_run("playground"),
@@ -350,8 +334,6 @@ rule plot:
         vectors=in_run(*as_svg(PLOTS)),
     log:
         f"{RUN}/logs/plot.log",
-    benchmark:
-        f"{RUN}/logs/plot.tsv"
     params:
         script=script("plot.py"),
         depends=of_run("plot"),
@@ -375,8 +357,6 @@ rule describe:
         page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:
         f"{RUN}/logs/describe.log",
-    benchmark:
-        f"{RUN}/logs/describe.tsv"
     params:
         script=script("describe.py"),
         depends=of_run("describe"),
@@ -396,8 +376,6 @@ rule summarize:
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
     log:
         "results/logs/summarize.log",
-    benchmark:
-        "results/logs/summarize.tsv"
     params:
         script=script("summarize.py"),
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
@@ -424,8 +402,6 @@ rule compare:
         ),
     log:
         f"{SWEEP}/logs/compare.log",
-    benchmark:
-        f"{SWEEP}/logs/compare.tsv"
     params:
         script=script("compare.py"),
         depends=lambda wildcards: {run: RECIPES.of_run("compare", run) for run in CONFIG.sweeps[wildcards.sweep]},
