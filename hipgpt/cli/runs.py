@@ -92,8 +92,9 @@ def _with_settings(folders: Mapping[str, Path]) -> list[Row]:
 
 def _for_people(rows: list[Row], settings: Mapping[str, str]) -> str:
     common = {title: rows[0][name] for name, title in ORIGINS.items() if len({row[name] for row in rows}) == 1}
-    titles = {"run": "run"}
-    titles |= {key: title for key, title in settings.items() if len({repr(row[key]) for row in rows}) > 1}
+    shared = {key for key in settings if len({repr(row[key]) for row in rows}) == 1}  # by the runs that are shown
+    common |= {settings[key]: rows[0][key] for key in shared}
+    titles = {"run": "run"} | {key: title for key, title in settings.items() if key not in shared}
     titles |= FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
     shown = [{**row, "steps": _progress(row)} for row in rows]
     text = table([{title: row[name] for name, title in titles.items()} for row in shown], "text")

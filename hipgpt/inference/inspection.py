@@ -51,7 +51,7 @@ def write_inspection(
         "sentence": texts[: len(sentence)],
         "heads": [model.num_layers, model.num_heads],
         "attention": base64.b64encode(np.round(shares * 255).astype(np.uint8).tobytes()).decode(),
-        "words": [merge_trees(tokenizer, word) for word in _longest_words(tokenizer, passage)],
+        "words": [merge_trees(tokenizer, word) for word in longest_words(tokenizer, passage)],
     }
     write_json(path, content)
 
@@ -106,7 +106,10 @@ def merge_trees(tokenizer: Tokenizer, word: bytes) -> list[dict[str, Any]]:
     ]
 
 
-def _longest_words(tokenizer: Tokenizer, passage: Sequence[int] | NDArray[np.int32]) -> list[bytes]:
-    words = dict.fromkeys(split_pieces(tokenizer.decode(passage), tokenizer.pattern))
+def longest_words(tokenizer: Tokenizer, passage: Sequence[int] | NDArray[np.int32]) -> list[bytes]:
+    """Return the longest words of a passage, the longest first. passage: (N,) ids."""
+    documents = itertools.groupby(passage, key=lambda index: index != tokenizer.end_of_text)
+    texts = [tokenizer.decode(list(ids)) for is_text, ids in documents if is_text]
+    words = dict.fromkeys(word for text in texts for word in split_pieces(text, tokenizer.pattern))
     letters = [word for word in words if word.strip().isalpha()]
     return sorted(letters, key=len, reverse=True)[:WORDS]

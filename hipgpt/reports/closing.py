@@ -65,5 +65,4 @@ def _next(results: Path, run: str, overlays: Sequence[str]) -> str:
 
 
 def _listed(lines: Mapping[str, str]) -> str:
-    width = max(map(len, lines))
-    return "".join(f"    {name:{width}}  # {about}\n" for name, about in lines.items())
+    return "".join(f"    {name}  # {about}\n" for name, about in lines.items())

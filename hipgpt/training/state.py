@@ -20,6 +20,7 @@ from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
 
 OTHER_RUNS_KEPT = 2
 STEP = re.compile(r"step_[0-9]{8,18}")
+HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")  # a message shows the beginning of one
 PROGRESS = {"step": (int,), "best_loss": (float, int)}
 
 
@@ -119,7 +120,7 @@ class StateFolder:
             return f"{others[0].parent}: this state belongs to another run and is damaged ({error}); it stays there"
         if not isinstance(metadata.get("fingerprint"), dict):
             return f"{others[0].parent}: this state does not say which run it belongs to, and stays there"
-        what = "; ".join(differences(metadata["fingerprint"], self.fingerprint))
+        what = HASH.sub(r"\1...", "; ".join(differences(metadata["fingerprint"], self.fingerprint)))
         return one_line(
             f"{others[0].parent}: this state belongs to another run ({what}) and stays there", MOST_CHARACTERS
         )

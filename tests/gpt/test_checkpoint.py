@@ -177,6 +177,7 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"model": {"embed_dim": 2, "num_heads": 8}}, "model.embed_dim 8 -> 2; model.num_heads 2 -> 8"),
         ({"model": {"embed_dim": 8}}, "model.num_heads 2 -> None"),
         ({"data": "d"}, "data None -> d"),
+        ({"code": "0123456789abcdef" * 4}, "code aa -> 01234567..."),
     ],
 )
 def test_a_state_of_another_run_stays_where_it_is_and_what_differs_is_named(states, live, change, named):

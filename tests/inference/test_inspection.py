@@ -9,7 +9,7 @@ from support import tiny
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.inference.evaluation import predict
-from hipgpt.inference.inspection import attention_shares, merge_trees, passage_losses, write_inspection
+from hipgpt.inference.inspection import attention_shares, longest_words, merge_trees, passage_losses, write_inspection
 
 MODELS = {"gpt2": tiny.MODEL, "qwen3": tiny.QWEN3}
 
@@ -81,6 +81,12 @@ def test_trees_spell_the_word_by_merges_that_there_are():
     trees = merge_trees(tokenizer, word)
     assert "".join(map(spelled, trees)).startswith(" Falstaff and ")
     assert len(trees) == len(tokenizer.encode(word)) and any("parts" in tree for tree in trees)
+
+
+def test_no_word_is_made_of_the_end_of_a_document(cpu):
+    tokenizer = tiny.tokenizer()
+    ids = [*tokenizer.encode(b"to be"), tokenizer.end_of_text, *tokenizer.encode(b"whether")]
+    assert longest_words(tokenizer, ids) == [b"whether", b" be", b"to"]
 
 
 def test_the_file_holds_what_the_page_reads(cpu, tmp_path):

@@ -41,8 +41,8 @@ def test_a_run_s_loss_stands_among_those_of_the_baselines_the_best_first(tmp_pat
         "",
         "next:",
         "",
-        "    " + 'hipgpt generate "Your words"'.ljust(len(report)) + "  # continue a text of yours",
-        "    " + "hipgpt runs".ljust(len(report)) + "  # show all runs in a table",
+        '    hipgpt generate "Your words"  # continue a text of yours',
+        "    hipgpt runs  # show all runs in a table",
         f"    {report}  # put all runs into one page",
     ]
 

@@ -54,6 +54,8 @@ def test_the_table_is_aligned_with_numbers_to_the_right(hipgpt):
         "corpus         plays",
         "corpus sha256  abababababab",
     ]
+    lines = hipgpt("runs", "--filter", "seed=1")[1].splitlines()
+    assert lines[1].split()[0] == "wide" and [line.split() for line in lines[3:] if "seed" in line] == [["seed", "1"]]
     assert hipgpt("runs", "--filter", "run=x")[1] == "no run meets every --filter\n"
 
 

@@ -119,6 +119,7 @@ def tokenizer_config(context_tokens: int, end_of_text: str = END_OF_TEXT) -> dic
         "bos_token": end_of_text,
         "eos_token": end_of_text,
         "pad_token": end_of_text,
+        "padding_side": "left",  # generation continues after the last token
         "model_max_length": context_tokens,
         "clean_up_tokenization_spaces": False,
         # without it, transformers 4 adds token_type_ids, and GPT-2 then adds a token's embedding to every position
