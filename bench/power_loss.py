@@ -51,13 +51,13 @@ from hipgpt.base.compiler import host_library
 host_library(pathlib.Path("kernel.cpp").resolve())
 """
 REPLACE = """from pathlib import Path
-from hipgpt.pipeline.history import keep, restore
+from hipgpt.pipeline.history import keep, kept_runs, restore
 keep(Path("results"), "default")
 """
 REMOVE = """import shutil
 shutil.rmtree("results/runs/default")
 """
-GO_BACK = """restore(Path("results"), "default")
+GO_BACK = """restore(Path("results"), "default", kept_runs(Path("results"))[0].id)
 """
 SEAL = """from pathlib import Path
 from hipgpt.base.files import replacing
