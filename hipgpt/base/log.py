@@ -13,6 +13,7 @@ from tqdm import tqdm
 from hipgpt.base.terminal import ERASE_LINE
 
 LOG = logging.getLogger("hipgpt")
+STOPPED = "stopped after step"  # so begins the error of a training that a signal has ended; its stage has not failed
 ERRORS_SHOWN_LATER = "HIPGPT_ERRORS_SHOWN_LATER"  # variable: set by a workflow that shows the error of a log at its end
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (?P<message>.*)")
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"

@@ -65,8 +65,8 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
     """
     known = kept_runs(results)
     present = keep(results, run)
-    others = [kept for kept in known if kept.run == run and (id or present is None or kept.id != present.id)]
-    found = next((kept for kept in others if id in (None, kept.id)), None)
+    of_run = (kept for kept in known if kept.run == run)
+    found = next((kept for kept in of_run if (kept.id == id if id else kept != present)), None)
     if found is None:
         names = ", ".join(f"{kept.run} {kept.id}" for kept in known) or "none"
         now = f"; the present run is {present.id}" if present else ""
@@ -80,7 +80,7 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
         _copy(file, restored[-1])
     for record in _files(found.folder / RECORDS):
         _copy(record, record.relative_to(found.folder / RECORDS))
-    return found, restored, present if present and present.id != found.id else None
+    return found, restored, present if present != found else None
 
 
 def prune(results: Path, run: str | None = None) -> list[KeptRun]:

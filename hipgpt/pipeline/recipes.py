@@ -108,14 +108,14 @@ def check_sources(config: Config) -> None:
 
     A tokenizer is read only if the workflow has not taken it over yet, because a large one takes seconds.
     """
-    for name in {run.corpus: None for run in config.runs.values()}:
-        corpus = config.corpora[name]
+    used = {run.corpus for run in config.runs.values()}
+    for name, corpus in config.corpora.items():
         if corpus["kind"] == "file":
             patterns = [corpus["path"]] if isinstance(corpus["path"], str) else corpus["path"]
             with _key_named(f"corpora.{name}.path"):
                 # files with a sha256 may be absent, because another workflow's rule may write them later
                 missing = [pattern for pattern in patterns if not matching_files(pattern)]
-                if missing and "sha256" not in corpus:
+                if missing and name in used and "sha256" not in corpus:
                     raise UserError(
                         f"{missing[0]!r} matches no file in {Path.cwd()}, expected a file, a folder or a glob"
                     )

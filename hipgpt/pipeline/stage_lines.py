@@ -21,14 +21,13 @@ import snakemake
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from hipgpt.base.log import ERRORS_SHOWN_LATER, last_error
+from hipgpt.base.log import ERRORS_SHOWN_LATER, STOPPED, last_error
 from hipgpt.base.terminal import ERASE_LINE, one_line
 
 SNAKEMAKE = Path(snakemake.__file__).parent
 MOST_FILES = 2  # of the output of a job, in a dry run
 TARGET = "all"  # the rule that runs nothing
 STATUS = re.compile(r"exit status (\d+)|Signals\.(\w+)")
-STOPPED = "stopped after step"  # the error of a training that a signal has ended
 OF_A_COMMAND = ("RuleException", "CalledProcessError")
 # said in other words by a line of this file, or not useful to people who only run the workflow
 UNSHOWN = re.compile("At least one job did not|Exiting because a job|Workflow defines that rule")
@@ -149,11 +148,9 @@ class StageLines(LogHandlerBase):
         """Yield the lines of a dry run. No line grows with the number of runs."""
         fields, event = record.__dict__, getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and fields["rule_name"] != TARGET:
-            output = list(fields["output"])
-            more = f" and {len(output) - MOST_FILES} more" if len(output) > MOST_FILES else ""
             yield _name(fields)
             yield one_line(f"    because: {_shortened(str(fields['reason']))}", _columns())
-            yield f"    writes:  {', '.join(output[:MOST_FILES])}{more}"
+            yield f"    writes:  {_first(MOST_FILES, list(fields['output']))}"
         elif event == LogEvent.SHELLCMD and fields.get("shellcmd"):
             yield textwrap.indent(fields["shellcmd"].strip(), "    ")
         elif event == LogEvent.RUN_INFO:
@@ -208,9 +205,14 @@ def _shortened(reason: str) -> str:
     parts = []
     for part in reason.split("; "):
         kind, colon, names = part.partition(": ")
-        first, *others = names.split(", ")
-        parts.append(f"{kind}{colon}{first}" + (f" and {len(others)} more" if others else ""))
+        parts.append(kind + colon + _first(1, names.split(", ")))
     return "; ".join(parts)
+
+
+def _first(most: int, names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _name(job: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hipgpt.base.csv_file import CsvFile, read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import append, remove, replacing, sync
-from hipgpt.base.log import LOG, Progress
+from hipgpt.base.log import LOG, STOPPED, Progress
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
 from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
@@ -97,7 +97,7 @@ class Run:
                     started, timed_from = time.perf_counter(), step
                 if stopping and step < total:
                     raise Interrupted(
-                        f"stopped after step {step} of {total}, state saved; the same command continues from there"
+                        f"{STOPPED} {step} of {total}, state saved; the same command continues from there"
                     )
         self._finish()
 

@@ -121,7 +121,7 @@ def folder_of(file):
 
 def answers(run):
     """Return tasks.csv of a run that has tasks, as a list."""
-    return [f"{RUN}/tasks.csv".format(run=run)] if CONFIG.runs[run].sections["tasks"] else []
+    return expand(f"{RUN}/tasks.csv", run=run) if CONFIG.runs[run].sections["tasks"] else []
 
 
 def run_of(files):
