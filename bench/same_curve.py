@@ -1,13 +1,16 @@
-"""Train the default run's model in PyTorch on the same batches from the same initial weights, and compare the curves.
+"""Train a run's GPT-2 in PyTorch on the same batches from the same initial weights, and compare the curves.
 
-    python bench/same_curve.py --results results --steps 1500      (in an environment with torch)
+    python bench/same_curve.py --config config.yaml --results results      (in an environment with torch)
+    python bench/same_curve.py --config ... --results ... --run NAME --device cuda --out curve.csv
 
-Needs a finished run `default`. Prints both losses at some steps, the largest difference of the first 20 steps, and the
-final loss of PyTorch's model on the validation split, in windows that do not overlap.
+Needs the run's tokens and metrics.csv. Without a GPU PyTorch trains in f32; on a GPU it is compiled, in bf16 by
+autocast with weights in f32. Prints both losses at some steps, the mean difference of the last hundred steps, tokens/s,
+and the loss of PyTorch's model on the validation split, in windows that do not overlap. --out: a CSV of both curves.
 """
 
 import argparse
 import csv
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,8 @@ from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.parameters import initial_values, parameters
 from hipgpt.training.schedule import learning_rate
+
+SHOWN = {1, 2, 5, 10, 20, 50, 100}
 
 
 def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Tensor:
@@ -41,52 +46,81 @@ def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Ten
         x = x + linear(attended.transpose(1, 2).reshape(B, S, E), f"block{i}.projection")
         hidden = functional.gelu(linear(norm(x, f"block{i}.mlp_norm"), f"block{i}.mlp_in"), approximate="tanh")
         x = x + linear(hidden, f"block{i}.mlp_out")
-    return linear(norm(x, "final_norm"), "output").view(B * S, -1)
+    head = w["token_embedding.weight" if model.tie_embeddings else "output.weight"]
+    return functional.linear(norm(x, "final_norm"), head, w.get("output.bias")).view(B * S, -1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path(__file__).resolve().parents[1] / "config.yaml")
     parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--run", default="default")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, help="stop after this many steps of the schedule (default: all)")
+    parser.add_argument("--out", type=Path, help="CSV of both curves")
     arguments = parser.parse_args()
-    root = Path(__file__).resolve().parents[1]
-    run = load_config(yaml.safe_load((root / "config.yaml").read_text(encoding="utf-8"))).runs["default"]
-    model, training = run.model, run.training
+    run = load_config(yaml.safe_load(arguments.config.read_text(encoding="utf-8"))).runs[arguments.run]
+    model, training, device = run.model, run.training, arguments.device
     manifest = arguments.results / "corpora" / run.corpus / f"bpe-{run.vocab_size}" / "manifest.json"
     train, validation = (open_split(manifest, split) for split in ("train", "validation"))
-    with open(arguments.results / "runs" / "default" / "metrics.csv", encoding="utf-8") as file:
-        ours = [float(row["loss_nats_per_token"]) for row in csv.DictReader(file)]
+    with open(arguments.results / "runs" / arguments.run / "metrics.csv", encoding="utf-8") as file:
+        ours = {int(row["step"]): float(row["loss_nats_per_token"]) for row in csv.DictReader(file)}
 
     fields = parameters(model)
-    w = {field.name: torch.tensor(initial_values(field, training.seed), requires_grad=True) for field in fields}
+    w = {field.name: torch.tensor(initial_values(field, training.seed), device=device) for field in fields}
+    for tensor in w.values():
+        tensor.requires_grad_()
     decayed, others = ([w[field.name] for field in fields if field.decay == decay] for decay in (True, False))
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(training.beta1, training.beta2), eps=training.epsilon)
+    betas = training.beta1, training.beta2
+    optimizer = torch.optim.AdamW(groups, betas=betas, eps=training.epsilon, fused=True)
     batches = Batches(train, training.batch_sequences, model.context_length, training.seed)
-    theirs = []
-    for step in range(1, (arguments.steps or training.steps) + 1):
-        batch = torch.from_numpy(batches.batch(step - 1)).long()
+
+    def mean_loss(batch: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            scores = logits(w, batch[:, :-1], model)
+        return functional.cross_entropy(scores.float(), batch[:, 1:].reshape(-1), reduction=reduction)
+
+    training_loss = torch.compile(mean_loss) if device == "cuda" else mean_loss
+    losses: list[torch.Tensor] = []
+    accumulated = training.accumulation_steps
+    steps = arguments.steps or training.steps
+    started = time.perf_counter()
+    for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        loss = functional.cross_entropy(logits(w, batch[:, :-1], model), batch[:, 1:].reshape(-1))
         optimizer.zero_grad()
-        loss.backward()
+        parts = []
+        for micro_step in range((step - 1) * accumulated, step * accumulated):
+            batch = torch.from_numpy(batches.batch(micro_step)).to(device, non_blocking=True).long()
+            loss = training_loss(batch) / accumulated
+            loss.backward()
+            parts.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(w.values(), training.clip_norm)
         optimizer.step()
-        theirs.append(loss.item())
-        if step in (1, 2, 5, 10, 20, 50, 100) or step % 250 == 0:
-            print(f"step {step:5d}: loss {ours[step - 1]:.6f} ours, {theirs[-1]:.6f} PyTorch", flush=True)
-    first = np.abs(np.array(ours[:20]) - theirs[:20]).max()
-    print(f"largest difference of the first 20 steps: {first:.2e}")
+        losses.append(sum(parts))
+        if step == 10:
+            losses[-1].item()  # waits
+            started = time.perf_counter()
+        if step in SHOWN or step % 250 == 0:
+            print(f"step {step:5d}: loss {ours[step]:.6f} ours, {losses[-1].item():.6f} PyTorch", flush=True)
+    theirs = [float(loss) for loss in losses]
+    tokens = (steps - 10) * training.batch_sequences * accumulated * model.context_length
+    print(f"PyTorch: {tokens / (time.perf_counter() - started):,.0f} tokens/s from step 11 on")
+    difference = np.array([ours[step] for step in range(1, steps + 1)]) - theirs
+    print(f"largest difference of the first 20 steps: {np.abs(difference[:20]).max():.2e}")
+    print(f"ours less PyTorch's, mean of the last 100 steps: {difference[-100:].mean():+.4f}")
+    if arguments.out:
+        rows = ((step, ours[step], theirs[step - 1]) for step in range(1, steps + 1))
+        with open(arguments.out, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("step", "ours_nats_per_token", "pytorch_nats_per_token"), *rows])
 
     S = model.context_length
     windows = torch.from_numpy(validation.windows(np.arange((len(validation) - 1) // S) * S, S + 1)).long()
+    parts_of_windows = windows.split(max(1, 16384 // S))
     with torch.no_grad():
-        losses = [
-            functional.cross_entropy(logits(w, part[:, :-1], model), part[:, 1:].reshape(-1), reduction="sum").item()
-            for part in windows.split(256)
-        ]
-    print(f"PyTorch: {sum(losses) / (len(windows) * S):.4f} nats per token on all plain windows of {S}")
+        total = sum(mean_loss(part.to(device), "sum").item() for part in parts_of_windows)
+    print(f"PyTorch: {total / (len(windows) * S):.4f} nats per token on all plain windows of {S}")
 
 
 if __name__ == "__main__":

@@ -62,18 +62,22 @@ HIPGPT_SCALAR float reciprocal(float x) { return 1.0f / x; }
 // which is the same and takes half as many operations. Hendrycks & Gimpel 2016, arXiv:1606.08415.
 HIPGPT_SCALAR float gelu_gate(float x) { return reciprocal(1.0f + exp_of(x * (-1.59576912f - 0.0713548163f * x * x))); }
 
-HIPGPT_SCALAR float gelu(float x) { return x * gelu_gate(x); }
+// An activation function at x, and its derivative there. Both are computed in the forward pass, because they share most
+// of their arithmetic.
+struct Activated {
+    float value, slope;
+};
 
-// s + x s (1 - s) 2u'
-HIPGPT_SCALAR float gelu_derivative(float x) {
+// The slope is s + x s (1 - s) 2u'.
+HIPGPT_SCALAR Activated gelu(float x) {
     const float gate = gelu_gate(x);
-    return gate + x * (gate - gate * gate) * (1.59576912f + 3.0f * 0.0713548163f * x * x);
+    return {x * gate, gate + x * (gate - gate * gate) * (1.59576912f + 3.0f * 0.0713548163f * x * x)};
 }
 
-// ReLU^2. So et al. 2021, arXiv:2109.08668.
-HIPGPT_SCALAR float squared_relu(float x) { return x > 0.0f ? x * x : 0.0f; }
+HIPGPT_SCALAR Activated relu(float x) { return {x > 0.0f ? x : 0.0f, x > 0.0f ? 1.0f : 0.0f}; }
 
-HIPGPT_SCALAR float squared_relu_derivative(float x) { return x > 0.0f ? 2.0f * x : 0.0f; }
+// ReLU^2. So et al. 2021, arXiv:2109.08668.
+HIPGPT_SCALAR Activated relu2(float x) { return {x > 0.0f ? x * x : 0.0f, x > 0.0f ? 2.0f * x : 0.0f}; }
 
 // SiLU, the gate of SwiGLU: x / (1 + e^-x). Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
 HIPGPT_SCALAR float silu(float x) { return x * reciprocal(1.0f + exp_of(-x)); }

@@ -153,15 +153,15 @@ MATMUL_FORWARD = op("matmul_forward", "matmul", """
 
 MATMUL_GELU_FORWARD = op("matmul_gelu_forward", "matmul", """
     out    y       act (N, O)
-    out    hidden  act (N, O)
+    out    slope   act (N, O)
     in     x       act (N, C)
     in     weight  act (O, C)
     in?    bias    act (O)
-    """, operations=lambda N, C, O: 2 * N * C * O + 12 * N * O)  # fmt: skip
+    """, operations=lambda N, C, O: 2 * N * C * O + 20 * N * O)  # fmt: skip
 
 MATMUL_RELU_FORWARD = op("matmul_relu_forward", "matmul", """
     out    y       act (N, O)
-    out    hidden  act (N, O)
+    out    slope   act (N, O)
     in     x       act (N, C)
     in     weight  act (O, C)
     in?    bias    act (O)
@@ -169,7 +169,7 @@ MATMUL_RELU_FORWARD = op("matmul_relu_forward", "matmul", """
 
 MATMUL_RELU2_FORWARD = op("matmul_relu2_forward", "matmul", """
     out    y       act (N, O)
-    out    hidden  act (N, O)
+    out    slope   act (N, O)
     in     x       act (N, C)
     in     weight  act (O, C)
     in?    bias    act (O)
@@ -181,26 +181,12 @@ MATMUL_BACKWARD_INPUT = op("matmul_backward_input", "matmul", """
     in     weight  act (O, C)
     """, operations=lambda N, C, O: 2 * N * C * O)  # fmt: skip
 
-MATMUL_GELU_BACKWARD_INPUT = op("matmul_gelu_backward_input", "matmul", """
+MATMUL_ACTIVATION_BACKWARD_INPUT = op("matmul_activation_backward_input", "matmul", """
     out    dhidden  act (N, C)
     in     dy       act (N, O)
     in     weight   act (O, C)
-    in     hidden   act (N, C)
-    """, operations=lambda N, C, O: 2 * N * C * O + 20 * N * C)  # fmt: skip
-
-MATMUL_RELU_BACKWARD_INPUT = op("matmul_relu_backward_input", "matmul", """
-    out    dhidden  act (N, C)
-    in     dy       act (N, O)
-    in     weight   act (O, C)
-    in     hidden   act (N, C)
+    in     slope    act (N, C)
     """, operations=lambda N, C, O: 2 * N * C * O + N * C)  # fmt: skip
-
-MATMUL_RELU2_BACKWARD_INPUT = op("matmul_relu2_backward_input", "matmul", """
-    out    dhidden  act (N, C)
-    in     dy       act (N, O)
-    in     weight   act (O, C)
-    in     hidden   act (N, C)
-    """, operations=lambda N, C, O: 2 * N * C * O + 2 * N * C)  # fmt: skip
 
 MATMUL_BACKWARD_WEIGHT = op("matmul_backward_weight", "matmul", """
     add    dweight  f32 (O, C)

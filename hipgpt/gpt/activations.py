@@ -48,7 +48,8 @@ def activations(
         fields += [Field(f"block{i}.logsumexp", (sequences, model.num_heads, length))]
         fields += [rows(f"block{i}.middle", E)]
         fields += norm(f"block{i}.mlp_norm")
-        fields += [rows(f"block{i}.mlp_hidden", hidden_width(model)), rows(f"block{i}.mlp_active", F)]
+        saved = "mlp_hidden" if parts.gated else "mlp_slope"
+        fields += [rows(f"block{i}.{saved}", hidden_width(model)), rows(f"block{i}.mlp_active", F)]
         fields += [rows(f"residual{i + 1}", E)]
     return [*fields, *norm("final_norm"), Field("logits", (logit_rows or N, V), act), Field("losses", (N,))]
 

@@ -14,14 +14,12 @@ from hipgpt.compute.catalogue import (
     HEAD_NORM_FORWARD,
     LAYERNORM_BACKWARD,
     LAYERNORM_FORWARD,
+    MATMUL_ACTIVATION_BACKWARD_INPUT,
     MATMUL_BACKWARD_INPUT,
     MATMUL_BACKWARD_WEIGHT,
     MATMUL_FORWARD,
-    MATMUL_GELU_BACKWARD_INPUT,
     MATMUL_GELU_FORWARD,
-    MATMUL_RELU2_BACKWARD_INPUT,
     MATMUL_RELU2_FORWARD,
-    MATMUL_RELU_BACKWARD_INPUT,
     MATMUL_RELU_FORWARD,
     RMSNORM_BACKWARD,
     RMSNORM_FORWARD,
@@ -37,11 +35,6 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
 
 MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD, "relu2": MATMUL_RELU2_FORWARD}
-MLP_OUT_BACKWARD = {
-    "gelu": MATMUL_GELU_BACKWARD_INPUT,
-    "relu": MATMUL_RELU_BACKWARD_INPUT,
-    "relu2": MATMUL_RELU2_BACKWARD_INPUT,
-}
 
 
 @dataclass(frozen=True)
@@ -181,23 +174,24 @@ class Mlp(Part):
     def forward(self, plan: Plan, block: str) -> None:
         """Record saved[mlp_active] of a block from saved[mlp_norm]."""
         a, linear = self.saved, self.weights.linear(f"{block}.mlp_in")
-        active, hidden, x = (a[f"{block}.{name}"] for name in ("mlp_active", "mlp_hidden", "mlp_norm"))
+        active, x = a[f"{block}.mlp_active"], a[f"{block}.mlp_norm"]
         if self.model.parts.gated:
+            hidden = a[f"{block}.mlp_hidden"]
             plan(MATMUL_FORWARD, hidden, x, *linear)
             plan(SWIGLU_FORWARD, active, self._halves(hidden))
         else:
-            plan(MLP_IN[self.model.activation], active, hidden, x, *linear)
+            plan(MLP_IN[self.model.activation], active, a[f"{block}.mlp_slope"], x, *linear)
 
     def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str, dbranch: Tensor) -> None:
         """Record d["norm"], the gradient of saved[mlp_norm], from dbranch, the gradient of the layer mlp_out."""
-        w, hidden = self.weights, self.saved[f"{block}.mlp_hidden"]
+        w, saved, mlp_out = self.weights, self.saved, self.weights[f"{block}.mlp_out.weight"]
         if self.model.parts.gated:
-            plan(MATMUL_BACKWARD_INPUT, d["active"], dbranch, w[f"{block}.mlp_out.weight"])
-            plan(SWIGLU_BACKWARD, self._halves(d["hidden"]), d["active"], self._halves(hidden))
+            plan(MATMUL_BACKWARD_INPUT, d["active"], dbranch, mlp_out)
+            hidden = self._halves(saved[f"{block}.mlp_hidden"])
+            plan(SWIGLU_BACKWARD, self._halves(d["hidden"]), d["active"], hidden)
         else:
-            mlp_out = MLP_OUT_BACKWARD[self.model.activation]
-            plan(mlp_out, d["hidden"], dbranch, w[f"{block}.mlp_out.weight"], hidden)
-        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), d["hidden"], self.saved[f"{block}.mlp_norm"])
+            plan(MATMUL_ACTIVATION_BACKWARD_INPUT, d["hidden"], dbranch, mlp_out, saved[f"{block}.mlp_slope"])
+        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), d["hidden"], saved[f"{block}.mlp_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], d["hidden"], w[f"{block}.mlp_in.weight"])
 
     def _halves(self, hidden: Tensor) -> Tensor:

@@ -1,12 +1,9 @@
 // matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null; act
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O); act
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy       dweight (O, C), dbias (O) or null; f32
-// matmul_gelu_forward:        hidden = x weight^T + bias, y = gelu(hidden), the tanh form of formulas.h
-// matmul_gelu_backward_input: dhidden = (dy weight) * gelu'(hidden)
-// matmul_relu_forward:        hidden = x weight^T + bias, y = max(hidden, 0)
-// matmul_relu_backward_input: dhidden = dy weight where hidden > 0, otherwise 0
-// matmul_relu2_forward:        hidden = x weight^T + bias, y = max(hidden, 0)^2
-// matmul_relu2_backward_input: dhidden = (dy weight) * 2 max(hidden, 0)
+// matmul_gelu_forward, matmul_relu_forward, matmul_relu2_forward: with hidden = x weight^T + bias,
+//     y = activation(hidden), slope = activation'(hidden); GELU by the tanh form of formulas.h
+// matmul_activation_backward_input: dhidden = (dy weight) * slope
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
 // All are one GEMM with different epilogues: gemm/blocked_product.h. Below MIN_GEMM_ROWS rows, each row is a GEMV.
@@ -70,33 +67,37 @@ extern "C" void matmul_forward(act* y, const act* x, const act* weight, const ac
     });
 }
 
-// hidden = x weight^T + bias, y = activation(hidden).
+// y = activation(x weight^T + bias), and its slope there.
 template <class Activation>
-static void activated_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
+static void activated_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N,
                               int64_t O, int64_t C, const Activation& activation) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[EPILOGUE_COLUMNS];
-        const float* preactivation = add_bias(values, sums, bias, column, count);
-        store(hidden + row * O + column, preactivation, count);
+        float values[EPILOGUE_COLUMNS], slopes[EPILOGUE_COLUMNS];
+        const float* hidden = add_bias(values, sums, bias, column, count);
 #pragma omp simd
-        for (int64_t i = 0; i < count; ++i) values[i] = activation(preactivation[i]);
+        for (int64_t i = 0; i < count; ++i) {
+            const Activated activated = activation(hidden[i]);
+            values[i] = activated.value;
+            slopes[i] = activated.slope;
+        }
         store(y + row * O + column, values, count);
+        store(slope + row * O + column, slopes, count);
     });
 }
 
-extern "C" void matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
+extern "C" void matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
-    activated_forward(y, hidden, x, weight, bias, N, O, C, [](float value) { return gelu(value); });
+    activated_forward(y, slope, x, weight, bias, N, O, C, [](float hidden) { return gelu(hidden); });
 }
 
-extern "C" void matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
+extern "C" void matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N,
                                     int64_t O, int64_t C) {
-    activated_forward(y, hidden, x, weight, bias, N, O, C, [](float value) { return value > 0 ? value : 0.0f; });
+    activated_forward(y, slope, x, weight, bias, N, O, C, [](float hidden) { return relu(hidden); });
 }
 
-extern "C" void matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N,
+extern "C" void matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N,
                                      int64_t O, int64_t C) {
-    activated_forward(y, hidden, x, weight, bias, N, O, C, [](float value) { return squared_relu(value); });
+    activated_forward(y, slope, x, weight, bias, N, O, C, [](float hidden) { return relu2(hidden); });
 }
 
 extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
@@ -105,35 +106,14 @@ extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight,
     });
 }
 
-// dhidden = derivative(dy weight, hidden): the gradient of an activation function's input from that of its output.
-template <class Derivative>
-static void activated_backward(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                               int64_t O, const Derivative& derivative) {
+extern "C" void matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope,
+                                                 int64_t N, int64_t C, int64_t O) {
     gemm(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
         float values[EPILOGUE_COLUMNS];
-        load(values, hidden + row * C + column, count);
-#pragma omp simd
-        for (int64_t i = 0; i < count; ++i) values[i] = derivative(sums[i], values[i]);
+        load(values, slope + row * C + column, count);
+        for (int64_t i = 0; i < count; ++i) values[i] *= sums[i];
         store(dhidden + row * C + column, values, count);
     });
-}
-
-extern "C" void matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O) {
-    activated_backward(dhidden, dy, weight, hidden, N, C, O,
-                       [](float gradient, float before) { return gradient * gelu_derivative(before); });
-}
-
-extern "C" void matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N,
-                                           int64_t C, int64_t O) {
-    activated_backward(dhidden, dy, weight, hidden, N, C, O,
-                       [](float gradient, float before) { return before > 0 ? gradient : 0.0f; });
-}
-
-extern "C" void matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden,
-                                            int64_t N, int64_t C, int64_t O) {
-    activated_backward(dhidden, dy, weight, hidden, N, C, O,
-                       [](float gradient, float before) { return gradient * squared_relu_derivative(before); });
 }
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
@@ -150,7 +130,5 @@ CALLABLE(matmul_gelu_forward)
 CALLABLE(matmul_relu_forward)
 CALLABLE(matmul_relu2_forward)
 CALLABLE(matmul_backward_input)
-CALLABLE(matmul_gelu_backward_input)
-CALLABLE(matmul_relu_backward_input)
-CALLABLE(matmul_relu2_backward_input)
+CALLABLE(matmul_activation_backward_input)
 CALLABLE(matmul_backward_weight)

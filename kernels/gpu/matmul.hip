@@ -2,12 +2,11 @@
 // matmul_forward:         y = x weight^T + bias       y (N, O), x (N, C), weight (O, C), bias (O) or null
 // matmul_backward_input:  dx = dy weight              dx (N, C), dy (N, O)
 // matmul_backward_weight: dweight += dy^T x, dbias += sum over rows of dy
-// matmul_gelu_forward, matmul_relu_forward: hidden = x weight^T + bias, y = gelu(hidden) or max(hidden, 0)
-// matmul_relu2_forward: the same with y = max(hidden, 0)^2
-// matmul_gelu_backward_input, matmul_relu_backward_input: dhidden = (dy weight) * gelu'(hidden) or * (hidden > 0)
-// matmul_relu2_backward_input: dhidden = (dy weight) * 2 max(hidden, 0)
+// matmul_gelu_forward, matmul_relu_forward, matmul_relu2_forward: with hidden = x weight^T + bias,
+//     y = activation(hidden), slope = activation'(hidden)
+// matmul_activation_backward_input: dhidden = (dy weight) * slope
 // All row-major, act; dweight, dbias and sums f32. Operations: 2*N*C*O each.
-// Minimum traffic: (N*O + N*C + O*C)*sizeof(act) bytes, where dweight counts 8 bytes per element; hidden adds N*O
+// Minimum traffic: (N*O + N*C + O*C)*sizeof(act) bytes, where dweight counts 8 bytes per element; slope adds N*O
 // elements.
 //
 // One tiled GEMM, C (M, N) = A (M, K) B (K, N) with A and B given by their strides, serves all of them.
@@ -137,6 +136,11 @@ DEVICE void forward(const act* x, const act* weight, const act* bias, int64_t N,
         [=](int64_t n, int64_t o, float sum) { store(n * O + o, sum + (bias ? widen(bias[o]) : 0.0f)); }, NoRowSums{});
 }
 
+DEVICE void narrow_both(act* y, act* slope, int64_t i, const Activated& activated) {
+    narrow(y[i], activated.value);
+    narrow(slope[i], activated.slope);
+}
+
 // Calls store(index in dx, sum).
 template <class Store>
 DEVICE void backward_input(const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, const Store& store) {
@@ -151,30 +155,21 @@ matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t
 }
 
 KERNEL(THREADS)
-matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C) {
-    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
-        narrow(hidden[i], sum);
-        narrow(y[i], gelu(sum));
-    });
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow_both(y, slope, i, gelu(sum)); });
 }
 
 KERNEL(THREADS)
-matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C) {
-    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
-        narrow(hidden[i], sum);
-        narrow(y[i], fmaxf(sum, 0.0f));
-    });
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow_both(y, slope, i, relu(sum)); });
 }
 
 KERNEL(THREADS)
-matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                      int64_t C) {
-    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) {
-        narrow(hidden[i], sum);
-        narrow(y[i], squared_relu(sum));
-    });
+    forward(x, weight, bias, N, O, C, [=](int64_t i, float sum) { narrow_both(y, slope, i, relu2(sum)); });
 }
 
 KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O) {
@@ -182,24 +177,9 @@ KERNEL(THREADS) matmul_backward_input(act* dx, const act* dy, const act* weight,
 }
 
 KERNEL(THREADS)
-matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O) {
-    backward_input(dy, weight, N, C, O,
-                   [=](int64_t i, float sum) { narrow(dhidden[i], sum * gelu_derivative(widen(hidden[i]))); });
-}
-
-KERNEL(THREADS)
-matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O) {
-    backward_input(dy, weight, N, C, O,
-                   [=](int64_t i, float sum) { narrow(dhidden[i], widen(hidden[i]) > 0.0f ? sum : 0.0f); });
-}
-
-KERNEL(THREADS)
-matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                            int64_t O) {
-    backward_input(dy, weight, N, C, O,
-                   [=](int64_t i, float sum) { narrow(dhidden[i], sum * squared_relu_derivative(widen(hidden[i]))); });
+matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope, int64_t N, int64_t C,
+                                 int64_t O) {
+    backward_input(dy, weight, N, C, O, [=](int64_t i, float sum) { narrow(dhidden[i], sum * widen(slope[i])); });
 }
 
 // dbias = the sums of A's rows, because A is dy^T.

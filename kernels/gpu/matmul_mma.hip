@@ -16,26 +16,26 @@ matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t
 }
 
 KERNEL(GEMM_THREADS)
-matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, gelu_forward_operation(y, hidden, bias, O), NoRowSums{},
+    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, gelu_forward_operation(y, slope, bias, O), NoRowSums{},
                           split_k);
 }
 
 KERNEL(GEMM_THREADS)
-matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, relu_forward_operation(y, hidden, bias, O), NoRowSums{},
+    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, relu_forward_operation(y, slope, bias, O), NoRowSums{},
                           split_k);
 }
 
 KERNEL(GEMM_THREADS)
-matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                      int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, relu2_forward_operation(y, hidden, bias, O), NoRowSums{},
+    Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, relu2_forward_operation(y, slope, bias, O), NoRowSums{},
                           split_k);
 }
 
@@ -47,26 +47,10 @@ matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int6
 }
 
 KERNEL(GEMM_THREADS)
-matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
+matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope, int64_t N, int64_t C,
+                                 int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, gelu_backward_operation(dhidden, hidden, C), NoRowSums{},
-                           split_k);
-}
-
-KERNEL(GEMM_THREADS)
-matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
-    const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, relu_backward_operation(dhidden, hidden, C), NoRowSums{},
-                           split_k);
-}
-
-KERNEL(GEMM_THREADS)
-matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                            int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
-    const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, relu2_backward_operation(dhidden, hidden, C), NoRowSums{},
+    Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, activation_backward_operation(dhidden, slope, C), NoRowSums{},
                            split_k);
 }
 

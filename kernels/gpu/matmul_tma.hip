@@ -15,30 +15,30 @@ matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_gelu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP x_map,
-                    TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP hidden_map) {
+                    TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP slope_map) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run(x_map, weight_map, N, O, C, gelu_forward_operation(y, hidden, bias, O), NoRowSums{}, split_k,
-                          y_map, hidden_map);
+    Gemm<true, true>::run(x_map, weight_map, N, O, C, gelu_forward_operation(y, slope, bias, O), NoRowSums{}, split_k,
+                          y_map, slope_map);
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_relu_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP x_map,
-                    TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP hidden_map) {
+                    TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP slope_map) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run(x_map, weight_map, N, O, C, relu_forward_operation(y, hidden, bias, O), NoRowSums{}, split_k,
-                          y_map, hidden_map);
+    Gemm<true, true>::run(x_map, weight_map, N, O, C, relu_forward_operation(y, slope, bias, O), NoRowSums{}, split_k,
+                          y_map, slope_map);
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_relu2_forward(act* y, act* hidden, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
+matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                      int64_t C, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP x_map,
-                     TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP hidden_map) {
+                     TENSOR_MAP weight_map, TENSOR_MAP y_map, TENSOR_MAP slope_map) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, true>::run(x_map, weight_map, N, O, C, relu2_forward_operation(y, hidden, bias, O), NoRowSums{}, split_k,
-                          y_map, hidden_map);
+    Gemm<true, true>::run(x_map, weight_map, N, O, C, relu2_forward_operation(y, slope, bias, O), NoRowSums{}, split_k,
+                          y_map, slope_map);
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
@@ -49,29 +49,11 @@ matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int6
 }
 
 PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_gelu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP dy_map,
-                           TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
+matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope, int64_t N, int64_t C,
+                                 int64_t O, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP dy_map,
+                                 TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
     const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run(dy_map, weight_map, N, C, O, gelu_backward_operation(dhidden, hidden, C), NoRowSums{},
-                           split_k, dhidden_map);
-}
-
-PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_relu_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                           int64_t O, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP dy_map,
-                           TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
-    const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run(dy_map, weight_map, N, C, O, relu_backward_operation(dhidden, hidden, C), NoRowSums{},
-                           split_k, dhidden_map);
-}
-
-PERSISTENT_KERNEL(TMA_THREADS, TMA_CLUSTER)
-matmul_relu2_backward_input(act* dhidden, const act* dy, const act* weight, const act* hidden, int64_t N, int64_t C,
-                            int64_t O, float* workspace, int32_t phase, int32_t slice_count, TENSOR_MAP dy_map,
-                            TENSOR_MAP weight_map, TENSOR_MAP dhidden_map) {
-    const SplitK split_k = {workspace, phase, slice_count};
-    Gemm<true, false>::run(dy_map, weight_map, N, C, O, relu2_backward_operation(dhidden, hidden, C), NoRowSums{},
+    Gemm<true, false>::run(dy_map, weight_map, N, C, O, activation_backward_operation(dhidden, slope, C), NoRowSums{},
                            split_k, dhidden_map);
 }
 

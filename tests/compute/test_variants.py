@@ -30,7 +30,7 @@ def test_simt_kernels_serve_every_op_of_a_gpu_without_known_matrix_units(arch):
 @pytest.mark.parametrize("arch", WITH_MMA)
 def test_mma_serves_gemms_and_attention_in_bf16(arch):
     assert has_matrix_units(arch)
-    for name in ("matmul_forward", "matmul_gelu_backward_input", "attention_forward", "attention_backward"):
+    for name in ("matmul_forward", "matmul_activation_backward_input", "attention_forward", "attention_backward"):
         assert served_by(name, arch).endswith(("_mma.hip", "_amd.hip"))
         assert not served_by(name, arch, DType.F32).endswith(("_mma.hip", "_amd.hip"))
 

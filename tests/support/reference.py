@@ -227,36 +227,30 @@ def _gelu_gate(x: Rounded, act: DType) -> Rounded:
 
 def matmul_gelu_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
-    return {"y": hidden * _gelu_gate(hidden, act), "hidden": hidden}
+    gate = _gelu_gate(hidden, act)
+    inner = GELU_LINEAR + Rounded(3.0) * GELU_CUBIC * hidden * hidden  # twice the derivative of u
+    return {"y": hidden * gate, "slope": gate + hidden * (gate - gate * gate) * inner}
 
 
 def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
-    return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "hidden": hidden}
+    jump = np.abs(hidden.value) <= hidden.error  # rounding decides the sign, and the slope is 0 or 1
+    slope = Rounded((hidden.value > 0).astype(float), jump.astype(float))
+    return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "slope": slope}
 
 
 def matmul_relu2_forward(x, weight, bias, act=DType.F32) -> Result:
     hidden = matmul_forward(x, weight, bias, act)["y"]
     positive = Rounded(np.maximum(hidden.value, 0.0), hidden.error)
-    return {"y": positive * positive, "hidden": hidden}
+    return {"y": positive * positive, "slope": positive * 2.0}
 
 
 def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
     return {"dx": _product(dy, weight, act)}
 
 
-def matmul_gelu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
-    gate = _gelu_gate(hidden, act)
-    derivative = gate + hidden * (gate - gate * gate) * (GELU_LINEAR + Rounded(3.0) * GELU_CUBIC * hidden * hidden)
-    return {"dhidden": _product(dy, weight, act) * derivative}
-
-
-def matmul_relu_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
-    return {"dhidden": _product(dy, weight, act).where(hidden.value > 0)}
-
-
-def matmul_relu2_backward_input(dy, weight, hidden, act=DType.F32) -> Result:
-    return {"dhidden": (_product(dy, weight, act) * (hidden * 2.0)).where(hidden.value > 0)}
+def matmul_activation_backward_input(dy, weight, slope, act=DType.F32) -> Result:
+    return {"dhidden": _product(dy, weight, act) * slope}
 
 
 def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32) -> Result:

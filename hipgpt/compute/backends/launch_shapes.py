@@ -126,9 +126,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "matmul_relu_forward": _simt_gemm("O", "N"),
     "matmul_relu2_forward": _simt_gemm("O", "N"),
     "matmul_backward_input": _simt_gemm("C", "N"),
-    "matmul_gelu_backward_input": _simt_gemm("C", "N"),
-    "matmul_relu_backward_input": _simt_gemm("C", "N"),
-    "matmul_relu2_backward_input": _simt_gemm("C", "N"),
+    "matmul_activation_backward_input": _simt_gemm("C", "N"),
     "matmul_backward_weight": _simt_gemm("C", "O"),
     "attention_forward": _blocks(_attention_tiles),
     "attention_delta": _blocks(lambda s: _ceil(s["B"] * s["H"] * s["S"], THREADS // _ceil(s["D"], WIDTH))),
@@ -158,9 +156,12 @@ SIMT: Mapping[str, ShapeOf] = {
 def matmul_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:
     """Return the shapes of a linear layer's GEMMs with block tiles of one side, by blocks of so many waves."""
     forward, backward = _mma_gemm("O", "N", side, waves), _mma_gemm("C", "N", side, waves)
-    names = ("matmul", "matmul_gelu", "matmul_relu", "matmul_relu2")
-    shapes = {f"{name}_forward": forward for name in names} | {f"{name}_backward_input": backward for name in names}
-    return shapes | {"matmul_backward_weight": _mma_gemm("C", "O", side, waves)}
+    forwards = ("matmul", "matmul_gelu", "matmul_relu", "matmul_relu2")
+    return {
+        **{f"{name}_forward": forward for name in forwards},
+        **{f"{name}_backward_input": backward for name in ("matmul", "matmul_activation")},
+        "matmul_backward_weight": _mma_gemm("C", "O", side, waves),
+    }
 
 
 def muon_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:

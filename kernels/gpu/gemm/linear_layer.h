@@ -58,26 +58,26 @@ DEVICE auto forward_operation(act* y, const act* bias, int64_t O) {
                  [](float sum, float added, float(&outputs)[1]) { outputs[0] = sum + added; });
 }
 
-// hidden = sums + bias, y = activation(hidden).
+// y = activation(sums + bias), and its slope there.
 template <class Activation>
-DEVICE auto activation_forward_operation(act* y, act* hidden, const act* bias, int64_t O,
-                                         const Activation& activation) {
-    return fused({y, hidden}, O, BiasSource{bias}, [=](float sum, float added, float(&outputs)[2]) {
-        outputs[1] = sum + added;
-        outputs[0] = activation(outputs[1]);
+DEVICE auto activation_forward_operation(act* y, act* slope, const act* bias, int64_t O, const Activation& activation) {
+    return fused({y, slope}, O, BiasSource{bias}, [=](float sum, float added, float(&outputs)[2]) {
+        const Activated activated = activation(sum + added);
+        outputs[0] = activated.value;
+        outputs[1] = activated.slope;
     });
 }
 
-DEVICE auto gelu_forward_operation(act* y, act* hidden, const act* bias, int64_t O) {
-    return activation_forward_operation(y, hidden, bias, O, [](float value) { return gelu(value); });
+DEVICE auto gelu_forward_operation(act* y, act* slope, const act* bias, int64_t O) {
+    return activation_forward_operation(y, slope, bias, O, [](float hidden) { return gelu(hidden); });
 }
 
-DEVICE auto relu_forward_operation(act* y, act* hidden, const act* bias, int64_t O) {
-    return activation_forward_operation(y, hidden, bias, O, [](float value) { return fmaxf(value, 0.0f); });
+DEVICE auto relu_forward_operation(act* y, act* slope, const act* bias, int64_t O) {
+    return activation_forward_operation(y, slope, bias, O, [](float hidden) { return relu(hidden); });
 }
 
-DEVICE auto relu2_forward_operation(act* y, act* hidden, const act* bias, int64_t O) {
-    return activation_forward_operation(y, hidden, bias, O, [](float value) { return squared_relu(value); });
+DEVICE auto relu2_forward_operation(act* y, act* slope, const act* bias, int64_t O) {
+    return activation_forward_operation(y, slope, bias, O, [](float hidden) { return relu2(hidden); });
 }
 
 // target = sums.
@@ -85,26 +85,10 @@ DEVICE auto store_operation(act* target, int64_t columns) {
     return fused({target}, columns, NoSource{}, [](float sum, float, float(&outputs)[1]) { outputs[0] = sum; });
 }
 
-// dhidden = derivative(sums, hidden): the gradient of an activation function's input from that of its output.
-template <class Derivative>
-DEVICE auto activation_backward_operation(act* dhidden, const act* hidden, int64_t C, const Derivative& derivative) {
-    return fused({dhidden}, C, MatrixSource<act>{hidden, C},
-                 [=](float sum, float before, float(&outputs)[1]) { outputs[0] = derivative(sum, before); });
-}
-
-DEVICE auto gelu_backward_operation(act* dhidden, const act* hidden, int64_t C) {
-    return activation_backward_operation(
-        dhidden, hidden, C, [](float gradient, float before) { return gradient * gelu_derivative(before); });
-}
-
-DEVICE auto relu_backward_operation(act* dhidden, const act* hidden, int64_t C) {
-    return activation_backward_operation(dhidden, hidden, C,
-                                         [](float gradient, float before) { return before > 0.0f ? gradient : 0.0f; });
-}
-
-DEVICE auto relu2_backward_operation(act* dhidden, const act* hidden, int64_t C) {
-    return activation_backward_operation(
-        dhidden, hidden, C, [](float gradient, float before) { return gradient * squared_relu_derivative(before); });
+// dhidden = sums * slope: the gradient of an activation function's input.
+DEVICE auto activation_backward_operation(act* dhidden, const act* slope, int64_t C) {
+    return fused({dhidden}, C, MatrixSource<act>{slope, C},
+                 [](float sum, float factor, float(&outputs)[1]) { outputs[0] = sum * factor; });
 }
 
 // dweight += sums.
