@@ -15,6 +15,12 @@ struct Values {
 };
 using Segment = Values<WIDTH>;
 
+// Two neighbours in bf16, converted when they are used.
+struct PackedPair {
+    uint32_t bits;
+    DEVICE_MEMBER float operator[](int i) const { return bits_float(i ? bits & 0xFFFF0000u : bits << 16); }
+};
+
 // What a GEMM does with each segment of C. fetch loads what the sums are combined with; combine computes the elements of
 // OUTPUTS outputs from a sum and what was fetched for it; targets and columns say where they go. count: how many of the
 // segment's columns are inside C; wide: all of them, at an address for vector loads.

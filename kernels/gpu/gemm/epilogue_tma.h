@@ -45,28 +45,64 @@ struct TmaEpilogue {
             }
     }
 
-    // What a thread's sums will be combined with, by group of 8 columns and half of its rows.
-    template <class Operation>
+    // What a thread's sums will be combined with: a pair for each group of 8 columns and each half of its rows.
+    template <class Source, int ROWS = Source::ROWS>
     struct Prefetched {
-        static constexpr int ROWS = decltype(Operation::source)::ROWS;
-        decltype(Operation::source.packed(0, 0)) pair[TMA_COLUMNS / 8][ROWS];
+        decltype(Source{}.packed(0, 0)) pairs[TMA_COLUMNS / 8];
 
-        DEVICE_MEMBER Prefetched(const TmaEpilogue& out, const Operation& operation) {
+        DEVICE_MEMBER void load(const TmaEpilogue& out, const Source& source) {
 #pragma unroll
-            for (int g = 0; g < TMA_COLUMNS / 8; ++g)
+            for (int g = 0; g < TMA_COLUMNS / 8; ++g) {
+                pairs[g] = {};
+                if (out.inside(0, g)) pairs[g] = source.packed(0, out.first_column + column(g));
+            }
+        }
+        DEVICE_MEMBER void exchange() {}
+        DEVICE_MEMBER auto pair(int, int group) const { return pairs[group]; }
+    };
+
+    // Of a matrix, the four threads that share a row load 16 bytes of it each, a whole group of 8 columns. That takes a
+    // quarter of the loads of pairs. Afterwards each gets its pair of every group from the others.
+    template <class Source>
+    struct Prefetched<Source, 2> {
+        Vector vectors[2][TMA_COLUMNS / 32];  // word p is the pair of group 4 j + p, after `exchange`
+
+        DEVICE_MEMBER void load(const TmaEpilogue& out, const Source& source) {
 #pragma unroll
-                for (int h = 0; h < ROWS; ++h) {
-                    pair[g][h] = {};
-                    if (out.inside(h, g))
-                        pair[g][h] = operation.source.packed(out.first_row + row(h), out.first_column + column(g));
+            for (int h = 0; h < 2; ++h)
+#pragma unroll
+                for (int j = 0; j < TMA_COLUMNS / 32; ++j) {
+                    const int group = 4 * j + threadIdx.x % 4;
+                    vectors[h][j] = {};
+                    if (out.inside(h, group))
+                        vectors[h][j] = source.vector(out.first_row + row(h), out.first_column + group * 8);
                 }
         }
+
+        // Transposes the words of four threads, a matrix of 4 x 4: first within its quarters, then the quarters.
+        DEVICE_MEMBER void exchange() {
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+#pragma unroll
+                for (int j = 0; j < TMA_COLUMNS / 32; ++j)
+#pragma unroll
+                    for (int distance = 1; distance <= 2; distance *= 2)
+#pragma unroll
+                        for (int i = 0; i < 2; ++i) {
+                            uint32_t& low = vectors[h][j].word[distance == 1 ? 2 * i : i];
+                            uint32_t& high = vectors[h][j].word[distance == 1 ? 2 * i + 1 : i + 2];
+                            const bool upper = threadIdx.x & distance;
+                            const float got = wave_exchange(bits_float(upper ? low : high), distance);
+                            (upper ? low : high) = float_bits(got);
+                        }
+        }
+        DEVICE_MEMBER PackedPair pair(int h, int group) const { return {vectors[h][group / 4].word[group % 4]}; }
     };
 
     // Stores 64 columns from group `group` on through the staging boxes of this warpgroup; sums: 32 of a thread's.
     // named_barrier: of the warpgroup.
-    template <class Operation>
-    DEVICE_MEMBER void store_boxes(const float* sums, const Prefetched<Operation>& fetched, int group, bf16* staging,
+    template <class Operation, class Fetched>
+    DEVICE_MEMBER void store_boxes(const float* sums, const Fetched& fetched, int group, bf16* staging,
                                    int named_barrier, const TensorMap* const (&targets)[Operation::OUTPUTS],
                                    const Operation& operation) const {
         constexpr int OUTPUTS = Operation::OUTPUTS, TURNS = STAGING_BOXES / OUTPUTS, PAIRS = 16;
@@ -75,7 +111,7 @@ struct TmaEpilogue {
 #pragma unroll
         for (int i = 0; i < PAIRS; ++i) {
             float outputs[2][OUTPUTS];
-            const auto& pair = fetched.pair[group + i / 2][i % Prefetched<Operation>::ROWS];
+            const auto pair = fetched.pair(i % 2, group + i / 2);
 #pragma unroll
             for (int e = 0; e < 2; ++e) operation.combine(sums[2 * i + e], pair[e], outputs[e]);
 #pragma unroll

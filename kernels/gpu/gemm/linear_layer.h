@@ -3,8 +3,8 @@
 #include "gpu/gemm/epilogue.h"
 #include "formulas.h"
 
-// Sources: what sums are combined with, EACH neighbours at once; `packed` loads two and converts them when they are
-// used. ROWS: 1 if all rows are combined with the same values.
+// Sources: what sums are combined with, EACH neighbours at once. `packed` loads two, which are converted when they are
+// used, and `vector` the 16 bytes from an element on. ROWS: 1 if all rows are combined with the same values.
 struct NoSource {
     static constexpr int ROWS = 1;
     struct Nothing {
@@ -15,11 +15,6 @@ struct NoSource {
         return {};
     }
     DEVICE_MEMBER Nothing packed(int64_t, int64_t) const { return {}; }
-};
-
-struct PackedPair {
-    uint32_t bits;
-    DEVICE_MEMBER float operator[](int i) const { return bits_float(i ? bits & 0xFFFF0000u : bits << 16); }
 };
 
 struct BiasSource {
@@ -41,8 +36,8 @@ struct MatrixSource {
     static constexpr int ROWS = 2;
     const T* matrix;
     int64_t columns;
-    DEVICE_MEMBER PackedPair packed(int64_t row, int64_t column) const {
-        return {*reinterpret_cast<const uint32_t*>(matrix + row * columns + column)};
+    DEVICE_MEMBER Vector vector(int64_t row, int64_t column) const {
+        return *reinterpret_cast<const Vector*>(matrix + row * columns + column);
     }
     template <int EACH>
     DEVICE_MEMBER Values<EACH> fetch(int64_t row, int64_t column, int64_t count, bool wide) const {

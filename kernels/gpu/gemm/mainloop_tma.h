@@ -94,8 +94,8 @@ struct Gemm {
             const Slot slot(split_k.workspace, work.item, block);
             float sums[TMA_COLUMNS / 2];
             RowSums<RowStore> row_sums(row_store, work.column == 0);
-            const TmaEpilogue::Prefetched<Operation> fetched(out, operation);  // used for targets with a map only
-            multiply(sums, row_sums, memory, ring, place, work.count);
+            TmaEpilogue::Prefetched<decltype(Operation::source)> fetched;  // used for targets with a map only
+            multiply(sums, row_sums, memory, ring, place, work.count, [&] { fetched.load(out, operation.source); });
             row_sums.write(reinterpret_cast<float*>(staging), [=](int r, float sum) {
                 if (split_k.phase == K_SLICES)
                     slot.row_sums()[warpgroup * WARPGROUP_ROWS + r] = sum;
@@ -111,6 +111,7 @@ struct Gemm {
                 }
             } else if constexpr (sizeof...(Targets) > 0) {
                 const TensorMap* const maps[] = {targets...};
+                fetched.exchange();
 #pragma unroll
                 for (int group = 0; group < Slot::GROUPS; group += 8)
                     out.store_boxes(sums + 4 * group, fetched, group, staging, 1 + warpgroup, maps, operation);
@@ -123,10 +124,10 @@ struct Gemm {
         stores_wait<0>();
     }
 
-    // sums = the products of `count` stages of the ring.
-    template <class Rows>
+    // sums = the products of `count` stages of the ring. prefetch is called while the tensor cores multiply the first.
+    template <class Rows, class Prefetch>
     static DEVICE_MEMBER void multiply(float (&sums)[TMA_COLUMNS / 2], Rows& row_sums, const bf16* memory, Ring& ring,
-                                       Place& place, int count) {
+                                       Place& place, int count, const Prefetch& prefetch) {
         const int warpgroup = threadIdx.x / WARPGROUP;
         int previous = 0;
         for (int stage = 0; stage < count; ++stage) {
@@ -142,6 +143,7 @@ struct Gemm {
                 wgmma<!A_K_CONTIGUOUS, !B_K_CONTIGUOUS>(sums, left, right, stage + k > 0);
             }
             wgmma_commit();
+            if (stage == 0) prefetch();
             row_sums.add(own_a);
             if (stage > 0) {
                 wgmma_wait<1>();
