@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as functional
-import yaml
 
-from hipgpt.config.reading import load_config
+from hipgpt.base.paths import DEFAULTS
+from hipgpt.config.reading import load_config, read_config
 from hipgpt.config.settings import NORM_EPSILON
 from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import open_split
@@ -52,14 +52,14 @@ def logits(w: dict[str, torch.Tensor], tokens: torch.Tensor, model) -> torch.Ten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path(__file__).resolve().parents[1] / "config.yaml")
+    parser.add_argument("--config", type=Path, default=DEFAULTS, help="what overrides the defaults")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--run", default="default")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, help="stop after this many steps of the schedule (default: all)")
     parser.add_argument("--out", type=Path, help="CSV of both curves")
     arguments = parser.parse_args()
-    run = load_config(yaml.safe_load(arguments.config.read_text(encoding="utf-8"))).runs[arguments.run]
+    run = load_config(read_config(DEFAULTS, arguments.config)).runs[arguments.run]
     model, training, device = run.model, run.training, arguments.device
     manifest = arguments.results / "corpora" / run.corpus / f"bpe-{run.vocab_size}" / "manifest.json"
     train, validation = (open_split(manifest, split) for split in ("train", "validation"))
