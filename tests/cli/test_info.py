@@ -106,7 +106,7 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     assert any(line.startswith("matmul_forward ") for line in lines) and any(
         line.startswith("a step ") for line in lines
     )
-    assert lines[-2].startswith("1,500 steps of 2,048 tokens: 3,072,000 tokens, 1.69e+13 operations")
+    assert lines[-2].startswith("1,500 steps of 2,048 tokens: 3,072,000 tokens, 1.83e+13 operations")
     assert lines[-1].startswith("fits: ")
     status, output, _ = hipgpt("info", "--memory-gib", "0.01")
     assert status == 1 and output.splitlines()[-1].startswith("does not fit: ")
