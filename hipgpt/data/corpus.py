@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import matching_files, replacing, sha256_of
 from hipgpt.base.json_files import write_json
+from hipgpt.base.log import LOG
 from hipgpt.data.cleaning import CLEANING
 from hipgpt.data.download import fetch, fetch_sdist, without_password
 from hipgpt.data.formats import Content, contents
@@ -63,6 +64,7 @@ def _add(split: SplitText, content: Content, cleaning: Iterable[str]) -> dict[st
             records, size = records + 1, size + len(text)
         else:
             without_text += 1
+    _report(content, records + without_text)
     return {
         "format": content.format,
         "sha256": digest.hexdigest(),
@@ -70,7 +72,19 @@ def _add(split: SplitText, content: Content, cleaning: Iterable[str]) -> dict[st
         "records": records,
         "validation_records": validation_records,
         "records_without_text": without_text,
+        "broken_records": content.broken.count,
     }
+
+
+def _report(content: Content, whole: int) -> None:
+    """Log the broken records of a file. Raises UserError if none is whole, as after a mistyped text_field."""
+    count, first = content.broken.count, content.broken.first
+    if count and not whole:
+        raise UserError(f"{content.name}: all {count:,} records are broken; the first: {first}")
+    if count:
+        LOG.warning(
+            "%s: left out %s broken record%s; the first: %s", content.name, f"{count:,}", "s" * (count > 1), first
+        )
 
 
 def _cleaned(blocks: Iterator[bytes], cleaning: Iterable[str]) -> Iterator[bytes]:
