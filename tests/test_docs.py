@@ -148,7 +148,7 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path
         "summary.csv": tuple(run_row(finished.folder / "results/runs/default")),
         "runs.csv": (*run_row(finished.folder / "results/runs/default"), "operations"),
         "seeds.csv": MEAN_COLUMNS,
-        "fit.csv": ("x", "points", *FITTED),
+        "fit.csv": ("x", "points", "sizes", *FITTED),
     }
     documented = {name: list(columns) for name, columns in expected.items()}
     documented["runs.csv"] = ["operations"]  # in addition to those of summary.csv

@@ -31,7 +31,7 @@ def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads
     try:
         source, paths, facts = SOURCES[settings["kind"]](name, settings, downloads)
         record = {"corpus": name, "source": source, "sha256": _sha256_of_all(paths), "cleaning": settings["cleaning"]}
-        record["bytes"] = sum(path.stat().st_size for path in paths)
+        record["source_bytes"] = sum(path.stat().st_size for path in paths)
         record["validation_fraction"] = settings["validation_fraction"]
         record |= facts
         record |= {key: settings[key] for key in ("split", "text_field", "encoding") if key in settings}
@@ -68,7 +68,7 @@ def _add(split: SplitText, content: Content, cleaning: Iterable[str]) -> dict[st
     return {
         "format": content.format,
         "sha256": digest.hexdigest(),
-        "bytes": size,
+        "text_bytes": size,
         "records": records,
         "validation_records": validation_records,
         "records_without_text": without_text,

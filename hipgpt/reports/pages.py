@@ -9,6 +9,7 @@ from hipgpt.base.csv_file import read_csv
 from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
 from hipgpt.reports.charts import chart, line
+from hipgpt.reports.page_size import fits_a_page
 from hipgpt.reports.rendering import write_page
 from hipgpt.reports.runs import EVALUATION, RERUN, Row, model_of, read_record, run_row
 
@@ -48,6 +49,7 @@ def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
         "run.html",
         title=f"Run {folder.name}",
         about=f"A {model_of(record).parts.title} trained on {record['corpus']['corpus']}, on {record['device']}.",
+        has_playground=fits_a_page(model_of(record)),
         figures=[{"name": name, "value": _figure(key, row), "unit": unit} for key, (name, unit) in FIGURES.items()],
         charts=_charts(folder),
         pictures=PICTURES,

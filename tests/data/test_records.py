@@ -63,7 +63,7 @@ def test_each_line_is_a_document_and_every_tenth_validates(tmp_path, name):
     digest = hashlib.sha256(b"".join(len(t.encode()).to_bytes(8, "little") + t.encode() for t in TEXTS))
     assert provenance["documents"] == [
         {"name": "a.jsonl" if "json" in name.split(".")[1] and "nd" not in name else name, "format": "jsonl",
-         "sha256": digest.hexdigest(), "bytes": sum(len(text.encode()) for text in TEXTS), "records": 40,
+         "sha256": digest.hexdigest(), "text_bytes": sum(len(text.encode()) for text in TEXTS), "records": 40,
          "validation_records": 4, "records_without_text": 0, "broken_records": 0}
     ]  # fmt: skip
 

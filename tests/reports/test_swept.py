@@ -51,6 +51,12 @@ def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(tmp_path):
         assert float(row["validation_loss_nats_per_token_standard_deviation"]) == pytest.approx(0.5**0.5)
 
 
+def test_a_sweep_of_too_few_sizes_has_no_power_law_and_says_how_many_it_has(tmp_path):
+    compare(seeds_and_rates(tmp_path), tmp_path)
+    for row in read(tmp_path / "fit.csv"):
+        assert (row["points"], row["sizes"], row["scale"], row["exponent"]) == ("4", "1", "", "")
+
+
 def test_the_summary_has_settings_and_means_and_one_without_seeds_has_no_means(tmp_path):
     folders = seeds_and_rates(tmp_path)
     summarize(folders, tmp_path / "summary.csv", tmp_path / "summary.html")
