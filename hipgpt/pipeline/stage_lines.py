@@ -27,6 +27,8 @@ from hipgpt.base.terminal import ERASE_LINE, one_line
 SNAKEMAKE = Path(snakemake.__file__).parent
 MOST_FILES = 2  # of the output of a job, in a dry run
 TARGET = "all"  # the rule that runs nothing
+STOPPED_BY = "stopped by"
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent by people and clusters, not by the system
 STATUS = re.compile(r"exit status (\d+)|Signals\.(\w+)")
 OF_A_COMMAND = ("RuleException", "CalledProcessError")
 # said in other words by a line of this file, or not useful to people who only run the workflow
@@ -128,9 +130,9 @@ class StageLines(LogHandlerBase):
             yield from self._message(record)
 
     def _stopped(self, job: int) -> bool:
-        """Return whether a job has ended because of a signal to it, after it saved its state."""
+        """Return whether a job has ended because somebody sent a signal to it: a training saves its state before."""
         stage = self._stages[job]
-        return (last_error(stage.log, stage.begun) or "").startswith(STOPPED)
+        return (last_error(stage.log, stage.begun) or stage.ended).startswith((STOPPED, STOPPED_BY))
 
     def _message(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.msg)
@@ -223,5 +225,7 @@ def _how_it_ended(status: int) -> str:
     """Return how a process ended. Shells report a signal as 128 and its number."""
     if status <= 128:
         return f"ended with status {status}, without a message in its log"
+    if status - 128 in STOPPING:
+        return f"{STOPPED_BY} {signal.Signals(status - 128).name}; the same command runs it again"
     hint = "; the system does that when memory runs out" if status == 128 + signal.SIGKILL else ""
     return f"killed by {signal.Signals(status - 128).name}{hint}"

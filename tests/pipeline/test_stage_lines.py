@@ -63,6 +63,8 @@ def test_a_terminal_shows_the_running_stages_until_the_next_line():
         ("died with <Signals.SIGKILL: 9>.", "killed by SIGKILL; the system does that when memory runs out"),
         ("returned non-zero exit status 139.", "killed by SIGSEGV"),
         ("returned non-zero exit status 3.", "ended with status 3, without a message in its log"),
+        ("returned non-zero exit status 130.", "stopped by SIGINT; the same command runs it again"),
+        ("died with <Signals.SIGTERM: 15>.", "stopped by SIGTERM; the same command runs it again"),
     ],
 )
 def test_a_stage_without_a_message_says_how_it_ended(status, reason):
@@ -73,6 +75,7 @@ def test_a_stage_without_a_message_says_how_it_ended(status, reason):
         {"event": LogEvent.JOB_ERROR, "jobid": 1, "log": ["x/logs/train.log"], "levelno": logging.ERROR},
     )
     assert text.endswith(f"\ntrain wide: {reason}\n    log: x/logs/train.log\n") and "xxx" not in text
+    assert re.search(" s  (stopped|failed)\n", text)[1] == ("stopped" if "stopped" in reason else "failed")
 
 
 def test_a_training_that_a_signal_stopped_has_not_failed(tmp_path):
