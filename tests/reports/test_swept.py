@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from support import tiny
 
 from hipgpt.reports.comparison import compare
 from hipgpt.reports.summary import summarize
-from hipgpt.reports.swept import means_over_seeds, swept_settings
+from hipgpt.reports.swept import MEASURES, means_over_seeds, swept_settings
 
 
 def run(results: Path, name: str, **changes: object) -> Path:
@@ -65,6 +66,19 @@ def test_the_summary_has_settings_and_means_and_one_without_seeds_has_no_means(t
     assert page.count('data-key="training.seed"') == 1 and "Means over seeds" in page
     summarize(folders[::2], tmp_path / "summary.csv", tmp_path / "summary.html")
     assert "Means over seeds" not in (tmp_path / "summary.html").read_text()
+
+
+def test_the_page_of_all_runs_says_once_what_all_runs_share(tmp_path):
+    folders = seeds_and_rates(tmp_path)
+    summarize(folders, tmp_path / "summary.csv", tmp_path / "summary.html")
+    page = (tmp_path / "summary.html").read_text()
+    columns = re.findall('data-key="(.*?)"', page)
+    assert "device" not in columns and "steps" not in columns
+    assert "The same in all: parameters " in page and "steps 7," in page and "device cpu x86_64 (1 thread)," in page
+    assert columns == ["run", "training.learning_rate_peak", "training.seed", *MEASURES]
+    summarize(folders[:1], tmp_path / "summary.csv", tmp_path / "summary.html")
+    columns = re.findall('data-key="(.*?)"', (tmp_path / "summary.html").read_text())
+    assert columns[:4] == ["run", "parameters", "steps", "tokens_seen"] and "device" not in columns
 
 
 def test_runs_with_two_tokenizers_have_means_of_their_own(tmp_path):
