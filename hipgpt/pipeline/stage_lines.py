@@ -22,7 +22,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hipgpt.base.log import ERRORS_SHOWN_LATER, STOPPED, last_error
-from hipgpt.base.terminal import ERASE_LINE, one_line
+from hipgpt.base.terminal import ERASE_LINE, first_of, one_line
 
 SNAKEMAKE = Path(snakemake.__file__).parent
 MOST_FILES = 2  # of the output of a job, in a dry run
@@ -152,7 +152,7 @@ class StageLines(LogHandlerBase):
         if event == LogEvent.JOB_INFO and fields["rule_name"] != TARGET:
             yield _name(fields)
             yield one_line(f"    because: {_shortened(str(fields['reason']))}", _columns())
-            yield f"    writes:  {_first(MOST_FILES, list(fields['output']))}"
+            yield f"    writes:  {first_of(MOST_FILES, list(fields['output']))}"
         elif event == LogEvent.SHELLCMD and fields.get("shellcmd"):
             yield textwrap.indent(fields["shellcmd"].strip(), "    ")
         elif event == LogEvent.RUN_INFO:
@@ -207,14 +207,8 @@ def _shortened(reason: str) -> str:
     parts = []
     for part in reason.split("; "):
         kind, colon, names = part.partition(": ")
-        parts.append(kind + colon + _first(1, names.split(", ")))
+        parts.append(kind + colon + first_of(1, names.split(", ")))
     return "; ".join(parts)
-
-
-def _first(most: int, names: Sequence[str]) -> str:
-    """Return the first names, and the number of the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _name(job: dict[str, Any]) -> str:
