@@ -372,7 +372,6 @@ rule summarize:
         curves=expand(in_run(*CURVES), run=CONFIG.runs),
         evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
     output:
-        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
     log:
         "results/logs/summarize.log",
@@ -381,7 +380,26 @@ rule summarize:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=lambda wildcards, input: run_of(input.records),
     shell:
-        "{params.script} --runs {params.runs:q} --output {output.table:q} --page {output.page:q} --log {log:q}"
+        "{params.script} --runs {params.runs:q} --output {output.table:q} --log {log:q}"
+
+
+rule overview:
+    """Write the page of all runs. The pages of the runs are among its inputs, because it has links to them."""
+    input:
+        records=expand(f"{RUN}/run.json", run=CONFIG.runs),
+        curves=expand(in_run(*CURVES), run=CONFIG.runs),
+        evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
+        pages=expand(f"{RUN}/report.html", run=CONFIG.runs),
+    output:
+        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
+    log:
+        "results/logs/overview.log",
+    params:
+        script=script("overview.py"),
+        depends={run: RECIPES.of_run("overview", run) for run in CONFIG.runs},
+        runs=lambda wildcards, input: run_of(input.records),
+    shell:
+        "{params.script} --runs {params.runs:q} --output {output.page:q} --log {log:q}"
 
 
 rule compare:

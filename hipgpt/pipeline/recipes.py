@@ -52,6 +52,7 @@ STAGES = {
     "plot": Stage(("hipgpt.reports.plots",), ("train",)),
     "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "answer", "sample", "inspect", "plot")),
     "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),
+    "overview": Stage(("hipgpt.reports.overview",), ("describe",)),
     "compare": Stage(("hipgpt.reports.comparison",), ("evaluate",)),
 }
 

@@ -42,7 +42,7 @@ def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why
     assert lines == [
         "train (run default): model.num_layers 1 -> 3",
         "evaluate, export, sample, inspect, playground, plot, describe (run default): because train would run",
-        "summarize: because train would run",
+        "summarize, overview: because train would run",
     ]
 
 
@@ -57,6 +57,7 @@ def test_a_value_may_contain_the_words_before_and_now(why):
     assert lines == [
         "sample, playground (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
         "describe (run default): because sample would run",
+        "overview: because sample would run",
     ]
 
 
@@ -70,6 +71,7 @@ def test_an_edit_of_the_code_names_its_stage(project, why):
         "plot_tokenizer (corpus tiny, tokenizer bpe-290): the code of plot_tokenizer changed",
         "plot (run default): the code of plot changed",
         "describe (run default): because plot would run",
+        "overview: because plot would run",
     ]
 
 
@@ -83,6 +85,7 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
     assert why() == [
         "sample (run default): missing: results/runs/default/samples.txt",
         "describe (run default): because sample would run",
+        "overview: because sample would run",
     ]
     sample.write_bytes(sampled)
 
@@ -94,6 +97,8 @@ def test_new_runs_are_one_line(why):
         f"{', '.join(rules)} (3 runs: seeds_seed-1, seeds_seed-2 and 1 more): not made yet",
         "summarize: 3 runs: wide, seeds_seed-1 and 1 more are new",
         "    because train and evaluate would run",
+        "overview: 3 runs: wide, seeds_seed-1 and 1 more are new",
+        "    because train, evaluate and describe would run",
         "compare (sweep seeds): not made yet",
     ]
 

@@ -13,7 +13,7 @@ from support.workflow_copy import TINY, Project
 from hipgpt.base.log import last_error
 from hipgpt.pipeline.stage_lines import StageLines, duration
 
-STAGES = 16  # three of them make shards
+STAGES = 17  # three of them make shards
 
 
 class Terminal(io.StringIO):
@@ -141,5 +141,5 @@ def test_a_workflow_shows_a_line_a_stage_then_its_reason_if_it_fails(tmp_path):
     lines = project.snakemake("all", expect=1).splitlines()
     assert lines[-3] == "" and lines[-2].startswith("train default: step 2: loss is nan")
     assert lines[-1] == "    log: results/runs/default/logs/train.log"
-    assert re.fullmatch(r"\[0/9\]  train default .* s  failed", lines[-4])
+    assert re.fullmatch(r"\[ 0/10\]  train default .* s  failed", lines[-4])
     assert max(map(len, lines)) < 400
