@@ -43,7 +43,7 @@ rule all:
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
-        expand(f"{RUN}/playground.html", run=[name for name, run in CONFIG.runs.items() if fits_a_page(run.model)]),
+        [playground_of(run) for run in CONFIG.runs],
         [answers(run) for run in CONFIG.runs],
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
@@ -353,6 +353,7 @@ rule describe:
         evaluation=f"{RUN}/evaluation.csv",
         inspection=f"{RUN}/inspection.json",
         tasks=lambda wildcards: answers(wildcards.run),
+        playground=lambda wildcards: playground_of(wildcards.run),  # it has a link to it
     output:
         page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:

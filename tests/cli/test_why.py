@@ -56,8 +56,8 @@ def test_a_value_may_contain_the_words_before_and_now(why):
     lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
     assert lines == [
         "sample, playground (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
-        "describe (run default): because sample would run",
-        "overview: because sample would run",
+        "describe (run default): because sample and playground would run",
+        "overview: because sample and playground would run",
     ]
 
 

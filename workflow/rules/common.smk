@@ -124,6 +124,11 @@ def answers(run):
     return expand(f"{RUN}/tasks.csv", run=run) if CONFIG.runs[run].sections["tasks"] else []
 
 
+def playground_of(run):
+    """Return playground.html of a run whose model a page can hold, as a list."""
+    return expand(f"{RUN}/playground.html", run=run) if fits_a_page(CONFIG.runs[run].model) else []
+
+
 def run_of(files):
     """Return the folders of the runs whose files, such as run.json, are given."""
     return [str(Path(file).parent) for file in files if Path(file).name == "run.json"]
