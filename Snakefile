@@ -43,7 +43,7 @@ rule all:
         ["results/summary.csv", "results/summary.html"],
         expand(in_run(*TRAINED, *PLOTS, *as_svg(PLOTS), *MODEL_FILES), run=CONFIG.runs),
         expand(in_run("evaluation.csv", "samples.txt", "samples.csv", "report.html"), run=CONFIG.runs),
-        expand(f"{RUN}/playground.html", run=[name for name, run in CONFIG.runs.items() if fits_a_page(run.model)]),
+        [playground_of(run) for run in CONFIG.runs],
         [answers(run) for run in CONFIG.runs],
         expand(f"{SWEEP}/{{file}}", sweep=CONFIG.sweeps, file=COMPARISONS),
 
@@ -353,6 +353,7 @@ rule describe:
         evaluation=f"{RUN}/evaluation.csv",
         inspection=f"{RUN}/inspection.json",
         tasks=lambda wildcards: answers(wildcards.run),
+        playground=lambda wildcards: playground_of(wildcards.run),  # it has a link to it
     output:
         page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
     log:
@@ -372,7 +373,6 @@ rule summarize:
         curves=expand(in_run(*CURVES), run=CONFIG.runs),
         evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
     output:
-        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
         table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
     log:
         "results/logs/summarize.log",
@@ -381,7 +381,26 @@ rule summarize:
         depends={run: RECIPES.of_run("summarize", run) for run in CONFIG.runs},
         runs=lambda wildcards, input: run_of(input.records),
     shell:
-        "{params.script} --runs {params.runs:q} --output {output.table:q} --page {output.page:q} --log {log:q}"
+        "{params.script} --runs {params.runs:q} --output {output.table:q} --log {log:q}"
+
+
+rule overview:
+    """Write the page of all runs. The pages of the runs are among its inputs, because it has links to them."""
+    input:
+        records=expand(f"{RUN}/run.json", run=CONFIG.runs),
+        curves=expand(in_run(*CURVES), run=CONFIG.runs),
+        evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
+        pages=expand(f"{RUN}/report.html", run=CONFIG.runs),
+    output:
+        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
+    log:
+        "results/logs/overview.log",
+    params:
+        script=script("overview.py"),
+        depends={run: RECIPES.of_run("overview", run) for run in CONFIG.runs},
+        runs=lambda wildcards, input: run_of(input.records),
+    shell:
+        "{params.script} --runs {params.runs:q} --output {output.page:q} --log {log:q}"
 
 
 rule compare:

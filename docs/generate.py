@@ -2,6 +2,9 @@
 
 index.md from README.md, kernels.md from the headers of kernels/cpu, reference/config.md from the schema,
 reference/ops.md from the catalogue, reference/commands.md from --help. Formulas in LaTeX become MathML.
+
+The site does not have the files of the repository: a link to one becomes a link to the page that is made from it, or
+plain text.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ import latex2mathml.converter
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,7 +39,29 @@ each op, in float64, is in `tests/support/reference.py`. The letters are those o
 """
 
 
+GENERATED = {
+    "README.md": "index.md",
+    "kernels/cpu": "kernels.md",
+    "workflow/schemas/config.schema.yaml": "reference/config.md",
+}
+LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<path>\.\./[^)#]+)(?P<anchor>#[^)]+)?\)")
 FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL)
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Turn links to files of the repository into links that the site has."""
+    folder = (ROOT / "docs" / page.file.src_uri).parent
+
+    def on_site(link: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / link["path"]))
+        if target.is_relative_to(ROOT / "docs"):
+            return link[0]
+        generated = GENERATED.get(target.relative_to(ROOT).as_posix())
+        if generated is None:
+            return link["text"]
+        return f"[{link['text']}]({os.path.relpath(ROOT / 'docs' / generated, folder)}{link['anchor'] or ''})"
+
+    return LINK.sub(on_site, markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -126,6 +126,12 @@ def test_a_block_that_is_not_run_says_why():
     assert all(block.title for block in found if block.language == "yaml"), "a config to copy is a file with a title"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_s_links_lead_to_files_of_the_repository(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)\s#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def tables(page: Path) -> dict[str, list[str]]:
     """Return the first cells of the table below each heading."""
     parts = re.split(r"^## (.*)$", page.read_text(), flags=re.MULTILINE)[1:]
@@ -148,7 +154,7 @@ def test_the_csv_page_has_every_file_and_its_columns_in_order(finished, tmp_path
         "summary.csv": tuple(run_row(finished.folder / "results/runs/default")),
         "runs.csv": (*run_row(finished.folder / "results/runs/default"), "operations"),
         "seeds.csv": MEAN_COLUMNS,
-        "fit.csv": ("x", "points", *FITTED),
+        "fit.csv": ("x", "points", "sizes", *FITTED),
     }
     documented = {name: list(columns) for name, columns in expected.items()}
     documented["runs.csv"] = ["operations"]  # in addition to those of summary.csv
@@ -183,8 +189,10 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'class="mermaid"' not in pages  # whose script the theme would fetch from elsewhere
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', pages)
     assert not loaded
+    assert 'href="../../reference/config/#corpora"' in (site / "how-to" / "own-text" / "index.html").read_text()
     walk = (site / "ten-stops" / "index.html").read_text()
     assert walk.count("<math ") > 8 and "arithmatex" not in walk
+    assert "<code>hipgpt/gpt/model.py</code>, <code>" in walk  # the site has no sources to link to
 
 
 def named_in(page: Path) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -81,6 +81,13 @@ class _AboveBars(logging.StreamHandler[TextIO]):
             super().emit(record)
 
 
+def bar(total: int, subject: str, done: int = 0) -> "tqdm[NoReturn]":
+    """Return a bar on stderr, which only a terminal shows, until the bar is closed. subject: name of the run."""
+    return tqdm(
+        total=total, initial=done, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False
+    )
+
+
 class Progress:
     """A bar on a terminal with loss, tokens/s and time left. The log gets the same as a line after each tenth.
 
@@ -89,10 +96,7 @@ class Progress:
 
     def __init__(self, total_steps: int, first_step: int, subject: str):
         self.total = total_steps
-        self._bar = tqdm(
-            total=total_steps, initial=first_step, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True,
-            disable=None, leave=False,
-        )  # fmt: skip
+        self._bar = bar(total_steps, subject, first_step)
         self._next_line = first_step
 
     def __enter__(self) -> "Progress":

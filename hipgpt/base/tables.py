@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from hipgpt.base.csv_file import csv_text
 
 Row = Mapping[str, Any]
 UNLIMITED = 100_000  # columns of a file or a pipe
+SIGNIFICANT = 5  # digits
+LARGEST_RATIO = 1000
 FORMATS = ("text", "csv", "md", "json")
 
 
@@ -28,12 +31,37 @@ def table(rows: Sequence[Row], form: str, columns: Sequence[str] = ()) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value as people read it: at most 5 significant digits, commas between thousands."""
+    """Return a value as people read it: at most SIGNIFICANT digits, commas between thousands."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.5g}"
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:,.{SIGNIFICANT}g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def cells(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return the values of rows, all with the first one's keys, as people read them.
+
+    The floats of a column have as many decimals as the one that needs most, so that their points are below each other;
+    not if one is over LARGEST_RATIO times another, because then the small ones would show too few digits.
+    """
+    names = list(rows[0]) if rows else []
+    columns = [_aligned([row[name] for row in rows]) for name in names]
+    return [dict(zip(names, found, strict=True)) for found in zip(*columns, strict=True)]
+
+
+def _aligned(values: Sequence[Any]) -> list[str]:
+    shown = [cell(value) for value in values]
+    sizes = [abs(value) for value in values if isinstance(value, float) and value]
+    numbers = [text for text, value in zip(shown, values, strict=True) if isinstance(value, float)]
+    if not sizes or "e" in "".join(numbers) or not max(sizes) <= LARGEST_RATIO * min(sizes) < math.inf:
+        return shown
+    most = max(0, SIGNIFICANT - 1 - math.floor(math.log10(max(sizes))))
+    decimals = min(most, max(len(text.partition(".")[2]) for text in numbers))
+    return [
+        f"{value:,.{decimals}f}" if isinstance(value, float) else text
+        for text, value in zip(shown, values, strict=True)
+    ]
 
 
 def _text(rows: Sequence[Row]) -> str:

@@ -1,10 +1,17 @@
 """Text of files and models on a terminal: shown, never obeyed."""
 
 import re
+from collections.abc import Sequence
 
 # control characters except tab and newline, line separators, marks that reverse the direction of text, lone surrogates
 ERASE_LINE = "\r\x1b[K"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def first_of(most: int, names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def one_line(text: str, most_characters: int) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.paths import DEFAULTS
 from hipgpt.base.tables import table
 from hipgpt.cli.arguments import Commands, add_command, add_json, number, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
@@ -15,7 +14,7 @@ from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.device import DeviceAbsent, Traits
 from hipgpt.compute.open_device import GPUS, count_devices, open_device
 from hipgpt.compute.tensor import DType
-from hipgpt.config.reading import read_config
+from hipgpt.config.reading import read_config, with_defaults
 from hipgpt.config.settings import DEFAULT_RUN, Config, RunConfig
 from hipgpt.data.tokens import open_split
 
@@ -166,4 +165,4 @@ def load(configfiles: list[Path]) -> Config:
     from hipgpt.pipeline.sweeps import load_runs
 
     here = Path("config.yaml")
-    return load_runs(read_config(DEFAULTS, *([here] if here.exists() else []), *configfiles))
+    return load_runs(with_defaults(read_config(*([here] if here.exists() else []), *configfiles)))

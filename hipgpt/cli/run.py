@@ -23,11 +23,13 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run snakemake with this package's profile, and exit with its status."""
+    """Run snakemake with the profile of the project, otherwise with this package's, and exit with its status."""
     if not Path("Snakefile").exists():
         raise UserError("Snakefile: not in this folder; write a project by hipgpt init DIR, then cd DIR")
     check_config_files(arguments.rest)
-    options = {"--workflow-profile": str(ROOT / "profiles" / "default"), "--cores": "all"}
+    options = {"--cores": "all"}
+    if not any(Path(folder, "profiles", "default").exists() for folder in (".", "workflow")):  # Snakemake finds these
+        options["--workflow-profile"] = str(ROOT / "profiles" / "default")
     given = {option.partition("=")[0] for option in arguments.rest} | {
         "--cores" for o in arguments.rest if o[:2] == "-c"
     }

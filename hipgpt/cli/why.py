@@ -15,9 +15,12 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nested import differences
+from hipgpt.base.terminal import first_of
 from hipgpt.cli.arguments import Commands, add_command, add_json, print_json
 from hipgpt.cli.run import check_config_files
 from hipgpt.pipeline.recipes import STAGES
+
+MOST_NAMES = 2  # of runs, in a line
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,23 @@ def _planned(arguments: Sequence[str]) -> list[Job]:
 
 
 def explain(planned: Sequence[Job]) -> Iterator[str]:
-    """Yield lines about the jobs that would run, as `grouped` orders them."""
+    """Yield lines about the jobs that would run, as `grouped` orders them; of equal groups of several runs only one."""
+    equal: dict[tuple[tuple[str, ...], ...], list[Group]] = {}
     for group in grouped(planned):
-        about = _about(group.wildcards)
-        yield f"{', '.join(group.rules)}{f' ({about})' if about else ''}: {group.reasons[0]}"
-        yield from (f"    {reason}" for reason in group.reasons[1:])
+        equal.setdefault((tuple(group.wildcards), tuple(group.rules), tuple(group.reasons)), []).append(group)
+    for (_, rules, reasons), groups in equal.items():
+        about = _about_all([group.wildcards for group in groups])
+        yield f"{', '.join(rules)}{f' ({about})' if about else ''}: {reasons[0]}"
+        yield from (f"    {reason}" for reason in reasons[1:])
+
+
+def _about_all(wildcards: Sequence[Mapping[str, str]]) -> str:
+    """Return the wildcards of several jobs in words: those that they share, and the values of the others."""
+    values = {name: list(dict.fromkeys(one[name] for one in wildcards)) for name in wildcards[0]}
+    return ", ".join(
+        f"{name} {found[0]}" if len(found) == 1 else f"{len(found)} {name}s: {first_of(MOST_NAMES, found)}"
+        for name, found in values.items()
+    )
 
 
 def grouped(planned: Sequence[Job]) -> list[Group]:
@@ -154,13 +169,30 @@ def _changed_params(job: Job) -> Iterator[str]:
     if before is None or after is None:
         yield "its parameters changed"
         return
-    if "source" not in after:  # a rule that reads all runs has a recipe for each run
-        yield from (f"run {name} is new" for name in after if name not in before)
-        yield from (f"run {name} is gone" for name in before if name not in after)
-        before, after = ({name: side[name] for name in before if name in after} for side in (before, after))
-    for line in dict.fromkeys(differences(before, after)):
-        code = re.match(r"(?:\S+\.)?code\.(\w+) ", line)
-        yield f"the code of {code[1]} changed" if code else line.removeprefix("source.")
+    if "source" in after:
+        yield from dict.fromkeys(map(_in_words, differences(before, after)))
+        return
+    # a rule that reads all runs has a recipe for each run
+    yield from _runs_are("new", [name for name in after if name not in before])
+    yield from _runs_are("gone", [name for name in before if name not in after])
+    both = [name for name in before if name in after]
+    changes: dict[str, list[str]] = {}
+    for name in both:
+        for line in dict.fromkeys(map(_in_words, differences(before[name], after[name]))):
+            changes.setdefault(line, []).append(name)
+    for line, names in changes.items():
+        yield line if names == both else f"{line} ({_about_all([{'run': name} for name in names])})"
+
+
+def _runs_are(change: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        verb = "is" if len(names) == 1 else "are"
+        yield f"{_about_all([{'run': name} for name in names])} {verb} {change}"
+
+
+def _in_words(difference: str) -> str:
+    code = re.match(r"(?:\S+\.)?code\.(\w+) ", difference)
+    return f"the code of {code[1]} changed" if code else difference.removeprefix("source.")
 
 
 def _recipe(params: Sequence[str]) -> Mapping[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import did_you_mean
-from hipgpt.base.paths import SCHEMA
+from hipgpt.base.paths import DEFAULTS, SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, TRACKER_MODULES, Config, RunConfig, mistakes, stated
 from hipgpt.config.values import check_values, shown, shown_key
@@ -37,6 +37,16 @@ def read_config(*paths: Path) -> dict[str, Any]:
             raise UserError(f"{path}: got a {type(found).__name__}, expected keys and values, as in config.yaml")
         config = merge(config, found)
     return config
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config over the defaults, those in config.yaml of the package or the checkout.
+
+    A config that has all of their sections gets none of them: a project has all, so it does not change with a checkout
+    whose config.yaml somebody edits.
+    """
+    defaults = read_config(DEFAULTS)
+    return dict(config) if defaults.keys() <= config.keys() else merge(defaults, config)
 
 
 def load_config(config: Mapping[str, Any]) -> Config:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import matching_files, replacing, sha256_of
 from hipgpt.base.json_files import write_json
+from hipgpt.base.log import LOG
 from hipgpt.data.cleaning import CLEANING
 from hipgpt.data.download import fetch, fetch_sdist, without_password
 from hipgpt.data.formats import Content, contents
@@ -30,7 +31,7 @@ def build_corpus(name: str, settings: Mapping[str, Any], output: Path, downloads
     try:
         source, paths, facts = SOURCES[settings["kind"]](name, settings, downloads)
         record = {"corpus": name, "source": source, "sha256": _sha256_of_all(paths), "cleaning": settings["cleaning"]}
-        record["bytes"] = sum(path.stat().st_size for path in paths)
+        record["source_bytes"] = sum(path.stat().st_size for path in paths)
         record["validation_fraction"] = settings["validation_fraction"]
         record |= facts
         record |= {key: settings[key] for key in ("split", "text_field", "encoding") if key in settings}
@@ -63,14 +64,27 @@ def _add(split: SplitText, content: Content, cleaning: Iterable[str]) -> dict[st
             records, size = records + 1, size + len(text)
         else:
             without_text += 1
+    _report(content, records + without_text)
     return {
         "format": content.format,
         "sha256": digest.hexdigest(),
-        "bytes": size,
+        "text_bytes": size,
         "records": records,
         "validation_records": validation_records,
         "records_without_text": without_text,
+        "broken_records": content.broken.count,
     }
+
+
+def _report(content: Content, whole: int) -> None:
+    """Log the broken records of a file. Raises UserError if none is whole, as after a mistyped text_field."""
+    count, first = content.broken.count, content.broken.first
+    if count and not whole:
+        raise UserError(f"{content.name}: all {count:,} records are broken; the first: {first}")
+    if count:
+        LOG.warning(
+            "%s: left out %s broken record%s; the first: %s", content.name, f"{count:,}", "s" * (count > 1), first
+        )
 
 
 def _cleaned(blocks: Iterator[bytes], cleaning: Iterable[str]) -> Iterator[bytes]:

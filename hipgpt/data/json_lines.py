@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hipgpt.base.errors import UserError
@@ -10,19 +11,34 @@ LONGEST_LINE = 256 << 20  # bytes; a line is held in memory
 FIELDS_SHOWN = 20
 
 
-def json_lines(name: str, blocks: Iterator[bytes], field: str) -> Iterator[bytes]:
+@dataclass
+class BrokenRecords:
+    """The broken records of a file: the first one is raised, or all are left out and counted."""
+
+    skip: bool = False
+    count: int = 0
+    first: UserError | None = None
+
+    def add(self, error: UserError) -> None:
+        if not self.skip:
+            raise UserError(f"{error}; broken_records: skip leaves such lines out") from error
+        self.count, self.first = self.count + 1, self.first or error
+
+
+def json_lines(name: str, blocks: Iterator[bytes], field: str, broken: BrokenRecords) -> Iterator[bytes]:
     """Yield the text in `field` of each line, in UTF-8. That of a null is empty. Blank lines are left out.
 
-    Raises UserError, naming the file and the line, for a line that is not a JSON object, lacks the field, or has
-    something other than a text there.
+    A line is broken if it is not a JSON object, lacks the field, or has something other than a text there; its
+    UserError, which names the file and the line, goes to `broken`. Raises UserError for a line longer than
+    LONGEST_LINE, because such a file is not JSON lines.
     """
-    for where, record in json_objects(name, blocks):
-        text = field_of(where, record, field, "set text_field to one of them")
-        if text is not None and not isinstance(text, str):
-            raise UserError(
-                f"{where}: {field}: got a {type(text).__name__}, expected a text; set text_field to another"
-            )
-        yield encoded(f"{where}: {field}", text or "")
+    for where, line in _numbered(name, blocks):
+        try:
+            text = _text(where, _object(where, line), field)
+        except UserError as error:
+            broken.add(error)
+        else:
+            yield text
 
 
 def json_objects(name: str, blocks: Iterator[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -30,9 +46,8 @@ def json_objects(name: str, blocks: Iterator[bytes]) -> Iterator[tuple[str, dict
 
     Raises UserError, naming the file and the line, for a line that is not a JSON object.
     """
-    for number, line in enumerate(_lines(name, blocks), 1):
-        if line.strip():
-            yield f"{name}:{number}", _object(f"{name}:{number}", line)
+    for where, line in _numbered(name, blocks):
+        yield where, _object(where, line)
 
 
 def field_of(where: str, record: dict[str, Any], field: str, remedy: str) -> Any:
@@ -51,6 +66,20 @@ def encoded(where: str, text: str) -> bytes:
         raise UserError(
             f"{where}: has half a character (a lone surrogate), expected Unicode; correct that line"
         ) from None
+
+
+def _text(where: str, record: dict[str, Any], field: str) -> bytes:
+    text = field_of(where, record, field, "set text_field to one of them")
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"{where}: {field}: got a {type(text).__name__}, expected a text; set text_field to another")
+    return encoded(f"{where}: {field}", text or "")
+
+
+def _numbered(name: str, blocks: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield (FILE:LINE, line) for each line that is not blank."""
+    for number, line in enumerate(_lines(name, blocks), 1):
+        if line.strip():
+            yield f"{name}:{number}", line
 
 
 def _lines(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:

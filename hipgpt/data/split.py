@@ -51,7 +51,7 @@ class SplitText:
         train.seek(begin + split_at)
         train.truncate()
         self._add_row(split_at, size - split_at)
-        return {"sha256": digest.hexdigest(), "bytes": size, "split_at": split_at}
+        return {"sha256": digest.hexdigest(), "text_bytes": size, "split_at": split_at}
 
     def add_record(self, text: bytes) -> bool:
         """Append the text of a record. Return whether it became validation text.

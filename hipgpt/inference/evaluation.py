@@ -1,7 +1,7 @@
 """Evaluate a finished model on the whole validation split, compared with predictors without a network."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -36,8 +36,18 @@ class Predictions:
     targets: NDArray[np.int32]
 
 
-def predict(device: Device, model: ModelConfig, weights: ParameterTensors, tokens: Tokens, stride: int) -> Predictions:
-    """Score a split in windows that begin every `stride` tokens. Each target token counts once."""
+def predict(
+    device: Device,
+    model: ModelConfig,
+    weights: ParameterTensors,
+    tokens: Tokens,
+    stride: int,
+    follow: Callable[[int], object] = lambda scored: None,
+) -> Predictions:
+    """Score a split in windows that begin every `stride` tokens. Each target token counts once.
+
+    follow: called after each batch with the number of tokens that it scored.
+    """
     S = model.context_length
     scorer = Scorer(device, model, weights, max(1, ROWS_AT_ONCE // S))
     nats, ranks, targets = [], [], []
@@ -49,6 +59,7 @@ def predict(device: Device, model: ModelConfig, weights: ParameterTensors, token
         nats.append(scores.nats[counted])
         ranks.append(scores.ranks[counted])
         targets.append(rows[:, 1:][counted])
+        follow(len(targets[-1]))
     return Predictions(np.concatenate(nats), np.concatenate(ranks), np.concatenate(targets))
 
 

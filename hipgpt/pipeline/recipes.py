@@ -50,8 +50,9 @@ STAGES = {
     "inspect": Stage(("hipgpt.inference.inspection", DEVICES), ("train",)),
     "playground": Stage(("hipgpt.reports.playground",), ("train",), ("sampling",)),
     "plot": Stage(("hipgpt.reports.plots",), ("train",)),
-    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "answer", "sample", "inspect", "plot")),
+    "describe": Stage(("hipgpt.reports.pages",), ("evaluate", "answer", "sample", "inspect", "playground", "plot")),
     "summarize": Stage(("hipgpt.reports.summary",), ("evaluate",)),
+    "overview": Stage(("hipgpt.reports.overview",), ("describe",)),
     "compare": Stage(("hipgpt.reports.comparison",), ("evaluate",)),
 }
 

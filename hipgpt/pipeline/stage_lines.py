@@ -22,11 +22,13 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hipgpt.base.log import ERRORS_SHOWN_LATER, STOPPED, last_error
-from hipgpt.base.terminal import ERASE_LINE, one_line
+from hipgpt.base.terminal import ERASE_LINE, first_of, one_line
 
 SNAKEMAKE = Path(snakemake.__file__).parent
 MOST_FILES = 2  # of the output of a job, in a dry run
 TARGET = "all"  # the rule that runs nothing
+STOPPED_BY = "stopped by"
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent by people and clusters, not by the system
 STATUS = re.compile(r"exit status (\d+)|Signals\.(\w+)")
 OF_A_COMMAND = ("RuleException", "CalledProcessError")
 # said in other words by a line of this file, or not useful to people who only run the workflow
@@ -128,9 +130,9 @@ class StageLines(LogHandlerBase):
             yield from self._message(record)
 
     def _stopped(self, job: int) -> bool:
-        """Return whether a job has ended because of a signal to it, after it saved its state."""
+        """Return whether a job has ended because somebody sent a signal to it: a training saves its state before."""
         stage = self._stages[job]
-        return (last_error(stage.log, stage.begun) or "").startswith(STOPPED)
+        return (last_error(stage.log, stage.begun) or stage.ended).startswith((STOPPED, STOPPED_BY))
 
     def _message(self, record: logging.LogRecord) -> Iterator[str]:
         text = str(record.msg)
@@ -150,7 +152,7 @@ class StageLines(LogHandlerBase):
         if event == LogEvent.JOB_INFO and fields["rule_name"] != TARGET:
             yield _name(fields)
             yield one_line(f"    because: {_shortened(str(fields['reason']))}", _columns())
-            yield f"    writes:  {_first(MOST_FILES, list(fields['output']))}"
+            yield f"    writes:  {first_of(MOST_FILES, list(fields['output']))}"
         elif event == LogEvent.SHELLCMD and fields.get("shellcmd"):
             yield textwrap.indent(fields["shellcmd"].strip(), "    ")
         elif event == LogEvent.RUN_INFO:
@@ -205,14 +207,8 @@ def _shortened(reason: str) -> str:
     parts = []
     for part in reason.split("; "):
         kind, colon, names = part.partition(": ")
-        parts.append(kind + colon + _first(1, names.split(", ")))
+        parts.append(kind + colon + first_of(1, names.split(", ")))
     return "; ".join(parts)
-
-
-def _first(most: int, names: Sequence[str]) -> str:
-    """Return the first names, and the number of the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _name(job: dict[str, Any]) -> str:
@@ -223,5 +219,7 @@ def _how_it_ended(status: int) -> str:
     """Return how a process ended. Shells report a signal as 128 and its number."""
     if status <= 128:
         return f"ended with status {status}, without a message in its log"
+    if status - 128 in STOPPING:
+        return f"{STOPPED_BY} {signal.Signals(status - 128).name}; the same command runs it again"
     hint = "; the system does that when memory runs out" if status == 128 + signal.SIGKILL else ""
     return f"killed by {signal.Signals(status - 128).name}{hint}"

@@ -101,12 +101,13 @@ def _plot_scaling(runs: pd.DataFrame, column: str, picture: Path) -> Row:
     logarithmic(axes)
     axes.set_yscale("log")
     axes.plot(x, loss, "o", color="#1d4e89")
-    row: Row = {"x": column, "points": len(x), **dict.fromkeys(FITTED)}
-    if len(np.unique(x)) == 1:
+    sizes = len(np.unique(x))
+    row: Row = {"x": column, "points": len(x), "sizes": sizes, **dict.fromkeys(FITTED)}
+    if sizes == 1:
         axes.set_xticks(x[:1], [f"{x[0]:,.0f}"])
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axes.set_title(f"validation loss: all runs have the same number of {AXES[column]}")
-    if len(np.unique(x)) >= FEWEST_POINTS:
+    if sizes >= FEWEST_POINTS:
         law, line = fit_power_law(x, loss), np.geomspace(x.min(), x.max(), 100)
         factor = law.error_factor(line)
         label = rf"loss $\propto$ {column}$^{{-b}}$, b = {law.exponent:.4f} ± {law.exponent_error:.4f}"

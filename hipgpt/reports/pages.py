@@ -8,9 +8,12 @@ from typing import Any
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
+from hipgpt.base.tables import cells
 from hipgpt.reports.charts import chart, line
+from hipgpt.reports.page_size import fits_a_page
 from hipgpt.reports.rendering import write_page
-from hipgpt.reports.runs import EVALUATION, RERUN, Row, model_of, read_record, run_row
+from hipgpt.reports.runs import COMPARED, EVALUATION, RERUN, Row, model_of, read_record, run_row
+from hipgpt.reports.swept import MEASURES
 
 INSPECTION = {"passage": [list], "sentence": [str], "heads": [int], "attention": str, "words": [list]}
 METRICS = {"step": int, "loss_nats_per_token": float, "gradient_norm": float, "learning_rate": float}
@@ -48,6 +51,7 @@ def write_run_page(folder: Path, page: Path, tasks: Path | None = None) -> None:
         "run.html",
         title=f"Run {folder.name}",
         about=f"A {model_of(record).parts.title} trained on {record['corpus']['corpus']}, on {record['device']}.",
+        has_playground=fits_a_page(model_of(record)),
         figures=[{"name": name, "value": _figure(key, row), "unit": unit} for key, (name, unit) in FIGURES.items()],
         charts=_charts(folder),
         pictures=PICTURES,
@@ -75,17 +79,35 @@ def write_runs_page(rows: Sequence[Row], folders: Sequence[Path], page: Path, me
         line(folder.name, _read(folder, "validation", VALIDATION), "tokens_seen", "loss_nats_per_token")
         for folder in folders
     ]
+    columns, shared = _columns(rows)
     numeric = {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
     write_page(
         page,
         "runs.html",
         title="All runs",
         rows=rows,
-        columns=list(rows[0]),
+        shown=cells(rows),
+        columns=columns,
+        shared=shared,
         numeric=numeric,
         means=means,
         curves=chart("", "", "tokens seen", "loss, nats per token", curves, log_x=True),
     )
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[str], Row]:
+    """Return the columns of the table of runs, and the values by name that are said once, because all runs share them.
+
+    So the table fits a screen. Results stay columns; of a single run all numbers that are compared do.
+    """
+    stay = {"run", *(MEASURES if len(rows) > 1 else COMPARED)}
+    first = rows[0]
+    shared: Row = {
+        name: value
+        for name, value in first.items()
+        if name not in stay and value is not None and all(row[name] == value for row in rows)
+    }
+    return [name for name in first if name not in shared], shared
 
 
 def _read(folder: Path, name: str, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:

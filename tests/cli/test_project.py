@@ -1,5 +1,6 @@
 """A project without the checkout: hipgpt init and hipgpt run, and the wheel that holds all that a run needs."""
 
+import json
 import os
 import re
 import shutil
@@ -41,11 +42,38 @@ def add_text(project: Path) -> None:
     (project / "texts" / "1.txt").write_text("\n".join(lines))
 
 
-def test_a_project_is_two_files_and_never_overwritten(tmp_path):
+def test_a_project_is_three_files_and_never_overwritten(tmp_path):
     assert "next: cd new && hipgpt run" in python(tmp_path, "-m", "hipgpt", "init", "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["Snakefile", "config.yaml"]
+    files = {path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert files == {"Snakefile", "config.yaml", "profiles/default/profile.yaml"}
+    assert all(str(ROOT) not in (tmp_path / "new" / file).read_text() for file in files)  # it can be moved and shared
     assert "Snakefile: exists" in python(tmp_path, "-m", "hipgpt", "init", "new", expect=1)
     assert "hipgpt init DIR" in python(tmp_path, "-m", "hipgpt", "run", expect=1)
+
+
+def test_a_project_does_not_change_with_the_config_of_the_checkout(tmp_path):
+    checkout = Project(tmp_path / "checkout").folder
+    python(tmp_path, "-m", "hipgpt", "init", "project", path=checkout)
+    edited = (
+        (checkout / "config.yaml").read_text().replace("steps: 1500", "steps: 7").replace("runs: {}", "runs: {x: {}}")
+    )
+    (checkout / "config.yaml").write_text(edited)
+    found = json.loads(python(tmp_path / "project", "-m", "hipgpt", "info", "--json", path=checkout))
+    assert (found["run"], found["steps"]) == ("default", 1500)
+    planned = python(tmp_path / "project", "-m", "hipgpt", "run", "-n", path=checkout)
+    assert re.search(r"^train +1$", planned, re.MULTILINE)
+
+
+def test_plain_snakemake_works_in_a_project_as_hipgpt_run_does(tmp_path):
+    python(tmp_path, "-m", "hipgpt", "init", ".")
+    for program in (["snakemake", "--cores", "1", "all"], ["hipgpt", "run"]):
+        shown = python(tmp_path, "-m", *program, "-n")
+        assert "profile profiles/default for" in shown.splitlines()[0]
+        assert "\n    because: " in shown and "jobid" not in shown  # as our logger writes it
+    assert "max-checksum-file-size" in (tmp_path / "profiles/default/profile.yaml").read_text()
+    (tmp_path / "profiles/default/profile.yaml").unlink()
+    (tmp_path / "profiles/default").rmdir()
+    assert str(ROOT / "profiles/default") in python(tmp_path, "-m", "hipgpt", "run", "--cores", "1", "all", "-n")
 
 
 @pytest.mark.parametrize("command", ["run", "why"])

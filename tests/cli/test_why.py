@@ -42,7 +42,7 @@ def test_a_setting_is_named_with_both_values_and_what_follows_with_its_cause(why
     assert lines == [
         "train (run default): model.num_layers 1 -> 3",
         "evaluate, export, sample, inspect, playground, plot, describe (run default): because train would run",
-        "summarize: because train would run",
+        "summarize, overview: because train would run",
     ]
 
 
@@ -56,7 +56,8 @@ def test_a_value_may_contain_the_words_before_and_now(why):
     lines = why({**TINY, "sampling": {**TINY["sampling"], "prompts": ["before: now: ; a", "b, 'c' now: {"]}})
     assert lines == [
         "sample, playground (run default): sampling.prompts ['the king'] -> ['before: now: ; a', \"b, 'c' now: {\"]",
-        "describe (run default): because sample would run",
+        "describe (run default): because sample and playground would run",
+        "overview: because sample and playground would run",
     ]
 
 
@@ -70,6 +71,7 @@ def test_an_edit_of_the_code_names_its_stage(project, why):
         "plot_tokenizer (corpus tiny, tokenizer bpe-290): the code of plot_tokenizer changed",
         "plot (run default): the code of plot changed",
         "describe (run default): because plot would run",
+        "overview: because plot would run",
     ]
 
 
@@ -83,20 +85,20 @@ def test_an_edit_of_a_text_and_a_lost_file(project, why):
     assert why() == [
         "sample (run default): missing: results/runs/default/samples.txt",
         "describe (run default): because sample would run",
+        "overview: because sample would run",
     ]
     sample.write_bytes(sampled)
 
 
-def test_each_new_run_is_a_line(why):
+def test_new_runs_are_one_line(why):
     lines = why({**TINY, "runs": {"wide": {}}, "sweep": {"seeds": {"grid": {"training.seed": [1, 2]}}}})
+    rules = ("train", "evaluate", "export", "sample", "inspect", "playground", "plot", "describe")
     assert lines == [
-        "train, evaluate, export, sample, inspect, playground, plot, describe (run seeds_seed-1): not made yet",
-        "train, evaluate, export, sample, inspect, playground, plot, describe (run seeds_seed-2): not made yet",
-        "train, evaluate, export, sample, inspect, playground, plot, describe (run wide): not made yet",
-        "summarize: run wide is new",
-        "    run seeds_seed-1 is new",
-        "    run seeds_seed-2 is new",
+        f"{', '.join(rules)} (3 runs: seeds_seed-1, seeds_seed-2 and 1 more): not made yet",
+        "summarize: 3 runs: wide, seeds_seed-1 and 1 more are new",
         "    because train and evaluate would run",
+        "overview: 3 runs: wide, seeds_seed-1 and 1 more are new",
+        "    because train, evaluate and describe would run",
         "compare (sweep seeds): not made yet",
     ]
 
@@ -130,6 +132,21 @@ def test_a_mistake_in_the_config_is_one_line(why):
     lines = why({**TINY, "model": {"num_head": 1}})
     assert len(lines) == 1
     assert lines[0].startswith("error: config: model.num_head: unknown key, did you mean 'num_heads'?")
+
+
+def test_equal_reasons_of_several_runs_are_one_line():
+    runs = [f"r{number}" for number in range(6)]
+    before, after = (
+        {name: {"training": {"steps": steps}, "code": {"train": steps}} for name in runs} for steps in (1, 2)
+    )
+    after["r0"] = before["r0"]
+    jobs = [Job("plot", {"run": name}, ["a.png"], ["a.png"], [], [], [], [], [], False, False, False) for name in runs]
+    jobs.append(Job("summarize", {}, ["s"], [], [], [], [], [repr(before)], [repr(after)], False, False, False))
+    assert list(explain(jobs)) == [
+        "plot (6 runs: r0, r1 and 4 more): not made yet",
+        "summarize: training.steps 1 -> 2 (5 runs: r1, r2 and 3 more)",
+        "    the code of train changed (5 runs: r1, r2 and 3 more)",
+    ]
 
 
 def test_a_job_without_a_reason_is_listed_all_the_same():

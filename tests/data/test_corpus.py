@@ -101,7 +101,7 @@ def test_each_document_gives_its_first_part_to_training_and_its_last_to_validati
     at_train = at_validation = 0
     texts = {}
     for document in provenance["documents"]:
-        size, split_at = document["bytes"], document["split_at"]
+        size, split_at = document["text_bytes"], document["split_at"]
         rest = size - split_at
         text = train[at_train : at_train + split_at] + validation[at_validation : at_validation + rest]
         assert hashlib.sha256(text).hexdigest() == document["sha256"]
@@ -122,11 +122,11 @@ def test_provenance_records_source_hash_bytes_and_cleaning(tmp_path):
         "corpus": "plays",
         "source": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "bytes": 600,
+        "source_bytes": 600,
         "cleaning": ["normalize_newlines"],
         "validation_fraction": 0.1,
     }
-    assert document["bytes"] == len(train + validation) == 500
+    assert document["text_bytes"] == len(train + validation) == 500
     assert document["split_at"] == len(train) == 450
 
 

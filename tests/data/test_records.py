@@ -20,7 +20,7 @@ from support.corpora import write_shards
 from hipgpt.base.errors import UserError
 from hipgpt.data import json_lines as reader
 from hipgpt.data.corpus import build_corpus
-from hipgpt.data.json_lines import json_lines
+from hipgpt.data.json_lines import BrokenRecords, json_lines
 from hipgpt.data.tokens import open_split
 
 TEXTS = [f"Document {number}: to be, or not to be?\nélan 語 <|endoftext|>" for number in range(40)]
@@ -29,7 +29,8 @@ LINES = "".join(json.dumps({"id": number, "text": text}) + "\n" for number, text
 
 def build(tmp_path, path, **changes) -> tuple[list[str], list[str], dict]:
     """Return the documents of both sides, read back through the borders in documents.bin, and the provenance."""
-    settings = {"kind": "file", "path": str(path), "cleaning": [], "validation_fraction": 0.1, **changes}
+    named = path if isinstance(path, list) else str(path)
+    settings = {"kind": "file", "path": named, "cleaning": [], "validation_fraction": 0.1, **changes}
     out = tmp_path / "out"
     build_corpus("mine", settings, out, tmp_path / "downloads")
     rows = np.fromfile(out / "documents.bin", "<u8").reshape(-1, 4).tolist()
@@ -62,8 +63,8 @@ def test_each_line_is_a_document_and_every_tenth_validates(tmp_path, name):
     digest = hashlib.sha256(b"".join(len(t.encode()).to_bytes(8, "little") + t.encode() for t in TEXTS))
     assert provenance["documents"] == [
         {"name": "a.jsonl" if "json" in name.split(".")[1] and "nd" not in name else name, "format": "jsonl",
-         "sha256": digest.hexdigest(), "bytes": sum(len(text.encode()) for text in TEXTS), "records": 40,
-         "validation_records": 4, "records_without_text": 0}
+         "sha256": digest.hexdigest(), "text_bytes": sum(len(text.encode()) for text in TEXTS), "records": 40,
+         "validation_records": 4, "records_without_text": 0, "broken_records": 0}
     ]  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def test_a_broken_line_is_named_by_the_whole_path_of_its_file(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.jsonl.gz").write_bytes(gzip.compress(LINES + b"[\n" * (folder == "y")))
-    with pytest.raises(UserError, match=f"corpus mine: {tmp_path}/y/a.jsonl.gz:41: not JSON"):
+    with pytest.raises(UserError, match=f"corpus mine: {tmp_path}/y/a.jsonl.gz:41: not JSON .*; broken_records: skip"):
         build(tmp_path, tmp_path)
 
 
@@ -125,7 +126,7 @@ def test_whole_files_of_text_are_split_by_hash(tmp_path):
 def test_every_text_arrives_however_the_lines_are_cut(texts, size, ascii_only):
     content = "\r\n".join(json.dumps({"t": text}, ensure_ascii=ascii_only) for text in texts).encode()
     blocks = iter([content[i : i + size] for i in range(0, len(content), size)])
-    assert [text.decode() for text in json_lines("a", blocks, "t")] == texts
+    assert [text.decode() for text in json_lines("a", blocks, "t", BrokenRecords())] == texts
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,28 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path, line, message):
     with pytest.raises(UserError, match=f"corpus mine: {tmp_path}/{re.escape(message)}"):
         build(tmp_path, tmp_path / "a.jsonl")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+BROKEN = (b'{"text": "a"', b"[1]", b'{"b": "a"}', b'{"text": 5}', b'{"text": "\\ud800"}', b'{"text": "n\xe9"}', b"\0")
+
+
+def test_broken_records_are_left_out_and_counted_if_the_config_says_so(tmp_path, caplog):
+    (tmp_path / "a.jsonl").write_bytes(LINES + b"\n".join(BROKEN) + b'\n{"text": null}\n')
+    (tmp_path / "b.jsonl").write_bytes(LINES)
+    train, validation, provenance = build(tmp_path, tmp_path / "*.jsonl", broken_records="skip")
+    assert sorted(train + validation) == sorted(2 * TEXTS)
+    a, b = provenance["documents"]
+    assert (a["records"], a["records_without_text"], a["broken_records"]) == (40, 1, len(BROKEN))
+    assert (b["records"], b["records_without_text"], b["broken_records"]) == (40, 0, 0)
+    assert caplog.messages == [f"a.jsonl: left out 7 broken records; the first: {tmp_path}/a.jsonl:41: "
+                               "not JSON (Expecting ',' delimiter: line 1 column 13 (char 12)), expected an object in "
+                               "each line; correct that line"]  # fmt: skip
+
+
+def test_a_file_of_broken_records_only_is_an_error_that_names_the_first(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    with pytest.raises(UserError, match="all 40 records are broken; the first: .*a.jsonl:1: no field 'body'; its"):
+        build(tmp_path, tmp_path / "a.jsonl", text_field="body", broken_records="skip")
 
 
 def test_a_line_in_another_encoding_is_named_and_read_with_the_key_encoding(tmp_path):
@@ -191,10 +214,18 @@ def test_cleaning_is_applied_to_each_record(tmp_path):
     assert build(tmp_path, tmp_path / "a.jsonl", cleaning=["normalize_newlines"])[1] == TEXTS[9::10]
 
 
-def test_two_formats_in_one_corpus_are_refused(tmp_path):
+def test_json_lines_and_parquet_make_one_corpus(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    parquet(tmp_path / "b.parquet")
+    train, validation, provenance = build(tmp_path, [str(tmp_path / "a.jsonl"), str(tmp_path / "b.parquet")])
+    assert validation == 2 * TEXTS[9::10] and sorted(train + validation) == sorted(2 * TEXTS)
+    assert [one["format"] for one in provenance["documents"]] == ["jsonl", "parquet"]
+
+
+def test_plain_text_and_records_in_one_corpus_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "README.md").write_text("about this data\n")
-    with pytest.raises(UserError, match="a.jsonl is jsonl by its name, but README.md is text; name files of one"):
+    with pytest.raises(UserError, match="a.jsonl is jsonl by its name, but README.md is text; name only text or only"):
         build(tmp_path, tmp_path)
     assert len(build(tmp_path, tmp_path / "*.jsonl")[0]) == 36
 
@@ -242,7 +273,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch):
     monkeypatch.setattr(reader, "LONGEST_LINE", 100)
     blocks = iter([b'{"text": "a"}\n{"text": "' + b"a" * 60, b"a" * 60, b"never read"])
     with pytest.raises(UserError, match="a:2: got a line of more than 100 bytes, expected JSON lines"):
-        list(json_lines("a", blocks, "text"))
+        list(json_lines("a", blocks, "text", BrokenRecords()))
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

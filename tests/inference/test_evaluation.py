@@ -1,7 +1,13 @@
 """Evaluation: every target is predicted once from its full context, and the baselines are true distributions."""
 
+import contextlib
 import csv
 import math
+import os
+import pty
+import subprocess
+import sys
+import termios
 from collections import Counter
 from dataclasses import replace
 
@@ -12,6 +18,7 @@ from hypothesis import strategies as st
 from support import tiny
 from support.corpora import write_corpus, write_shards
 
+from hipgpt.base.paths import ROOT
 from hipgpt.data.tokens import Tokens, open_split
 from hipgpt.gpt.scoring import bits_per_byte
 from hipgpt.inference import evaluation
@@ -28,7 +35,9 @@ def test_each_token_but_the_first_is_predicted_once_from_its_window(device, monk
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 3 * T)  # so that the last batch is not full
     arrays = tiny.draw_arrays()
     weights = tiny.place(device, tiny.MODEL, arrays)
-    found = predict(device, tiny.MODEL, weights, Tokens([TOKENS[:20], TOKENS[20:]]), stride)
+    scored: list[int] = []
+    found = predict(device, tiny.MODEL, weights, Tokens([TOKENS[:20], TOKENS[20:]]), stride, scored.append)
+    assert sum(scored) == len(TOKENS) - 1 and len(scored) > 1
     assert found.targets.tolist() == TOKENS[1:].tolist()
 
     for position in range(1, len(TOKENS)):
@@ -126,6 +135,28 @@ def corpus(tmp_path_factory):
     cut = len(tiny.TEXT) * 9 // 10
     write_shards(write_corpus(folder, *2 * [(tiny.TEXT[:cut], tiny.TEXT[cut:])]), tiny.tokenizer(), folder, 1)
     return folder
+
+
+def test_a_terminal_shows_how_many_tokens_are_evaluated(corpus, tmp_path):
+    folder = tiny.save_run(tmp_path)
+    terminal, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, 80))
+    files = {"checkpoint": folder / "checkpoints/best.safetensors", "tokenizer": folder / "model/tokenizer.json",
+             "manifest": corpus / "manifest.json", "output": folder / "evaluation.csv"}  # fmt: skip
+    options = [f"--{name}={path}" for name, path in files.items()]
+    program = [sys.executable, str(ROOT / "workflow/scripts/evaluate.py"), *options, "--stride-tokens=4"]
+    process = subprocess.Popen([*program, "--device=cpu"], stderr=side)
+    os.close(side)
+    shown = b""
+    with contextlib.suppress(OSError):  # as Linux ends a terminal that nobody writes to
+        while block := os.read(terminal, 1000):
+            shown += block
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    with open(folder / "evaluation.csv") as file:
+        tokens = int(next(csv.DictReader(file))["tokens"])
+    assert b"[default] 100% |" in shown and f"| {tokens}/{tokens}, ".encode() in shown
+    assert b"then the baselines" in shown
 
 
 def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(device, corpus):

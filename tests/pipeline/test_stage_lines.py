@@ -13,7 +13,7 @@ from support.workflow_copy import TINY, Project
 from hipgpt.base.log import last_error
 from hipgpt.pipeline.stage_lines import StageLines, duration
 
-STAGES = 16  # three of them make shards
+STAGES = 17  # three of them make shards
 
 
 class Terminal(io.StringIO):
@@ -63,6 +63,8 @@ def test_a_terminal_shows_the_running_stages_until_the_next_line():
         ("died with <Signals.SIGKILL: 9>.", "killed by SIGKILL; the system does that when memory runs out"),
         ("returned non-zero exit status 139.", "killed by SIGSEGV"),
         ("returned non-zero exit status 3.", "ended with status 3, without a message in its log"),
+        ("returned non-zero exit status 130.", "stopped by SIGINT; the same command runs it again"),
+        ("died with <Signals.SIGTERM: 15>.", "stopped by SIGTERM; the same command runs it again"),
     ],
 )
 def test_a_stage_without_a_message_says_how_it_ended(status, reason):
@@ -73,6 +75,7 @@ def test_a_stage_without_a_message_says_how_it_ended(status, reason):
         {"event": LogEvent.JOB_ERROR, "jobid": 1, "log": ["x/logs/train.log"], "levelno": logging.ERROR},
     )
     assert text.endswith(f"\ntrain wide: {reason}\n    log: x/logs/train.log\n") and "xxx" not in text
+    assert re.search(" s  (stopped|failed)\n", text)[1] == ("stopped" if "stopped" in reason else "failed")
 
 
 def test_a_training_that_a_signal_stopped_has_not_failed(tmp_path):
@@ -138,5 +141,5 @@ def test_a_workflow_shows_a_line_a_stage_then_its_reason_if_it_fails(tmp_path):
     lines = project.snakemake("all", expect=1).splitlines()
     assert lines[-3] == "" and lines[-2].startswith("train default: step 2: loss is nan")
     assert lines[-1] == "    log: results/runs/default/logs/train.log"
-    assert re.fullmatch(r"\[0/9\]  train default .* s  failed", lines[-4])
+    assert re.fullmatch(r"\[ 0/10\]  train default .* s  failed", lines[-4])
     assert max(map(len, lines)) < 400

@@ -12,7 +12,7 @@ from support.workflow_copy import TINY, Project
 
 pytestmark = pytest.mark.slow
 
-AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize"}
+AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize", "overview"}
 ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "train"} | AFTER_TRAIN
 OF_SHARDS = {"tokenize", "manifest", "train"} | AFTER_TRAIN
 
@@ -92,14 +92,20 @@ CHANGES = {
     ),
     "vocabulary size": (lambda p: override(p, tokenizer={"vocab_size": 280}), ALL - {"download"}),
     "number of shards": (lambda p: p.write_config({**TINY, "train_shards": 1}), OF_SHARDS),
-    "prompts": (lambda p: override(p, sampling={"prompts": ["my lord"]}), {"sample", "playground", "describe"}),
+    "prompts": (
+        lambda p: override(p, sampling={"prompts": ["my lord"]}),
+        {"sample", "playground", "describe", "overview"},
+    ),
     "evaluation stride": (
         lambda p: override(p, evaluation={"stride_tokens": 2}),
-        {"evaluate", "export", "describe", "summarize"},
+        {"evaluate", "export", "describe", "summarize", "overview"},
     ),
     "an edit of the corpus": (append("texts/0.txt", "\nand more text"), ALL),
-    "an edit in sampling.py": (append("hipgpt/inference/sampling.py", EDIT), {"sample", "describe"}),
-    "an edit in plots.py": (append("hipgpt/reports/plots.py", EDIT), {"plot", "plot_tokenizer", "describe"}),
+    "an edit in sampling.py": (append("hipgpt/inference/sampling.py", EDIT), {"sample", "describe", "overview"}),
+    "an edit in plots.py": (
+        append("hipgpt/reports/plots.py", EDIT),
+        {"plot", "plot_tokenizer", "describe", "overview"},
+    ),
     "an edit in a CPU kernel": (
         append("kernels/cpu/layernorm.cpp", EDIT_CPP),
         {"train"} | AFTER_TRAIN,
@@ -114,8 +120,8 @@ CHANGES = {
     ),
     "a deleted checkpoint": (delete("runs/default/checkpoints/best.safetensors"), {"train"} | AFTER_TRAIN),
     "a deleted shard": (delete("corpora/tiny/bpe-290/train_00001.bin"), OF_SHARDS),
-    "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe"}),
-    "an edit in pages.py": (append("hipgpt/reports/pages.py", EDIT), {"describe", "summarize"}),
+    "a deleted picture": (delete("runs/default/plots/loss.png"), {"plot", "describe", "overview"}),
+    "an edit in pages.py": (append("hipgpt/reports/pages.py", EDIT), {"describe", "overview"}),
     "an edit in comparison.py, without a sweep": (append("hipgpt/reports/comparison.py", EDIT), set()),
     "a second run": (
         lambda p: p.write_config({**TINY, "runs": {"relu": {"model": {"activation": "relu"}}}}),

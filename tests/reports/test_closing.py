@@ -47,11 +47,39 @@ def test_a_run_s_loss_stands_among_those_of_the_baselines_the_best_first(tmp_pat
     ]
 
 
-def test_of_several_runs_the_best_is_shown(tmp_path, results):
+def test_of_several_runs_the_best_are_listed_with_the_tables_of_their_sweep(tmp_path):
+    for seed in range(6):
+        tiny.save_run(tmp_path, f"s_{seed}", seed=seed)  # 3 - seed bits per byte
+    (tmp_path / "sweeps/s").mkdir(parents=True)
+    for name in ("summary.html", "sweeps/s/seeds.csv", "sweeps/s/settings.png", "runs/s_5/report.html"):
+        (tmp_path / name).touch()
+    assert closing(tmp_path, [f"s_{seed}" for seed in range(6)], sweeps=["s", "unfinished"]).splitlines() == [
+        "",
+        "the best 5 of 6 runs, on the whole validation split (fewer bits are better):",
+        "",
+        "run  bits per byte",
+        *(f"s_{seed}  {3 - seed:13}" for seed in (5, 4, 3, 2, 1)),
+        "",
+        "sweeps:",
+        "",
+        f"    {tmp_path}/sweeps/s/seeds.csv  # each setting, with means over seeds",
+        f"    {tmp_path}/sweeps/s/settings.png  # loss by setting",
+        "",
+        "to open in a browser:",
+        "",
+        f"    {tmp_path}/summary.html  # all runs: overlay curves, sort, filter",
+        "",
+        "next:",
+        "",
+        '    hipgpt generate "Your words" --run s_5  # continue a text of yours',
+        "    hipgpt runs  # show all runs in a table",
+        f"    snakemake --cores 1 --report {tmp_path}/report.html  # put all runs into one page",
+    ]
+
+
+def test_few_runs_are_all_listed(tmp_path, results):
     text = closing(results, ["default", "wide"])
-    assert "run wide, the best of 2 runs, on the whole" in text
-    assert 'hipgpt generate "Your words" --run wide ' in text
-    assert "a sample" not in text
+    assert text.startswith("\n2 runs, on the whole") and "the best" not in text and "a sample" not in text
 
 
 @pytest.mark.parametrize("runs", [[], ["unfinished"]])

@@ -122,6 +122,18 @@ def test_the_same_run_gives_the_same_page_and_what_a_model_writes_is_text_on_it(
     assert '<span style="--share:1.00"' in page and "␣be<small>7</small>" in page
 
 
+def test_a_run_s_page_links_its_playground_if_the_model_fits_one(tmp_path):
+    for name, layers in (("small", 1), ("large", 2000)):
+        folder = tiny.save_run(tmp_path, name)
+        written(folder)
+        record = json.loads((folder / "run.json").read_text())
+        record["config"]["model"] |= {"num_layers": layers, "mlp_dim": 8000}
+        (folder / "run.json").write_text(json.dumps(record))
+        write_run_page(folder, tmp_path / f"{name}.html")
+    assert 'href="playground.html"' in (tmp_path / "small.html").read_text()
+    assert 'href="playground.html"' not in (tmp_path / "large.html").read_text()
+
+
 def test_a_run_s_page_shows_the_tasks_that_it_is_given(tmp_path):
     folder = tiny.save_run(tmp_path)
     written(folder)

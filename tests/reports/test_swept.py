@@ -2,14 +2,16 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 from support import tiny
 
 from hipgpt.reports.comparison import compare
+from hipgpt.reports.overview import write_overview
 from hipgpt.reports.summary import summarize
-from hipgpt.reports.swept import means_over_seeds, swept_settings
+from hipgpt.reports.swept import MEASURES, means_over_seeds, swept_settings
 
 
 def run(results: Path, name: str, **changes: object) -> Path:
@@ -51,14 +53,34 @@ def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(tmp_path):
         assert float(row["validation_loss_nats_per_token_standard_deviation"]) == pytest.approx(0.5**0.5)
 
 
+def test_a_sweep_of_too_few_sizes_has_no_power_law_and_says_how_many_it_has(tmp_path):
+    compare(seeds_and_rates(tmp_path), tmp_path)
+    for row in read(tmp_path / "fit.csv"):
+        assert (row["points"], row["sizes"], row["scale"], row["exponent"]) == ("4", "1", "", "")
+
+
 def test_the_summary_has_settings_and_means_and_one_without_seeds_has_no_means(tmp_path):
     folders = seeds_and_rates(tmp_path)
-    summarize(folders, tmp_path / "summary.csv", tmp_path / "summary.html")
+    write_overview(folders, tmp_path / "summary.html")
+    summarize(folders, tmp_path / "summary.csv")
     assert [row["training.seed"] for row in read(tmp_path / "summary.csv")] == ["0", "1", "0", "1"]
     page = (tmp_path / "summary.html").read_text()
     assert page.count('data-key="training.seed"') == 1 and "Means over seeds" in page
-    summarize(folders[::2], tmp_path / "summary.csv", tmp_path / "summary.html")
+    write_overview(folders[::2], tmp_path / "summary.html")
     assert "Means over seeds" not in (tmp_path / "summary.html").read_text()
+
+
+def test_the_page_of_all_runs_says_once_what_all_runs_share(tmp_path):
+    folders = seeds_and_rates(tmp_path)
+    write_overview(folders, tmp_path / "summary.html")
+    page = (tmp_path / "summary.html").read_text()
+    columns = re.findall('data-key="(.*?)"', page)
+    assert "device" not in columns and "steps" not in columns
+    assert "The same in all: parameters " in page and "steps 7," in page and "device cpu x86_64 (1 thread)," in page
+    assert columns == ["run", "training.learning_rate_peak", "training.seed", *MEASURES]
+    write_overview(folders[:1], tmp_path / "summary.html")
+    columns = re.findall('data-key="(.*?)"', (tmp_path / "summary.html").read_text())
+    assert columns[:4] == ["run", "parameters", "steps", "tokens_seen"] and "device" not in columns
 
 
 def test_runs_with_two_tokenizers_have_means_of_their_own(tmp_path):

@@ -124,6 +124,11 @@ def answers(run):
     return expand(f"{RUN}/tasks.csv", run=run) if CONFIG.runs[run].sections["tasks"] else []
 
 
+def playground_of(run):
+    """Return playground.html of a run whose model a page can hold, as a list."""
+    return expand(f"{RUN}/playground.html", run=run) if fits_a_page(CONFIG.runs[run].model) else []
+
+
 def run_of(files):
     """Return the folders of the runs whose files, such as run.json, are given."""
     return [str(Path(file).parent) for file in files if Path(file).name == "run.json"]
@@ -264,5 +269,6 @@ def seal_finished_files():
 def show_results():
     """Say how good the models of this workflow are, and how to continue, after the last line of Snakemake."""
     runs = [job.wildcards.run for job in workflow.dag.jobs if job.rule.name == "evaluate"]
+    sweeps = [job.wildcards.sweep for job in workflow.dag.jobs if job.rule.name == "compare"]
     overlays = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
-    atexit.register(print, closing(Path("results"), runs, overlays), end="", file=sys.stderr)
+    atexit.register(print, closing(Path("results"), runs, overlays, sweeps), end="", file=sys.stderr)

@@ -1,4 +1,4 @@
-# The config: the defaults in config.yaml, and over them what the command line or an importing workflow gives.
+# The config: the defaults in config.yaml, and over them what a project, the command line or an importing workflow gives.
 # The package reads the files before Snakemake's values are used: Snakemake names neither line nor column of a mistake,
 # shows a traceback for a byte that is not UTF-8, and lets a key that is given twice through.
 
@@ -15,8 +15,8 @@ ROOT = Path(workflow.current_basedir).parents[1]
 if (ROOT / "hipgpt").is_dir():  # a checkout
     sys.path.insert(0, str(ROOT))
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.config.reading import merge, read_config
+from hipgpt.config.reading import read_config, with_defaults
 
 given = [Path(path) for path in workflow.configfiles]
 exit_on_user_error(read_config)(*(path for path in given if path.suffix != ".json"))
-config.update(merge(exit_on_user_error(read_config)(ROOT / "config.yaml"), config))
+config.update(exit_on_user_error(with_defaults)(config))

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import signal
+import sys
 from pathlib import Path
 
 from hipgpt.base.log import LOG, start_log
@@ -31,6 +33,8 @@ def parsed(parser: argparse.ArgumentParser, rank: int = 0) -> argparse.Namespace
     """
     parser.add_argument("--log", type=Path, help="file that gets a copy of all messages (default: none)")
     arguments = parser.parse_args()
+    # an exception, as Ctrl-C is one, so that temporary files are removed
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     subject = arguments.log.resolve().parents[1].name if arguments.log else ""
     if rank == 0:
         start_log(arguments.log, subject)

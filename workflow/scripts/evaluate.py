@@ -8,6 +8,7 @@ import _package  # noqa: F401 (first: it decides which hipgpt is imported)
 from _arguments import add_checkpoint, add_device, parsed
 
 from hipgpt.base.errors import exit_on_user_error
+from hipgpt.base.log import bar
 from hipgpt.compute.open_device import open_device
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
@@ -29,9 +30,11 @@ def main() -> None:
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
     known = tokenizer.sha256, tokenizer.vocab_size
     train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
-    with ThreadPoolExecutor(1) as pool:
+    name = arguments.output.resolve().parent.name
+    with ThreadPoolExecutor(1) as pool, bar(len(validation) - 1, name) as shown:
         others = pool.submit(baselines, train, validation, tokenizer)
-        predictions = predict(device, model, weights, validation, arguments.stride_tokens)
+        predictions = predict(device, model, weights, validation, arguments.stride_tokens, shown.update)
+        shown.set_postfix_str("then the baselines")
         write_evaluation(arguments.output, predictions, others.result(), tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""Write a table with one row for each run: summary.csv and summary.html."""
+"""Write a table with one row for each run: summary.csv."""
 
 import argparse
 from pathlib import Path
@@ -15,9 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
     parser.add_argument("--output", required=True, type=Path, help="summary.csv")
-    parser.add_argument("--page", required=True, type=Path, help="summary.html")
     arguments = parsed(parser)
-    summarize(arguments.runs, arguments.output, arguments.page)
+    summarize(arguments.runs, arguments.output)
 
 
 if __name__ == "__main__":

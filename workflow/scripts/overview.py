@@ -1,0 +1,23 @@
+"""Write the page of all runs: summary.html."""
+
+import argparse
+from pathlib import Path
+
+import _package  # noqa: F401 (first: it decides which hipgpt is imported)
+from _arguments import parsed
+
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.reports.overview import write_overview
+
+
+@exit_on_user_error
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", required=True, nargs="+", type=Path, help="the runs' folders")
+    parser.add_argument("--output", required=True, type=Path, help="summary.html")
+    arguments = parsed(parser)
+    write_overview(arguments.runs, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
