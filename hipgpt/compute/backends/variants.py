@@ -178,7 +178,7 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
 
 def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, queries: int) -> Variant:
     """The row of AMD's forward pass for heads of at most so many channels, by blocks of so many queries."""
-    row = _attention(arch, {**mma, "ATTENTION_QUERIES": queries}, channels)
+    row = _attention(arch, {**mma, "ATTENTION_ROWS": queries}, channels)
     return replace(row, op="attention_forward", source="gpu/attention_amd.hip", shapes=amd_attention(queries))
 
 
