@@ -71,8 +71,9 @@ DEVICE void rescale(Unit::Sum (&out)[CHANNEL_TILES], float& maximum, float& sum,
     for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
 }
 
-KERNEL(ATTENTION_THREADS) WAVES_OF_A_SIMD(2)
-attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+KERNEL(ATTENTION_THREADS)
+WAVES_OF_A_SIMD(2)
+    attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[2 * 2 * STREAMED / WIDTH];
     bf16* tiles = reinterpret_cast<bf16*>(memory);
     const int heads = uniform(B * H), head = blockIdx.x % heads, h = head % uniform(H), b = head / uniform(H);
@@ -110,8 +111,8 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     fetch(0);
     put(0);
 
-    OwnRows queries;
-    load_own_rows(queries, q, stride, wave_first, S, D);
+    OwnRows<true> queries;
+    queries.load({q, stride}, wave_first, S, D);
     Unit::Sum out[ROW_TILES][CHANNEL_TILES] = {};
     float maximum[ROW_TILES], sum[ROW_TILES];  // sum: over the lane's own keys
     for (int t = 0; t < ROW_TILES; ++t) {
@@ -130,8 +131,7 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
             if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
             Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t)
-                rescale(out[t], maximum[t], sum[t], probabilities[t], scores[t], scale);
+            for (int t = 0; t < ROW_TILES; ++t) rescale(out[t], maximum[t], sum[t], probabilities[t], scores[t], scale);
             accumulate(out, values, probabilities);
         }
         put(tile + 1);

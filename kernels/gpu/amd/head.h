@@ -17,13 +17,12 @@ constexpr int ROW_TILES = ATTENTION_ROWS / (16 * MMA_WAVES);
 constexpr int CHANNEL_STEPS = HEAD_CHANNELS / Unit::STEP_K, CHANNEL_TILES = HEAD_CHANNELS / 16;
 
 // The operand of 16 rows from `first` on and channels from first_channel on, from global memory; zero from S and D on.
-DEVICE Unit::Operand row_operand(const act* rows, int64_t stride, int64_t first, int first_channel, int64_t S,
-                                 int64_t D) {
+DEVICE Unit::Operand row_operand(Matrix rows, int64_t first, int first_channel, int64_t S, int64_t D) {
     const int64_t row = first + lane_of_wave() % 16;
     const int channel = first_channel + Unit::first_k(lane_of_wave());
     Unit::Operand operand = {};
     if (row >= S) return operand;
-    const act* source = rows + row * stride + channel;
+    const act* source = rows.data + row * rows.stride + channel;
     if (is_wide(D)) {
         union {
             Chunk chunk[Unit::HELD_K / WIDTH];
@@ -38,39 +37,62 @@ DEVICE Unit::Operand row_operand(const act* rows, int64_t stride, int64_t first,
     return operand;
 }
 
-// Operands of the wave's own rows. They have arrived when this returns: otherwise clang lets the first product of every
-// visit wait for all loads that are under way, those for the next visit too.
-typedef Unit::Operand OwnRows[ROW_TILES][CHANNEL_STEPS];
-DEVICE void load_own_rows(OwnRows& operands, const act* rows, int64_t stride, int64_t first, int64_t S, int64_t D) {
-    for (int t = 0; t < ROW_TILES; ++t)
-        for (int c = 0; c < CHANNEL_STEPS; ++c)
-            operands[t][c] = row_operand(rows, stride, first + t * 16, c * Unit::STEP_K, S, D);
-    for (int t = 0; t < ROW_TILES; ++t)
-        for (int c = 0; c < CHANNEL_STEPS; ++c) operands[t][c] = opaque(operands[t][c]);
-}
+// The wave's own rows: operands in registers, or where these are too few in a tile of the wave in shared memory.
+template <bool IN_REGISTERS>
+struct OwnRows {
+    static constexpr int TILE = IN_REGISTERS ? 0 : ROW_TILES * 16 * HEAD_CHANNELS;  // elements
+    using Layout = OperandTile<HEAD_CHANNELS>;
+    Unit::Operand operands[IN_REGISTERS ? ROW_TILES : 1][IN_REGISTERS ? CHANNEL_STEPS : 1];
+    bf16* tile;
 
-// products += the VISITED rows of a tile in shared memory times the wave's own rows.
-template <int VISITED>
-DEVICE void multiply_rows(Unit::Sum (&products)[ROW_TILES][VISITED], const bf16* tile, const OwnRows& own) {
+    // negative: change all signs. The loads have arrived when this returns: otherwise clang lets the first product of
+    // every visit wait for all loads that are under way, those for the next visit too.
+    DEVICE_MEMBER void load(Matrix rows, int64_t first, int64_t S, int64_t D, bool negative = false) {
+        const short sign = negative ? static_cast<short>(0x8000) : 0;
+        for (int t = 0; t < ROW_TILES; ++t)
+            for (int c = 0; c < CHANNEL_STEPS; ++c) {
+                const Unit::Operand row = row_operand(rows, first + t * 16, c * Unit::STEP_K, S, D) ^ sign;
+                if constexpr (IN_REGISTERS)
+                    operands[t][c] = row;
+                else
+                    Layout::store(tile, t * 16, c * Unit::STEP_K, row);
+            }
+        if constexpr (IN_REGISTERS)
+            for (int t = 0; t < ROW_TILES; ++t)
+                for (int c = 0; c < CHANNEL_STEPS; ++c) operands[t][c] = opaque(operands[t][c]);
+    }
+    DEVICE_MEMBER Unit::Operand operand(int t, int c, unsigned lane) const {
+        if constexpr (IN_REGISTERS)
+            return operands[t][c];
+        else
+            return Layout::load(tile, t * 16, c * Unit::STEP_K, lane);
+    }
+};
+
+// products += the VISITED * 16 rows of a tile in shared memory times the wave's own rows.
+template <int VISITED, class Own>
+DEVICE void multiply_rows(Unit::Sum (&products)[ROW_TILES][VISITED], const bf16* tile, const Own& own,
+                          unsigned lane = lane_of_wave()) {
 #pragma unroll
-    for (int j = 0; j < VISITED; ++j)
+    for (int c = 0; c < CHANNEL_STEPS; ++c)
 #pragma unroll
-        for (int c = 0; c < CHANNEL_STEPS; ++c) {
-            const Unit::Operand visited = OperandTile<HEAD_CHANNELS>::load(tile, j * 16, c * Unit::STEP_K);
+        for (int j = 0; j < VISITED; ++j) {
+            const Unit::Operand visited = OperandTile<HEAD_CHANNELS>::load(tile, j * 16, c * Unit::STEP_K, lane);
 #pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t) Unit::multiply(products[t][j], visited, own[t][c]);
+            for (int t = 0; t < ROW_TILES; ++t) Unit::multiply(products[t][j], visited, own.operand(t, c, lane));
         }
 }
 
-// The same where K has VISITED steps: sums += channels of a transposed tile times factors of the wave's own rows.
+// sums += channels of a transposed tile times factors of the wave's own rows.
 template <int STEPS>
 DEVICE void accumulate(Unit::Sum (&sums)[ROW_TILES][CHANNEL_TILES], const bf16* tile,
-                       const Unit::Operand (&factors)[ROW_TILES][STEPS]) {
+                       const Unit::Operand (&factors)[ROW_TILES][STEPS], unsigned lane = lane_of_wave()) {
 #pragma unroll
     for (int j = 0; j < STEPS; ++j)
 #pragma unroll
         for (int c = 0; c < CHANNEL_TILES; ++c) {
-            const Unit::Operand channels = OperandTile<STEPS * Unit::STEP_K>::load(tile, c * 16, j * Unit::STEP_K);
+            const Unit::Operand channels =
+                OperandTile<STEPS * Unit::STEP_K>::load(tile, c * 16, j * Unit::STEP_K, lane);
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t) Unit::multiply(sums[t][c], channels, factors[t][j]);
         }

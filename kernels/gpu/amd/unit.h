@@ -38,9 +38,10 @@ struct OperandTile {
         return row * K + (chunk ^ permutation) * WIDTH;
     }
 
-    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K.
-    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, int first_i, int first_k) {
-        const unsigned lane = lane_of_wave();
+    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K. lane: of the wave; a
+    // loop that has no registers for addresses hides it by `opaque` in every turn.
+    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, int first_i, int first_k,
+                                            unsigned lane = lane_of_wave()) {
         union {
             Chunk chunk[Unit::HELD_K / WIDTH];
             Unit::Operand operand;
@@ -51,6 +52,19 @@ struct OperandTile {
             read.chunk[c] = *reinterpret_cast<const Chunk*>(tile + first_i * K + offset(lane % 16, chunk));
         }
         return read.operand;
+    }
+    // Stores an operand where `load` finds it.
+    static DEVICE_MEMBER void store(bf16* tile, int first_i, int first_k, const Unit::Operand& operand) {
+        const unsigned lane = lane_of_wave();
+        union {
+            Unit::Operand operand;
+            Chunk chunk[Unit::HELD_K / WIDTH];
+        } written = {operand};
+#pragma unroll
+        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c) {
+            const unsigned chunk = (first_k + Unit::first_k(lane)) / WIDTH + c;
+            *reinterpret_cast<Chunk*>(tile + first_i * K + offset(lane % 16, chunk)) = written.chunk[c];
+        }
     }
 };
 
