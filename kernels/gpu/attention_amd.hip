@@ -71,9 +71,8 @@ DEVICE void rescale(Unit::Sum (&out)[CHANNEL_TILES], float& maximum, float& sum,
     for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
 }
 
-KERNEL(ATTENTION_THREADS)
-WAVES_OF_A_SIMD(2)
-    attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
+BOUNDED_KERNEL(ATTENTION_THREADS, 2)
+attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[2 * 2 * STREAMED / WIDTH];
     bf16* tiles = reinterpret_cast<bf16*>(memory);
     const int heads = uniform(B * H), head = blockIdx.x % heads, h = head % uniform(H), b = head / uniform(H);

@@ -198,8 +198,7 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     }
 }
 
-KERNEL(ATTENTION_THREADS)
-WAVES_OF_A_SIMD(ALWAYS_MULTIPLIES ? 1 : 2)
+BOUNDED_KERNEL(ATTENTION_THREADS, ALWAYS_MULTIPLIES ? 1 : 2)
 attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                    int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[(2 * 4 * TILE + MMA_WAVES * 2 * Own::TILE) / WIDTH];

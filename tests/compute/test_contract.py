@@ -13,7 +13,7 @@ from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
-GPU_KERNEL = re.compile(r"^(?:PERSISTENT_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
+GPU_KERNEL = re.compile(r"^(?:PERSISTENT_|BOUNDED_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "api.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",

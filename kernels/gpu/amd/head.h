@@ -24,10 +24,7 @@ DEVICE Unit::Operand row_operand(Matrix rows, int64_t first, int first_channel, 
     if (row >= S) return operand;
     const act* source = rows.data + row * rows.stride + channel;
     if (is_wide(D)) {
-        union {
-            Chunk chunk[Unit::HELD_K / WIDTH];
-            Unit::Operand operand;
-        } read = {};
+        OperandChunks read = {};
         for (int c = 0; c < Unit::HELD_K / WIDTH; ++c)
             if (channel + c * WIDTH < D) read.chunk[c] = reinterpret_cast<const Chunk*>(source)[c];
         return read.operand;
@@ -59,7 +56,12 @@ struct OwnRows {
             }
         if constexpr (IN_REGISTERS)
             for (int t = 0; t < ROW_TILES; ++t)
-                for (int c = 0; c < CHANNEL_STEPS; ++c) operands[t][c] = opaque(operands[t][c]);
+                for (int c = 0; c < CHANNEL_STEPS; ++c) {
+                    OperandChunks hidden;
+                    hidden.operand = operands[t][c];
+                    for (Chunk& chunk : hidden.chunk) chunk = opaque(chunk);
+                    operands[t][c] = hidden.operand;
+                }
     }
     DEVICE_MEMBER Unit::Operand operand(int t, int c, unsigned lane) const {
         if constexpr (IN_REGISTERS)

@@ -2,10 +2,10 @@
 #pragma once
 #include "gpu/platform/common.h"
 
-// After KERNEL(threads): the kernel gets so few registers that a SIMD holds this many waves. With two, clang keeps the
-// sums of MFMAs in vector registers. With one, it keeps them in accumulation registers, from which other instructions
-// must copy them.
-#define WAVES_OF_A_SIMD(waves) __attribute__((amdgpu_waves_per_eu(waves)))
+// KERNEL with so few registers that a SIMD holds this many waves. With two, clang keeps the sums of MFMAs in vector
+// registers. With one, it keeps them in accumulation registers, from which other instructions must copy them.
+#define BOUNDED_KERNEL(threads, waves) \
+    extern "C" __global__ __attribute__((amdgpu_waves_per_eu(waves))) void __launch_bounds__(threads)
 
 // The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
