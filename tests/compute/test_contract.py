@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, ATTENTION_TMA, SIMT, matmul_mma, muon_mma
+from hipgpt.compute.backends.launch_shapes import (
+    ATTENTION_MMA,
+    ATTENTION_TMA,
+    SIMT,
+    amd_attention,
+    matmul_mma,
+    muon_mma,
+)
 from hipgpt.compute.backends.variants import VARIANTS
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
@@ -78,7 +85,7 @@ PLACES = {
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
-          "amd": {"attention_forward"}}  # fmt: skip
+          "amd": set(amd_attention(64))}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:

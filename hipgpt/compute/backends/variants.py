@@ -216,8 +216,9 @@ def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], rows: int | None = N
     macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if rows else {macro: 1} for tile in tiles}
     gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
     muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.any_size]
-    amd = [row for channels in CHANNELS for row in _amd_attention(arch, {macro: 1}, channels, rows)] if rows else []
-    return gemms + muon + amd + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    if rows is None:
+        return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    return gemms + muon + [row for channels in CHANNELS for row in _amd_attention(arch, {macro: 1}, channels, rows)]
 
 
 VARIANTS = (

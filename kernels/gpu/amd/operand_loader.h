@@ -87,8 +87,8 @@ struct TransposingLoader {
     using Tile = OperandTile<STAGE_K>;
     static constexpr int SQUARES = ROWS / 4,
                          EACH = SQUARES * (STAGE_K / 4) / BLOCK_THREADS;  // squares of 4 x 4 along i
-    // 32 neighbours of a wave load neighbouring i; the others load other k, so that their stores use other banks.
-    static constexpr int ALONG = SQUARES < 32 ? SQUARES : 32, DOWN = BLOCK_THREADS / SQUARES;
+    // 8 neighbours of a wave load 64 neighbouring bytes; the next 8 load other k, so that their stores use other banks.
+    static constexpr int ALONG = 8, DOWN = BLOCK_THREADS / SQUARES;
     static constexpr int PLACE_STEP = ARRANGED ? Unit::PLACE_STEP : 1;
     Source source;
     const char* base;

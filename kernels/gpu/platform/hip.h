@@ -13,13 +13,6 @@ DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
 
-// Orders the shared memory accesses of a wave's lanes, which run in lockstep.
-DEVICE void wave_barrier() {
-    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
-    __builtin_amdgcn_wave_barrier();
-    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
-}
-
 // The same value, hidden from the optimiser, so that whatever depends on it is computed where it is used. Otherwise the
 // compiler computes the addresses of all loads of a loop before the loop, and they fill the registers.
 template <class T>
@@ -52,15 +45,3 @@ DEVICE uint32_t bf16_pair_of_finite(float first, float second) {
     const uint32_t low = float_bits(first), high = float_bits(second);
     return high_halves(low + 0x7FFFu + (low >> 16 & 1u), high + 0x7FFFu + (high >> 16 & 1u));
 }
-
-// Copies 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. The copy is complete when the call
-// returns, so committing and waiting do nothing here.
-DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
-    typedef uint32_t Chunk __attribute__((vector_size(16)));  // a class would go through private memory
-    Chunk chunk = {};
-    if (inside) chunk = *reinterpret_cast<const Chunk*>(source);
-    *reinterpret_cast<Chunk*>(shared) = chunk;
-}
-DEVICE void copies_commit() {}
-template <int LEFT>
-DEVICE void copies_wait() {}

@@ -52,16 +52,18 @@ def missing() -> str | None:
     return f"no {absent}" if absent else clang.missing()
 
 
-@functools.cache
-def counted(name: str, arch: str) -> tuple[Counted, ...]:
+def counted(name: str, arch: str) -> list[Counted]:
     """Return every main loop of the kernels of an op on a chip, widest first."""
-    found, op = [], CATALOGUE[name]
-    for variant in variants_of(op, arch, DType.BF16):
-        if size := _size_of(variant):
-            listed, needs = _kernels(name, arch, size)[name]
-            loops = (measure(path, CHIPS[arch], needs) for path in main_loops(listed))
-            found += [Counted(name, size, arch, loop, needs) for loop in loops]
-    return tuple(sorted(found, key=lambda one: (-one.size, -one.loop.matrix)))
+    sizes = {_size_of(variant) for variant in variants_of(CATALOGUE[name], arch, DType.BF16)} - {None}
+    return [one for size in sorted(sizes, reverse=True) for one in loops(name, arch, size)]
+
+
+@functools.cache
+def loops(name: str, arch: str, size: int) -> list[Counted]:
+    """Return the main loops of the kernel of one size, that with the most matrix instructions first."""
+    listed, needs = _kernels(name, arch, size)[name]
+    measured = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
+    return [Counted(name, size, arch, loop, needs) for loop in sorted(measured, key=lambda loop: -loop.matrix)]
 
 
 def _size_of(variant: Variant) -> int | None:
@@ -84,13 +86,6 @@ def _compiled(source: str, arch: str, size: int, name: str) -> dict:
     driver, variant = clang.OfflineDriver(arch), _variant(name, arch, size)
     with clang.fresh_cache():
         return disassembly.of_image(compile_source(driver, variant, CATALOGUE[name], DType.BF16))
-
-
-def main_loop(name: str, arch: str, size: int) -> Counted:
-    """Return the main loop of one size with the most matrix instructions."""
-    listed, needs = _kernels(name, arch, size)[name]
-    loops = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
-    return Counted(name, size, arch, max(loops, key=lambda loop: loop.matrix), needs)
 
 
 def table(rows: Iterable[tuple[str, ...]], markdown: bool) -> Iterator[str]:
