@@ -5,6 +5,11 @@ from support.amd import clang, count, disassembly
 from support.amd.chips import CHIPS
 from support.amd.main_loop import main_loops, measure
 
+from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.variants import find_variant
+from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.tensor import DType
+
 needs_tools = pytest.mark.skipif(count.missing() is not None, reason=f"cannot count: {count.missing()}")
 pytestmark = [pytest.mark.slow, needs_tools]
 PROBE = """
@@ -97,3 +102,15 @@ def test_attention_is_counted_for_the_heads_that_it_is_asked_for():
     assert {count.loops("attention_forward", "gfx942", channels)[0].size for channels in (64, 128)} == {64, 128}
     few, many = (count.loops("attention_forward", "gfx942", channels)[0] for channels in (32, 128))
     assert few.needs.registers < many.needs.registers
+
+
+def test_a_decoded_token_has_the_loads_of_four_keys_and_values_under_way_at_once():
+    op = CATALOGUE["attention_decode"]
+    variant = find_variant(op, "gfx942", DType.BF16, {"B": 1, "H": 1, "D": 64, "T": 64})
+    image = compile_source(clang.OfflineDriver("gfx942"), variant, op, DType.BF16)
+    listed, _ = disassembly.of_image(image)[op.name]
+    under_way = most = 0
+    for one in listed:
+        under_way = 0 if "vmcnt" in one.operands else under_way + (one.name == "global_load_dwordx4")
+        most = max(most, under_way)
+    assert most == 8
