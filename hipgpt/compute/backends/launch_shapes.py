@@ -184,7 +184,7 @@ ATTENTION_MMA: Mapping[str, ShapeOf] = {
 
 
 def amd_attention(rows: int) -> Mapping[str, ShapeOf]:
-    """Return the shapes of attention_amd.hip and attention_backward_amd.hip, whose blocks own so many rows of a head."""
+    """Return the shapes of AMD's attention, forward and backward, whose blocks own so many rows of a head."""
 
     def blocks(s: Sizes) -> int:
         return s["B"] * s["H"] * _ceil(s["S"], rows)
