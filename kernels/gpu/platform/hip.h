@@ -37,11 +37,19 @@ DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
-// Two bf16 in 32 bits, the first in the low half.
+// Two bf16 in 32 bits, the first in the low half. The second function is for finite values, which take fewer
+// instructions. Both round to nearest, ties to even.
+#ifdef __gfx950__  // has an instruction for it
+DEVICE uint32_t bf16_pair(float first, float second) {
+    typedef float Floats __attribute__((vector_size(8)));
+    typedef __bf16 Pair __attribute__((vector_size(4)));
+    return __builtin_bit_cast(uint32_t, __builtin_convertvector((Floats{first, second}), Pair));
+}
+DEVICE uint32_t bf16_pair_of_finite(float first, float second) { return bf16_pair(first, second); }
+#else
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
-
-// The same for finite values, in fewer instructions. Rounds to nearest, ties to even.
 DEVICE uint32_t bf16_pair_of_finite(float first, float second) {
     const uint32_t low = float_bits(first), high = float_bits(second);
     return high_halves(low + 0x7FFFu + (low >> 16 & 1u), high + 0x7FFFu + (high >> 16 & 1u));
 }
+#endif
