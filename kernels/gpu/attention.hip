@@ -1,5 +1,5 @@
-// Attention for every chip and dtype. Where a chip has matrix instructions, attention_mma.hip serves forward and
-// backward in bf16.
+// Attention for every chip and dtype. Where a chip has matrix instructions, attention_mma.hip (NVIDIA) or
+// attention_amd.hip and attention_backward_amd.hip serve forward and backward in bf16.
 //
 // attention_forward: y[b,i,h] = sum over j <= i of p[i,j] v[b,j,h]; p[i] = softmax over j <= i of q_i . k_j / sqrt(D).
 // qkv (B, S, 3, H, D) row-major, act: queries, keys, values; y (B, S, H, D), act; logsumexp (B, H, S) f32 of the scaled
@@ -188,26 +188,36 @@ struct Softmaxes {
     float factor[DECODE_THREADS / LEAST_LANES];
 };
 
+// Loads WIDTH channels of one of a head's `length` cached rows; a row beyond the last may be any row. WIDE: D is a
+// multiple of WIDTH. Then there is no test, so that the loads of several rows do not wait for each other.
+template <bool WIDE>
+DEVICE void load_cached(float (&values)[WIDTH], const act* cached, int64_t row, int64_t length, int channel,
+                        int64_t D) {
+    const act* source = cached + (row < length ? row : length - 1) * D + (channel < D ? channel : 0);
+    if constexpr (WIDE)
+        load(values, source);
+    else
+        load_some(values, source, D - channel, false);
+}
+
 // A team of LANES lanes has a key's channels, WIDTH each, and visits every TEAMS-th key. At the end the teams' softmaxes
-// become one, in a fixed order.
-template <int LANES>
+// become one, in a fixed order. A lane whose channels are beyond D has a query of zeros, and its sums are not read.
+template <int LANES, bool WIDE>
 DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, const act* values, int64_t length,
                    int64_t D) {
     constexpr int TEAMS = DECODE_THREADS / LANES,
-                  TOGETHER = 4;  // keys of a team whose loads do not wait for each other
+                  TOGETHER = 4;  // keys that a team visits in a turn
     const int team = threadIdx.x / LANES, channel = threadIdx.x % LANES * WIDTH;
-    const int64_t left = D - channel;
-    const bool aligned = is_wide(D);
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     float own_query[WIDTH], maximum = MASKED, sum = 0.0f, out[WIDTH] = {};
-    load_some(own_query, query + channel, left, aligned);
+    load_some(own_query, query + channel, D - channel, WIDE);
     for (int64_t first = 0; first < length; first += TEAMS * TOGETHER) {  // all lanes, because they exchange sums
         float score[TOGETHER], raised = maximum;
 #pragma unroll
         for (int u = 0; u < TOGETHER; ++u) {
             const int64_t j = first + u * TEAMS + team;
             float key[WIDTH];
-            load_some(key, keys + j * D + channel, j < length ? left : 0, aligned);
+            load_cached<WIDE>(key, keys, j, length, channel, D);
             score[u] = 0.0f;
             for (int i = 0; i < WIDTH; ++i) score[u] += own_query[i] * key[i];
             for (int mask = LANES / 2; mask > 0; mask /= 2) score[u] += wave_exchange(score[u], mask);
@@ -222,7 +232,7 @@ DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, con
             const int64_t j = first + u * TEAMS + team;
             const float probability = j < length ? exp_of(score[u] - raised) : 0.0f;
             float value[WIDTH];
-            load_some(value, values + j * D + channel, j < length ? left : 0, aligned);
+            load_cached<WIDE>(value, values, j, length, channel, D);
             sum += probability;
             for (int i = 0; i < WIDTH; ++i) out[i] += probability * value[i];
         }
@@ -244,6 +254,17 @@ DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, con
     narrow(y[threadIdx.x], result / total);
 }
 
+template <bool WIDE>
+DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, const act* values, int64_t length,
+                   int64_t D) {
+    if (D <= LEAST_LANES * WIDTH)
+        decode<LEAST_LANES, WIDE>(of, y, query, keys, values, length, D);
+    else if (D <= 2 * LEAST_LANES * WIDTH)
+        decode<2 * LEAST_LANES, WIDE>(of, y, query, keys, values, length, D);
+    else
+        decode<MOST_CHANNELS / WIDTH, WIDE>(of, y, query, keys, values, length, D);
+}
+
 KERNEL(DECODE_THREADS)
 attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B, int64_t H,
                  int64_t D, int64_t T) {
@@ -257,12 +278,10 @@ attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* 
     }
     __syncthreads();
     __shared__ Softmaxes of;
-    if (D <= LEAST_LANES * WIDTH)
-        decode<LEAST_LANES>(of, y + head * D, query, cached_keys, cached_values, length, D);
-    else if (D <= 2 * LEAST_LANES * WIDTH)
-        decode<2 * LEAST_LANES>(of, y + head * D, query, cached_keys, cached_values, length, D);
+    if (is_wide(D))
+        decode<true>(of, y + head * D, query, cached_keys, cached_values, length, D);
     else
-        decode<MOST_CHANNELS / WIDTH>(of, y + head * D, query, cached_keys, cached_values, length, D);
+        decode<false>(of, y + head * D, query, cached_keys, cached_values, length, D);
 }
 
 KERNEL(THREADS)

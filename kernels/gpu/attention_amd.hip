@@ -4,24 +4,15 @@
 // each segment (amd/unit.h). These are the k of an operand of the next product, Y^T = V^T P^T, so probabilities go from
 // sums to operands inside a lane, and maximum and sum of a query are one number per lane. Values are transposed once,
 // on their way into shared memory.
-// A block owns ATTENTION_QUERIES queries of a head, QUERY_TILES x 16 per wave, and visits tiles of KEYS keys, of which
+// A block owns ATTENTION_ROWS queries of a head, ROW_TILES x 16 per wave, and visits tiles of KEYS keys, of which
 // the next one is fetched into registers while this one is multiplied. The softmax is online (Milakov & Gimelshein 2018,
 // arXiv:1805.02867). HEAD_CHANNELS is D rounded up to 32, 64 or 128. Grid B*H*ceil(S / queries of a block), blocks with
 // the most keys to visit first.
-#include "gpu/amd/operand_loader.h"
+#include "gpu/amd/head.h"
 #include "formulas.h"
-#ifndef HEAD_CHANNELS
-#define HEAD_CHANNELS 64
-#endif
 
-constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
-constexpr int ATTENTION_THREADS = MMA_WAVES * WAVE;
-constexpr int QUERY_TILES = ATTENTION_QUERIES / (16 * MMA_WAVES);
 constexpr int KEYS = HEAD_CHANNELS == 128 ? 32 : HEAD_CHANNELS == 64 || WAVE == 32 ? 64 : 128;  // of a tile
-constexpr int STEPS = HEAD_CHANNELS / Unit::STEP_K, KEY_STEPS = KEYS / Unit::STEP_K;  // of a score, of an output
-constexpr int KEY_TILES = KEYS / 16, CHANNEL_TILES = HEAD_CHANNELS / 16, STREAMED = KEYS * HEAD_CHANNELS;
-using KeyTile = OperandTile<HEAD_CHANNELS>;
-using ValueTile = OperandTile<KEYS>;
+constexpr int KEY_STEPS = KEYS / Unit::STEP_K, KEY_TILES = KEYS / 16, STREAMED = KEYS * HEAD_CHANNELS;
 using ValueLoader = TransposingLoader<HEAD_CHANNELS, KEYS, true, ATTENTION_THREADS>;
 
 // Keys are rows that follow each other from tile to tile. Chunks from D on are never stored: they stay zero.
@@ -41,47 +32,11 @@ struct KeyLoader : RowLoader<KEYS, HEAD_CHANNELS, true, ATTENTION_THREADS> {
     }
 };
 
-// The operand of 16 queries from `first` on and channels from first_channel on, from global memory; zero from S and D on.
-DEVICE Unit::Operand query_operand(const act* q, int64_t stride, int64_t first, int first_channel, int64_t S,
-                                   int64_t D) {
-    const int64_t query = first + lane_of_wave() % 16;
-    const int channel = first_channel + Unit::first_k(lane_of_wave());
-    Unit::Operand operand = {};
-    if (query >= S) return operand;
-    const act* source = q + query * stride + channel;
-    if (is_wide(D)) {
-        union {
-            Chunk chunk[Unit::HELD_K / WIDTH];
-            Unit::Operand operand;
-        } read = {};
-        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c)
-            if (channel + c * WIDTH < D) read.chunk[c] = reinterpret_cast<const Chunk*>(source)[c];
-        return read.operand;
-    }
-    for (int k = 0; k < Unit::HELD_K; ++k)
-        if (channel + k < D) operand[k] = source[k].bits;
-    return operand;
-}
-
 // Reduces over the lanes that hold one query, in a fixed order.
 template <class Op>
 DEVICE float across_query(float value, const Op& op) {
     for (int mask = 16; mask < WAVE; mask *= 2) value = op(value, wave_exchange(value, mask));
     return value;
-}
-
-// Leaves out keys that come after a lane's query. ahead: of the tile's first key, compared with the wave's first query.
-DEVICE void mask(Unit::Sum (&scores)[QUERY_TILES][KEY_TILES], int ahead) {
-    const int lane = lane_of_wave(), first = ahead + lane / 16 * WIDTH - lane % 16;
-#pragma unroll
-    for (int t = 0; t < QUERY_TILES; ++t)
-#pragma unroll
-        for (int j = 0; j < KEY_TILES; ++j)
-#pragma unroll
-            for (int e = 0; e < Unit::SIZE; ++e) {
-                const int key = j / TILES * SEGMENT_ROWS + j % TILES * Unit::SIZE + e;
-                if (first + key > t * 16) scores[t][j][e] = MASKED;
-            }
 }
 
 // Makes probabilities of the scores of a query, relative to its new maximum, and scales what was summed up before.
@@ -100,12 +55,15 @@ DEVICE void rescale(Unit::Sum (&out)[CHANNEL_TILES], float& maximum, float& sum,
     for (int j = 0; j < KEY_STEPS; ++j) {
         uint32_t pairs[WIDTH / 2];
 #pragma unroll
-        for (int i = 0; i < WIDTH; i += 2) {
-            const Unit::Sum& own = scores[j * TILES + i / Unit::SIZE];
-            const float first = quick_exp2(own[i % Unit::SIZE] * scale - raised);
-            const float second = quick_exp2(own[i % Unit::SIZE + 1] * scale - raised);
-            sum += first + second;
-            pairs[i / 2] = bf16_pair_of_finite(first, second);
+        for (int i = 0; i < WIDTH; i += Unit::SIZE) {
+            Unit::Sum values = scores[j * TILES + i / Unit::SIZE] * scale - raised;
+#pragma unroll
+            for (int e = 0; e < Unit::SIZE; ++e) values[e] = quick_exp2(values[e]);
+#pragma unroll
+            for (int e = 0; e < Unit::SIZE; e += 2) {
+                sum += values[e] + values[e + 1];
+                pairs[(i + e) / 2] = bf16_pair_of_finite(values[e], values[e + 1]);
+            }
         }
         probabilities[j] = Unit::operand_of(pairs);
     }
@@ -113,28 +71,17 @@ DEVICE void rescale(Unit::Sum (&out)[CHANNEL_TILES], float& maximum, float& sum,
     for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
 }
 
-// Stores the lane's channels of a query times a factor.
-DEVICE void store(act* target, const Unit::Sum (&out)[CHANNEL_TILES], float factor, int64_t D) {
-#pragma unroll
-    for (int c = 0; c < CHANNEL_TILES; c += TILES) {
-        const int64_t channel = c * 16 + lane_of_wave() / 16 * WIDTH;
-        float values[WIDTH];
-        for (int i = 0; i < WIDTH; ++i) values[i] = out[c + i / Unit::SIZE][i % Unit::SIZE] * factor;
-        if (channel < D) store_some(target + channel, values, D - channel, is_wide(D));
-    }
-}
-
-KERNEL(ATTENTION_THREADS)
+BOUNDED_KERNEL(ATTENTION_THREADS, 2)
 attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ Vector memory[2 * 2 * STREAMED / WIDTH];
     bf16* tiles = reinterpret_cast<bf16*>(memory);
     const int heads = uniform(B * H), head = blockIdx.x % heads, h = head % uniform(H), b = head / uniform(H);
-    const int blocks = uniform((S + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES);
-    const int first = (blocks - 1 - static_cast<int>(blockIdx.x) / heads) * ATTENTION_QUERIES;
+    const int blocks = uniform((S + ATTENTION_ROWS - 1) / ATTENTION_ROWS);
+    const int first = (blocks - 1 - static_cast<int>(blockIdx.x) / heads) * ATTENTION_ROWS;
     const int64_t stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
     const float scale = LOG2_E / sqrtf(static_cast<float>(D));  // scores become powers of 2: exp2 is one instruction
-    const int wave_first = first + uniform(threadIdx.x / WAVE) * QUERY_TILES * 16, end = first + ATTENTION_QUERIES;
+    const int wave_first = first + uniform(threadIdx.x / WAVE) * ROW_TILES * 16, end = first + ATTENTION_ROWS;
     const int key_tiles = ((end < S ? end : static_cast<int>(S)) + KEYS - 1) / KEYS;
     const int whole_tiles = is_wide(D) ? static_cast<int>(S) / KEYS : 0;
     KeyLoader key_loader(Source{{k, stride}, 0, S, 0, D});
@@ -163,13 +110,11 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     fetch(0);
     put(0);
 
-    Unit::Operand queries[QUERY_TILES][STEPS];
-    for (int t = 0; t < QUERY_TILES; ++t)
-        for (int c = 0; c < STEPS; ++c)
-            queries[t][c] = query_operand(q, stride, wave_first + t * 16, c * Unit::STEP_K, S, D);
-    Unit::Sum out[QUERY_TILES][CHANNEL_TILES] = {};
-    float maximum[QUERY_TILES], sum[QUERY_TILES];  // sum: over the lane's own keys
-    for (int t = 0; t < QUERY_TILES; ++t) {
+    OwnRows<true> queries;
+    queries.load({q, stride}, wave_first, S, D);
+    Unit::Sum out[ROW_TILES][CHANNEL_TILES] = {};
+    float maximum[ROW_TILES], sum[ROW_TILES];  // sum: over the lane's own keys
+    for (int t = 0; t < ROW_TILES; ++t) {
         maximum[t] = MASKED;
         sum[t] = 0.0f;
     }
@@ -178,35 +123,20 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         __syncthreads();
         fetch(tile + 1);
         const int at = tile * KEYS;
-        if (at < wave_first + QUERY_TILES * 16) {
+        if (at < wave_first + ROW_TILES * 16) {
             const bf16 *keys = tiles + tile % 2 * 2 * STREAMED, *values = keys + STREAMED;
-            Unit::Sum scores[QUERY_TILES][KEY_TILES] = {};
+            Unit::Sum scores[ROW_TILES][KEY_TILES] = {};
+            multiply_rows(scores, keys, queries);
+            if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
+            Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
-            for (int j = 0; j < KEY_TILES; ++j)
-#pragma unroll
-                for (int c = 0; c < STEPS; ++c) {
-                    const Unit::Operand key = KeyTile::load(keys, j * 16, c * Unit::STEP_K);
-#pragma unroll
-                    for (int t = 0; t < QUERY_TILES; ++t) Unit::multiply(scores[t][j], key, queries[t][c]);
-                }
-            if (at + KEYS > wave_first) mask(scores, at - wave_first);
-            Unit::Operand probabilities[QUERY_TILES][KEY_STEPS];
-#pragma unroll
-            for (int t = 0; t < QUERY_TILES; ++t)
-                rescale(out[t], maximum[t], sum[t], probabilities[t], scores[t], scale);
-#pragma unroll
-            for (int j = 0; j < KEY_STEPS; ++j)
-#pragma unroll
-                for (int c = 0; c < CHANNEL_TILES; ++c) {
-                    const Unit::Operand value = ValueTile::load(values, c * 16, j * Unit::STEP_K);
-#pragma unroll
-                    for (int t = 0; t < QUERY_TILES; ++t) Unit::multiply(out[t][c], value, probabilities[t][j]);
-                }
+            for (int t = 0; t < ROW_TILES; ++t) rescale(out[t], maximum[t], sum[t], probabilities[t], scores[t], scale);
+            accumulate(out, values, probabilities);
         }
         put(tile + 1);
     }
 #pragma unroll
-    for (int t = 0; t < QUERY_TILES; ++t) {
+    for (int t = 0; t < ROW_TILES; ++t) {
         const float total = across_query(sum[t], [](float a, float b) { return a + b; });
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
         if (query >= S) continue;

@@ -1,8 +1,8 @@
-// attention_forward and attention_backward in bf16 by matrix instructions: formulas, layouts and traffic as in
+// attention_forward and attention_backward in bf16 by NVIDIA's matrix instructions: formulas, layouts and traffic as in
 // attention.hip; sums in f32.
 //
-// A block owns a resident tile of RESIDENT_ROWS rows of one head, MMA_TILE per wave, in registers where there are
-// enough, and visits the streamed tiles that causality lets it see: mma/head_tiles.h. HEAD_CHANNELS is D rounded up to
+// A block owns a resident tile of RESIDENT_ROWS rows of one head, MMA_TILE per wave, in registers, and visits
+// the streamed tiles that causality lets it see: mma/head_tiles.h. HEAD_CHANNELS is D rounded up to
 // 32, 64 or 128.
 // Forward, the softmax is online (Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao et al. 2022,
 // arXiv:2205.14135). Backward, the first half of the blocks owns key-value tiles and computes dk and dv, the second
@@ -21,8 +21,8 @@ DEVICE float sum_across(float value) {
     return Mma::across_row(value, [](float a, float b) { return a + b; });
 }
 
-DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S,
-                    int64_t H, int64_t D) {
+DEVICE void forward(bf16* memory, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
+                    int64_t D) {
     const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = blockIdx.x % heads,
                   b = head / H, h = head % H;
     const int64_t first = (tiles - 1 - blockIdx.x / heads) * RESIDENT_ROWS, stride = 3 * H * D;
@@ -31,7 +31,7 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         LOG2_E / sqrtf(static_cast<float>(D));  // scores become powers of 2, because exp2 is one instruction
     const int64_t wave_row = first + threadIdx.x / WAVE * MMA_TILE,
                   wave_end = wave_row + MMA_TILE < S ? wave_row + MMA_TILE : S;
-    bf16 *keys = memory + RESIDENT_TILE, *values = keys + Head::STREAMED_TILE;
+    bf16 *keys = memory, *values = keys + Head::STREAMED_TILE;
     Head::TileLoader<RESIDENT_ROWS>(q, stride, first, S, D).load(memory);
     copies_commit();
     copies_wait<0>();
@@ -100,9 +100,9 @@ DEVICE void forward(bf16* memory, bf16* scratch, act* y, float* logsumexp, const
         if (at + Head::STREAMED_ROWS < end) key_loader.load(keys);
         copies_commit();
         if (sees_all)
-            Head::accumulate_AB(out, scores, values, scratch, AllMmaTiles{});
+            Head::accumulate_AB(out, scores, values, AllMmaTiles{});
         else
-            Head::accumulate_AB(out, scores, values, scratch, seen);
+            Head::accumulate_AB(out, scores, values, seen);
     }
     float factor[Mma::SLOTS];
     for (int slot = 0; slot < Mma::SLOTS; ++slot) {
@@ -122,9 +122,9 @@ typedef float StreamedQueries[2][2][RESIDENT_ROWS];
 // dk and dv of a resident key-value tile, or dq of a resident query tile. In names, qk is keys or queries and vdy is
 // values or dy, whichever of the two the block owns (resident) or visits (streamed).
 template <bool OWNS_KEYS>
-DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_queries, act* dqkv, const act* dy,
-                     const float* delta, const float* logsumexp, const act* qkv, int64_t block, int64_t B, int64_t S,
-                     int64_t H, int64_t D) {
+DEVICE void backward(bf16* memory, StreamedQueries& streamed_queries, act* dqkv, const act* dy, const float* delta,
+                     const float* logsumexp, const act* qkv, int64_t block, int64_t B, int64_t S, int64_t H,
+                     int64_t D) {
     const int64_t heads = B * H, tiles = (S + RESIDENT_ROWS - 1) / RESIDENT_ROWS, head = block % heads, b = head / H,
                   h = head % H;
     const int64_t first = (OWNS_KEYS ? block / heads : tiles - 1 - block / heads) * RESIDENT_ROWS, stride = 3 * H * D;
@@ -141,13 +141,12 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
     copies_wait<0>();
     __syncthreads();
     const Head::Resident resident_qk(memory), resident_vdy(memory + RESIDENT_ROWS * HEAD_CHANNELS);
-    bf16* streamed_tiles = memory + 2 * RESIDENT_TILE;
     __syncthreads();
 
     Head::TileLoader<Head::STREAMED_ROWS> qk_loader(OWNS_KEYS ? q : k, stride, begin, S, D);
     Head::TileLoader<Head::STREAMED_ROWS> vdy_loader(OWNS_KEYS ? dout : v, streamed_vdy_stride, begin, S, D);
     auto load_tiles = [&](int turn) {
-        bf16* tile = streamed_tiles + turn * 2 * Head::STREAMED_TILE;
+        bf16* tile = memory + turn * 2 * Head::STREAMED_TILE;
         qk_loader.load(tile);
         vdy_loader.load(tile + Head::STREAMED_TILE);
     };
@@ -175,8 +174,7 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
     // Adds the share of the streamed tile that starts at row `at`.
     auto visit = [&](int64_t at, int turn, const auto& mma_tiles) {
         const int diagonal = static_cast<int>(wave_row - at);
-        bf16 *streamed_qk = streamed_tiles + turn * 2 * Head::STREAMED_TILE,
-             *streamed_vdy = streamed_qk + Head::STREAMED_TILE;
+        bf16 *streamed_qk = memory + turn * 2 * Head::STREAMED_TILE, *streamed_vdy = streamed_qk + Head::STREAMED_TILE;
         Sum probabilities[Head::DOWN], gradients[Head::DOWN];
         Head::multiply_ABt(probabilities, resident_qk, streamed_qk, mma_tiles);
         Head::multiply_ABt(gradients, resident_vdy, streamed_vdy, mma_tiles);
@@ -200,8 +198,8 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
                 gradients[j].value[e] = probabilities[j].value[e] * (gradients[j].value[e] - query_delta);
             }
         }
-        Head::accumulate_AB(dqk, gradients, streamed_qk, scratch, mma_tiles);
-        if constexpr (OWNS_KEYS) Head::accumulate_AB(dv, probabilities, streamed_vdy, scratch, mma_tiles);
+        Head::accumulate_AB(dqk, gradients, streamed_qk, mma_tiles);
+        if constexpr (OWNS_KEYS) Head::accumulate_AB(dv, probabilities, streamed_vdy, mma_tiles);
     };
 
     load_tiles(0);
@@ -238,27 +236,22 @@ DEVICE void backward(bf16* memory, bf16* scratch, StreamedQueries& streamed_quer
     if constexpr (OWNS_KEYS) Head::store(target + 2 * H * D, dv, one, memory, stride, first, S, D);
 }
 
-constexpr int SCRATCH = MMA_TILE * MMA_TILE;  // elements per wave
-
 KERNEL(MMA_THREADS)
 attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
-    __shared__ Vector memory[MEMORY_BYTES / 16], scratches[MMA_WAVES * SCRATCH / WIDTH];
-    bf16 *tiles = reinterpret_cast<bf16*>(memory),
-         *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
-    forward(tiles, scratch, y, logsumexp, qkv, B, S, H, D);
+    __shared__ Vector memory[MEMORY_BYTES / 16];
+    bf16* tiles = reinterpret_cast<bf16*>(memory);
+    forward(tiles, y, logsumexp, qkv, B, S, H, D);
 }
 
 KERNEL(MMA_THREADS)
 attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                    int64_t S, int64_t H, int64_t D) {
-    __shared__ Vector memory[MEMORY_BYTES / 16], scratches[MMA_WAVES * SCRATCH / WIDTH];
+    __shared__ Vector memory[MEMORY_BYTES / 16];
     __shared__ StreamedQueries streamed_queries;
-    bf16 *tiles = reinterpret_cast<bf16*>(memory),
-         *scratch = reinterpret_cast<bf16*>(scratches) + threadIdx.x / WAVE * SCRATCH;
+    bf16* tiles = reinterpret_cast<bf16*>(memory);
     const int64_t half = gridDim.x / 2;
     if (blockIdx.x < half)
-        backward<true>(tiles, scratch, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x, B, S, H, D);
+        backward<true>(tiles, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x, B, S, H, D);
     else
-        backward<false>(tiles, scratch, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x - half, B, S, H,
-                        D);
+        backward<false>(tiles, streamed_queries, dqkv, dy, delta, logsumexp, qkv, blockIdx.x - half, B, S, H, D);
 }

@@ -34,7 +34,8 @@ constexpr int SAMPLING_THREADS = 1024;
 constexpr int MUON_TILE = 32;
 constexpr int MUON_GEMM_TILE = 64;
 
-// matmul_mma.hip and attention_mma.hip: waves of a block; rows and columns of the squares that an mma multiplies.
+// matmul_mma.hip, attention_mma.hip and AMD's attention: waves of a block; rows and columns of the squares that an mma
+// multiplies.
 constexpr int MMA_WAVES = 4;
 constexpr int MMA_TILE = 16;
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 CHIPS = ("gfx942", "gfx1100", "gfx900", "gfx90a", "gfx1030", "gfx1151", "gfx1201", "gfx1200")
 HOT = ("matmul", "attention", "layernorm", "cross_entropy")  # families that a step spends its time in
 # what needs most registers, because chips differ in these; gfx900 has half as many as the other chips with its waves
-NEEDIEST = dict.fromkeys(CHIPS, ("attention.hip", "attention_mma.hip-bf16-128")) | {"gfx900": HOT}
+NEEDIEST = dict.fromkeys(CHIPS, ("attention.hip", "attention_backward_amd.hip-bf16-128")) | {"gfx900": HOT}
 # leaves out most of the optimiser: the front end and the assembler, which refuse wrong code, do the same work
 NVRTC_OPTIONS = (b"--Ofast-compile=max",)
 PROCESSES = 2  # of clang in parallel
@@ -108,9 +108,9 @@ def test_ops_compile_without_a_warning_for_amd(arch):
 @needs_clang
 @every_amd_gpu
 def test_gemms_and_attention_use_mma_where_there_is_any(arch):
-    found = {name for name in builds(arch) if "mma" in name}
-    families = ("matmul", "muon", "attention")
-    expected = {f"{family}_mma.hip-bf16-{side}" for family in families for side in (32, 64, 128)}
+    found = {name for name in builds(arch) if "_mma" in name or "_amd" in name}
+    sources = ("matmul_mma", "muon_mma", "attention_amd", "attention_backward_amd")
+    expected = {f"{source}.hip-bf16-{size}" for source in sources for size in (32, 64, 128)}
     widest = {"matmul_mma.hip-bf16-256"} if arch in ("gfx90a", "gfx942") else set()
     assert found == (set() if arch in ("gfx900", "gfx1030") else expected | widest)
 

@@ -5,6 +5,11 @@ from support.amd import clang, count, disassembly
 from support.amd.chips import CHIPS
 from support.amd.main_loop import main_loops, measure
 
+from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.variants import find_variant
+from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.tensor import DType
+
 needs_tools = pytest.mark.skipif(count.missing() is not None, reason=f"cannot count: {count.missing()}")
 pytestmark = [pytest.mark.slow, needs_tools]
 PROBE = """
@@ -56,7 +61,7 @@ MOST_ON_GFX942 = [
 
 @pytest.mark.parametrize("name, side, valu_per_matrix, registers", MOST_ON_GFX942)
 def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_matrix, registers):
-    counted = count.main_loop(name, "gfx942", side)
+    counted = count.loops(name, "gfx942", side)[0]
     assert counted.loop.valu_per_matrix <= valu_per_matrix
     assert counted.needs.registers <= registers
     assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
@@ -64,10 +69,48 @@ def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_m
     assert counted.loop.bound == "matrix unit"
 
 
-@pytest.mark.parametrize(("channels", "valu_per_matrix"), [(64, 6.5), (128, 9.0)])
-def test_the_main_loop_of_attention_forward_on_gfx942_stays_within_bounds(channels, valu_per_matrix):
-    counted = count.main_loop("attention_forward", "gfx942", channels)
-    assert counted.loop.valu_per_matrix <= valu_per_matrix
-    assert counted.needs.registers <= 256
-    assert counted.needs.spilled == 0
-    assert counted.loop.lds_share <= 0.8
+# op, channels: VALU for each matrix instruction, registers of a lane, at most. 256 registers leave room for two waves.
+ATTENTION_ON_GFX942 = [
+    ("attention_forward", 64, 4.2, 256), ("attention_forward", 128, 3.0, 256),
+    ("attention_backward", 64, 2.6, 256), ("attention_backward", 128, 3.2, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, channels, valu_per_matrix, registers", ATTENTION_ON_GFX942)
+def test_main_loops_of_attention_on_gfx942_stay_within_bounds(name, channels, valu_per_matrix, registers):
+    for counted in count.loops(name, "gfx942", channels):
+        assert counted.loop.valu_per_matrix <= valu_per_matrix
+        assert counted.needs.registers <= registers
+        assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
+        assert counted.loop.lds_share <= 0.8
+
+
+# the same for RDNA 3 and 4, whose lanes have 256 registers
+ATTENTION_BACKWARD_ON_RDNA = [
+    ("gfx1100", 64, 10.0), ("gfx1100", 128, 11.0), ("gfx1201", 64, 7.0), ("gfx1201", 128, 9.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arch, channels, valu_per_matrix", ATTENTION_BACKWARD_ON_RDNA)
+def test_main_loops_of_attention_backward_on_rdna_stay_within_bounds(arch, channels, valu_per_matrix):
+    for counted in count.loops("attention_backward", arch, channels):
+        assert counted.loop.valu_per_matrix <= valu_per_matrix
+        assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
+
+
+def test_attention_is_counted_for_the_heads_that_it_is_asked_for():
+    assert {count.loops("attention_forward", "gfx942", channels)[0].size for channels in (64, 128)} == {64, 128}
+    few, many = (count.loops("attention_forward", "gfx942", channels)[0] for channels in (32, 128))
+    assert few.needs.registers < many.needs.registers
+
+
+def test_a_decoded_token_has_the_loads_of_four_keys_and_values_under_way_at_once():
+    op = CATALOGUE["attention_decode"]
+    variant = find_variant(op, "gfx942", DType.BF16, {"B": 1, "H": 1, "D": 64, "T": 64})
+    image = compile_source(clang.OfflineDriver("gfx942"), variant, op, DType.BF16)
+    listed, _ = disassembly.of_image(image)[op.name]
+    under_way = most = 0
+    for one in listed:
+        under_way = 0 if "vmcnt" in one.operands else under_way + (one.name == "global_load_dwordx4")
+        most = max(most, under_way)
+    assert most == 8

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.launch_shapes import ATTENTION_MMA, ATTENTION_TMA, SIMT, matmul_mma, muon_mma
+from hipgpt.compute.backends.launch_shapes import (
+    ATTENTION_MMA,
+    ATTENTION_TMA,
+    SIMT,
+    amd_attention,
+    matmul_mma,
+    muon_mma,
+)
 from hipgpt.compute.backends.variants import VARIANTS
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
-GPU_KERNEL = re.compile(r"^(?:PERSISTENT_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
+GPU_KERNEL = re.compile(r"^(?:PERSISTENT_|BOUNDED_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "api.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
@@ -78,7 +85,7 @@ PLACES = {
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
-          "amd": {"attention_forward"}}  # fmt: skip
+          "amd": set(amd_attention(64))}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:

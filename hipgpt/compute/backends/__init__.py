@@ -1,4 +1,5 @@
 """The devices.
 
-Read cpu, gpu, cuda, hip, nccl, null, variants, launch_shapes, split_k, persistent_gemm, compile_commands.
+Read cpu, gpu, cuda, hip, nccl, null, variants, self_check, launch_shapes, split_k, persistent_gemm,
+compile_commands.
 """

@@ -12,6 +12,7 @@ import numpy as np
 from hipgpt.base.compiler import code_object, with_headers
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
+from hipgpt.compute.backends import self_check
 from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
@@ -40,7 +41,8 @@ class Driver(Protocol):
 
     backend: hip or cuda; name: the device's; arch: its architecture, such as gfx90a or sm_80; wave: lanes of a wave;
     compiler: the run-time compiler and its version, which count in the key of a cached code object. stream: the
-    handle of its stream, for libraries that put work on it.
+    handle of its stream, for libraries that put work on it. checks_kernels: whether kernels that use matrix units are
+    compared with plain arithmetic at their first use.
     """
 
     backend: str
@@ -48,6 +50,7 @@ class Driver(Protocol):
     arch: str
     wave: int
     compiler: str
+    checks_kernels: bool
 
     @property
     def stream(self) -> int: ...
@@ -129,6 +132,7 @@ class GpuDevice:
         self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
+        self._checked: set[tuple[Any, ...]] = set()
         self._workspaces: list[tuple[int, Allocation]] = []
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
@@ -185,9 +189,27 @@ class GpuDevice:
         return replay_with_its_memory
 
     def _bind(self, launch: Launch) -> list[Call]:
-        """Return the kernel calls of a launch; every scalar as the contract's ctypes type."""
+        """Return the kernel calls of a launch, whose kernel has passed its check if the chip's kernels are checked."""
+        variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
+        if self._driver.checks_kernels and variant is not self_check.PLAIN:
+            self.check(variant, launch.op, launch.act)
+        return self._calls(variant, launch)
+
+    def check(self, variant: Variant, op: Op, act: DType) -> None:
+        """Check the kernel of one row of the table of variants unless it is known to be right on this device."""
+        key = op.name, variant.source_of(op), *variant.macros.items(), act
+        if key not in self._checked:
+            self_check.check_once(self, variant, op, act, compile_source(self._driver, variant, op, act))
+            self._checked.add(key)
+
+    def run(self, variant: Variant, launch: Launch) -> None:
+        """Run a launch by the kernel of one row of the table of variants."""
+        for call in self._calls(variant, launch):
+            self._driver.launch(*call)
+
+    def _calls(self, variant: Variant, launch: Launch) -> list[Call]:
+        """Return the kernel calls of a launch by one row; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
-        variant = find_variant(op, self._driver.arch, launch.act, sizes)
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         workspace = self._workspace(variant.workspace_bytes(op, sizes))
         arguments = launch.c_arguments()

@@ -48,6 +48,7 @@ class HipDriver:
     """One AMD GPU. Raises DeviceAbsent if there is no HIP runtime or no such device."""
 
     backend = "hip"
+    checks_kernels = True
 
     def __init__(self, index: int):
         try:

@@ -184,9 +184,16 @@ ATTENTION_MMA: Mapping[str, ShapeOf] = {
 }
 
 
-def amd_attention(queries: int) -> Mapping[str, ShapeOf]:
-    """Return the shape of attention_amd.hip, whose blocks own so many queries of a head."""
-    return {"attention_forward": _waves(lambda s: s["B"] * s["H"] * _ceil(s["S"], queries), MMA_WAVES)}
+def amd_attention(rows: int) -> Mapping[str, ShapeOf]:
+    """Return the shapes of AMD's attention, forward and backward, whose blocks own so many rows of a head."""
+
+    def blocks(s: Sizes) -> int:
+        return s["B"] * s["H"] * _ceil(s["S"], rows)
+
+    return {
+        "attention_forward": _waves(blocks, MMA_WAVES),
+        "attention_backward": _waves(lambda s: 2 * blocks(s), MMA_WAVES),
+    }
 
 
 def _tma_attention(s: Sizes, wave: int) -> Shape:

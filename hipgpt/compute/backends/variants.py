@@ -176,10 +176,11 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
-def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, queries: int) -> Variant:
-    """The row of AMD's forward pass for heads of at most so many channels, by blocks of so many queries."""
-    row = _attention(arch, {**mma, "ATTENTION_QUERIES": queries}, channels)
-    return replace(row, op="attention_forward", source="gpu/attention_amd.hip", shapes=amd_attention(queries))
+def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, rows: int) -> list[Variant]:
+    """The rows of AMD's forward and backward pass for heads of at most so many channels, by blocks of so many rows."""
+    row = replace(_attention(arch, {**mma, "ATTENTION_ROWS": rows}, channels), shapes=amd_attention(rows))
+    sources = {"attention_forward": "gpu/attention_amd.hip", "attention_backward": "gpu/attention_backward_amd.hip"}
+    return [replace(row, op=op, source=source) for op, source in sources.items()]
 
 
 def _persistent_attention(channels: int) -> Variant:
@@ -207,16 +208,17 @@ def _persistent_attention_backward() -> Variant:
     )  # fmt: skip
 
 
-def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], queries: int | None = None) -> list[Variant]:
+def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], rows: int | None = None) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction.
 
-    AMD's main loops also take the number of waves of a GEMM's block, and the queries of a block of attention.
+    AMD's main loops also take the number of waves of a GEMM's block, and the rows of a block of attention.
     """
-    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if queries else {macro: 1} for tile in tiles}
+    macros = {tile: {macro: 1, "GEMM_WAVES": tile.waves} if rows else {macro: 1} for tile in tiles}
     gemms = [_gemm(arch, macros[tile], tile) for tile in tiles]
     muon = [_newton_schulz(arch, macros[tile], tile) for tile in tiles if tile.any_size]
-    forward = [_amd_attention(arch, {macro: 1}, channels, queries) for channels in CHANNELS] if queries else []
-    return gemms + muon + forward + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    if rows is None:
+        return gemms + muon + [_attention(arch, {macro: 1}, channels) for channels in CHANNELS]
+    return gemms + muon + [row for channels in CHANNELS for row in _amd_attention(arch, {macro: 1}, channels, rows)]
 
 
 VARIANTS = (
@@ -229,9 +231,9 @@ VARIANTS = (
     _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
-    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, queries=128),
-    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES, queries=64),
-    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES, queries=64),
+    *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, rows=128),
+    *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES, rows=64),
+    *_mma(RDNA4, "MMA_WMMA_GFX12", RDNA_TILES, rows=64),
     Variant("|".join(ON_GPUS), r"(?!cpu).*", "f32|bf16", "gpu/{family}.hip", shapes=SIMT, suits=holds_a_head),
 )
 

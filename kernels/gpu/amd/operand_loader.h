@@ -80,14 +80,15 @@ struct RowLoader {
     }
 };
 
-// Memory has (i, k) at k * stride + i: a thread loads 4 i of 4 k, and stores 4 k of 4 i.
+// Memory has (i, k) at k * stride + i: a thread loads 4 i of 4 k, and stores 4 k of 4 i. A block's threads may form
+// several groups of BLOCK_THREADS, which load different tiles.
 template <int ROWS, int STAGE_K, bool ARRANGED, int BLOCK_THREADS>
 struct TransposingLoader {
     using Tile = OperandTile<STAGE_K>;
     static constexpr int SQUARES = ROWS / 4,
                          EACH = SQUARES * (STAGE_K / 4) / BLOCK_THREADS;  // squares of 4 x 4 along i
-    // 32 neighbours of a wave load neighbouring i; the others load other k, so that their stores use other banks.
-    static constexpr int ALONG = SQUARES < 32 ? SQUARES : 32, DOWN = BLOCK_THREADS / SQUARES;
+    // 8 neighbours of a wave load 64 neighbouring bytes; the next 8 load other k, so that their stores use other banks.
+    static constexpr int ALONG = 8, DOWN = BLOCK_THREADS / SQUARES;
     static constexpr int PLACE_STEP = ARRANGED ? Unit::PLACE_STEP : 1;
     Source source;
     const char* base;
@@ -96,9 +97,10 @@ struct TransposingLoader {
 
     DEVICE_MEMBER TransposingLoader(const Source& given) : source(given) {
         base = reinterpret_cast<const char*>(given.matrix.data + given.k * given.matrix.stride + given.first_row);
-        const unsigned i = source.clamped(first_i(threadIdx.x), source.rows - 4);
-        offset = (first_k(threadIdx.x) * static_cast<unsigned>(given.matrix.stride) + i) * 2;
+        const unsigned i = source.clamped(first_i(thread()), source.rows - 4);
+        offset = (first_k(thread()) * static_cast<unsigned>(given.matrix.stride) + i) * 2;
     }
+    static DEVICE_MEMBER unsigned thread() { return threadIdx.x % BLOCK_THREADS; }
     static DEVICE_MEMBER unsigned first_i(unsigned thread) {
         const unsigned group = thread / ALONG;
         const unsigned along = SQUARES == ALONG ? 0 : group / 2 % (SQUARES / ALONG) * ALONG;
@@ -129,18 +131,18 @@ struct TransposingLoader {
                     const uint32_t first = fetched[e][2 * half][i / 2], second = fetched[e][2 * half + 1][i / 2];
                     row[half] = i % 2 ? high_halves(first, second) : low_halves(first, second);
                 }
-                *at(tile, threadIdx.x, e, i) = row;
+                *at(tile, thread(), e, i) = row;
             }
     }
     DEVICE_MEMBER void copy(bf16* tile) const {
-        const unsigned thread = opaque(threadIdx.x);
+        const unsigned own = opaque(thread());
 #pragma unroll 1
         for (int row = 0; row < EACH * 4; ++row) {
-            const int e = row / 4, i = first_i(thread) + row % 4, k = first_k(thread) + e * DOWN * 4;
+            const int e = row / 4, i = first_i(own) + row % 4, k = first_k(own) + e * DOWN * 4;
             HalfChunk pairs;
             for (int half = 0; half < 2; ++half)
                 pairs[half] = source.element<false>(i, k + 2 * half) | source.element<false>(i, k + 2 * half + 1) << 16;
-            *at(tile, thread, e, row % 4) = pairs;
+            *at(tile, own, e, row % 4) = pairs;
         }
     }
     // Where 4 k of one of the thread's rows are stored.

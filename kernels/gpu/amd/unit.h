@@ -22,6 +22,12 @@ constexpr int SEGMENT_ROWS = 16 * TILES;                  // i of a segment, of 
 typedef uint32_t Chunk __attribute__((vector_size(16)));  // WIDTH elements; a class would go through private memory
 typedef uint32_t HalfChunk __attribute__((vector_size(8)));
 
+// An operand in the parts that one access moves.
+union OperandChunks {
+    Chunk chunk[Unit::HELD_K / WIDTH];
+    Unit::Operand operand;
+};
+
 DEVICE unsigned lane_of_wave() { return threadIdx.x % WAVE; }
 
 // Rows i of K neighbouring k in shared memory. The chunks of a row are permuted, so that eight neighbouring rows have the
@@ -38,19 +44,28 @@ struct OperandTile {
         return row * K + (chunk ^ permutation) * WIDTH;
     }
 
-    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K.
-    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, int first_i, int first_k) {
-        const unsigned lane = lane_of_wave();
-        union {
-            Chunk chunk[Unit::HELD_K / WIDTH];
-            Unit::Operand operand;
-        } read;
+    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K. lane: of the wave; a
+    // loop that has no registers for addresses hides it by `opaque` in every turn.
+    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, int first_i, int first_k,
+                                            unsigned lane = lane_of_wave()) {
+        OperandChunks read;
 #pragma unroll
         for (int c = 0; c < Unit::HELD_K / WIDTH; ++c) {
             const unsigned chunk = (first_k + Unit::first_k(lane)) / WIDTH + c;
             read.chunk[c] = *reinterpret_cast<const Chunk*>(tile + first_i * K + offset(lane % 16, chunk));
         }
         return read.operand;
+    }
+    // Stores an operand where `load` finds it.
+    static DEVICE_MEMBER void store(bf16* tile, int first_i, int first_k, const Unit::Operand& operand) {
+        const unsigned lane = lane_of_wave();
+        OperandChunks written;
+        written.operand = operand;
+#pragma unroll
+        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c) {
+            const unsigned chunk = (first_k + Unit::first_k(lane)) / WIDTH + c;
+            *reinterpret_cast<Chunk*>(tile + first_i * K + offset(lane % 16, chunk)) = written.chunk[c];
+        }
     }
 };
 

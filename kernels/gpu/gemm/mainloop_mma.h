@@ -4,7 +4,7 @@
 #pragma once
 #include "gpu/gemm/tile_loader.h"
 #include "gpu/gemm/epilogue.h"
-#include "gpu/select/mma.h"
+#include "gpu/mma/mma_sync.h"
 
 constexpr int GEMM_THREADS = MMA_THREADS, SIDE = BLOCK_TILE, STAGE_BYTES = 16 << 10;
 static_assert(SMALLEST_BLOCK_TILE <= SIDE && SIDE <= LARGEST_BLOCK_TILE, "");
@@ -22,7 +22,7 @@ struct Gemm {
     static constexpr int ROW_SUMS = EACH / SQUARES_ALONG;  // mma tiles of which a wave sums the rows of A
     using TileA = SharedTile<(A_K_CONTIGUOUS ? STAGE_K : SIDE) / WIDTH>;
     using TileB = SharedTile<(B_K_CONTIGUOUS ? STAGE_K : SIDE) / WIDTH>;
-    using Out = Epilogue<SIDE, WAVE_SIDE, GROUPS, MMA_THREADS, Mma::MANY_REGISTERS ? 4 : 2>;
+    using Out = Epilogue<SIDE, WAVE_SIDE, GROUPS, MMA_THREADS, 4>;
     using Sum = Mma::Sum;
     static_assert(Out::BYTES <= STAGES * STAGE_BYTES, "");
 

@@ -4,7 +4,7 @@
 // The resident tile is the query tile in forward and for dq; the streamed ones are then key-value tiles. For dk and dv
 // it is the other way round: the key-value tile is resident, and query tiles are streamed.
 #pragma once
-#include "gpu/select/mma.h"
+#include "gpu/mma/mma_sync.h"
 #ifndef HEAD_CHANNELS
 #define HEAD_CHANNELS 64  // channels that a tile has room for: 32, 64 or 128; those from D on are zero
 #endif
@@ -14,9 +14,7 @@ constexpr int RESIDENT_ROWS = MMA_WAVES * MMA_TILE;
 using Operand = Mma::Operand;
 using Sum = Mma::Sum;
 
-// Elements of a resident tile that stay in shared memory because registers cannot hold its operands.
-constexpr int RESIDENT_TILE = Mma::MANY_REGISTERS ? 0 : RESIDENT_ROWS * HEAD_CHANNELS;
-constexpr int MEMORY_BYTES = (Mma::MANY_REGISTERS || HEAD_CHANNELS < 128 ? 32 : 48) << 10;
+constexpr int MEMORY_BYTES = 32 << 10;
 
 // Which mma tiles of a streamed tile a wave computes with. AllMmaTiles needs no test, so that the compiler can overlap
 // the instructions of one mma tile with those of another.
@@ -31,7 +29,7 @@ struct SomeMmaTiles {
 };
 
 struct Head {
-    static constexpr int STREAMED_ROWS = (HEAD_CHANNELS <= 64 ? 64 : 32) / (Mma::MANY_REGISTERS ? 1 : 2);
+    static constexpr int STREAMED_ROWS = HEAD_CHANNELS <= 64 ? 64 : 32;
     static constexpr int STREAMED_TILE = STREAMED_ROWS * HEAD_CHANNELS;  // elements
     static constexpr int CHUNKS = HEAD_CHANNELS / WIDTH;
     static constexpr int ALONG = HEAD_CHANNELS / MMA_TILE, DOWN = STREAMED_ROWS / MMA_TILE;  // mma tiles
@@ -76,23 +74,13 @@ struct Head {
         }
     };
 
-    // The wave's rows of a resident tile, in registers if there are enough of them.
+    // The wave's rows of a resident tile, in registers.
     struct Resident {
-        Operand stored[Mma::MANY_REGISTERS ? ALONG : 1];
-        bf16* tile;
+        Operand operand[ALONG];
 
-        DEVICE_MEMBER explicit Resident(bf16* source) : tile(source) {
-            if constexpr (Mma::MANY_REGISTERS)
-                for (int c = 0; c < ALONG; ++c) stored[c] = load(c);
-        }
-        DEVICE_MEMBER Operand load(int c) const {
-            return Mma::load(Layout{tile}, threadIdx.x / WAVE * MMA_TILE, c * MMA_TILE);
-        }
-        DEVICE_MEMBER Operand operand(int c) const {
-            if constexpr (Mma::MANY_REGISTERS)
-                return stored[c];
-            else
-                return load(c);
+        DEVICE_MEMBER explicit Resident(bf16* tile) {
+            for (int c = 0; c < ALONG; ++c)
+                operand[c] = Mma::load(Layout{tile}, threadIdx.x / WAVE * MMA_TILE, c * MMA_TILE);
         }
     };
 
@@ -105,18 +93,17 @@ struct Head {
             if (tiles.has(j))
 #pragma unroll
                 for (int c = 0; c < ALONG; ++c)
-                    Mma::multiply(products[j], a.operand(c), Mma::load(Layout{b}, j * MMA_TILE, c * MMA_TILE));
+                    Mma::multiply(products[j], a.operand[c], Mma::load(Layout{b}, j * MMA_TILE, c * MMA_TILE));
         }
     }
 
-    // sums += A B: A rounded to bf16, B a streamed tile. Forward: P V. scratch: 16 x 16 elements of this wave.
+    // sums += A B: A rounded to bf16, B a streamed tile. Forward: P V.
     template <class MmaTiles>
-    static DEVICE_MEMBER void accumulate_AB(Sum (&sums)[ALONG], const Sum (&a)[DOWN], bf16* b, bf16* scratch,
-                                            const MmaTiles& tiles) {
+    static DEVICE_MEMBER void accumulate_AB(Sum (&sums)[ALONG], const Sum (&a)[DOWN], bf16* b, const MmaTiles& tiles) {
 #pragma unroll
         for (int j = 0; j < DOWN; ++j)
             if (tiles.has(j)) {
-                const Operand left = Mma::pack(a[j], scratch);
+                const Operand left = Mma::pack(a[j]);
 #pragma unroll
                 for (int c = 0; c < ALONG; ++c)
                     Mma::multiply(sums[c], left, Mma::load_transposed(Layout{b}, c * MMA_TILE, j * MMA_TILE));

@@ -6,7 +6,6 @@
 struct Mma {
     // A lane holds SIZE values of a sum, in SLOTS different rows.
     static constexpr int SIZE = 8, SLOTS = 2;
-    static constexpr bool MANY_REGISTERS = true;  // operands may stay in registers: see amd_layout.h
 
     // 16 rows i by 16 k, as four matrices of 8 x 8 at (0, 0), (8, 0), (0, 8), (8, 8).
     struct Operand {
@@ -52,8 +51,8 @@ struct Mma {
         return operand;
     }
 
-    // Rounds a sum to an operand: its rows become i, its columns k. Lanes hold both alike, so scratch is not used.
-    static DEVICE_MEMBER Operand pack(const Sum& sum, bf16* /*scratch*/) {
+    // Rounds a sum to an operand: its rows become i, its columns k. A lane holds both alike.
+    static DEVICE_MEMBER Operand pack(const Sum& sum) {
         Operand operand;
         for (int i = 0; i < 4; ++i) operand.pair[i] = bf16_pair(sum.value[2 * i], sum.value[2 * i + 1]);
         return operand;

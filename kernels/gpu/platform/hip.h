@@ -2,18 +2,16 @@
 #pragma once
 #include "gpu/platform/common.h"
 
+// KERNEL with so few registers that a SIMD holds this many waves. With two, clang keeps the sums of MFMAs in vector
+// registers. With one, it keeps them in accumulation registers, from which other instructions must copy them.
+#define BOUNDED_KERNEL(threads, waves) \
+    extern "C" __global__ __attribute__((amdgpu_waves_per_eu(waves))) void __launch_bounds__(threads)
+
 // The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
 
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
-
-// Orders the shared memory accesses of a wave's lanes, which run in lockstep.
-DEVICE void wave_barrier() {
-    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
-    __builtin_amdgcn_wave_barrier();
-    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
-}
 
 // The same value, hidden from the optimiser, so that whatever depends on it is computed where it is used. Otherwise the
 // compiler computes the addresses of all loads of a loop before the loop, and they fill the registers.
@@ -39,23 +37,19 @@ DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
-// Two bf16 in 32 bits, the first in the low half.
+// Two bf16 in 32 bits, the first in the low half. The second function is for finite values, which take fewer
+// instructions. Both round to nearest, ties to even.
+#ifdef __gfx950__  // has an instruction for it
+DEVICE uint32_t bf16_pair(float first, float second) {
+    typedef float Floats __attribute__((vector_size(8)));
+    typedef __bf16 Pair __attribute__((vector_size(4)));
+    return __builtin_bit_cast(uint32_t, __builtin_convertvector((Floats{first, second}), Pair));
+}
+DEVICE uint32_t bf16_pair_of_finite(float first, float second) { return bf16_pair(first, second); }
+#else
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
-
-// The same for finite values, in fewer instructions. Rounds to nearest, ties to even.
 DEVICE uint32_t bf16_pair_of_finite(float first, float second) {
     const uint32_t low = float_bits(first), high = float_bits(second);
     return high_halves(low + 0x7FFFu + (low >> 16 & 1u), high + 0x7FFFu + (high >> 16 & 1u));
 }
-
-// Copies 16 bytes from global to shared memory, or 16 zero bytes if not `inside`. The copy is complete when the call
-// returns, so committing and waiting do nothing here.
-DEVICE void copy_chunk(bf16* shared, const bf16* source, bool inside) {
-    typedef uint32_t Chunk __attribute__((vector_size(16)));  // a class would go through private memory
-    Chunk chunk = {};
-    if (inside) chunk = *reinterpret_cast<const Chunk*>(source);
-    *reinterpret_cast<Chunk*>(shared) = chunk;
-}
-DEVICE void copies_commit() {}
-template <int LEFT>
-DEVICE void copies_wait() {}
+#endif

@@ -16,7 +16,7 @@ from support.amd.chips import CHIPS, waves_of_a_simd
 from support.amd.main_loop import Loop, main_loops, measure
 
 from hipgpt.compute.backends.gpu import compile_source
-from hipgpt.compute.backends.variants import variants_of
+from hipgpt.compute.backends.variants import Variant, variants_of
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.tensor import DType
 
@@ -52,38 +52,40 @@ def missing() -> str | None:
     return f"no {absent}" if absent else clang.missing()
 
 
-@functools.cache
-def counted(name: str, arch: str) -> tuple[Counted, ...]:
+def counted(name: str, arch: str) -> list[Counted]:
     """Return every main loop of the kernels of an op on a chip, widest first."""
-    found, op = [], CATALOGUE[name]
-    for variant in variants_of(op, arch, DType.BF16):
-        if size := variant.macros.get("BLOCK_TILE") or variant.macros.get("HEAD_CHANNELS"):
-            listed, needs = _kernels(name, arch, size)[name]
-            loops = (measure(path, CHIPS[arch], needs) for path in main_loops(listed))
-            found += [Counted(name, size, arch, loop, needs) for loop in loops]
-    return tuple(sorted(found, key=lambda one: (-one.size, -one.loop.matrix)))
+    sizes = {_size_of(variant) for variant in variants_of(CATALOGUE[name], arch, DType.BF16)} - {None}
+    return [one for size in sorted(sizes, reverse=True) for one in loops(name, arch, size)]
+
+
+@functools.cache
+def loops(name: str, arch: str, size: int) -> list[Counted]:
+    """Return the main loops of the kernel of one size, that with the most matrix instructions first."""
+    listed, needs = _kernels(name, arch, size)[name]
+    measured = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
+    return [Counted(name, size, arch, loop, needs) for loop in sorted(measured, key=lambda loop: -loop.matrix)]
+
+
+def _size_of(variant: Variant) -> int | None:
+    """Return the block tile of a row of GEMMs, the channels of a row of attention, None of others."""
+    return variant.macros.get("BLOCK_TILE") or variant.macros.get("HEAD_CHANNELS")
+
+
+def _variant(name: str, arch: str, size: int) -> Variant:
+    return next(v for v in variants_of(CATALOGUE[name], arch, DType.BF16) if _size_of(v) == size)
 
 
 def _kernels(name: str, arch: str, size: int) -> dict:
-    op = CATALOGUE[name]
-    source = next(v for v in variants_of(op, arch, DType.BF16) if size in v.macros.values())
-    return _compiled(source.source_of(op), arch, size, name if "attention" in name else "matmul_forward")
+    source = _variant(name, arch, size).source_of(CATALOGUE[name])
+    return _compiled(source, arch, size, name if "attention" in name else "matmul_forward")
 
 
 @functools.cache
 def _compiled(source: str, arch: str, size: int, name: str) -> dict:
     """Return instructions and resources of a source's kernels; all GEMMs of a block tile are compiled together."""
-    op = CATALOGUE[name]
-    variant = next(v for v in variants_of(op, arch, DType.BF16) if size in v.macros.values())
+    driver, variant = clang.OfflineDriver(arch), _variant(name, arch, size)
     with clang.fresh_cache():
-        return disassembly.of_image(compile_source(clang.OfflineDriver(arch), variant, op, DType.BF16))
-
-
-def main_loop(name: str, arch: str, size: int) -> Counted:
-    """Return the main loop of one size with the most matrix instructions."""
-    listed, needs = _kernels(name, arch, size)[name]
-    loops = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
-    return Counted(name, size, arch, max(loops, key=lambda loop: loop.matrix), needs)
+        return disassembly.of_image(compile_source(driver, variant, CATALOGUE[name], DType.BF16))
 
 
 def table(rows: Iterable[tuple[str, ...]], markdown: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
+#define amdgpu_waves_per_eu(waves)
 #define __shared__ static __attribute__((used))  // in .bss; used: not to be optimized away, as it is poisoned
 
 struct Index {
