@@ -22,18 +22,23 @@ def read_tokens(tokens: Tokens, most: int) -> NDArray[np.int64]:
     )
 
 
-def ngram_losses(train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: int, order: int) -> NDArray[np.float64]:
-    """Return the loss in nats, (N - 1,), of each token of `text` but the first, by a back-off n-gram model of `train`.
+def ngram_losses(
+    train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: int, order: int
+) -> list[NDArray[np.float64]]:
+    """Return the losses in nats, (N - 1,), of each token of `text` but the first, by back-off n-gram models of `train`.
+
+    The models are those of the orders 1 to `order`, because each is made from the shorter one.
 
     Interpolated absolute discounting: p(w | h) = max(n(hw) - d, 0) / n(h) + d * types(h) / n(h) * p(w | shorter h).
     d = n1 / (n1 + 2 n2), where n1 and n2 count the n-grams seen once and twice. If none was seen once, d = 1/2, because
     d = 0 would leave no probability for unseen n-grams. For an unseen history, p is that of the shorter history. The
     unigram is (n(w) + 1) / (N + V). The first tokens of the text have shorter histories.
-    order: n; train, text: (N,) ids. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences in stochastic
+    train, text: (N,) ids. Ney, Essen & Kneser 1994, "On structuring probabilistic dependences in stochastic
     language modelling".
     """
     counts = np.bincount(train, minlength=vocab_size)
     probability: NDArray[np.float64] = ((counts + 1) / (len(train) + vocab_size))[text[1:]]
+    losses = [-np.log(probability)]
     for length in range(2, order + 1):
         seen, seen_counts = np.unique(_keys(train, length, vocab_size), return_counts=True)
         histories, begins, types = np.unique(seen // vocab_size, return_index=True, return_counts=True)
@@ -47,7 +52,8 @@ def ngram_losses(train: NDArray[np.int64], text: NDArray[np.int64], vocab_size: 
         known = n_history > 0
         longer = (np.maximum(n_word - discount, 0) + discount * n_types * shorter)[known] / n_history[known]
         probability[length - 2 :][known] = longer
-    return -np.log(probability)
+        losses.append(-np.log(probability))
+    return losses
 
 
 def _keys(tokens: NDArray[np.int64], length: int, vocab_size: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from hipgpt.inference.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_
 ROWS_AT_ONCE = 2048
 COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy",
            "tokens", "bytes")  # fmt: skip
-NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3}
+NGRAMS = ("unigram", "bigram", "trigram")
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,8 @@ def baselines(train: Tokens, validation: Tokens, tokenizer: Tokenizer) -> Baseli
     held_out, before = _decoded(tokenizer, text), _decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:])
     with ThreadPoolExecutor(1) as pool:
         bits = pool.submit(lzma_bits, before, held_out)
-        vocab_size = len(tokenizer.byte_counts)
-        nats = {name: ngram_losses(known, text, vocab_size, order) for name, order in NGRAMS.items()}
-        return Baselines(nats, bits.result() / len(held_out), len(held_out))
+        nats = ngram_losses(known, text, len(tokenizer.byte_counts), len(NGRAMS))
+        return Baselines(dict(zip(NGRAMS, nats, strict=True)), bits.result() / len(held_out), len(held_out))
 
 
 def write_evaluation(path: Path, predictions: Predictions, others: Baselines, tokenizer: Tokenizer) -> None:

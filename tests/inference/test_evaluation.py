@@ -99,7 +99,7 @@ TEXTS = st.lists(st.integers(0, 4), min_size=4, max_size=40)
 @given(TEXTS, TEXTS, st.integers(1, 3))
 @example([0, 1] * 4, [0, 1, 2, 0], 3)  # no n-gram is seen once
 def test_ngram_losses_are_those_of_the_definition(train, text, order):
-    found = ngram_losses(np.array(train), np.array(text), 5, order)
+    *_, found = ngram_losses(np.array(train), np.array(text), 5, order)
     histories = [tuple(text[max(0, position - order + 1) : position]) for position in range(1, len(text))]
     expected = [slow_probability(train, h, w, 5, order) for h, w in zip(histories, text[1:], strict=True)]
     assert np.exp(-found) == pytest.approx(expected, rel=1e-12)
@@ -109,7 +109,7 @@ def test_ngram_losses_are_those_of_the_definition(train, text, order):
 @given(TEXTS, st.tuples(st.integers(0, 4), st.integers(0, 4)), st.integers(1, 3))
 @example([0, 1] * 4, (0, 1), 3)
 def test_ngram_probabilities_sum_to_one_over_the_vocabulary_and_none_is_zero(train, history, order):
-    losses = [ngram_losses(np.array(train), np.array([*history, word]), 5, order)[-1] for word in range(5)]
+    losses = [ngram_losses(np.array(train), np.array([*history, word]), 5, order)[-1][-1] for word in range(5)]
     assert np.isfinite(losses).all()
     assert np.exp(-np.array(losses)).sum() == pytest.approx(1, rel=1e-12)
 
@@ -180,7 +180,7 @@ def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(devi
         return float(rows[predictor][column])
 
     known, text = read_tokens(train, 10**6), read_tokens(validation, 10**6)
-    nats = {name: ngram_losses(known, text, tiny.MODEL.vocab_size, order) for name, order in evaluation.NGRAMS.items()}
+    nats = dict(zip(evaluation.NGRAMS, ngram_losses(known, text, tiny.MODEL.vocab_size, 3), strict=True))
     for name, losses in {"model": predictions.nats, **nats}.items():
         mean = losses.mean(dtype=np.float64)
         expected = mean, math.exp(mean), bits_per_byte(losses, counts[text[1:]])
