@@ -167,8 +167,9 @@ def _continue_download(url: str, part: Path) -> None:
         there = there if resumed else 0
         length = None if "Content-Encoding" in answer.headers else answer.headers.get("Content-Length")
         total = there + int(length) if length is not None and LENGTH.fullmatch(length) else None
-        bar = tqdm(desc=part.stem, total=total, initial=there, unit="B", unit_scale=True, mininterval=0.5)
-        with open(part, "ab" if resumed else "wb") as file, bar:
+        # disable: None shows it on a terminal only
+        shown = tqdm(desc=part.stem, total=total, initial=there, unit="B", unit_scale=True, disable=None, leave=False)
+        with open(part, "ab" if resumed else "wb") as file, shown as bar:
             began = time.monotonic()
             while block := answer.raw.read1(BLOCK, decode_content=True):  # returns what has arrived
                 file.write(block)

@@ -72,7 +72,8 @@ def _fetched(source: str, downloads: Path) -> Path:
 def _train(text: Path, vocab_size: int, pattern: str, output: Path, threads: int) -> None:
     size = text.stat().st_size
     native_library()  # the time to compile it tells nothing about the time that is left
-    with tqdm(total=1, desc="tokenizer", delay=1, bar_format=BAR) as bar:
+    # disable: None shows it on a terminal only
+    with tqdm(total=1, desc="tokenizer", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False) as bar:
 
         def advance(stage: str, done: int) -> None:
             # counting words is about a third of the work, merging the rest

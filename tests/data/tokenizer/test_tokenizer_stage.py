@@ -83,6 +83,11 @@ def test_compression_by_size_is_what_each_smaller_tokenizer_reaches(text):
         assert float(row["bytes_per_token"]) == pytest.approx(len(TEXT) / tokens, abs=1e-4)
 
 
+def test_the_progress_bar_leaves_no_trace_in_a_file(text, capsys):
+    make(text, {"vocab_size": VOCAB_SIZE})
+    assert "%" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["source.json", "source.tiktoken"])
 def test_an_existing_tokenizer_takes_the_place_of_training(text, name):
     source = train([TEXT], 600, "cl100k")
