@@ -162,7 +162,7 @@ class Run:
         return float(loss)
 
     def _validate(self, step: int) -> None:
-        loss, bits_per_byte = self.validation_set.measure(self.trainer.scorer)
+        loss, bits_per_byte = self.validation_set.measure(self.trainer.score)
         self.validation.append(step, step * self._tokens_per_step, loss, bits_per_byte)
         LOG.debug("step %d: validation loss %.4f nats per token, %.4f bits per byte", step, loss, bits_per_byte)
         if loss < self._best_loss:

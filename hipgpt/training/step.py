@@ -1,6 +1,7 @@
 """One training step on a device: its plans are recorded once, then replayed."""
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TOLD = {"receive_weights", "receive_moments"}  # methods that rank 0 may tell other ranks to call
+TOLD = {"receive_weights", "receive_moments", "score_part"}  # methods that rank 0 may tell other ranks to call
 
 
 def on_every_rank(method: Callable[Concatenate["Trainer", P], R]) -> Callable[Concatenate["Trainer", P], R]:
@@ -48,7 +49,7 @@ class Trainer:
 
     weights: the parameters, f32.
     compute_weights: the weights that the passes read: the same tensors, or a copy in bf16.
-    scorer: scores windows with the current weights, on rank 0 alone. steps_ahead: the number of steps whose results
+    steps_ahead: the number of steps whose results
     the history holds; it must be read before it is full.
     Several ranks train one model together if the device's communicator has a process group: each takes its part of
     every batch and updates the weights that it owns. Only rank 0 is called; the others `follow`.
@@ -83,7 +84,7 @@ class Trainer:
         self._saved = Arena(device, "activations", activations(*sizes))
         gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace)
         self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
-        self.scorer = Scorer(device, model, self.compute_weights, self.blocking.sequences, self._saved)
+        self._scorer = Scorer(device, model, self.compute_weights, self.blocking.sequences, self._saved)
         # A step replays micro_plan accumulation_steps - 1 times, then last_plan once, so that the time to record them
         # does not grow with accumulation_steps.
         self.micro_plan = self._record(act, last=False) if training.accumulation_steps > 1 else None
@@ -153,8 +154,7 @@ class Trainer:
         if self.micro_plan:
             self.micro_plan.prepare()
         self.last_plan.prepare()
-        if self.process_group.leads:
-            self.scorer.prepare()
+        self._scorer.prepare()
 
     @on_every_rank
     def step(self, step: int) -> None:
@@ -164,6 +164,26 @@ class Trainer:
             for _ in range(self.training.accumulation_steps - 1):
                 self.micro_plan.run()
         self.last_plan.run()
+
+    def score(self, windows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the losses (n, S) of windows (n, S + 1) with the current weights: each rank scores a part of them."""
+        self.process_group.tell("score_part", len(windows))
+        return self.score_part(len(windows), windows)
+
+    def score_part(self, count: int, windows: NDArray[np.int32] | None = None) -> NDArray[np.float32]:
+        """Score this rank's part of the windows that rank 0 gives. On rank 0, return the losses of all."""
+        group, S = self.process_group, self.model.context_length
+        bounds = [count * rank // group.size for rank in range(group.size + 1)]
+        found, own = np.empty((count, S), np.float32), slice(bounds[group.rank], bounds[group.rank + 1])
+        given = np.empty((count, S + 1), np.int32) if windows is None else windows
+        for rank, (first, last) in enumerate(itertools.pairwise(bounds)):
+            group.take(rank, given[first:last])
+        for first in range(own.start, own.stop, self._scorer.sequences):
+            last = min(first + self._scorer.sequences, own.stop)
+            found[first:last] = self._scorer(given[first:last]).nats
+        for rank, (first, last) in enumerate(itertools.pairwise(bounds)):
+            group.bring(rank, found[first:last])
+        return found
 
     @property
     def state_fields(self) -> dict[str, Field]:

@@ -1,5 +1,6 @@
 """Measure the loss on windows of the validation split while a run trains."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.tokens import Tokens
-from hipgpt.gpt.scoring import Scorer, bits_per_byte
+from hipgpt.gpt.scoring import bits_per_byte
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class ValidationSet:
         self._windows = tokens.windows(np.arange(count) * fitting // count * S, S + 1)
         self._byte_counts = splits.byte_counts
 
-    def measure(self, scorer: Scorer) -> tuple[float, float]:
-        """Return the mean loss in nats per token and the bits per byte."""
-        batches = range(0, len(self._windows), scorer.sequences)
-        nats = np.concatenate([scorer(self._windows[first : first + scorer.sequences]).nats for first in batches])
+    def measure(self, score: Callable[[NDArray[np.int32]], NDArray[np.float32]]) -> tuple[float, float]:
+        """Return the mean loss in nats per token and the bits per byte. score: returns the losses of windows."""
+        nats = score(self._windows)
         return float(nats.mean(dtype=np.float64)), bits_per_byte(nats, self._byte_counts[self._windows[:, 1:]])

@@ -9,9 +9,11 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.compute.process_group import meet
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.tokens import Tokens
+from hipgpt.gpt.scoring import Scorer
 from hipgpt.training.step import Trainer, trainer_of
 
 STEPS = 40
+WINDOWS = (1, 37)  # fewer than ranks; several passes of a rank
 MODEL = ModelConfig(50, 16, 2, 2, 32, 8, "gelu", tie_embeddings=True, output_bias=False)
 GIVEN = {"seed": 1, "steps": STEPS, "batch_sequences": 12, "accumulation_steps": 2, "learning_rate_peak": 5e-3,
          "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
@@ -27,6 +29,11 @@ def tokens() -> Tokens:
     for surprise in random.random(2000) < 1 / 4:
         found.append(int(random.integers(MODEL.vocab_size)) if surprise else int(follows[found[-1]]))
     return Tokens([np.array(found, np.uint16)])
+
+
+def windows(count: int) -> np.ndarray:
+    """Return windows that do not overlap."""
+    return tokens().windows(np.arange(count) * MODEL.context_length, MODEL.context_length + 1)
 
 
 def trainer_on(device, optimizer: str, precision: str) -> Trainer:
@@ -47,7 +54,12 @@ def main() -> None:
         if step == STEPS // 2:  # as a resumed run does
             trainer.write_state(trainer.read_state())
     figures = trainer.history.read(1, STEPS)
-    np.savez(sys.argv[4], losses=figures[:, 0], norms=figures[:, 1], **trainer.read_state())
+    scored = {f"scored_{count}": trainer.score(windows(count)) for count in WINDOWS}
+    alone = Scorer(trainer.device, MODEL, trainer.compute_weights, 4)
+    scored |= {
+        f"scored_alone_{count}": np.concatenate([alone(one[None]).nats for one in windows(count)]) for count in WINDOWS
+    }
+    np.savez(sys.argv[4], losses=figures[:, 0], norms=figures[:, 1], **scored, **trainer.read_state())
     group.close()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import curves
 from support.group import train_in_processes
-from support.rank import MODEL, TRAINING, tokens, trainer_on
+from support.rank import MODEL, TRAINING, WINDOWS, tokens, trainer_on
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.cpu import CpuDevice, traits
@@ -44,6 +44,15 @@ def test_the_losses_are_those_of_one_device_but_for_roundings(trained, optimizer
     assert reference[-1] < 0.85 * reference[0]  # there was something to learn
     bound = curves.tolerance(lambda: trainer_on(CpuDevice(1), optimizer, precision), reference, PRECISIONS[precision])
     assert (np.abs(losses - reference) <= bound).all()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_ranks_score_windows_between_them_as_one_would(trained, precision, size):
+    found = trained(size, "muon", precision)
+    for count in WINDOWS:
+        assert found[f"scored_{count}"].shape == (count, MODEL.context_length)
+        assert found[f"scored_{count}"].tobytes() == found[f"scored_alone_{count}"].tobytes()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -107,7 +107,7 @@ def test_groups_of_sequences_give_the_same_validation(monkeypatch):
     windows = ValidationSet(splits, MODEL, dataclasses.replace(TRAINING, validation_windows=27))  # 3 of 4 in the last
     for trainer in (whole, grouped):
         trainer.initialize()
-    np.testing.assert_allclose(windows.measure(grouped.scorer), windows.measure(whole.scorer), rtol=1e-6)
+    np.testing.assert_allclose(windows.measure(grouped.score), windows.measure(whole.score), rtol=1e-6)
 
 
 SHAPES = {  # embed, layers, mlp, vocabulary, context, sequences, cache_bytes, dtype, how many sequences suit the caches
