@@ -78,7 +78,7 @@ class ProcessGroup:
     def told(self) -> list[Any]:
         """Return the next method that rank 0 calls and its numbers, or [END].
 
-        There is no limit of time, because rank 0 may validate or sample.
+        There is no limit of time, because rank 0 may sample or save.
         """
         self._connections[0].settimeout(None)
         length = bytearray(LENGTH_BYTES)
