@@ -23,6 +23,7 @@ from hipgpt.reports.runs import read_record
 from hipgpt.reports.samples import sampling_of
 
 Text = str | bytes
+BEST = Path("checkpoints", "best.safetensors")  # which a run has once it is trained
 
 
 def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> "TrainedModel":
@@ -32,14 +33,31 @@ def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None 
     the CPU's kernels; default: all cores. Raises UserError if the run is not finished, or if a file of it is damaged.
     """
     folder = Path(run)
-    path = folder / "model" / "tokenizer.json"
-    if not path.exists():
-        raise UserError(f"{folder}: not a finished run, because {path} is missing; run snakemake first")
-    tokenizer, opened = Tokenizer.load(path), open_device(device, threads)
-    model, weights = load_weights(folder / "checkpoints" / "best.safetensors", opened, tokenizer.sha256)
+    checkpoint = folder / BEST
+    if not checkpoint.exists():
+        raise UserError(f"{folder}: not a finished run, because {checkpoint} is missing; run snakemake first")
+    tokenizer, opened = run_tokenizer(folder), open_device(device, threads)
+    model, weights = load_weights(checkpoint, opened, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
     sampling = sampling_of(folder)
     return TrainedModel(folder, model, tokenizer, sampling, opened, weights_in(precision, opened, model, weights))
+
+
+def run_tokenizer(folder: Path) -> Tokenizer:
+    """Return the tokenizer of a trained run: that of its exported model, or of its corpus if it is not exported.
+
+    Raises UserError if neither is there.
+    """
+    exported = folder / "model" / "tokenizer.json"
+    if exported.exists():
+        return Tokenizer.load(exported)
+    record = read_record(folder)
+    corpus = folder.resolve().parents[1] / "corpora" / record["corpus"]["corpus"]
+    tokenizers = map(Tokenizer.load, sorted(corpus.glob("*/tokenizer.json")))
+    found = next((each for each in tokenizers if each.sha256 == record["tokenizer_sha256"]), None)
+    if found is None:
+        raise UserError(f"{folder}: its tokenizer is neither {exported} nor in {corpus}; run snakemake first")
+    return found
 
 
 class TrainedModel:

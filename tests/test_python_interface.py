@@ -87,8 +87,21 @@ def test_logits_refuse_a_text_that_does_not_fit_the_context(model, ids):
 
 
 def test_an_unfinished_run_is_a_user_s_mistake(results):
-    with pytest.raises(UserError, match="unfinished: not a finished run, because .*tokenizer.json is missing"):
+    with pytest.raises(UserError, match="unfinished: not a finished run, because .*best.safetensors is missing"):
         package.load(results / "runs" / "unfinished")
+
+
+def test_a_trained_run_that_is_not_exported_takes_the_tokenizer_of_its_corpus(tmp_path, hipgpt):
+    folder = tiny.save_run(tmp_path)
+    (corpus := tmp_path / "corpora" / "plays" / "bpe-9").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"its tokenizer is neither .*model/tokenizer\.json nor in .*plays"):
+        (folder / "model" / "tokenizer.json").unlink()
+        package.load(folder)
+    tiny.tokenizer().save(corpus / "tokenizer.json")
+    settings = {"num_tokens": 9, "temperature": 0}
+    said = package.load(folder, device="cpu").generate(PROMPT, **settings)
+    options = ["--num-tokens=9", "--temperature=0", "--results", str(tmp_path)]
+    assert hipgpt("generate", PROMPT, *options)[1] == f"{PROMPT}{said}\n"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -103,6 +103,6 @@ def run_folder(results: Path, name: str, having: str, wanted: str = "run") -> Pa
     return runs / name
 
 
-def finished_run(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the run that --run and --results name. Its model must be exported."""
-    return run_folder(arguments.results, arguments.run, "model/tokenizer.json", "finished run")
+def finished_run(arguments: argparse.Namespace, having: str = "checkpoints/best.safetensors") -> Path:
+    """Return the folder of the run that --run and --results name. It must contain the file `having`."""
+    return run_folder(arguments.results, arguments.run, having, "finished run")

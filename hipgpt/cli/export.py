@@ -51,7 +51,7 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError("--private: got no --push, expected both")
     if arguments.push:
         check_push(arguments.push)
-    run = finished_run(arguments)
+    run = finished_run(arguments, "model/tokenizer.json")
     folder = arguments.output or run / "exports" / arguments.to
     tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
     if arguments.to == "hf":

@@ -66,19 +66,17 @@ def add(commands: Commands) -> None:
 def generate(arguments: argparse.Namespace) -> None:
     """Stream continuations of the prompt to stdout, with control characters escaped if that is a terminal."""
     from hipgpt.compute.open_device import open_device
-    from hipgpt.data.tokenizer.tokenizer import Tokenizer
     from hipgpt.gpt.checkpoint import load_weights
     from hipgpt.gpt.decoder import Decoder, sequences_together
     from hipgpt.gpt.precision import weights_in
     from hipgpt.inference.sampling import generate_all, generate_one
     from hipgpt.reports.runs import read_record
+    from hipgpt.trained_model import BEST, run_tokenizer
 
     folder = finished_run(arguments)
     settings = _settings(arguments, folder)
-    tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
-    device = open_device(arguments.device)
-    checkpoint = folder / "checkpoints" / "best.safetensors"
-    model, weights = load_weights(checkpoint, device, tokenizer.sha256)
+    tokenizer, device = run_tokenizer(folder), open_device(arguments.device)
+    model, weights = load_weights(folder / BEST, device, tokenizer.sha256)
     precision = read_record(folder)["config"]["training"]["precision"]
     at_once = 1 if arguments.chat else sequences_together(model, arguments.num_samples)
     decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)

@@ -161,6 +161,10 @@ class Config:
         return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
 
 
+# optional keys that say how another one works, and are stated together with it
+OF_ANOTHER_KEY = {"muon_learning_rate_peak": "optimizer", "decay_fraction": "schedule"}
+
+
 def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
     """Return the settings by key, without optional ones that have their default.
 
@@ -168,6 +172,8 @@ def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
     """
     found = dataclasses.asdict(settings)
     for field in dataclasses.fields(settings):
+        if OF_ANOTHER_KEY.get(field.name) in found:
+            continue
         others = {key: value for key, value in found.items() if key != field.name}
         if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
             found = others

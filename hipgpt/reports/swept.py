@@ -41,11 +41,14 @@ def without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
 def means_over_seeds(settings: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[Row]:
     """Return a row for each combination of settings apart from the seed, with MEAN_COLUMNS.
 
-    settings: of swept_settings; rows: of run_row, one for each run. The standard deviation is that of a sample, None
-    for one run.
+    settings: of swept_settings; rows: of run_row, one for each run. Of runs with the same settings and the same seed,
+    which have the same results, the first counts. The standard deviation is that of a sample, None for one run.
     """
     groups: dict[str, list[int]] = {}
+    first = {str(found): at for at, found in reversed(list(enumerate(settings)))}
     for at, found in enumerate(settings):
+        if first[str(found)] != at:
+            continue
         groups.setdefault(str(without_seed(found)), []).append(at)
     return [
         {**without_seed(settings[group[0]]), "runs": len(group), **_moments([rows[at] for at in group])}

@@ -143,6 +143,11 @@ def test_an_optional_key_with_its_default_is_as_if_it_were_absent():
                 assert getattr(settings, field.name) == field.default
 
 
+def test_the_rate_of_muon_is_stated_with_muon_even_if_it_is_the_default():
+    assert load().runs["default"].sections["training"]["muon_learning_rate_peak"] == 0.01
+    assert "muon_learning_rate_peak" not in load("training: {optimizer: adamw}").runs["default"].sections["training"]
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [

@@ -53,6 +53,12 @@ def test_seeds_of_one_setting_have_a_mean_and_a_standard_deviation(tmp_path):
         assert float(row["validation_loss_nats_per_token_standard_deviation"]) == pytest.approx(0.5**0.5)
 
 
+def test_runs_of_the_same_settings_and_seed_count_once(tmp_path):
+    folders = [*seeds_and_rates(tmp_path), run(tmp_path, "default", learning_rate_peak=0.001, seed=0)]
+    compare(folders, tmp_path)
+    assert [row["runs"] for row in read(tmp_path / "seeds.csv")] == ["2", "2"]
+
+
 def test_a_sweep_of_too_few_sizes_has_no_power_law_and_says_how_many_it_has(tmp_path):
     compare(seeds_and_rates(tmp_path), tmp_path)
     for row in read(tmp_path / "fit.csv"):
