@@ -14,7 +14,8 @@
 constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
 constexpr int ATTENTION_THREADS = MMA_WAVES * WAVE;
 constexpr int ROW_TILES = ATTENTION_ROWS / (16 * MMA_WAVES);
-constexpr int LOADED_AT_ONCE = Unit::MANY_REGISTERS ? 1 : 2;  // operands
+// Operands that are loaded at once. On RDNA 3 they are so large that with the widest heads two would be spilled.
+constexpr int LOADED_AT_ONCE = Unit::MANY_REGISTERS || (Unit::HELD_K == 16 && HEAD_CHANNELS == 128) ? 1 : 2;
 constexpr int CHANNEL_STEPS = HEAD_CHANNELS / Unit::STEP_K, CHANNEL_TILES = HEAD_CHANNELS / 16;
 
 // The operand of 16 rows from `first` on and channels from first_channel on, from global memory; zero from S and D on.
