@@ -13,6 +13,8 @@
 
 constexpr int KEYS = HEAD_CHANNELS == 128 ? 32 : HEAD_CHANNELS == 64 || WAVE == 32 ? 64 : 128;  // of a tile
 constexpr int KEY_STEPS = KEYS / Unit::STEP_K, KEY_TILES = KEYS / 16, STREAMED = KEYS * HEAD_CHANNELS;
+constexpr float HEADROOM = 8.0f;  // powers of 2 by which a probability may exceed 1; bf16 and f32 lose nothing by it
+typedef float Parts __attribute__((vector_size(8)));  // of a sum
 using ValueLoader = TransposingLoader<HEAD_CHANNELS, KEYS, true, ATTENTION_THREADS>;
 
 // Keys are rows that follow each other from tile to tile. Chunks from D on are never stored: they stay zero.
@@ -35,40 +37,48 @@ struct KeyLoader : RowLoader<KEYS, HEAD_CHANNELS, true, ATTENTION_THREADS> {
 // Reduces over the lanes that hold one query, in a fixed order.
 template <class Op>
 DEVICE float across_query(float value, const Op& op) {
+#if WAVE == 32
+    return op(value, bits_float(other_half(float_bits(value))));
+#else
     for (int mask = 16; mask < WAVE; mask *= 2) value = op(value, wave_exchange(value, mask));
     return value;
+#endif
 }
 
-// Makes probabilities of the scores of a query, relative to its new maximum, and scales what was summed up before.
-DEVICE void rescale(Unit::Sum (&out)[CHANNEL_TILES], float& maximum, float& sum,
-                    Unit::Operand (&probabilities)[KEY_STEPS], const Unit::Sum (&scores)[KEY_TILES], float scale) {
+// Makes probabilities of the scores of a query, relative to its reference. A tile whose largest score exceeds it by
+// HEADROOM raises it and scales the sums of earlier tiles. Most tiles do not, so the wave skips that. The first one does,
+// because the reference starts at MASKED. sum: of the probabilities of the lane's own keys, in two parts.
+DEVICE void make_probabilities(Unit::Operand (&probabilities)[KEY_STEPS], const Unit::Sum (&scores)[KEY_TILES],
+                               Unit::Sum (&out)[CHANNEL_TILES], float& reference, Parts& sum, float scale) {
     float largest = MASKED;
 #pragma unroll
     for (int j = 0; j < KEY_TILES; ++j)
 #pragma unroll
         for (int e = 0; e < Unit::SIZE; ++e) largest = fmaxf(largest, scores[j][e]);
-    largest = across_query(largest, [](float a, float b) { return fmaxf(a, b); });
-    const float raised = fmaxf(maximum, largest * scale), shrink = quick_exp2(maximum - raised);
-    maximum = raised;
-    sum *= shrink;
+    largest = across_query(largest, [](float a, float b) { return fmaxf(a, b); }) * scale;
+    const bool rises = largest > reference + HEADROOM;
+    if (wave_ballot(rises)) {
+        const float raised = rises ? largest : reference, shrink = quick_exp2(reference - raised);
+        reference = raised;
+        sum *= shrink;
+#pragma unroll
+        for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
+    }
 #pragma unroll
     for (int j = 0; j < KEY_STEPS; ++j) {
         uint32_t pairs[WIDTH / 2];
 #pragma unroll
         for (int i = 0; i < WIDTH; i += Unit::SIZE) {
-            Unit::Sum values = scores[j * TILES + i / Unit::SIZE] * scale - raised;
-#pragma unroll
-            for (int e = 0; e < Unit::SIZE; ++e) values[e] = quick_exp2(values[e]);
+            const Unit::Sum powers = scores[j * TILES + i / Unit::SIZE] * scale - reference;
 #pragma unroll
             for (int e = 0; e < Unit::SIZE; e += 2) {
-                sum += values[e] + values[e + 1];
-                pairs[(i + e) / 2] = bf16_pair_of_finite(values[e], values[e + 1]);
+                const Parts values = {quick_exp2(powers[e]), quick_exp2(powers[e + 1])};
+                sum += values;
+                pairs[(i + e) / 2] = bf16_pair_of_finite(values[0], values[1]);
             }
         }
         probabilities[j] = Unit::operand_of(pairs);
     }
-#pragma unroll
-    for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
 }
 
 BOUNDED_KERNEL(ATTENTION_THREADS, 2)
@@ -113,11 +123,9 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     OwnRows<true> queries;
     queries.load({q, stride}, wave_first, S, D);
     Unit::Sum out[ROW_TILES][CHANNEL_TILES] = {};
-    float maximum[ROW_TILES], sum[ROW_TILES];  // sum: over the lane's own keys
-    for (int t = 0; t < ROW_TILES; ++t) {
-        maximum[t] = MASKED;
-        sum[t] = 0.0f;
-    }
+    Parts sum[ROW_TILES] = {};
+    float reference[ROW_TILES];
+    for (float& one : reference) one = MASKED;
 #pragma unroll 1
     for (int tile = 0; tile < key_tiles; ++tile) {
         __syncthreads();
@@ -130,17 +138,18 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
             if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
             Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t) rescale(out[t], maximum[t], sum[t], probabilities[t], scores[t], scale);
+            for (int t = 0; t < ROW_TILES; ++t)
+                make_probabilities(probabilities[t], scores[t], out[t], reference[t], sum[t], scale);
             accumulate(out, values, probabilities);
         }
         put(tile + 1);
     }
 #pragma unroll
     for (int t = 0; t < ROW_TILES; ++t) {
-        const float total = across_query(sum[t], [](float a, float b) { return a + b; });
+        const float total = across_query(sum[t][0] + sum[t][1], [](float a, float b) { return a + b; });
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
         if (query >= S) continue;
-        if (lane_of_wave() < 16) logsumexp[int64_t{head} * S + query] = maximum[t] / LOG2_E + logf(total);
+        if (lane_of_wave() < 16) logsumexp[int64_t{head} * S + query] = reference[t] / LOG2_E + logf(total);
         store(y + ((b * S + query) * H + h) * D, out[t], 1.0f / total, D);
     }
 }

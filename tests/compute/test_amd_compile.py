@@ -3,19 +3,15 @@
 import functools
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 from support.amd import clang
+from support.amd.builds import Build, builds
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.gpu import compile_source
-from hipgpt.compute.backends.variants import Variant, variants_of
 from hipgpt.compute.catalogue import ON_GPUS
-from hipgpt.compute.contract import Op
-from hipgpt.compute.tensor import DType
 
 pytestmark = pytest.mark.slow
 
@@ -28,35 +24,9 @@ NEEDIEST = dict.fromkeys(CHIPS, ("attention.hip", "attention_backward_amd.hip-bf
 # leaves out most of the optimiser: the front end and the assembler, which refuse wrong code, do the same work
 NVRTC_OPTIONS = (b"--Ofast-compile=max",)
 PROCESSES = 2  # of clang in parallel
-OPS = ON_GPUS.values()
 needs_clang = pytest.mark.skipif(clang.missing() is not None, reason=f"cannot compile for AMD: {clang.missing()}")
 needs_nvrtc = pytest.mark.skipif(not importlib.util.find_spec("cuda"), reason="no cuda-python, so no NVRTC")
 every_amd_gpu = pytest.mark.parametrize("arch", clang.WAVE)
-
-
-class Build(NamedTuple):
-    """A compilation that some op of the catalogue needs: a variant's source for a dtype of activations."""
-
-    variant: Variant
-    op: Op
-    act: DType
-
-    def __str__(self) -> str:
-        sizes = [str(value) for name, value in self.variant.macros.items() if name in ("BLOCK_TILE", "HEAD_CHANNELS")]
-        return "-".join([Path(self.variant.source_of(self.op)).name, self.act.label, *sizes])
-
-
-@functools.cache
-def builds(arch: str) -> dict[str, list[Build]]:
-    """Return the compilations that an architecture needs, by their text: for each op that one serves, itself."""
-    acts = {True: (DType.F32, DType.BF16), False: (DType.F32,)}
-    every = [(op, act) for op in OPS for act in acts[any(argument.dtype == "act" for argument in op.arguments)]]
-    found: dict[str, list[Build]] = {}
-    for op, act in every:
-        for variant in variants_of(op, arch, act):
-            build = Build(variant, op, act)
-            found.setdefault(str(build), []).append(build)
-    return found
 
 
 def source_of(build: Build) -> tuple:

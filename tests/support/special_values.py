@@ -71,6 +71,13 @@ def _hidden(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[
     return values
 
 
+def _growing_keys(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
+    """Return queries, keys and values: later scores are far above those that an online softmax met before."""
+    values = random.normal(size=shape).reshape(sizes["B"], sizes["S"], 3, -1)
+    values[:, sizes["S"] // 2 :, 1] *= 5
+    return values.reshape(shape)
+
+
 def _rotations(random: np.random.Generator, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Values:
     angles = random.normal(size=(*shape[:-1], shape[-1] // 2)) * 4
     return np.concatenate([np.cos(angles), np.sin(angles)], -1)
@@ -122,6 +129,7 @@ SPECIAL: dict[tuple[str, str], Draw] = {  # by op and argument
     ("matmul_relu2_forward", "bias"): _hidden,
     ("matmul_backward_input", "weight"): _weight,
     ("matmul_activation_backward_input", "weight"): _weight,
+    ("attention_forward", "qkv"): _growing_keys,
     ("attention_decode", "positions"): below(lambda sizes: 2 * sizes["T"]),
     ("fill_cache", "slots"): _slots,
     ("dropout", "counters"): _counters,

@@ -14,6 +14,8 @@
 constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
 constexpr int ATTENTION_THREADS = MMA_WAVES * WAVE;
 constexpr int ROW_TILES = ATTENTION_ROWS / (16 * MMA_WAVES);
+// Operands that are loaded at once. On RDNA 3 they are so large that with the widest heads two would be spilled.
+constexpr int LOADED_AT_ONCE = Unit::MANY_REGISTERS || (Unit::HELD_K == 16 && HEAD_CHANNELS == 128) ? 1 : 2;
 constexpr int CHANNEL_STEPS = HEAD_CHANNELS / Unit::STEP_K, CHANNEL_TILES = HEAD_CHANNELS / 16;
 
 // The operand of 16 rows from `first` on and channels from first_channel on, from global memory; zero from S and D on.
@@ -71,33 +73,50 @@ struct OwnRows {
     }
 };
 
+// Calls use(i, load(i)) for i from 0 to COUNT. LOADED_AT_ONCE operands are on their way together, so that the matrix
+// unit works on the first ones while the others arrive; clang alone would wait for each one.
+template <int COUNT, class Load, class Use>
+DEVICE void for_operands(const Load& load, const Use& use) {
+    constexpr int AT_ONCE = COUNT % LOADED_AT_ONCE ? 1 : LOADED_AT_ONCE;
+#pragma unroll
+    for (int first = 0; first < COUNT; first += AT_ONCE) {
+        Unit::Operand loaded[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) loaded[i] = load(first + i);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; ++i) use(first + i, loaded[i]);
+    }
+}
+
 // products += the VISITED * 16 rows of a tile in shared memory times the wave's own rows.
 template <int VISITED, class Own>
 DEVICE void multiply_rows(Unit::Sum (&products)[ROW_TILES][VISITED], const bf16* tile, const Own& own,
                           unsigned lane = lane_of_wave()) {
+    for_operands<CHANNEL_STEPS * VISITED>(
+        [&](int i) {
+            return OperandTile<HEAD_CHANNELS>::load(tile, i % VISITED * 16, i / VISITED * Unit::STEP_K, lane);
+        },
+        [&](int i, const Unit::Operand& visited) {
 #pragma unroll
-    for (int c = 0; c < CHANNEL_STEPS; ++c)
-#pragma unroll
-        for (int j = 0; j < VISITED; ++j) {
-            const Unit::Operand visited = OperandTile<HEAD_CHANNELS>::load(tile, j * 16, c * Unit::STEP_K, lane);
-#pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t) Unit::multiply(products[t][j], visited, own.operand(t, c, lane));
-        }
+            for (int t = 0; t < ROW_TILES; ++t)
+                Unit::multiply(products[t][i % VISITED], visited, own.operand(t, i / VISITED, lane));
+        });
 }
 
 // sums += channels of a transposed tile times factors of the wave's own rows.
 template <int STEPS>
 DEVICE void accumulate(Unit::Sum (&sums)[ROW_TILES][CHANNEL_TILES], const bf16* tile,
                        const Unit::Operand (&factors)[ROW_TILES][STEPS], unsigned lane = lane_of_wave()) {
+    for_operands<STEPS * CHANNEL_TILES>(
+        [&](int i) {
+            const int c = i % CHANNEL_TILES, j = i / CHANNEL_TILES;
+            return OperandTile<STEPS * Unit::STEP_K>::load(tile, c * 16, j * Unit::STEP_K, lane);
+        },
+        [&](int i, const Unit::Operand& channels) {
 #pragma unroll
-    for (int j = 0; j < STEPS; ++j)
-#pragma unroll
-        for (int c = 0; c < CHANNEL_TILES; ++c) {
-            const Unit::Operand channels =
-                OperandTile<STEPS * Unit::STEP_K>::load(tile, c * 16, j * Unit::STEP_K, lane);
-#pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t) Unit::multiply(sums[t][c], channels, factors[t][j]);
-        }
+            for (int t = 0; t < ROW_TILES; ++t)
+                Unit::multiply(sums[t][i % CHANNEL_TILES], channels, factors[t][i / CHANNEL_TILES]);
+        });
 }
 
 // The visited row that element e of tile j holds in this lane, counted from the lane's first one, lane / 16 * WIDTH.

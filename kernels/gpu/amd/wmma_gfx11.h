@@ -21,7 +21,7 @@ struct Unit {
         const bool second_half = threadIdx.x / 16 % 2;
         Words words;
         for (int i = 0; i < 4; ++i) {
-            const uint32_t other = __builtin_amdgcn_permlanex16(0, pairs[i], 0x76543210, 0xFEDCBA98, false, false);
+            const uint32_t other = other_half(pairs[i]);
             words[i] = second_half ? other : pairs[i];
             words[i + 4] = second_half ? pairs[i] : other;
         }

@@ -10,6 +10,13 @@
 // The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
 
+#if WAVE == 32
+// The value of the lane whose index differs by 16. Without `bound_ctrl` clang would first set the result to 0.
+DEVICE uint32_t other_half(uint32_t value) {
+    return __builtin_amdgcn_permlanex16(0, value, 0x76543210, 0xFEDCBA98, false, true);
+}
+#endif
+
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
 
@@ -37,8 +44,9 @@ DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
-// Two bf16 in 32 bits, the first in the low half. The second function is for finite values, which take fewer
-// instructions. Both round to nearest, ties to even.
+// Two bf16 in 32 bits, the first in the low half, rounded to nearest, ties to even. The second function is for finite
+// values, which take fewer instructions. It rounds ties away from zero where a chip has no instruction for it: the error
+// is at most the same half unit in the last place.
 #ifdef __gfx950__  // has an instruction for it
 DEVICE uint32_t bf16_pair(float first, float second) {
     typedef float Floats __attribute__((vector_size(8)));
@@ -49,7 +57,6 @@ DEVICE uint32_t bf16_pair_of_finite(float first, float second) { return bf16_pai
 #else
 DEVICE uint32_t bf16_pair(float first, float second) { return bf16_bits(first) | bf16_bits(second) << 16; }
 DEVICE uint32_t bf16_pair_of_finite(float first, float second) {
-    const uint32_t low = float_bits(first), high = float_bits(second);
-    return high_halves(low + 0x7FFFu + (low >> 16 & 1u), high + 0x7FFFu + (high >> 16 & 1u));
+    return high_halves(float_bits(first) + 0x8000u, float_bits(second) + 0x8000u);
 }
 #endif

@@ -1,15 +1,18 @@
 """Compiles kernels for AMD GPUs where there is no ROCm: upstream clang, Debian's device libraries and hiprtc.h.
 
 To have them: apt-get install --no-install-recommends clang-19 lld-19 rocm-device-libs
+For chips that clang 19 does not know, clang 22 in addition: pip install ziglang
 """
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +27,11 @@ CLANG = "clang-19"
 DEVICE_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/amdgcn/bitcode")
 WAVE = {"gfx900": 64, "gfx90a": 64, "gfx942": 64, "gfx1030": 32, "gfx1100": 32, "gfx1151": 32,
         "gfx1200": 32, "gfx1201": 32}  # fmt: skip
+NEWER_CLANG = (sys.executable, "-m", "ziglang", "clang")
+NEWER_WAVE = {"gfx950": 64}  # chips that clang 22 knows and clang 19 does not
 # the instruction set's number in the device libraries, for chips newer than Debian's
-ISA_VERSIONS = {"gfx942": 9402, "gfx1100": 11000, "gfx1151": 11501, "gfx1200": 12000, "gfx1201": 12001}
+ISA_VERSIONS = {"gfx942": 9402, "gfx950": 9500, "gfx1100": 11000, "gfx1151": 11501, "gfx1200": 12000,
+                "gfx1201": 12001}  # fmt: skip
 ISA_SOURCE = """target triple = "amdgcn-amd-amdhsa"
 @__oclc_ISA_version = linkonce_odr hidden local_unnamed_addr addrspace(4) constant i32 {}, align 4
 """
@@ -37,12 +43,14 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def missing() -> str | None:
-    """Return what is not installed here that compiling needs, or None."""
+def missing(arch: str = "gfx942") -> str | None:
+    """Return what is not installed here that compiling for a chip needs, or None."""
     if not shutil.which(CLANG):
         return f"no {CLANG}"
     if not shutil.which("ld.lld-19"):
         return "no lld-19"
+    if arch in NEWER_WAVE and not importlib.util.find_spec("ziglang"):
+        return f"no clang 22 for {arch}: pip install ziglang"
     return None if DEVICE_LIBRARIES.is_dir() else f"no rocm-device-libs in {DEVICE_LIBRARIES}"
 
 
@@ -62,8 +70,8 @@ def device_libraries() -> tempfile.TemporaryDirectory:
 
 
 @functools.cache
-def version() -> str:
-    return subprocess.run([CLANG, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+def _first_line(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 @contextmanager
@@ -78,9 +86,11 @@ class OfflineDriver:
 
     backend = "hip"
     checks_kernels = False  # nothing runs here
+    command: tuple[str, ...] = (CLANG,)
+    options: tuple[str, ...] = OPTIONS
 
     def __init__(self, arch: str):
-        self.arch, self.wave, self.compiler = arch, WAVE[arch], CLANG
+        self.arch, self.wave, self.compiler = arch, (WAVE | NEWER_WAVE)[arch], CLANG
         self.usage: dict[str, dict[str, str]] = {}
 
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
@@ -90,7 +100,8 @@ class OfflineDriver:
         """
         target = [f"--offload-arch={self.arch}", *(f"-D{key}={value}" for key, value in macros.items())]
         texts = {name: source, **headers}
-        asked = json.dumps([version(), OPTIONS, (HERE / "hiprtc.h").read_text(), target, name, sorted(texts.items())])
+        compiler = [_first_line(*self.command, "--version"), self.options, (HERE / "hiprtc.h").read_text()]
+        asked = json.dumps([*compiler, target, name, sorted(texts.items())])
         image = COMPILED / f"{hashlib.sha256(asked.encode()).hexdigest()}.co"
         remarks = image.with_suffix(".remarks")
         if not remarks.exists():
@@ -106,7 +117,7 @@ class OfflineDriver:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
             libraries = f"--rocm-device-lib-path={device_libraries().name}"
-            command = [CLANG, *OPTIONS, *target, libraries, "-I.", name, "-o", "image"]
+            command = [*self.command, *self.options, *target, libraries, "-I.", name, "-o", "image"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, f"{name} for {self.arch}:\n{done.stderr}"
             Path(folder, "remarks").write_text(done.stderr)
@@ -119,3 +130,23 @@ class OfflineDriver:
                 kernel = self.usage.setdefault(value, {})
             else:
                 kernel[name] = value
+
+
+class AssemblyDriver(OfflineDriver):
+    """The same by clang 22 for NEWER_WAVE. Its images are assembly, because the wheel has no linker for AMD's chips.
+
+    The wheel has no headers for HIP either, so clang 19's come after its own.
+    """
+
+    command = NEWER_CLANG
+
+    def __init__(self, arch: str):
+        super().__init__(arch)
+        headers = Path(_first_line(CLANG, "-print-resource-dir"), "include")
+        # Debian's device libraries know no later version of code objects
+        self.options = (*OPTIONS, "-S", "-mcode-object-version=5", "-idirafter", str(headers))
+
+
+def driver(arch: str) -> OfflineDriver:
+    """Return the driver that can compile for a chip."""
+    return AssemblyDriver(arch) if arch in NEWER_WAVE else OfflineDriver(arch)

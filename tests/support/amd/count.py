@@ -46,10 +46,10 @@ class Counted(NamedTuple):
         )  # fmt: skip
 
 
-def missing() -> str | None:
-    """Return what is not installed here that counting needs, or None."""
+def missing(arch: str = "gfx942") -> str | None:
+    """Return what is not installed here that counting on a chip needs, or None."""
     absent = next((tool for tool in (disassembly.OBJDUMP, disassembly.READELF) if not shutil.which(tool)), None)
-    return f"no {absent}" if absent else clang.missing()
+    return f"no {absent}" if absent else clang.missing(arch)
 
 
 def counted(name: str, arch: str) -> list[Counted]:
@@ -83,9 +83,10 @@ def _kernels(name: str, arch: str, size: int) -> dict:
 @functools.cache
 def _compiled(source: str, arch: str, size: int, name: str) -> dict:
     """Return instructions and resources of a source's kernels; all GEMMs of a block tile are compiled together."""
-    driver, variant = clang.OfflineDriver(arch), _variant(name, arch, size)
+    driver, variant = clang.driver(arch), _variant(name, arch, size)
+    read = disassembly.of_assembly if isinstance(driver, clang.AssemblyDriver) else disassembly.of_image
     with clang.fresh_cache():
-        return disassembly.of_image(compile_source(driver, variant, CATALOGUE[name], DType.BF16))
+        return read(compile_source(driver, variant, CATALOGUE[name], DType.BF16))
 
 
 def table(rows: Iterable[tuple[str, ...]], markdown: bool) -> Iterator[str]:
@@ -101,14 +102,15 @@ def table(rows: Iterable[tuple[str, ...]], markdown: bool) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m support.amd.count", description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", action="append", choices=set(CHIPS) & set(clang.WAVE), help="by default gfx942")
+    parser.add_argument("--arch", action="append", choices=CHIPS, help="by default gfx942")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("words", nargs="*", help="count the kernels whose names hold one of these")
     arguments = parser.parse_args()
-    if problem := missing():
+    archs = arguments.arch or ["gfx942"]
+    if problem := next(filter(None, map(missing, archs)), None):
         parser.exit(1, f"cannot count: {problem}; apt-get install clang-19 lld-19 llvm-19 rocm-device-libs\n")
     names = [name for name in KERNELS if not arguments.words or any(word in name for word in arguments.words)]
-    rows = [one.row() for arch in arguments.arch or ["gfx942"] for name in names for one in counted(name, arch)]
+    rows = [one.row() for arch in archs for name in names for one in counted(name, arch)]
     print("\n".join(table(rows, arguments.markdown)))
 
 

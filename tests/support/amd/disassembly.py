@@ -1,4 +1,4 @@
-"""Reads a code object with LLVM's tools: the instructions of each kernel, and its registers and LDS."""
+"""Reads a code object with LLVM's tools, or assembly: the instructions of each kernel, and its registers and LDS."""
 
 import re
 import subprocess
@@ -12,6 +12,7 @@ OBJDUMP, READELF = "llvm-objdump-19", "llvm-readelf-19"
 LABEL = re.compile(r"^[0-9a-f]+ <(\w+)>:$")
 LINE = re.compile(r"^\t(\S+)\s*(.*?)\s*// ([0-9A-F]+):")
 TARGET = re.compile(r"<\w+\+0x([0-9a-f]+)>")
+ASSEMBLY_LABEL, ASSEMBLY_LINE = re.compile(r"^([\w.$]+):"), re.compile(r"^\t([a-z]\w*)\s*(.*)$")
 REGISTERS = re.compile(r"\b([va])(?:(\d+)|\[(\d+):(\d+)\])")
 
 
@@ -60,7 +61,10 @@ def instructions(image: Path) -> dict[str, list[Instruction]]:
 
 def resources(image: Path) -> dict[str, Resources]:
     """Return what each kernel of a code object needs, by its metadata: LLVM's "User Guide for AMDGPU Backend"."""
-    notes = _output(READELF, "--notes", str(image))
+    return _resources(_output(READELF, "--notes", str(image)))
+
+
+def _resources(notes: str) -> dict[str, Resources]:
     metadata = yaml.safe_load(notes[notes.index("---") : notes.rindex("...")])
     return {
         kernel[".name"]: Resources(
@@ -79,6 +83,26 @@ def of_image(image: bytes) -> dict[str, tuple[list[Instruction], Resources]]:
         file.flush()
         needs = resources(Path(file.name))
         return {name: (listed, needs[name]) for name, listed in instructions(Path(file.name)).items() if name in needs}
+
+
+def of_assembly(text: bytes) -> dict[str, tuple[list[Instruction], Resources]]:
+    """Return the same of clang's assembly, which has no addresses: an instruction's is 4 times its number."""
+    lines = [line.split(";")[0].rstrip() for line in text.decode().splitlines()]
+    begin, end = lines.index("\t.amdgpu_metadata"), lines.index("\t.end_amdgpu_metadata")
+    needs = _resources("\n".join(lines[begin + 1 : end]))
+    labels: dict[str, int] = {}
+    read: dict[str, list[tuple[str, str]]] = {}
+    kernel = ""
+    for line in lines[:begin]:
+        if label := ASSEMBLY_LABEL.match(line):
+            kernel = label[1] if label[1] in needs else "" if label[1].startswith(".Lfunc_end") else kernel
+            labels[label[1]] = 4 * len(read.setdefault(kernel, []))
+        elif kernel and (found := ASSEMBLY_LINE.match(line)):
+            read[kernel].append((found[1], found[2]))
+    return {
+        name: ([Instruction(*one, 4 * i, labels.get(one[1])) for i, one in enumerate(read[name])], needs[name])
+        for name in needs
+    }
 
 
 def _output(*command: str) -> str:

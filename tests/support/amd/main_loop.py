@@ -259,7 +259,8 @@ def _alone(path: list[Instruction], chip: Chip, matrix_cycles: int) -> tuple[flo
                 pending["lds"].append((now + chip.lds_latency, multiplied))
             for name, left in _waited(one).items():
                 queue = pending[COUNTERS[name]]
-                arrived, pending[COUNTERS[name]] = queue[: len(queue) - left], queue[max(0, len(queue) - left) :]
+                done = max(0, len(queue) - left)
+                arrived, pending[COUNTERS[name]] = queue[:done], queue[done:]
                 if arrived:
                     now = max(now, arrived[-1][0])
                     serial += COUNTERS[name] == "global" and arrived[-1][1] == multiplied

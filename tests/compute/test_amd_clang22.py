@@ -1,0 +1,102 @@
+"""Kernels compile with clang 22: for gfx950, which clang 19 does not know, and attention for RDNA without spills."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from support.amd import clang, count, disassembly
+from support.amd.builds import Build, builds
+from support.amd.chips import CHIPS
+from support.amd.main_loop import main_loops, measure
+
+from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.variants import variants_of
+from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.tensor import DType
+
+needs_tools = pytest.mark.skipif(clang.missing("gfx950") is not None, reason=f"{clang.missing('gfx950')}")
+pytestmark = [pytest.mark.slow, needs_tools]
+WIDE_MFMA = "v_mfma_f32_16x16x32_bf16"
+PROCESSES = 2  # of clang in parallel
+
+
+def compiled(arch: str, build: Build) -> tuple[str, dict[str, dict[str, str]]]:
+    """Return the assembly and what clang says of each kernel's resources."""
+    driver = clang.AssemblyDriver(arch)
+    return compile_source(driver, *build).decode(), driver.usage
+
+
+def spilled(usage: dict[str, dict[str, str]]) -> list[str]:
+    return [name for name, found in usage.items() if {found["ScratchSize"], found["VGPRs Spill"]} != {"0"}]
+
+
+def all_compiled(arch: str, chosen: Callable[[str], object]) -> dict[str, tuple[str, dict[str, dict[str, str]]]]:
+    """Return by build what `compiled` returns."""
+    clang.device_libraries()  # before the threads, which share it
+    found = {name: build for name, (build, *_) in builds(arch).items() if chosen(name)}
+    with clang.fresh_cache(), ThreadPoolExecutor(PROCESSES) as pool:
+        return dict(zip(found, pool.map(partial(compiled, arch), found.values()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def on_gfx950() -> dict[str, tuple[str, dict[str, dict[str, str]]]]:
+    return all_compiled("gfx950", lambda name: "-bf16" in name)  # in f32 the sources are those of gfx942
+
+
+def test_no_kernel_spills_registers_on_gfx950(on_gfx950):
+    assert {name: spilled(usage) for name, (_, usage) in on_gfx950.items() if spilled(usage)} == {}
+
+
+def test_matrix_kernels_use_the_wide_mfma_of_gfx950_alone(on_gfx950):
+    used = {name: set(re.findall(r"\bv_mfma_\w+", text)) for name, (text, _) in on_gfx950.items()}
+    assert {name: names for name, names in used.items() if names} == {
+        name: {WIDE_MFMA} for name in used if "_mma" in name or "_amd" in name
+    }
+
+
+def test_bf16_is_packed_by_the_instruction_of_gfx950(on_gfx950):
+    packed = [name for name, (text, _) in on_gfx950.items() if "v_cvt_pk_bf16_f32" in text]
+    assert {"attention_amd.hip-bf16-64", "attention_backward_amd.hip-bf16-64", "matmul_mma.hip-bf16-256"} <= {*packed}
+
+
+@pytest.mark.parametrize("arch", ["gfx1100", "gfx1201"])
+def test_attention_with_the_widest_heads_spills_nothing_on_rdna(arch):
+    found = all_compiled(arch, re.compile(r"attention.*_amd.*-128").match)
+    assert {name: spilled(usage) for name, (_, usage) in found.items()} == {
+        f"attention{way}_amd.hip-bf16-128": [] for way in ("", "_backward")
+    }
+
+
+# op, block tile or channels: VALU for each MFMA of 16x16x32, registers of a lane, at most
+MOST_ON_GFX950 = [
+    ("matmul_forward", 256, 0.3, 256), ("matmul_backward_input", 256, 0.9, 256),
+    ("matmul_backward_weight", 256, 1.4, 256), ("matmul_forward", 128, 0.6, 170),
+    ("matmul_backward_input", 128, 1.7, 170), ("matmul_backward_weight", 128, 2.5, 170),
+    ("attention_forward", 64, 5.0, 170), ("attention_forward", 128, 3.5, 256),
+    ("attention_backward", 64, 3.2, 256), ("attention_backward", 128, 3.2, 400),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(count.missing("gfx950") is not None, reason=f"cannot count: {count.missing('gfx950')}")
+@pytest.mark.parametrize("name, size, valu_per_matrix, registers", MOST_ON_GFX950)
+def test_main_loops_on_gfx950_stay_within_bounds(name, size, valu_per_matrix, registers):
+    for counted in count.loops(name, "gfx950", size):
+        assert counted.loop.valu_per_matrix <= valu_per_matrix
+        assert counted.needs.registers <= registers
+        assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
+        assert counted.loop.lds_share <= 1.6
+
+
+def test_assembly_and_code_object_of_a_kernel_are_counted_alike():
+    """clang 19 makes both for a chip that it knows."""
+    op, chip = CATALOGUE["attention_forward"], CHIPS["gfx942"]
+    variant = next(v for v in variants_of(op, "gfx942", DType.BF16) if v.macros.get("HEAD_CHANNELS") == 64)
+    driver = clang.OfflineDriver("gfx942")
+    driver.options = (*driver.options, "-S")
+    with clang.fresh_cache():
+        listed, needs = disassembly.of_assembly(compile_source(driver, variant, op, DType.BF16))[op.name]
+    (in_code_object,) = count.loops(op.name, "gfx942", 64)
+    assert needs == in_code_object.needs
+    assert [measure(path, chip, needs) for path in main_loops(listed)] == [in_code_object.loop]
