@@ -16,8 +16,9 @@ from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor
 
 pytestmark = pytest.mark.gpu
-OPS = ("matmul_forward", "matmul_backward_input", "matmul_backward_weight", "newton_schulz_gram", "attention_forward",
-       "attention_backward")  # fmt: skip
+OPS = ("matmul_forward", "matmul_backward_input", "matmul_activation_backward_input", "matmul_backward_weight",
+       "newton_schulz_gram", "newton_schulz_polynomial", "newton_schulz_first_polynomial", "newton_schulz_step",
+       "attention_forward", "attention_backward")  # fmt: skip
 # by op, what a compiler of wrong code could do: a header, and words of it with what they become
 WRONG = {
     "matmul_forward": ("gpu/gemm/mainloop_amd.h", "sums[r][c], right[c], left[r]", "sums[r][c], left[r], right[c]"),
