@@ -50,4 +50,5 @@ def init(arguments: argparse.Namespace) -> None:
         make_folder(path.parent)
         path.write_text(text, encoding="utf-8")
         print(path)
-    print(f"next: cd {arguments.folder} && hipgpt run")
+    enter = "" if arguments.folder.resolve() == Path.cwd() else f"cd {arguments.folder} && "
+    print(f"next: {enter}hipgpt run")

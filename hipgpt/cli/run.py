@@ -59,5 +59,7 @@ def check_config_files(words: Sequence[str]) -> None:
         if word.startswith("-"):
             taking = option in CONFIG_OPTIONS
             word = value if taking else ""
+        if taking and word and not Path(word).exists():
+            raise UserError(f"--configfile: {word}: no such file; write targets before --configfile")
         if taking and word and not word.endswith(".json"):
             read_config(Path(word))

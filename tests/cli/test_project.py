@@ -81,7 +81,7 @@ def test_plain_snakemake_works_in_a_project_as_hipgpt_run_does(tmp_path):
 def test_a_config_file_that_is_absent_or_broken_is_one_line(tmp_path, command, option):
     python(tmp_path, "-m", "hipgpt", "init", ".")
     said = python(tmp_path, "-m", "hipgpt", command, *option, expect=1)
-    assert said == "error: absent.yaml: cannot be read as a config: No such file or directory\n"
+    assert said == "error: --configfile: absent.yaml: no such file; write targets before --configfile\n"
     (tmp_path / "absent.yaml").write_text("training: {steps: 5\ncorpus: mine\n")
     said = python(tmp_path, "-m", "hipgpt", command, *option, expect=1)
     assert said.startswith("error: absent.yaml: not YAML (") and "line 2" in said and said.count("\n") == 1
