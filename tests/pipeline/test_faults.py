@@ -228,7 +228,7 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path, expected):
     [
         (["samples.txt"], "Write-protected output files for rule"),  # Snakemake's words
         (
-            ["samples.txt", "samples.csv", "report.html"],
+            ["samples.txt", "samples.csv", "report.html", "../../summary.html"],
             "error: results: cannot be written to; mount it or set its mode so that it can",
         ),
     ],
