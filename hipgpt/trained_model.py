@@ -21,9 +21,9 @@ from hipgpt.gpt.precision import weights_in
 from hipgpt.inference.sampling import generate_one
 from hipgpt.reports.runs import read_record
 from hipgpt.reports.samples import sampling_of
+from hipgpt.reports.trained import BEST, run_tokenizer
 
 Text = str | bytes
-BEST = Path("checkpoints", "best.safetensors")  # which a run has once it is trained
 
 
 def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> "TrainedModel":
@@ -41,23 +41,6 @@ def load(run: str | os.PathLike[str], device: str = "auto", threads: int | None 
     precision = read_record(folder)["config"]["training"]["precision"]
     sampling = sampling_of(folder)
     return TrainedModel(folder, model, tokenizer, sampling, opened, weights_in(precision, opened, model, weights))
-
-
-def run_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of a trained run: that of its exported model, or of its corpus if it is not exported.
-
-    Raises UserError if neither is there.
-    """
-    exported = folder / "model" / "tokenizer.json"
-    if exported.exists():
-        return Tokenizer.load(exported)
-    record = read_record(folder)
-    corpus = folder.resolve().parents[1] / "corpora" / record["corpus"]["corpus"]
-    tokenizers = map(Tokenizer.load, sorted(corpus.glob("*/tokenizer.json")))
-    found = next((each for each in tokenizers if each.sha256 == record["tokenizer_sha256"]), None)
-    if found is None:
-        raise UserError(f"{folder}: its tokenizer is neither {exported} nor in {corpus}; run snakemake first")
-    return found
 
 
 class TrainedModel:

@@ -71,7 +71,7 @@ def generate(arguments: argparse.Namespace) -> None:
     from hipgpt.gpt.precision import weights_in
     from hipgpt.inference.sampling import generate_all, generate_one
     from hipgpt.reports.runs import read_record
-    from hipgpt.trained_model import BEST, run_tokenizer
+    from hipgpt.reports.trained import BEST, run_tokenizer
 
     folder = finished_run(arguments)
     settings = _settings(arguments, folder)

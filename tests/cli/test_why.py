@@ -120,7 +120,10 @@ def test_missing_files_are_listed_in_the_order_of_their_rule(project, why):
     [
         (["--nonsense"], "error: snakemake: unrecognized arguments: --nonsense"),
         (["no_such_file"], "error: snakemake: No rule to produce no_such_file"),
-        (["--configfile", "none.yaml"], "error: --configfile: none.yaml: no such file; write targets before --configfile"),
+        (
+            ["--configfile", "none.yaml"],
+            "error: --configfile: none.yaml: no such file; write targets before",
+        ),
     ],
 )
 def test_a_mistake_that_snakemake_finds_is_one_line(why, arguments, message):

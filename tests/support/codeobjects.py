@@ -214,7 +214,7 @@ def write(arch: str, folder: Path) -> dict[str, Any]:
                 written[str(case)] = record(driver, case, folder / "cases" / f"{len(written):04}.npz")
         models = [record_model(name, driver) for name in MODELS] if has_matrix_units(arch) else []
     manifest = {
-        "format": 3, "arch": arch, "wave": driver.wave, "compiler": clang.version(), "objects": driver.objects,
+        "format": 3, "arch": arch, "wave": driver.wave, "compiler": driver.version, "objects": driver.objects,
         "cases": list(written.values()), "models": models,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))

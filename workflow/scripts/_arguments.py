@@ -33,10 +33,10 @@ def parsed(parser: argparse.ArgumentParser, rank: int = 0) -> argparse.Namespace
     """
     parser.add_argument("--log", type=Path, help="file that gets a copy of all messages (default: none)")
     arguments = parser.parse_args()
-    # an exception, as Ctrl-C is one, so that temporary files are removed
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     subject = arguments.log.resolve().parents[1].name if arguments.log else ""
     if rank == 0:
+        # an exception, as Ctrl-C is one, so that temporary files are removed; the other ranks leave signals to rank 0
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         start_log(arguments.log, subject)
     else:
         start_log(None, f"{subject} rank {rank}".strip())

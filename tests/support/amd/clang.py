@@ -93,6 +93,10 @@ class OfflineDriver:
         self.arch, self.wave, self.compiler = arch, (WAVE | NEWER_WAVE)[arch], CLANG
         self.usage: dict[str, dict[str, str]] = {}
 
+    @property
+    def version(self) -> str:
+        return _first_line(*self.command, "--version")
+
     def compile(self, name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int]) -> bytes:
         """Return the code object. Raises AssertionError with the compiler's words on an error or a warning.
 
@@ -100,7 +104,7 @@ class OfflineDriver:
         """
         target = [f"--offload-arch={self.arch}", *(f"-D{key}={value}" for key, value in macros.items())]
         texts = {name: source, **headers}
-        compiler = [_first_line(*self.command, "--version"), self.options, (HERE / "hiprtc.h").read_text()]
+        compiler = [self.version, self.options, (HERE / "hiprtc.h").read_text()]
         asked = json.dumps([*compiler, target, name, sorted(texts.items())])
         image = COMPILED / f"{hashlib.sha256(asked.encode()).hexdigest()}.co"
         remarks = image.with_suffix(".remarks")
