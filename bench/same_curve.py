@@ -1,11 +1,12 @@
 """Train a run's GPT-2 in PyTorch on the same batches from the same initial weights, and compare the curves.
 
-    python bench/same_curve.py --config config.yaml --results results      (in an environment with torch)
+    python bench/same_curve.py --config adamw.yaml --results results      (in an environment with torch)
     python bench/same_curve.py --config ... --results ... --run NAME --device cuda --out curve.csv
 
-Needs the run's tokens and metrics.csv. Without a GPU PyTorch trains in f32; on a GPU it is compiled, in bf16 by
-autocast with weights in f32. Prints both losses at some steps, the mean difference of the last hundred steps, tokens/s,
-and the loss of PyTorch's model on the validation split, in windows that do not overlap. --out: a CSV of both curves.
+Needs the tokens and metrics.csv of a run that AdamW trained. Without a GPU PyTorch trains in f32; on a GPU it is
+compiled, in bf16 by autocast with weights in f32. Prints both losses at some steps, the mean difference of the last
+hundred steps, tokens/s, and the loss of PyTorch's model on the validation split, in windows that do not overlap. --out:
+a CSV of both curves.
 """
 
 import argparse
@@ -61,6 +62,11 @@ def main() -> None:
     arguments = parser.parse_args()
     run = load_config(read_config(DEFAULTS, arguments.config)).runs[arguments.run]
     model, training, device = run.model, run.training, arguments.device
+    if (model.architecture, training.optimizer) != ("gpt2", "adamw"):
+        parser.error(
+            f"run {arguments.run} is a {model.architecture} with {training.optimizer}, expected gpt2 with adamw: "
+            "give --config a file with training: {optimizer: adamw}"
+        )
     manifest = arguments.results / "corpora" / run.corpus / f"bpe-{run.vocab_size}" / "manifest.json"
     train, validation = (open_split(manifest, split) for split in ("train", "validation"))
     with open(arguments.results / "runs" / arguments.run / "metrics.csv", encoding="utf-8") as file:
