@@ -53,7 +53,7 @@ struct TileLoader : TransposingLoader<HEAD_CHANNELS, VISITED, true, ATTENTION_TH
     }
 };
 
-// Logsumexp in powers of 2 and delta of the queries of a tile, as its scores lie in a lane.
+// Logsumexp in powers of 2 and delta of the queries of a tile, in the order of its scores in a lane.
 struct Queries {
     Unit::Sum logsumexp[VISITED_TILES], delta[VISITED_TILES];
 
