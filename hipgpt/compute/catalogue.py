@@ -346,6 +346,11 @@ ROUND_WEIGHTS = op("round_weights", "optimizer", """
     in     weights  f32 (P)
     """)  # fmt: skip
 
+WIDEN_GRADIENTS = op("widen_gradients", "optimizer", """
+    out    gradients  f32 (P)
+    in     rounded    act (P)
+    """)  # fmt: skip
+
 RECORD_STEP = op("record_step", "optimizer", """
     inout  history   f32 (K, 2)
     inout  loss      f32 (1)

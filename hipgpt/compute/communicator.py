@@ -21,6 +21,10 @@ REDUCE = op("reduce", "collective", """
     inout  x  f32 (N)
     """, scalars="root i32")  # fmt: skip
 
+REDUCE_ROUNDED = op("reduce_rounded", "collective", """
+    inout  x  act (N)
+    """, scalars="root i32")  # fmt: skip
+
 # x of all ranks becomes that of the rank `root`. The others need not have written theirs before.
 BROADCAST = op("broadcast", "collective", """
     out    x  f32 (N)
@@ -30,7 +34,7 @@ BROADCAST_ROUNDED = op("broadcast_rounded", "collective", """
     out    x  act (N)
     """, scalars="root i32")  # fmt: skip
 
-COLLECTIVES = (REDUCE, BROADCAST, BROADCAST_ROUNDED)
+COLLECTIVES = (REDUCE, REDUCE_ROUNDED, BROADCAST, BROADCAST_ROUNDED)
 
 
 class Communicator(Protocol):
@@ -39,7 +43,14 @@ class Communicator(Protocol):
     group: ProcessGroup
 
     def bind(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        """Return a function that runs these collectives. Every rank must call its own, in the same order."""
+        """Return a function that starts these collectives after all earlier launches.
+
+        Every rank must call its own, in the same order.
+        """
+        ...
+
+    def join(self) -> None:
+        """Make later launches wait for the collectives that were started."""
         ...
 
     def wait(self, finished: Callable[[], bool]) -> None:
@@ -48,7 +59,7 @@ class Communicator(Protocol):
 
 
 class HostCommunicator:
-    """Collectives on tensors in host memory, through rank 0. Sums are made in the order of the ranks."""
+    """Collectives on tensors in host memory, through rank 0. Sums are made in f32, in the order of the ranks."""
 
     def __init__(self, group: ProcessGroup):
         self.group = group
@@ -58,15 +69,18 @@ class HostCommunicator:
 
         def run() -> None:
             for collective, x, root in steps:
-                if collective is REDUCE:
+                if collective in (REDUCE, REDUCE_ROUNDED):
                     self._reduce(x, root)
                 else:
                     self._broadcast(x, root)
 
         return run
 
+    def join(self) -> None:
+        """Do nothing: these collectives have ended when they return."""
+
     def wait(self, finished: Callable[[], bool]) -> None:
-        """Return at once: these collectives have ended when they return."""
+        """Return at once, for the same reason."""
 
     def _reduce(self, x: NDArray[Any], root: int) -> None:
         if not self.group.leads:
@@ -76,10 +90,11 @@ class HostCommunicator:
             else:
                 x[:] = 0
             return
-        other = np.empty_like(x)
+        other, total = np.empty_like(x), x.astype(np.float32)
         for rank in range(1, self.group.size):
             self.group.receive(rank, other)
-            x += other
+            total += other
+        x[:] = total
         if root != 0:
             self.group.send(root, x)
             x[:] = 0

@@ -34,6 +34,11 @@ class Launch:
         assert found is not None
         return found
 
+    def shares_memory_with(self, other: "Launch") -> bool:
+        """Return whether a tensor of this launch and one of the other have bytes in common."""
+        mine, others = (list(filter(None, launch.tensors)) for launch in (self, other))
+        return any(tensor.overlaps(another) for tensor in mine for another in others)
+
     @property
     def operations(self) -> int:
         return self.op.operations(**self.sizes)

@@ -65,6 +65,16 @@ class Plan:
                 self._written.add(tensor)
         self.launches.append(Launch(op, tensors, sizes, scalars))
 
+    def early(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
+        """Record a launch right after the last one that uses memory of its tensors.
+
+        The launches after that one gain it as company: a device may run a collective beside them.
+        """
+        self(op, *tensors, **scalars)
+        launch = self.launches.pop()
+        earlier = (i for i in reversed(range(len(self.launches))) if self.launches[i].shares_memory_with(launch))
+        self.launches.insert(next(earlier, -1) + 1, launch)
+
     def prepare(self) -> None:
         """Compile the kernels and bind the arguments, unless this is done. No launch can be added afterwards."""
         if self._replay is None:

@@ -76,6 +76,10 @@ class Tensor:
         """A view of the same elements with one dimension."""
         return self.view(self.elements)
 
+    def overlaps(self, other: "Tensor") -> bool:
+        """Return whether the two have bytes in common."""
+        return self.address < other.address + other.size_bytes and other.address < self.address + self.size_bytes
+
     def view(self, *shape: int) -> "Tensor":
         """Return a view of the same elements with another shape. Raises ValueError if their number differs."""
         if math.prod(shape) != self.elements:

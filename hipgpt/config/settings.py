@@ -81,6 +81,7 @@ class TrainingConfig:
     muon_learning_rate_peak: float = 0.01
     schedule: str = "cosine"
     decay_fraction: float = 0.5
+    reduce_precision: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hipgpt.base.errors import UserError
 from hipgpt.compute.catalogue import ROUND_WEIGHTS
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
@@ -18,8 +19,16 @@ def act_of(precision: str, device: Device) -> DType:
 
 
 def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
-    """Return the settings with the precision `auto` replaced by the device's fastest one."""
+    """Return the settings with the precision `auto` replaced by the device's fastest one.
+
+    Raises UserError if gradients are to travel in bfloat16, and activations are not in it.
+    """
     act = act_of(training.precision, device)
+    if act is DType.F32 and training.reduce_precision != "float32":
+        raise UserError(
+            f"training.reduce_precision: got {training.reduce_precision}, expected float32, because training.precision "
+            f"is {training.precision}, which means float32 on {device.name}"
+        )
     return dataclasses.replace(training, precision=next(name for name, dtype in PRECISIONS.items() if dtype is act))
 
 

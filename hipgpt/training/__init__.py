@@ -1,5 +1,5 @@
 """A step, a run and its state.
 
-Read step, step_io, optimizer, ownership, muon, schedule, validation, loop, interruption, state, ranks, trackers,
-estimate, measure, slurm.
+Read step, step_io, optimizer, ownership, reduction, muon, schedule, validation, loop, interruption, state, ranks,
+trackers, estimate, measure, slurm.
 """

@@ -48,9 +48,8 @@ class AdamW:
 
         schedule (K, 3): rows of the function `schedule`; counters: select the row. copy: the copy of the weights that
         the passes read, which is written too. Of several ranks, each updates the weights that it owns, then all get
-        the others' `copy`, or their weights if there is none.
+        the others' `copy`, or their weights if there is none. Gradients of weights that it does not own must be zero.
         """
-        self.ownership.reduce(plan, gradients)
         self._record_norm(plan, gradients)
         self._record_updates(plan, gradients, schedule, counters, copy)
         self.ownership.broadcast(plan, copy or self.weights)

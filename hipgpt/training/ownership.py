@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.compute.communicator import BROADCAST, BROADCAST_ROUNDED, REDUCE
+from hipgpt.compute.communicator import BROADCAST, BROADCAST_ROUNDED
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.process_group import ProcessGroup
@@ -80,14 +80,6 @@ class Ownership:
             else:
                 found.append((first, last))
         return found
-
-    def reduce(self, plan: Plan, gradients: Arena) -> None:
-        """Record, if there are several ranks, that each rank gets the sums of the gradients of its own weights.
-
-        Its gradients of the other weights become zero.
-        """
-        for root, first, last in self._of_all_ranks():
-            plan(REDUCE, gradients.flat.rows(first, last), root=root)
 
     def broadcast(self, plan: Plan, arena: Arena) -> None:
         """Record, if there are several ranks, that all get the weights, or their rounded copies, from their owners."""

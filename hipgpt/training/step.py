@@ -20,10 +20,11 @@ from hipgpt.gpt.activations import activation_gradients, activations
 from hipgpt.gpt.blocking import blocking
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
-from hipgpt.gpt.precision import RoundedCopy, act_of
+from hipgpt.gpt.precision import PRECISIONS, RoundedCopy, act_of
 from hipgpt.gpt.scoring import Scorer
 from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
+from hipgpt.training.reduction import Reduction
 from hipgpt.training.step_io import StepHistory, StepInputs, steps_ahead
 
 P = ParamSpec("P")
@@ -73,6 +74,8 @@ class Trainer:
             if training.optimizer == "muon"
             else AdamW(device, self.weights, training)
         )
+        reduced = PRECISIONS[training.reduce_precision]
+        self.reduction = Reduction(device, self.gradients, self.optimizer.ownership, reduced)
         self.steps_ahead = steps_ahead(training, S)
         self.history = StepHistory(device, self.steps_ahead)
         self.step_inputs = StepInputs(device, batches, training, self.steps_ahead)
@@ -110,6 +113,7 @@ class Trainer:
             copy = self._copy.arena if self._copy else None
             if self.process_group.size > 1:
                 plan(REDUCE, loss, root=0)
+            self.reduction.record(plan)
             self.optimizer.update(plan, self.gradients, inputs.schedule, inputs.counters, copy)
             if self.process_group.size > 1:
                 plan(BROADCAST, loss, root=0)

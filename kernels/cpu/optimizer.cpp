@@ -4,6 +4,7 @@
 //   schedule (K, 3): ScheduleRow; a step reads row step % K.
 //   Minimum traffic: 32*P bytes, and P*sizeof(act) for the copy.
 // round_weights: copy = weights.
+// widen_gradients: gradients = rounded.
 // record_step: history[step % K] (HistoryRow) = (loss, norm), so that the host can read K steps at once. Then loss = 0,
 //   and the counters (StepState) move to micro-batch 0 of the next step.
 #include "formulas.h"
@@ -49,6 +50,8 @@ extern "C" void adamw(float* weights, float* first_moment, float* second_moment,
 
 extern "C" void round_weights(act* copy, const float* weights, int64_t P) { store(copy, weights, P); }
 
+extern "C" void widen_gradients(float* gradients, const act* rounded, int64_t P) { load(gradients, rounded, P); }
+
 extern "C" void record_step(float* history, float* loss, int32_t* counters, const float* norm, int64_t K) {
     StepState& now = *reinterpret_cast<StepState*>(counters);
     reinterpret_cast<HistoryRow*>(history)[now.step % K] = {*loss, *norm};
@@ -59,4 +62,5 @@ extern "C" void record_step(float* history, float* loss, int32_t* counters, cons
 
 CALLABLE(adamw)
 CALLABLE(round_weights)
+CALLABLE(widen_gradients)
 CALLABLE(record_step)

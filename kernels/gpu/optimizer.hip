@@ -8,6 +8,8 @@
 //
 // round_weights: copy = weights rounded to act. The same grid. Minimum traffic: 4*P + P*sizeof(act) bytes.
 //
+// widen_gradients: gradients = rounded in f32. The same grid and traffic.
+//
 // record_step: row `step mod K` of history (K, 2), a HistoryRow, = (loss, norm); then loss = 0, ++step, micro_step = 0.
 // One thread.
 #include "gpu/simt/vector_io.h"
@@ -34,6 +36,11 @@ adamw(float* weights, float* first_moment, float* second_moment, float* gradient
 KERNEL(THREADS) round_weights(act* copy, const float* weights, int64_t P) {
     const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
     if (i < P) narrow(copy[i], weights[i]);
+}
+
+KERNEL(THREADS) widen_gradients(float* gradients, const act* rounded, int64_t P) {
+    const int64_t i = int64_t{blockIdx.x} * THREADS + threadIdx.x;
+    if (i < P) gradients[i] = widen(rounded[i]);
 }
 
 KERNEL(WAVE) record_step(float* history, float* loss, int32_t* counters, const float* norm, int64_t K) {

@@ -31,9 +31,9 @@ from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
 
 PROCESSES = 2  # in parallel
-ENGINE = ("support/fakehip/checks", "support/fakehip/self_check", "support/fakehip/training", "compute/test_ops",
-          "gpt/test_gradients", "gpt/test_causality", "gpt/test_dropout", "training/test_optimizer",
-          "training/test_muon", "training/test_step_io")  # fmt: skip
+ENGINE = ("support/fakehip/checks", "support/fakehip/beside", "support/fakehip/self_check", "support/fakehip/training",
+          "compute/test_ops", "gpt/test_gradients", "gpt/test_causality", "gpt/test_dropout",
+          "training/test_optimizer", "training/test_muon", "training/test_step_io")  # fmt: skip
 MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
 MATRICES = f"result and bf16 and ({' or '.join(MATRIX_OPS)})"
 # in the names of cases of support.calls.PERSISTENT: 1.5e9 products each, for kernels that only NVIDIA's Hopper has

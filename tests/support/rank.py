@@ -1,4 +1,4 @@
-"""One rank of a small training: python rank.py RANK SIZE PORT OUTPUT OPTIMIZER PRECISION."""
+"""One rank of a small training: python rank.py RANK SIZE PORT OUTPUT OPTIMIZER PRECISION REDUCE_PRECISION."""
 
 import dataclasses
 import sys
@@ -18,8 +18,8 @@ MODEL = ModelConfig(50, 16, 2, 2, 32, 8, "gelu", tie_embeddings=True, output_bia
 GIVEN = {"seed": 1, "steps": STEPS, "batch_sequences": 12, "accumulation_steps": 2, "learning_rate_peak": 5e-3,
          "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
          "weight_decay": 0.1, "clip_norm": 1.0, "drop_probability": 0.1, "log_every_steps": STEPS}  # fmt: skip
-ALL = {field.name: GIVEN.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)}
-TRAINING = TrainingConfig(**ALL | {"muon_learning_rate_peak": 1e-2})
+REQUIRED = [field.name for field in dataclasses.fields(TrainingConfig) if field.default is dataclasses.MISSING]
+TRAINING = TrainingConfig(**{name: GIVEN.get(name, 0) for name in REQUIRED})
 
 
 def tokens() -> Tokens:
@@ -36,15 +36,15 @@ def windows(count: int) -> np.ndarray:
     return tokens().windows(np.arange(count) * MODEL.context_length, MODEL.context_length + 1)
 
 
-def trainer_on(device, optimizer: str, precision: str) -> Trainer:
-    training = dataclasses.replace(TRAINING, optimizer=optimizer, precision=precision)
-    return trainer_of(MODEL, training, device, tokens())
+def trainer_on(device, optimizer: str, precision: str, reduce_precision: str = "float32") -> Trainer:
+    settings = {"optimizer": optimizer, "precision": precision, "reduce_precision": reduce_precision}
+    return trainer_of(MODEL, dataclasses.replace(TRAINING, **settings), device, tokens())
 
 
 def main() -> None:
     rank, size, port = map(int, sys.argv[1:4])
     group = meet(rank, size, "127.0.0.1", port)
-    trainer = trainer_on(open_device("cpu", 1, group), *sys.argv[5:7])
+    trainer = trainer_on(open_device("cpu", 1, group), *sys.argv[5:8])
     if not group.leads:
         trainer.follow()
         return

@@ -31,8 +31,8 @@ def trained(tmp_path_factory):
     """Return a function: the figures of a training on a number of ranks, trained once."""
 
     @functools.cache
-    def of(size, optimizer, precision):
-        return train_in_processes(size, tmp_path_factory.mktemp("ranks"), optimizer, precision)
+    def of(size, optimizer, precision, reduce_precision="float32"):
+        return train_in_processes(size, tmp_path_factory.mktemp("ranks"), optimizer, precision, reduce_precision)
 
     return of
 
@@ -44,6 +44,14 @@ def test_the_losses_are_those_of_one_device_but_for_roundings(trained, optimizer
     assert reference[-1] < 0.85 * reference[0]  # there was something to learn
     bound = curves.tolerance(lambda: trainer_on(CpuDevice(1), optimizer, precision), reference, PRECISIONS[precision])
     assert (np.abs(losses - reference) <= bound).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_gradients_may_travel_in_bfloat16(trained, optimizer):
+    losses, reference = trained(3, optimizer, "bfloat16", "bfloat16")["losses"], alone(optimizer, "bfloat16")
+    bound = curves.tolerance(lambda: trainer_on(CpuDevice(1), optimizer, "bfloat16"), reference, DType.BF16)
+    assert (np.abs(losses - reference) <= bound).all()
+    assert losses.tobytes() != trained(3, optimizer, "bfloat16")["losses"].tobytes()
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -1,4 +1,4 @@
-"""The Slurm profile on a real Slurm of one machine: its daemons are started here and stopped afterwards.
+"""The Slurm profile on a real Slurm of one machine with two nodes: its daemons are started here and stopped afterwards.
 
 It needs the packages slurmctld, slurmd, slurm-client and munge, root, and a machine without a Slurm of its own, because
 the daemons read /etc/slurm/slurm.conf.
@@ -25,18 +25,18 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 MinJobAge=600
 SchedulerParameters=sched_interval=1,bf_interval=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=8000
+NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17001-17002] CPUs={cores} RealMemory=8000
 PartitionName=main Nodes=ALL Default=YES
 """
 TRAINED = "results/runs/default/metrics.csv"
@@ -48,14 +48,16 @@ def slurm(tmp_path_factory):
     if os.geteuid() != 0 or CONF.exists() or not all(map(shutil.which, DAEMONS)):
         pytest.skip(f"needs root, {', '.join(DAEMONS)}, and no Slurm at work here")
     folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool"):
+    for name in ("state", "spool-node1", "spool-node2"):
         (folder / name).mkdir()
     CONF.parent.mkdir(exist_ok=True)
     CONF.write_text(CONFIG.format(host=socket.gethostname().split(".")[0], folder=folder, cores=os.cpu_count()))
-    started = [subprocess.Popen([daemon, "-D"]) for daemon in ("slurmctld", "slurmd")]
+    slurmd = [["slurmd", "-D", "-N", node] for node in ("node1", "node2")]
+    started = [subprocess.Popen(daemon) for daemon in (["slurmctld", "-D"], *slurmd)]
     try:
+        subprocess.run(["install", "-d", "-o", "munge", "/run/munge"], check=True)  # a service manager would make it
         subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
-        until(lambda: "idle" in told("sinfo", "-h", "-o", "%T"))
+        until(lambda: told("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"])
         yield
     finally:
         for process in reversed(started):
@@ -123,9 +125,11 @@ def test_a_training_on_two_processes_resumes_after_its_time_limit(project):
     running.communicate()
 
 
-def test_tasks_of_a_job_train_one_model(project):
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tasks_of_a_job_train_one_model(project, nodes):
     profile = project.folder / "profiles/slurm/profile.yaml"
-    tasks = "set-resources:\n  train: {mpi: srun, tasks: 2, cpus_per_task: 1, mem_mb: 2000}\n"
+    resources = f"{{mpi: srun, tasks: 2, nodes: {nodes}, cpus_per_task: 1, mem_mb: 2000}}"
+    tasks = f"set-resources:\n  train: {resources}\n"
     profile.write_text(profile.read_text() + tasks)
     project.write_config({**TINY, "device": "cpu"})
     plain = Project.__new__(Project)
@@ -133,11 +137,14 @@ def test_tasks_of_a_job_train_one_model(project):
     plain.snakemake("results/corpora/tiny/bpe-290/manifest.json")
     project.snakemake(TRAINED)
     assert "parameters on 2 devices, each cpu" in project.log()
+    jobs = told("scontrol", "show", "job", "--oneliner").splitlines()
+    assert max(int(re.search(r"NumNodes=(\d+)", job)[1]) for job in jobs if "train" in job) == nodes
 
 
-def test_tasks_of_srun_are_ranks(slurm):
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tasks_of_srun_are_ranks(slurm, nodes):
+    places = {1: [("0", "0", "2"), ("1", "1", "2")], 2: [("0", "0", "1"), ("1", "0", "1")]}
     program = "import os; from hipgpt.training.ranks import own_place; print(own_place(os.environ))"
-    output = told("srun", "-n", "2", sys.executable, "-c", program)
-    assert sorted(re.findall(r"rank=(\d), size=2, local_rank=(\d), local_size=2, host='127", output)) == [
-        ("0", "0"), ("1", "1")
-    ]  # fmt: skip
+    output = told("srun", "-N", str(nodes), "-n", "2", sys.executable, "-c", program)
+    found = re.findall(r"rank=(\d), size=2, local_rank=(\d), local_size=(\d), host='127", output)
+    assert sorted(found) == places[nodes]

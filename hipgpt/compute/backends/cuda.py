@@ -66,6 +66,8 @@ class CudaDriver:
         self.name = _checked(driver.cuDeviceGetName(100, device), "cuDeviceGetName").split(b"\0")[0].decode()
         self.compiler = "nvrtc {}.{}".format(*_checked_nvrtc(nvrtc.nvrtcVersion(), "nvrtcVersion"))
         self._stream = _checked(driver.cuStreamCreate(0), "cuStreamCreate")
+        untimed = driver.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        self._event = _checked(driver.cuEventCreate(untimed), "cuEventCreate")
 
     @property
     def stream(self) -> int:
@@ -98,8 +100,16 @@ class CudaDriver:
     def free(self, address: int) -> None:
         _checked(driver.cuMemFree(address), "cuMemFree")
 
-    def clear(self, address: int, size_bytes: int) -> None:
-        _checked(driver.cuMemsetD8Async(address, 0, size_bytes, self._stream), "cuMemsetD8Async")
+    def clear(self, address: int, size_bytes: int, stream: int | None = None) -> None:
+        on = self._stream if stream is None else stream
+        _checked(driver.cuMemsetD8Async(address, 0, size_bytes, on), "cuMemsetD8Async")
+
+    def new_stream(self) -> int:
+        return int(_checked(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING), "cuStreamCreate"))
+
+    def order(self, first: int, then: int) -> None:
+        _checked(driver.cuEventRecord(self._event, first), "cuEventRecord")
+        _checked(driver.cuStreamWaitEvent(then, self._event, 0), "cuStreamWaitEvent")
 
     def upload(self, address: int, values: np.ndarray) -> None:
         source = values.ctypes.data  # pageable, so that the call returns when it has been read

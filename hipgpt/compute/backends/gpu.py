@@ -79,8 +79,14 @@ class Driver(Protocol):
     def free_bytes(self) -> int:
         """Return how much device memory is free."""
 
-    def clear(self, address: int, size_bytes: int) -> None:
-        """Set bytes to zero, in stream order."""
+    def clear(self, address: int, size_bytes: int, stream: int | None = None) -> None:
+        """Set bytes to zero, in the order of the driver's stream or another one."""
+
+    def new_stream(self) -> int:
+        """Return the handle of one more stream, which lives as long as the driver."""
+
+    def order(self, first: int, then: int) -> None:
+        """Make what is put on the stream `then` from now on wait for what has been put on the stream `first`."""
 
     def upload(self, address: int, values: np.ndarray) -> None:
         """Copy contiguous values to the device in stream order; the caller may change them afterwards."""
@@ -167,14 +173,25 @@ class GpuDevice:
         return values
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        """Compile and bind the kernels of launches; return a function that runs them in order, without waiting."""
+        """Compile and bind the kernels of launches; return a function that runs them in order, without waiting.
+
+        A collective starts in its place; the launches after it run beside it up to the first that shares its memory.
+        """
         calls: list[Callable[[], None]] = []
+        under_way: list[Launch] = []  # collectives that later launches have not waited for
         for far, group in itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES):
             if far:
-                calls.append(self.communicator.bind(list(group)))
-            else:
-                bound = (call for launch in group for call in self._bind(launch))
-                calls += [functools.partial(self._driver.launch, *call) for call in bound]
+                started = list(group)
+                calls.append(self.communicator.bind(started))
+                under_way += started
+                continue
+            for launch in group:
+                if any(launch.shares_memory_with(each) for each in under_way):
+                    calls.append(self.communicator.join)
+                    under_way.clear()
+                calls += [functools.partial(self._driver.launch, *call) for call in self._bind(launch)]
+        if under_way:
+            calls.append(self.communicator.join)
 
         def run_all() -> None:
             for call in calls:

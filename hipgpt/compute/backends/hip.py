@@ -65,6 +65,8 @@ class HipDriver:
         self.arch = self._target.split(":")[0]
         self.compiler = f"hiprtc {major}.{minor}, HIP {version}, {self._target}"
         self._stream = _checked(hip.hipStreamCreate(), "hipStreamCreate")
+        untimed = hip.hipEventDisableTiming
+        self._event = _checked(hip.hipEventCreateWithFlags(untimed), "hipEventCreateWithFlags")
 
     @property
     def stream(self) -> int:
@@ -91,8 +93,16 @@ class HipDriver:
     def free(self, address: int) -> None:
         _checked(hip.hipFree(address), "hipFree")
 
-    def clear(self, address: int, size_bytes: int) -> None:
-        _checked(hip.hipMemsetAsync(address, 0, size_bytes, self._stream), "hipMemsetAsync")
+    def clear(self, address: int, size_bytes: int, stream: int | None = None) -> None:
+        on = self._stream if stream is None else stream
+        _checked(hip.hipMemsetAsync(address, 0, size_bytes, on), "hipMemsetAsync")
+
+    def new_stream(self) -> int:
+        return int(_checked(hip.hipStreamCreateWithFlags(hip.hipStreamNonBlocking), "hipStreamCreateWithFlags"))
+
+    def order(self, first: int, then: int) -> None:
+        _checked(hip.hipEventRecord(self._event, first), "hipEventRecord")
+        _checked(hip.hipStreamWaitEvent(then, self._event, 0), "hipStreamWaitEvent")
 
     def upload(self, address: int, values: np.ndarray) -> None:
         source = values.ctypes.data  # pageable, so that the call returns when it has been read

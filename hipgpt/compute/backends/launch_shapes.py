@@ -149,6 +149,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "newton_schulz_step": _squares("M", "R", "L", "MUON_GEMM_TILE"),
     "muon_update": _squares("M", "O", "C", "MUON_TILE"),
     "round_weights": _elements("P"),
+    "widen_gradients": _elements("P"),
     "record_step": _waves(lambda s: 1, waves=1),
 }
 

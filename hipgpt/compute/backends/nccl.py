@@ -11,7 +11,7 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.gpu import Driver
-from hipgpt.compute.communicator import REDUCE
+from hipgpt.compute.communicator import REDUCE, REDUCE_ROUNDED
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import SECONDS_TO_ANSWER, ProcessGroup
 from hipgpt.compute.tensor import DType
@@ -23,6 +23,7 @@ LIBRARIES = {
     "cuda": ("libnccl.so.2", "nvidia.nccl", "pip install -e '.[nccl]'"),
     "hip": ("librccl.so.1", "", "install RCCL, which is a part of ROCm"),
 }
+REDUCTIONS = (REDUCE, REDUCE_ROUNDED)
 POLL_SECONDS = 0.0005
 
 
@@ -33,14 +34,15 @@ class UniqueId(ctypes.Structure):
 
 
 class NcclCommunicator:
-    """Collectives on the stream of a driver, so that a graph can capture them.
+    """Collectives on a stream of their own, which run beside the launches on the driver's stream until they are joined.
 
-    NCCL adds in an order of its own, which is the same in every run on the same machines. Raises UserError if there is
-    no such library, or if the ranks cannot meet.
+    A graph that captures the driver's stream captures this one too. NCCL adds in an order of its own, which is the same
+    in every run on the same machines. Raises UserError if there is no such library, or if the ranks cannot meet.
     """
 
     def __init__(self, driver: Driver, group: ProcessGroup):
         self.group, self._driver, self._library = group, driver, _library(driver.backend)
+        self._stream = driver.new_stream()
         unique = UniqueId()
         if group.leads:
             self._check(self._library.ncclGetUniqueId(ctypes.byref(unique)), "ncclGetUniqueId")
@@ -54,19 +56,24 @@ class NcclCommunicator:
         self._check(met, where)
 
     def bind(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        """Return a function that puts these collectives on the stream as one group."""
+        """Return a function that puts these collectives on their stream as one group, after all earlier launches."""
         others = (each for each in launches if each.scalars["root"] != self.group.rank)
-        cleared = [launch.tensor("x") for launch in others if launch.op is REDUCE]
+        cleared = [launch.tensor("x") for launch in others if launch.op in REDUCTIONS]
 
         def run() -> None:
+            self._driver.order(self._driver.stream, self._stream)
             self._check(self._library.ncclGroupStart(), "ncclGroupStart")
             for launch in launches:
                 self._start(launch)
             self._check(self._library.ncclGroupEnd(), "ncclGroupEnd")
             for x in cleared:
-                self._driver.clear(x.address, x.size_bytes)
+                self._driver.clear(x.address, x.size_bytes, self._stream)
 
         return run
+
+    def join(self) -> None:
+        """Make later launches on the driver's stream wait for the collectives that were started."""
+        self._driver.order(self._stream, self._driver.stream)
 
     def wait(self, finished: Callable[[], bool]) -> None:
         """Wait until the stream is finished. Raises UserError if another rank has failed or does not answer."""
@@ -85,10 +92,10 @@ class NcclCommunicator:
 
     def _start(self, launch: Launch) -> None:
         x, root, library = launch.tensor("x"), int(launch.scalars["root"]), self._library
-        kind, stream = DATA_TYPES[x.dtype], ctypes.c_void_p(self._driver.stream)
+        kind, stream = DATA_TYPES[x.dtype], ctypes.c_void_p(self._stream)
         memory, count = ctypes.c_void_p(x.address), ctypes.c_size_t(x.elements)
         to = root, self._communicator, stream
-        if launch.op is REDUCE:
+        if launch.op in REDUCTIONS:
             self._check(library.ncclReduce(memory, memory, count, kind, SUM, *to), f"ncclReduce({x.name})")
         else:
             self._check(library.ncclBroadcast(memory, memory, count, kind, *to), f"ncclBroadcast({x.name})")

@@ -10,6 +10,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fakehip.h"
@@ -28,7 +29,8 @@ enum Error {
     NO_BINARY_FOR_GPU = 209,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
-    STREAM_CAPTURE_UNSUPPORTED = 900
+    STREAM_CAPTURE_UNSUPPORTED = 900,
+    STREAM_CAPTURE_UNJOINED = 904
 };
 constexpr unsigned MAXIMUM_THREADS = 1024;
 
@@ -36,9 +38,22 @@ std::string last_fault = "no fault yet";  // a kernel's, in words
 
 using Graph = std::vector<std::function<Error()>>;
 
+struct Stream;
+
+struct Capture {
+    Graph graph;
+    std::vector<Stream*> joined;  // the other streams that an event brought into it
+};
+
 struct Stream {
     int device;
-    std::unique_ptr<Graph> capturing;
+    std::shared_ptr<Capture> capturing;
+    bool waited_for = true;  // by the capture that it joined
+};
+
+struct Event {
+    Stream* stream;
+    std::shared_ptr<Capture> capturing;
 };
 
 int current_device = 0;
@@ -77,7 +92,8 @@ struct Properties {  // of hipDeviceProp_tR0600
 
 Error submit(Stream* stream, std::function<Error()> work) {
     if (!stream->capturing) return work();
-    stream->capturing->push_back(std::move(work));
+    stream->capturing->graph.push_back(std::move(work));
+    stream->waited_for = false;
     return SUCCESS;
 }
 
@@ -170,6 +186,29 @@ API int hipStreamCreate(Stream** stream) {
     return SUCCESS;
 }
 
+API int hipStreamCreateWithFlags(Stream** stream, unsigned) { return hipStreamCreate(stream); }
+
+API int hipEventCreateWithFlags(Event** event, unsigned) {
+    *event = new Event{};
+    return SUCCESS;
+}
+
+API int hipEventRecord(Event* event, Stream* stream) {
+    *event = {stream, stream->capturing};
+    return SUCCESS;
+}
+
+// Work that is not captured runs at once, so there is nothing to wait for.
+API int hipStreamWaitEvent(Stream* stream, Event* event, unsigned) {
+    if (!event->capturing) return SUCCESS;
+    if (!stream->capturing) {
+        stream->capturing = event->capturing;
+        stream->capturing->joined.push_back(stream);
+    }
+    event->stream->waited_for = true;
+    return SUCCESS;
+}
+
 API int hipStreamSynchronize(Stream* stream) { return stream->capturing ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS; }
 
 API int hipMemcpyHtoDAsync(void* target, const void* source, size_t size, Stream* stream) {
@@ -232,13 +271,21 @@ API int hipModuleLaunchKernel(const Kernel* kernel, unsigned grid_x, unsigned gr
 }
 
 API int hipStreamBeginCapture(Stream* stream, int) {
-    stream->capturing = std::make_unique<Graph>();
+    stream->capturing = std::make_shared<Capture>();
     return SUCCESS;
 }
 
 API int hipStreamEndCapture(Stream* stream, Graph** graph) {
-    *graph = stream->capturing.release();
-    return *graph ? SUCCESS : INVALID_VALUE;
+    const std::shared_ptr<Capture> capture = std::exchange(stream->capturing, nullptr);
+    if (!capture) return INVALID_VALUE;
+    bool all_waited_for = true;
+    for (Stream* other : capture->joined) {
+        all_waited_for = all_waited_for && other->waited_for;
+        other->capturing = nullptr;
+    }
+    if (!all_waited_for) return STREAM_CAPTURE_UNJOINED;
+    *graph = new Graph(std::move(capture->graph));
+    return SUCCESS;
 }
 
 API int hipGraphInstantiateWithFlags(Graph** executable, const Graph* graph, unsigned long long) {
