@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="S1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--architecture", default="gpt2")
+    parser.add_argument("--optimizer", default="adamw")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gbs", type=float, default=float("inf"))
@@ -45,7 +47,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = open_device(arguments.device, arguments.threads)
     shapes = SIZES if device.backend == "cpu" else GPU_SIZES
-    trainer = make_trainer(shapes[arguments.size], device, arguments.precision)
+    trained = arguments.precision, arguments.architecture, arguments.optimizer
+    trainer = make_trainer(shapes[arguments.size], device, *trained)
     trainer.step(1)
     print(f"{'op':50s}{'calls':>6s}{'ms':>9s}{'GFLOP/s':>10s}{'GB/s':>8s}{'floor':>9s}")
     total = 0.0

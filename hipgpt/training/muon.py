@@ -24,7 +24,8 @@ from hipgpt.training.optimizer import AdamW
 from hipgpt.training.ownership import Piece
 
 NEWTON_SCHULZ_STEPS = 5
-BATCH_ELEMENTS = 1 << 22  # of matrices that are orthogonalized at once, unless a field has more
+# of matrices that are orthogonalized at once, unless a field has more: on a device with a cache to stay in, or without
+BATCH_ELEMENTS, LARGE_BATCH_ELEMENTS = 1 << 22, 1 << 25
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Muon(AdamW):
 
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig, act: DType):
         super().__init__(device, weights, training)
-        self._batches = list(batches(piece for piece in self.ownership.own if piece.field.matrices))
+        most = BATCH_ELEMENTS if device.traits.cache_bytes else LARGE_BATCH_ELEMENTS
+        self._batches = list(batches((piece for piece in self.ownership.own if piece.field.matrices), most))
         largest = {
             name: max((size(batch) for batch in self._batches), default=1)
             for name, size in {"x": _elements, "y": _elements, "gram": _squares, "polynomial": _squares}.items()
@@ -113,12 +115,12 @@ class Muon(AdamW):
             plan(MUON_UPDATE, *tensors, scale=scale, weight_decay=self.training.weight_decay)
 
 
-def batches(pieces: Iterable[Piece]) -> Iterator[list[Part]]:
-    """Yield the parts of the matrices in groups of equal sides, each of at most BATCH_ELEMENTS or of one part."""
+def batches(pieces: Iterable[Piece], most: int) -> Iterator[list[Part]]:
+    """Yield the parts of the matrices in groups of equal sides, each of at most `most` elements or of one part."""
     by_sides: dict[tuple[int, int], list[Part]] = {}
     for part in (part for piece in pieces for part in parts_of(piece)):
         batch = by_sides.get(part.sides, [])
-        if batch and _elements(batch) + part.elements > BATCH_ELEMENTS:
+        if batch and _elements(batch) + part.elements > most:
             yield by_sides.pop(part.sides)
         by_sides.setdefault(part.sides, []).append(part)
     yield from by_sides.values()

@@ -7,8 +7,8 @@
 #define GEMM_PER_Z 1
 #include "gpu/select/mainloop.h"
 #include "gpu/gemm/linear_layer.h"
+#include "gpu/gemm/polynomial.h"
 #include "gpu/simt/reduce.h"
-#include "muon.h"
 
 // C (M, N) = A B^T or A B, stored in `target`.
 template <bool B_K_CONTIGUOUS>
@@ -21,29 +21,8 @@ KERNEL(GEMM_THREADS) newton_schulz_gram(act* gram, const act* x, int64_t M, int6
     multiply<true>(gram + blockIdx.z * R * R, {matrix, L}, {matrix, L}, R, R, L);
 }
 
-// What an epilogue does with the sums of gram gram: a fused operation as in epilogue.h that looks for the diagonal.
-struct PolynomialOperation {
-    act* polynomial;
-    MatrixSource<act> gram;
-    int64_t R;
-    float a, b, c;
-
-    DEVICE_MEMBER Segment fetch(int64_t row, int64_t column, int64_t count, bool wide) const {
-        return gram.fetch<WIDTH>(row, column, count, wide);
-    }
-    DEVICE_MEMBER void store(int64_t row, int64_t column, Segment& sums, const Segment& gram_values, int64_t count,
-                             bool wide) const {
-        for (int i = 0; i < WIDTH; ++i)
-            sums.value[i] = b * gram_values.value[i] + c * sums.value[i] + (row == column + i ? a : 0.0f);
-        store_some(polynomial + row * R + column, sums.value, count, wide);
-    }
-};
-
-// inverse: 1 / f of muon.cpp's formula.
 DEVICE void polynomial_of(act* polynomial, const act* gram, int64_t R, float inverse) {
-    const float a = NEWTON_SCHULZ_A * inverse, b = NEWTON_SCHULZ_B * inverse * inverse * inverse;
-    const float c = NEWTON_SCHULZ_C * inverse * inverse * inverse * inverse * inverse;
-    const PolynomialOperation operation = {polynomial, {gram, R}, R, a, b, c};
+    const PolynomialOperation operation = polynomial_operation(polynomial, gram, R, inverse);
     Gemm<true, true>::run({gram, R}, {gram, R}, R, R, R, operation, NoRowSums{}, {nullptr, WHOLE_K, 1});
 }
 

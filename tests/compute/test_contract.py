@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
+from hipgpt.compute.backends import stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
@@ -83,7 +84,7 @@ PLACES = {
     "amd": (AMD, "{}_amd.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
-SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA)
+SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
           "amd": set(amd_attention(64))}  # fmt: skip
 

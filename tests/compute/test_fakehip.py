@@ -36,8 +36,8 @@ ENGINE = ("support/fakehip/checks", "support/fakehip/beside", "support/fakehip/s
           "training/test_optimizer", "training/test_muon", "training/test_step_io")  # fmt: skip
 MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
 MATRICES = f"result and bf16 and ({' or '.join(MATRIX_OPS)})"
-# in the names of cases of support.calls.PERSISTENT: 1.5e9 products each, for kernels that only NVIDIA's Hopper has
-FOR_HOPPER = ("2312", "N8200")
+# in the names of cases of support.calls: 1.5e9 products each and more, for kernels that only NVIDIA's Hopper has
+FOR_HOPPER = ("2312", "N8200", "R512")
 BOTH_PASSES = 2  # tests of each case of an op that run here: its result, and its inputs
 CASES = [case for act in (DType.F32, DType.BF16) for case in cases(act) if not any(n in str(case) for n in FOR_HOPPER)]
 EVERY_CASE = BOTH_PASSES * sum(case.op.name in ON_GPUS for case in CASES)

@@ -93,7 +93,14 @@ for _name in CATALOGUE:
     if _name.startswith("matmul"):
         _added = next(sizes for end, sizes in PERSISTENT.items() if _name.endswith(end))
         TILES[DType.BF16][_name] = TILES[DType.BF16].get(_name, []) + _added
-HOPPERS = [sizes for listed in PERSISTENT.values() for sizes in listed]
+# matrices as one tall product: more tiles than an H100 computes at once, several of each matrix
+STACKED = {
+    "newton_schulz_gram": [{"M": 17, "R": 512, "L": 768}],
+    "newton_schulz_polynomial": [{"M": 17, "R": 512}],
+    "newton_schulz_step": [{"M": 17, "R": 512, "L": 768}],
+}
+TILES[DType.BF16] |= STACKED
+HOPPERS = [sizes for listed in (*PERSISTENT.values(), *STACKED.values()) for sizes in listed]
 SCALARS = {"epsilon": 1e-5, "drop_probability": 0.3, "stream": 5, "first_quad": 9, "scale": 0.37,
            "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.7, "decayed": 20,
            "accumulation_steps": 3, "base": 1e4, "queries": 2}  # fmt: skip

@@ -6,14 +6,14 @@ import numpy as np
 
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import TrainingConfig
 from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
 from hipgpt.training.schedule import schedule
+from support.training_settings import training_config
 
 GIVEN = {"learning_rate_peak": 3e-3, "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.2, "beta1": 0.9,
          "beta2": 0.95, "epsilon": 1e-8, "weight_decay": 0.1, "clip_norm": 1.0, "steps": 10}  # fmt: skip
-ADAMW = TrainingConfig(**{field.name: GIVEN.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
+ADAMW = training_config(**GIVEN)
 MUON = dataclasses.replace(ADAMW, optimizer="muon", muon_learning_rate_peak=2e-2)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.compute.process_group import meet
-from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.scoring import Scorer
 from hipgpt.training.step import Trainer, trainer_of
+from support.training_settings import training_config
 
 STEPS = 40
 WINDOWS = (1, 37)  # fewer than ranks; several passes of a rank
@@ -18,8 +19,7 @@ MODEL = ModelConfig(50, 16, 2, 2, 32, 8, "gelu", tie_embeddings=True, output_bia
 GIVEN = {"seed": 1, "steps": STEPS, "batch_sequences": 12, "accumulation_steps": 2, "learning_rate_peak": 5e-3,
          "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
          "weight_decay": 0.1, "clip_norm": 1.0, "drop_probability": 0.1, "log_every_steps": STEPS}  # fmt: skip
-REQUIRED = [field.name for field in dataclasses.fields(TrainingConfig) if field.default is dataclasses.MISSING]
-TRAINING = TrainingConfig(**{name: GIVEN.get(name, 0) for name in REQUIRED})
+TRAINING = training_config(**GIVEN)
 
 
 def tokens() -> Tokens:

@@ -11,7 +11,7 @@ from support.tiny import MODEL
 from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.gpt.parameters import parameters
-from hipgpt.training.muon import BATCH_ELEMENTS, batches, parts_of
+from hipgpt.training.muon import batches, parts_of
 from hipgpt.training.ownership import Piece
 from hipgpt.training.schedule import learning_rate
 
@@ -168,8 +168,9 @@ def test_the_matrices_of_gpt2_are_those_of_the_blocks():
 def test_batches_hold_every_part_once_and_stay_small(count):
     side = 1024  # four of these fill a batch
     fields = [Field(f"field{i}", (side, side), matrices=(side,)) for i in range(count)]
-    fields += [Field("large", (4 * BATCH_ELEMENTS // side, side), matrices=(4 * BATCH_ELEMENTS // side,))]
-    found = list(batches(map(whole, fields)))
+    most = 4 * side**2
+    fields += [Field("large", (4 * most // side, side), matrices=(4 * most // side,))]
+    found = list(batches(map(whole, fields), most))
     assert sorted(part.field for batch in found for part in batch) == sorted(field.name for field in fields)
-    assert all(len(batch) == 1 or sum(part.elements for part in batch) <= BATCH_ELEMENTS for batch in found)
+    assert all(len(batch) == 1 or sum(part.elements for part in batch) <= most for batch in found)
     assert all(len({part.sides for part in batch}) == 1 for batch in found)

@@ -1,14 +1,13 @@
 """The batches that a device builds equal those of Batches in every step; so do the schedule and the counters."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.training_settings import training_config
 
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import TrainingConfig
 from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import Tokens
 from hipgpt.training import step_io
@@ -18,7 +17,7 @@ from hipgpt.training.step_io import StepHistory, StepInputs, counters, steps_ahe
 B, S, A, SEED = 3, 5, 2, 11
 SETTINGS = {"seed": SEED, "steps": 40, "accumulation_steps": A, "learning_rate_peak": 1e-2, "warmup_fraction": 0.1,
             "learning_rate_floor_fraction": 0.1, "beta1": 0.9, "beta2": 0.95}  # fmt: skip
-TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
+TRAINING = training_config(**SETTINGS)
 
 
 @pytest.fixture(params=["resident", "gathered"])

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support import curves
+from support.training_settings import training_config
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.device import DeviceAbsent
 from hipgpt.compute.open_device import open_device
 from hipgpt.compute.tensor import DType
-from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig
 from hipgpt.data.batches import Batches
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.blocking import sequences_at_once
@@ -35,7 +36,7 @@ MODEL = ModelConfig(
 SETTINGS = {"seed": 1, "steps": STEPS, "batch_sequences": 8, "accumulation_steps": 2, "learning_rate_peak": 2e-3,
             "learning_rate_floor_fraction": 0.1, "warmup_fraction": 0.1, "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8,
             "weight_decay": 0.1, "clip_norm": 1.0, "drop_probability": 0.1, "log_every_steps": STEPS}  # fmt: skip
-TRAINING = TrainingConfig(**{field.name: SETTINGS.get(field.name, 0) for field in dataclasses.fields(TrainingConfig)})
+TRAINING = training_config(**SETTINGS)
 
 
 def text() -> Tokens:

@@ -87,8 +87,14 @@ def _token_gradients(s: Sizes, wave: int) -> Shape:
 
 
 def _pairs(count: Callable[[Sizes], int]) -> ShapeOf:
-    """A thread for every two channels of `count` heads."""
-    return _blocks(lambda s: _ceil(count(s) * s["D"] // 2, THREADS))
+    """A thread for every WIDTH pairs of channels of `count` heads, or for each pair if WIDTH does not divide them."""
+
+    def blocks(s: Sizes) -> int:
+        pairs = s["D"] // 2
+        each = WIDTH if pairs % WIDTH == 0 else 1
+        return _ceil(count(s) * (pairs // each), THREADS)
+
+    return _blocks(blocks)
 
 
 def _neighbours(s: Sizes) -> int:
@@ -116,7 +122,7 @@ SIMT: Mapping[str, ShapeOf] = {
     "add_rows": _blocks(lambda s: _ceil(s["C"], CONSTANTS["NORM_COLUMNS"])),
     "head_norm_forward": lambda s, wave: ((_ceil(s["N"] * s["G"], THREADS // wave), 1, 1), THREADS),
     "head_norm_backward": _blocks(lambda s: s["K"]),
-    "rotation_table": _pairs(lambda s: s["B"] * s["S"]),
+    "rotation_table": _blocks(lambda s: _ceil(s["B"] * s["S"] * s["D"] // 2, THREADS)),
     "rotary_forward": _pairs(lambda s: s["B"] * s["S"] * 3 * s["H"]),
     "rotary_backward": _pairs(lambda s: s["B"] * s["S"] * s["G"]),
     "swiglu_forward": _blocks(_neighbours),

@@ -1,13 +1,15 @@
 """Which source serves an op on an architecture, dtype and size: a table, first match wins."""
 
+import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.compute.backends import stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
@@ -164,6 +166,15 @@ def _persistent_gemm() -> Variant:
     )  # fmt: skip
 
 
+def _stacked_newton_schulz() -> Iterator[Variant]:
+    """Yield the rows for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
+    for op in stacked_gemm.BOXES:
+        yield Variant(
+            op, HOPPER, "bf16", "gpu/muon_tma.hip", suits=stacked_gemm.suits, shared_bytes=stacked_gemm.SHARED_BYTES,
+            shapes={op: functools.partial(stacked_gemm.shape, op)}, boxes=stacked_gemm.boxes_of,
+        )  # fmt: skip
+
+
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -227,6 +238,7 @@ VARIANTS = (
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _persistent_gemm(),
+    *_stacked_newton_schulz(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),

@@ -39,6 +39,11 @@ struct Fused {
         return source.template fetch<EACH>(row, column, count, wide);
     }
 
+    // The elements of the outputs at a place in C.
+    DEVICE_MEMBER void element(int, int, float sum, float fetched, float (&outputs)[OUTPUTS]) const {
+        combine(sum, fetched, outputs);
+    }
+
     template <int EACH, class Fetched>
     DEVICE_MEMBER void store(int64_t row, int64_t column, const Values<EACH>& sums, const Fetched& fetched,
                              int64_t count, bool wide) const {

@@ -113,7 +113,9 @@ struct TmaEpilogue {
             float outputs[2][OUTPUTS];
             const auto pair = fetched.pair(i % 2, group + i / 2);
 #pragma unroll
-            for (int e = 0; e < 2; ++e) operation.combine(sums[2 * i + e], pair[e], outputs[e]);
+            for (int e = 0; e < 2; ++e)
+                operation.element(first_row + row(i % 2), first_column + column(group + i / 2) + e, sums[2 * i + e],
+                                  pair[e], outputs[e]);
 #pragma unroll
             for (int o = 0; o < OUTPUTS; ++o) packed[o][i] = bf16_pair(outputs[0][o], outputs[1][o]);
         }

@@ -14,7 +14,9 @@
 
 // A_K_CONTIGUOUS: memory has rows of k for each i, otherwise rows of i for each k; boxes of the tensor map have 128 rows
 // or 64. The same for B.
-template <bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS>
+// STACKED: A and B are matrices one below the other, all with as many rows in memory, a multiple of a cluster's tile. The
+// rows of A that belong to one matrix are multiplied by that matrix of B.
+template <bool A_K_CONTIGUOUS, bool B_K_CONTIGUOUS, bool STACKED = false>
 struct Gemm {
     struct Ring {
         Barrier full[TMA_STAGES], empty[TMA_STAGES];
@@ -47,7 +49,8 @@ struct Gemm {
         const int warpgroup = threadIdx.x / WARPGROUP;
         if (warpgroup == MULTIPLIERS) {
             give_up_registers<40>();
-            if (threadIdx.x % WARPGROUP == 0) load_all(a, b, memory, ring, schedule);
+            const int matrix_rows = static_cast<int>(B_K_CONTIGUOUS ? N : K);
+            if (threadIdx.x % WARPGROUP == 0) load_all(a, b, memory, ring, schedule, matrix_rows);
         } else {
             take_registers<232>();
             multiply_all(memory, ring, schedule, M, N, operation, row_store, split_k, &targets...);
@@ -55,12 +58,14 @@ struct Gemm {
         cluster_barrier();  // a block must not end while the other still arrives at its barriers
     }
 
+    // matrix_rows: of each matrix of B, in memory.
     static DEVICE_MEMBER void load_all(const TensorMap& a, const TensorMap& b, bf16* memory, Ring& ring,
-                                       PersistentSchedule& schedule) {
+                                       PersistentSchedule& schedule, int matrix_rows) {
         const int block = block_of_cluster(), both = (1 << TMA_CLUSTER) - 1;
         Place place;
         for (Work work; schedule.next(work);) {
             const int row = (work.row * TMA_CLUSTER + block) * TMA_ROWS, column = work.column * TMA_COLUMNS;
+            const int first = STACKED ? row / matrix_rows * matrix_rows : 0;  // row of its matrix
             for (int stage = 0; stage < work.count; ++stage, place.advance()) {
                 ring.empty[place.stage].wait(place.parity ^ 1);
                 Barrier& full = ring.full[place.stage];
@@ -73,10 +78,10 @@ struct Gemm {
                     for (int i = 0; i < TMA_ROWS; i += 64) a.load(tile_a + i * STAGE_K, full, k, row + i);
                 constexpr int HALF = TMA_COLUMNS / TMA_CLUSTER;
                 if constexpr (B_K_CONTIGUOUS)
-                    b.load(tile_b + block * HALF * STAGE_K, full, column + block * HALF, k, both);
+                    b.load(tile_b + block * HALF * STAGE_K, full, first + column + block * HALF, k, both);
                 else
                     for (int i = block * HALF; i < (block + 1) * HALF; i += 64)
-                        b.load(tile_b + i * STAGE_K, full, k, column + i, both);
+                        b.load(tile_b + i * STAGE_K, full, first + k, column + i, both);
             }
         }
     }
