@@ -7,6 +7,9 @@ constexpr int THREADS = 256;  // of a block, in kernels that name no other numbe
 // layernorm.hip: channels that a block of add_partials sums.
 constexpr int NORM_COLUMNS = 8;
 
+// matmul_rows.hip: the most rows of x.
+constexpr int MOST_ROWS = 8;
+
 // embedding.hip: a thread per channel; token ids that a block of embedding_backward owns.
 constexpr int EMBEDDING_THREADS = 128;
 constexpr int EMBEDDING_IDS = 32;

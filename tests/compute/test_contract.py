@@ -10,6 +10,7 @@ from hipgpt.compute.backends import stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
+    MATMUL_ROWS,
     SIMT,
     amd_attention,
     matmul_mma,
@@ -72,21 +73,22 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-MMA, TMA, AMD = (
-    [each for each in GPU_KERNELS if each.source.endswith(end)] for end in ("_mma.hip", "_tma.hip", "_amd.hip")
+MMA, TMA, AMD, FEW = (
+    [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")] for end in ("mma", "tma", "amd", "rows")
 )
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA + AMD], "{}.hip"),
+    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW], "{}.hip"),
     "mma": (MMA, "{}_mma.hip"),
     "tma": (TMA, "{}_tma.hip"),
     "amd": (AMD, "{}_amd.hip"),
+    "rows": (FEW, "{}_rows.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
-          "amd": set(amd_attention(64))}  # fmt: skip
+          "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS)}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:

@@ -20,6 +20,7 @@ AWKWARD = (17, 31, 33, 3, 5, 2)
 # matmul: one size past the blocks of every kernel, each dimension in turn; exactly on the edges of tiles; few rows
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
+MATMUL += [(4, 72, 200), (8, 200, 1040)]  # few rows whose length vector loads divide
 MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [

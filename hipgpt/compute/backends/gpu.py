@@ -208,7 +208,7 @@ class GpuDevice:
     def _bind(self, launch: Launch) -> list[Call]:
         """Return the kernel calls of a launch, whose kernel has passed its check if the chip's kernels are checked."""
         variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
-        if self._driver.checks_kernels and variant is not self_check.PLAIN:
+        if self._driver.checks_kernels and variant.macros:  # that choose a matrix instruction
             self.check(variant, launch.op, launch.act)
         return self._calls(variant, launch)
 

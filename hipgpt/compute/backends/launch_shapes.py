@@ -160,6 +160,15 @@ SIMT: Mapping[str, ShapeOf] = {
 }
 
 
+def _wave_per_column(s: Sizes, wave: int) -> Shape:
+    return (_ceil(s["O"], THREADS // wave), 1, 1), THREADS
+
+
+MATMUL_ROWS: Mapping[str, ShapeOf] = {
+    f"{name}_forward": _wave_per_column for name in ("matmul", "matmul_gelu", "matmul_relu", "matmul_relu2")
+}
+
+
 def matmul_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:
     """Return the shapes of a linear layer's GEMMs with block tiles of one side, by blocks of so many waves."""
     forward, backward = _mma_gemm("O", "N", side, waves), _mma_gemm("C", "N", side, waves)

@@ -14,6 +14,7 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
     CONSTANTS,
+    MATMUL_ROWS,
     SIMT,
     WIDTH,
     Shape,
@@ -157,6 +158,14 @@ def _newton_schulz(arch: str, mma: Mapping[str, int], tile: BlockTile) -> Varian
     )  # fmt: skip
 
 
+def _few_rows() -> Variant:
+    """The row for forward passes of so few rows that the weights' bytes are all that counts, on every GPU."""
+    return Variant(
+        r"matmul_(\w+_)?forward", r"(?!cpu).*", "f32|bf16", "gpu/matmul_rows.hip",
+        shapes=MATMUL_ROWS, suits=lambda op, sizes: sizes["N"] <= CONSTANTS["MOST_ROWS"],
+    )  # fmt: skip
+
+
 def _persistent_gemm() -> Variant:
     """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
     schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_STAGES)
@@ -237,6 +246,7 @@ VARIANTS = (
     Variant(ANY, r"cpu-amx", "f32", "cpu/{family}.cpp", macros=CPU_AMX),
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
+    _few_rows(),
     _persistent_gemm(),
     *_stacked_newton_schulz(),
     *(_persistent_attention(channels) for channels in (64, 128)),
