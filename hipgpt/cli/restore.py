@@ -1,10 +1,10 @@
-"""`hipgpt restore` and `hipgpt prune`: bring back, or delete, finished runs that a changed recipe replaced."""
+"""`hipgpt restore`: bring back a finished run that a changed recipe replaced."""
 
 import argparse
 import sys
 
 from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json
-from hipgpt.pipeline.history import prune, restore
+from hipgpt.pipeline.history import restore
 from hipgpt.pipeline.seals import seal
 
 
@@ -23,10 +23,6 @@ def add(commands: Commands) -> None:
     )
     add_results(parser)
     add_json(parser)
-    parser = add_command(commands, prune_runs, "delete finished runs that were replaced", name="prune")
-    parser.add_argument("run", nargs="?", help="its name (default: all runs)")
-    add_results(parser)
-    add_json(parser)
 
 
 def restore_run(arguments: argparse.Namespace) -> None:
@@ -39,12 +35,3 @@ def restore_run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"run {kept.run}: {kept.id} is back, {len(files)} files\n")
     if replaced:
         sys.stdout.write(f"the run that it replaces is kept as {replaced.id}\n")
-
-
-def prune_runs(arguments: argparse.Namespace) -> None:
-    """Delete kept runs and print which."""
-    gone = prune(arguments.results, arguments.run)
-    if arguments.json:
-        print_json([{"run": kept.run, "id": kept.id} for kept in gone])
-        return
-    sys.stdout.write("".join(f"deleted {kept.folder}\n" for kept in gone) or "no run is kept\n")

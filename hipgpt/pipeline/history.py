@@ -31,6 +31,11 @@ class KeptRun:
     id: str
     folder: Path
 
+    @property
+    def own_bytes(self) -> int:
+        """The size of its files, without weights that it shares with the present run."""
+        return sum(stat.st_size for stat in map(Path.stat, _files(self.folder)) if stat.st_nlink == 1)
+
 
 def keep(results: Path, run: str) -> KeptRun | None:
     """Keep the files of a finished run, unless they are kept already, and return it. None if it is unfinished."""
@@ -83,12 +88,9 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
     return found, restored, present if present != found else None
 
 
-def prune(results: Path, run: str | None = None) -> list[KeptRun]:
-    """Delete all kept runs, or those of one name, and return them."""
-    gone = [kept for kept in kept_runs(results) if run in (None, kept.run)]
-    for kept in gone:
-        shutil.rmtree(kept.folder)
-    return gone
+def delete(kept: KeptRun) -> None:
+    """Delete the files of a kept run."""
+    shutil.rmtree(kept.folder)
 
 
 def run_files(folder: Path) -> list[Path]:

@@ -102,7 +102,9 @@ def test_restore_and_prune_name_the_kept_runs(asked, results, tmp_path, monkeypa
     kept = keep(folder, "default")
     restored = asked("restore", "default", kept.id, "--results", str(folder))
     assert restored.items() >= {"id": kept.id, "replaced": None}.items()
-    assert asked("prune", "--results", str(folder)) == [{"run": "default", "id": kept.id}]
+    (pruned,) = asked("prune", "--yes", "--results", str(folder))
+    assert pruned.items() >= {"run": "default", "id": kept.id, "bits_per_byte": 3.0}.items()
+    assert pruned["settings"]["training.steps"] == 7 and pruned["bytes"] > 0
 
 
 def test_every_command_with_the_option_is_described(capsys, monkeypatch):

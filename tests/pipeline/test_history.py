@@ -5,7 +5,7 @@ from support import tiny
 from support.workflow_copy import TINY, Project
 
 from hipgpt.base.errors import UserError
-from hipgpt.pipeline.history import keep, kept_runs, prune, restore, run_files
+from hipgpt.pipeline.history import delete, keep, kept_runs, restore, run_files
 from hipgpt.training.loop import LATER_RESULTS
 
 BY_TRAINING = {
@@ -66,15 +66,25 @@ def test_without_an_id_the_run_before_the_present_one_comes_back(results):
     found, _, replaced = restore(results, "default")
     assert found == first and replaced.id != first.id
     assert restore(results, "default")[0] == replaced  # and back
-    prune(results)
+    for kept in kept_runs(results):
+        delete(kept)
     with pytest.raises(UserError, match="no other kept run default; kept are: none; the present run is"):
         restore(results, "default")
 
 
-def test_pruned_runs_are_gone(results):
+def test_a_deleted_run_is_gone(results):
     kept = keep(results, "default")
-    assert prune(results, "wide") == [] and prune(results) == [kept]
+    delete(kept)
     assert kept_runs(results) == [] and not kept.folder.exists()
+
+
+def test_weights_that_the_present_run_has_too_do_not_count(results):
+    weights = results / "runs/default/checkpoints/best.safetensors"
+    kept = keep(results, "default")
+    shared = kept.own_bytes
+    size = weights.stat().st_size
+    weights.unlink()
+    assert kept.own_bytes == shared + size
 
 
 @pytest.mark.slow
