@@ -20,6 +20,7 @@ CHOSEN = ("devices", "training.precision")
 def described(kept: Sequence[KeptRun]) -> list[dict[str, Any]]:
     """Return a description of each kept run. settings: those in which it differs from the config, by dotted key.
 
+    Those by which the runs can be told apart come first.
     settings and bits_per_byte are None if the files cannot be read, and settings are empty if the config cannot.
     bytes: on the disk, which deleting the run would free.
     """
@@ -27,7 +28,13 @@ def described(kept: Sequence[KeptRun]) -> list[dict[str, Any]]:
         runs: Mapping[str, RunConfig] = load([]).runs
     except UserError:
         runs = {}
-    return [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]
+    found = [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]
+    settings = [one["settings"] or {} for one in found]
+    told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
+    for one in found:
+        if one["settings"]:  # a line has room for a few
+            one["settings"] = dict(sorted(one["settings"].items(), key=lambda pair: pair[0] not in told_apart_by))
+    return found
 
 
 def in_words(description: Mapping[str, Any]) -> str:
@@ -39,6 +46,20 @@ def in_words(description: Mapping[str, Any]) -> str:
     if bits is not None:
         parts.append(f"{cell(bits)} bits per byte")
     return f"{description['run']} {description['id']}: {', '.join([*parts, size(description['bytes'])])}"
+
+
+def as_config(description: Mapping[str, Any]) -> str:
+    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments."""
+    import yaml
+
+    nested: dict[str, Any] = {}
+    for key, value in description["settings"].items():
+        section, _, name = key.rpartition(".")
+        if value is not None:
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    run, absent = description["run"], [key for key, value in description["settings"].items() if value is None]
+    text = yaml.safe_dump(nested if run == DEFAULT_RUN else {"runs": {run: nested}}, sort_keys=False)
+    return text + "".join(f"# and without {key}\n" for key in absent)
 
 
 def size(size_bytes: int) -> str:

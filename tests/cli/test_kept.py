@@ -119,3 +119,56 @@ def test_prune_deletes_without_a_config_to_compare_with(hipgpt, project, tmp_pat
     (tmp_path / "config.yaml").write_text("stpes: 3")
     assert hipgpt("prune", "--yes")[1].startswith(f"default {kept.id}: 3 bits per byte, ")
     assert not kept_of(tmp_path)
+
+
+def test_restore_says_which_settings_came_back_and_what_to_write_into_the_config(hipgpt, project, tmp_path):
+    kept = project(steps=60, learning_rate_peak=1e-3)
+    project.present()
+    status, output, _ = hipgpt("restore", "default")
+    first, second, *rest = output.splitlines()
+    about = f"default {kept.id}: training.steps 60, training.learning_rate_peak 0.001, 3 bits per byte, "
+    assert status is None and first.startswith(f"restored {about}")
+    assert second.startswith("the run that it replaces is kept as ")
+    assert rest[:3] == ["", "config.yaml differs; so that snakemake keeps this run, write:", ""]
+    pasted = yaml.safe_load("\n".join(rest[3:]))
+    assert pasted == {"training": {"steps": 60, "learning_rate_peak": 1e-3}}
+
+
+def test_the_settings_of_a_further_run_are_below_its_name(hipgpt, project):
+    project("wide", steps=60)
+    output = hipgpt("restore", "wide")[1]
+    assert yaml.safe_load(output.partition("write:")[2]) == {"runs": {"wide": {"training": {"steps": 60}}}}
+
+
+def test_a_config_that_says_what_the_run_says_needs_no_change(hipgpt, project):
+    kept = project(precision="bfloat16")  # `auto` in the config may mean it
+    status, output, _ = hipgpt("restore", "default")
+    assert status is None and len(output.splitlines()) == 1 and f"default {kept.id}: 3 bits per byte, " in output
+
+
+def test_a_setting_that_the_run_lacks_is_named(hipgpt, project, tmp_path):
+    project(steps=60)
+    rotary = {"architecture": "llama", "activation": "swiglu", "output_bias": False, "num_kv_heads": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"model": CONFIG["model"] | rotary}))
+    pasted = hipgpt("restore", "default")[1].partition("write:")[2]
+    assert yaml.safe_load(pasted)["model"] == {"architecture": "gpt2", "activation": "gelu", "output_bias": True}
+    assert pasted.endswith("# and without model.num_kv_heads\n")
+
+
+def test_settings_that_tell_runs_apart_come_first(hipgpt, project, tmp_path):
+    first, second = project(steps=60), project(steps=90)
+    (tmp_path / "config.yaml").write_text("corpus: shakespeare")
+    lines = [line.partition(", ")[0] for line in hipgpt("prune", "--dry-run")[1].splitlines()]
+    assert lines == [f"default {second.id}: training.steps 90", f"default {first.id}: training.steps 60"]
+
+
+def test_restore_asks_for_the_id_if_several_runs_are_kept(hipgpt, project, tmp_path):
+    first, second = project(steps=60), project(steps=90)
+    message, *lines = hipgpt("restore", "default")[0].splitlines()
+    assert message == ("error: restore: 2 runs default are kept; name the id of one of them: hipgpt restore default ID")
+    assert [line.partition(", ")[0] for line in lines] == [
+        f"default {second.id}: training.steps 90",
+        f"default {first.id}: training.steps 60",
+    ]
+    assert not (tmp_path / "results/runs/default").exists()
+    assert hipgpt("restore", "default", first.id)[0] is None
