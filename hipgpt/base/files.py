@@ -104,6 +104,21 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         os.close(handle)
 
 
+def is_locked(folder: Path) -> bool:
+    """Return whether a process is in a folder that it locked by `alone_in`."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def check_regular(path: Path) -> None:
     """Raise UserError unless path is a file on a disk, because reading a pipe, a device or /proc may never end.
 
