@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # plans take long to import, and other commands need not wait
     from hipgpt.training.estimate import Estimate
 
 GIB = 1 << 30
+CONFIG = Path("config.yaml")
 
 
 def add(commands: Commands) -> None:
@@ -66,6 +67,10 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(_document(run, found, ranks, total, available, seconds))
     else:
+        if not CONFIG.exists():
+            sys.stdout.write(
+                f"no {CONFIG} here: the packaged default{' and --configfile' * bool(arguments.configfile)}\n"
+            )
         _show(run, found, ranks, seconds)
         verdict = "fits" if fits else "does not fit"
         where = " on each" if ranks > 1 and not shared else ""
@@ -164,5 +169,4 @@ def load(configfiles: list[Path]) -> Config:
     """Return the config that snakemake would use with these files as --configfile."""
     from hipgpt.pipeline.sweeps import load_runs
 
-    here = Path("config.yaml")
-    return load_runs(with_defaults(read_config(*([here] if here.exists() else []), *configfiles)))
+    return load_runs(with_defaults(read_config(*([CONFIG] if CONFIG.exists() else []), *configfiles)))

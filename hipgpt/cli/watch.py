@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
         commands,
         watch,
         "draw the curves of runs that train",
-        "It waits for runs that the workflow has not begun yet, and ends when all of them are finished. If the output is "
-        "not a terminal, it draws once.",
+        "It waits for runs that the workflow has not begun yet, and ends when all are finished. If the output is not a "
+        "terminal, it draws once.",
     )
     about = "runs to draw (default: those that are not finished, or the only one)"
     parser.add_argument("runs", nargs="*", metavar="RUN", help=about)

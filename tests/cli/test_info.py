@@ -101,7 +101,7 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     status, output, _ = hipgpt("info")
     assert status is None
     lines = output.splitlines()
-    assert lines[0] == "run default: 1,554,312 parameters"
+    assert lines[:2] == ["no config.yaml here: the packaged default", "run default: 1,554,312 parameters"]
     assert any(line.split() == ["weights", "6,217,728"] for line in lines)
     assert any(line.startswith("matmul_forward ") for line in lines) and any(
         line.startswith("a step ") for line in lines
@@ -110,6 +110,12 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     assert lines[-1].startswith("fits: ")
     status, output, _ = hipgpt("info", "--memory-gib", "0.01")
     assert status == 1 and output.splitlines()[-1].startswith("does not fit: ")
+
+
+def test_the_config_of_the_folder_needs_no_word(hipgpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("devices: 1")
+    assert hipgpt("info", "--memory-gib", "1")[1].startswith("run default: ")
 
 
 def test_a_measurement_gives_the_time_of_a_step_and_of_all(hipgpt):
@@ -143,7 +149,7 @@ def test_several_devices_share_the_batch_and_the_moments(hipgpt, tmp_path):
 def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
     scaling = str(ROOT / "configs" / "scaling.yaml")
     output = hipgpt("info", "--run", "ladder_embed_dim-64", "--configfile", scaling)[1]
-    assert output.startswith("run ladder_embed_dim-64: ")
+    assert output.startswith("no config.yaml here: the packaged default and --configfile\nrun ladder_embed_dim-64: ")
     status, _, _ = hipgpt("info", "--run", "ladder", "--configfile", scaling)
     assert status.startswith("error: --run: no run 'ladder' in the config; it has default, ladder_embed_dim-16, ")
 
