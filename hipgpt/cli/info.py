@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         help="memory that the run must fit into (default: that of the device, if it is here)",
     )
     parser.add_argument(
-        "--measure", action="store_true", help="run 20 steps on the device, and show the hours to the end (default: no)"
+        "--measure", action="store_true", help="run 20 steps on the device, and show the time to the end (default: no)"
     )
     add_json(parser)
 
@@ -130,7 +130,8 @@ def _document(
 
 def _show(run: RunConfig, found: "Estimate", ranks: int, seconds: float | None) -> None:
     each = f"\nEach of {ranks} devices, with its part of every batch:\n" if ranks > 1 else ""
-    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n{each}\n{table(_arenas(found), 'text')}\n")
+    arenas = [{**arena, "GiB": round(arena["bytes"] / GIB, 3)} for arena in _arenas(found)]
+    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n{each}\n{table(arenas, 'text')}\n")
     sys.stdout.write(f"{table(_ops(found), 'text')}\n")
     steps, tokens = run.training.steps, found.tokens_per_step
     sys.stdout.write(
@@ -141,10 +142,16 @@ def _show(run: RunConfig, found: "Estimate", ranks: int, seconds: float | None) 
         sys.stdout.write(
             f"measured here: {seconds * 1000:,.1f} ms a step, {tokens / seconds:,.0f} tokens/s, "
             f"{found.step.operations / seconds:.3g} operations/s a device; "
-            f"{steps * seconds / 3600:,.2f} hours for all steps\n"
+            f"{_duration(steps * seconds)} for all steps\n"
         )
         if ranks > 1:
             sys.stdout.write("one device was measured; what the devices send each other comes on top\n")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:,.1f} hours"
 
 
 def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:
