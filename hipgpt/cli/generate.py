@@ -19,13 +19,26 @@ from hipgpt.config.settings import SamplingConfig
 HELP = {
     "num_tokens": "length of the continuation at most, in tokens",
     "temperature": "divides the logits; 0 always takes the most probable token",
-    "top_k": "sample among the k most probable tokens",
+    "top_k": "sample among the k most probable tokens; 0: among all",
     "top_p": "sample among the most probable tokens that together have this probability",
     "repetition_penalty": "above 1, makes tokens of the context less probable",
     "seed": "the same seed gives the same text",
 }
 PROMPT = "> "  # of --chat
-TYPES = {"num_tokens": integer, "top_k": integer, "seed": integer}
+ALL_TOKENS = 0  # the value of --top-k that the config writes as null
+
+
+def top_k(text: str) -> int:
+    """Return the value of --top-k. Raises ArgumentTypeError if it is not one."""
+    try:
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0; 0 samples among all tokens")
+
+
+TYPES = {"num_tokens": integer, "top_k": top_k, "seed": integer}
 
 
 def add(commands: Commands) -> None:
@@ -185,6 +198,8 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
     from hipgpt.reports.samples import sampling_of
 
     given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
+    if given.get("top_k") == ALL_TOKENS:
+        given["top_k"] = None
     try:
         settings = with_settings(sampling_of(folder), given)
     except SamplingError as error:
