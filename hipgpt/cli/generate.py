@@ -94,10 +94,11 @@ def generate(arguments: argparse.Namespace) -> None:
     at_once = 1 if arguments.chat else sequences_together(model, arguments.num_samples)
     decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)
     how = settings, tokenizer.end_of_text
+    stop = None if arguments.stop is None else os.fsencode(arguments.stop)
 
     def text(drawn: Iterable[int]) -> Iterator[bytes]:
         pieces = map(tokenizer.token_bytes, drawn)
-        return pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces)
+        return pieces if stop is None else _until(stop, pieces)
 
     if arguments.chat:
         _chat(lambda said, index: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=index)))
@@ -112,10 +113,13 @@ def generate(arguments: argparse.Namespace) -> None:
         drawn: list[int] = []
         pieces = text(_kept(tokens, drawn))
         if arguments.json:
-            found.append({"text": b"".join(pieces).decode("utf-8", "replace"), "tokens": drawn})
+            continuation = b"".join(pieces).decode("utf-8", "replace")
+            stopped = stop is not None and stop in b"".join(map(tokenizer.token_bytes, drawn))
+            ended = "stop" if stopped else "length" if len(drawn) == settings.num_tokens else "end of text"
+            found.append({"text": continuation, "tokens": drawn, "ended": ended})
             continue
         if not one:
-            sys.stdout.write(f"--- sample {index}\n")
+            sys.stdout.write(f"--- sample {index + 1} of {arguments.num_samples}\n")
         _write(itertools.chain([prompt], pieces))
     if arguments.json:
         context = prompt.decode("utf-8", "replace")

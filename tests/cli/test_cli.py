@@ -83,7 +83,7 @@ def write_samples(folder: Path, sampling: SamplingConfig) -> None:
 def test_several_samples_have_a_title_each_and_differ(hipgpt):
     texts = [expected_text("to be", SamplingConfig(9), stream=number) for number in (0, 1)]
     assert texts[0] != texts[1]
-    expected = "".join(f"--- sample {number}\n{text}" for number, text in enumerate(texts))
+    expected = "".join(f"--- sample {number} of 2\n{text}" for number, text in enumerate(texts, 1))
     assert hipgpt("generate", "to be", "--num-tokens=9", "-n", "2")[1] == expected
 
 
