@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.nearest import names_like
 from hipgpt.base.tables import table
 from hipgpt.cli.arguments import Commands, add_command, add_json, number, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
@@ -55,7 +56,9 @@ def info(arguments: argparse.Namespace) -> None:
         raise UserError(f"--memory-gib: got {arguments.memory_gib}, expected a number > 0")
     config = load(arguments.configfile)
     if arguments.run not in config.runs:
-        raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
+        raise UserError(
+            f"--run: no run {arguments.run!r} in the config; it has {names_like(arguments.run, config.runs)}"
+        )
     run = config.runs[arguments.run]
     ranks = devices_of(run)
     traits, available = _device(run.sections["device"], arguments.memory_gib)

@@ -11,6 +11,7 @@ from typing import Any
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import is_locked
+from hipgpt.base.nearest import names_like
 from hipgpt.cli.arguments import Commands, add_command, add_results, number
 from hipgpt.reports.runs import RERUN, read_record, run_folders
 
@@ -62,7 +63,7 @@ def _folders(results: Path, names: list[str]) -> list[Path]:
     if unknown := [name for name in names if name not in found]:
         if at_work:
             return []
-        raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {', '.join(found) or 'none'}")
+        raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {names_like(unknown[0], found)}")
     chosen = [found[name] for name in names] or [folder for folder in found.values() if not _finished(folder)]
     if not chosen and not at_work:
         if len(found) == 1:

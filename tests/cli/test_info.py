@@ -160,7 +160,16 @@ def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
     output = hipgpt("info", "--run", "ladder_embed_dim-64", "--configfile", scaling)[1]
     assert output.startswith("no config.yaml here: the packaged default and --configfile\nrun ladder_embed_dim-64: ")
     status, _, _ = hipgpt("info", "--run", "ladder", "--configfile", scaling)
-    assert status.startswith("error: --run: no run 'ladder' in the config; it has default, ladder_embed_dim-16, ")
+    assert status.startswith("error: --run: no run 'ladder' in the config; it has ladder_embed_dim-")
+
+
+def test_a_mistyped_run_is_answered_by_the_nearest_names_and_the_number_of_the_others(hipgpt, tmp_path):
+    rates = [f"{number}e-3" for number in range(1, 21)]
+    (tmp_path / "sweep.yaml").write_text(f"sweep: {{rates: {{grid: {{training.learning_rate_peak: {rates}}}}}}}")
+    name = "rates_learning_rate_peak-0.007"
+    status, _, _ = hipgpt("info", "--run", f"{name}7", "--configfile", str(tmp_path / "sweep.yaml"))
+    found = re.fullmatch(r"error: --run: no run '\S+' in the config; it has (.*) and 16 more", status)[1].split(", ")
+    assert found[0] == name and len(found) == 5
 
 
 @pytest.mark.parametrize(
