@@ -116,6 +116,10 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
         raise UserError(
             f"config: {prefix}model.{others[0]}: config.json of model.from determines it; remove one of them"
         )
+    if own := [key for key in overrides.get("tokenizer", {}) if key != "from"]:
+        raise UserError(
+            f"config: {prefix}tokenizer.{own[0]}: tokenizer.json of model.from determines it; remove one of them"
+        )
     tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
     other = sections["tokenizer"].get("from", tokenizer["from"])
     if Path(other) != Path(tokenizer["from"]):
