@@ -49,6 +49,16 @@ def make_folder(folder: Path) -> None:
         sync(folder.parent)
 
 
+def check_folder(path: Path) -> None:
+    """Raise UserError if path is something that no folder can be made in place of."""
+    if path.is_dir() or not os.path.lexists(path):
+        return
+    if path.is_symlink() and not path.exists():
+        got = f"a link to {os.readlink(path)}, which is missing"
+        raise UserError(f"{path}: got {got}, expected a folder; make it or remove the link")
+    raise UserError(f"{path}: got a file, expected a folder; move it away")
+
+
 def sync(path: Path) -> None:
     """Wait until the bytes of a file, or the entries of a folder (new files, renames, removals), are on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -92,6 +102,21 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process is in a folder that it locked by `alone_in`."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def check_regular(path: Path) -> None:

@@ -82,10 +82,14 @@ class _AboveBars(logging.StreamHandler[TextIO]):
 
 
 def bar(total: int, subject: str, done: int = 0) -> "tqdm[NoReturn]":
-    """Return a bar on stderr, which only a terminal shows, until the bar is closed. subject: name of the run."""
+    """Return a bar on stderr, which only a terminal shows, from its first update until it is closed.
+
+    Before that, kernels may be compiled, which has a bar of its own. subject: name of the run.
+    """
     return tqdm(
-        total=total, initial=done, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False
-    )
+        total=total, initial=done, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False,
+        delay=1e-9,
+    )  # fmt: skip
 
 
 class Progress:
@@ -97,6 +101,7 @@ class Progress:
     def __init__(self, total_steps: int, first_step: int, subject: str):
         self.total = total_steps
         self._bar = bar(total_steps, subject, first_step)
+        self._bar.refresh()  # the first step may take long
         self._next_line = first_step
 
     def __enter__(self) -> "Progress":

@@ -3,31 +3,31 @@
 import io
 import json
 import math
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hipgpt.base.csv_file import csv_text
+from hipgpt.base.terminal import UNLIMITED, columns_of_stdout
 
 Row = Mapping[str, Any]
-UNLIMITED = 100_000  # columns of a file or a pipe
 SIGNIFICANT = 5  # digits
 LARGEST_RATIO = 1000
 FORMATS = ("text", "csv", "md", "json")
+BETWEEN = 2  # columns of a terminal, from one cell to the next
 
 
-def table(rows: Sequence[Row], form: str, columns: Sequence[str] = ()) -> str:
+def table(rows: Sequence[Row], form: str, columns: Sequence[str] = (), whole: bool = False) -> str:
     """Return rows, all with the first one's keys, in one of FORMATS; None is an empty cell (JSON: null).
 
     columns: these keys, which CSV and Markdown show without any row too.
+    whole: never divide a cell of a text, even if the table is wider than the terminal.
     """
     columns = list(rows[0]) if rows else columns
     if form == "csv":
         return csv_text(columns, (list(row.values()) for row in rows)) if columns else ""
     if form == "md":
         return _markdown(rows, columns) if columns else ""
-    return _text(rows) if form == "text" else json.dumps(list(rows), indent=2) + "\n"
+    return _text(rows, whole) if form == "text" else json.dumps(list(rows), indent=2) + "\n"
 
 
 def cell(value: Any) -> str:
@@ -64,7 +64,19 @@ def _aligned(values: Sequence[Any]) -> list[str]:
     ]
 
 
-def _text(rows: Sequence[Row]) -> str:
+def fitting(rows: Sequence[Row], needed: Collection[str]) -> list[str]:
+    """Return the columns of a table of text that stdout has room for: without the last of those that are not needed."""
+    widths = {name: max(len(str(name)), *(len(cell(row[name])) for row in rows)) for name in rows[0]}
+    names = [*widths]
+    for name in reversed(widths):
+        if sum(widths[name] + BETWEEN for name in names) - BETWEEN <= columns_of_stdout():
+            break
+        if name not in needed:
+            names.remove(name)
+    return names
+
+
+def _text(rows: Sequence[Row], whole: bool) -> str:
     """Return aligned columns. On a terminal, cells of a table that is too wide continue on further lines."""
     from rich.console import Console
     from rich.table import Table
@@ -72,13 +84,13 @@ def _text(rows: Sequence[Row]) -> str:
 
     if not rows:
         return ""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    shown = Table(box=None, pad_edge=False, padding=(0, BETWEEN, 0, 0), collapse_padding=True)
     for name, values in zip(rows[0], _columns(rows), strict=True):
         numeric = all(isinstance(value, (int, float, type(None))) for value in values)
         shown.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell(value)) for value in row.values()))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    width = UNLIMITED if whole else columns_of_stdout()
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
         console.print(shown)

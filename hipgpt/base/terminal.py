@@ -1,11 +1,19 @@
 """Text of files and models on a terminal: shown, never obeyed."""
 
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 
-# control characters except tab and newline, line separators, marks that reverse the direction of text, lone surrogates
+UNLIMITED = 100_000  # columns of a file or a pipe
 ERASE_LINE = "\r\x1b[K"
+# control characters except tab and newline, line separators, marks that reverse the direction of text, lone surrogates
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def columns_of_stdout() -> int:
+    """Return how many characters a line of stdout may have."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
 
 
 def first_of(most: int, names: Sequence[str]) -> str:

@@ -1,5 +1,5 @@
 """The `hipgpt` command, one module per subcommand.
 
 Read main, arguments, init, run, generate, tokenize, show_tokens, columns, runs, watch, diff, why, info, export,
-restore.
+restore, prune, kept.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.nearest import did_you_mean
+from hipgpt.base.nearest import did_you_mean, names_like
 from hipgpt.base.terminal import one_line
 from hipgpt.config.settings import DEFAULT_RUN, NAME
 
@@ -99,7 +99,7 @@ def run_folder(results: Path, name: str, having: str, wanted: str = "run") -> Pa
     runs = results / "runs"
     found = sorted(path.name for path in runs.glob("*") if (path / having).exists())
     if not re.fullmatch(NAME, name) or name not in found:
-        raise UserError(f"no {wanted} {name!r} in {runs}; found: {', '.join(found) or 'none'}; run snakemake first")
+        raise UserError(f"no {wanted} {name!r} in {runs}; found: {names_like(name, found)}; run snakemake first")
     return runs / name
 
 

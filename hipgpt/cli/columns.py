@@ -16,15 +16,24 @@ FIGURES = {
     "median_tokens_per_second": "tokens/s",
 }
 ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpus_sha256": "corpus sha256"}
+WHOLE = ("run", "parameters", "steps", "bits/byte", "tokens/s")  # headings that a table for people always has
+# settings that change no result; only --csv and --json have them
+WITHOUT_INFLUENCE = {
+    f"training.{name}"
+    for name in (
+        "log_every_steps", "save_every_steps", "keep_last", "sample_every_steps", "sample_prompt", "sample_tokens",
+    )
+}  # fmt: skip
 HEADINGS = {"run": "run", **FIGURES, **ORIGINS}
 
 
 def setting_headings(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the settings in which runs differ, by dotted key, with their headings.
+    """Return the settings of influence in which runs differ, by dotted key, with their headings.
 
     A heading is the last part of the key, or the whole key if the part is the heading of another column too.
     """
-    differing = [key for key in rows[0] if "." in key and len({repr(row[key]) for row in rows}) > 1]
+    settings = [key for key in rows[0] if "." in key and key not in WITHOUT_INFLUENCE]
+    differing = [key for key in settings if len({repr(row[key]) for row in rows}) > 1]
     taken = Counter([*map(_last_part, differing), *HEADINGS.values()])
     return {key: _last_part(key) if taken[_last_part(key)] == 1 else key for key in differing}
 

@@ -19,13 +19,26 @@ from hipgpt.config.settings import SamplingConfig
 HELP = {
     "num_tokens": "length of the continuation at most, in tokens",
     "temperature": "divides the logits; 0 always takes the most probable token",
-    "top_k": "sample among the k most probable tokens",
+    "top_k": "sample among the k most probable tokens; 0: among all",
     "top_p": "sample among the most probable tokens that together have this probability",
     "repetition_penalty": "above 1, makes tokens of the context less probable",
     "seed": "the same seed gives the same text",
 }
 PROMPT = "> "  # of --chat
-TYPES = {"num_tokens": integer, "top_k": integer, "seed": integer}
+ALL_TOKENS = 0  # the value of --top-k that the config writes as null
+
+
+def top_k(text: str) -> int:
+    """Return the value of --top-k. Raises ArgumentTypeError if it is not one."""
+    try:
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer >= 0; 0 samples among all tokens")
+
+
+TYPES = {"num_tokens": integer, "top_k": top_k, "seed": integer}
 
 
 def add(commands: Commands) -> None:
@@ -81,10 +94,11 @@ def generate(arguments: argparse.Namespace) -> None:
     at_once = 1 if arguments.chat else sequences_together(model, arguments.num_samples)
     decoder = Decoder(device, model, weights_in(precision, device, model, weights), at_once)
     how = settings, tokenizer.end_of_text
+    stop = None if arguments.stop is None else os.fsencode(arguments.stop)
 
     def text(drawn: Iterable[int]) -> Iterator[bytes]:
         pieces = map(tokenizer.token_bytes, drawn)
-        return pieces if arguments.stop is None else _until(os.fsencode(arguments.stop), pieces)
+        return pieces if stop is None else _until(stop, pieces)
 
     if arguments.chat:
         _chat(lambda said, index: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=index)))
@@ -99,10 +113,13 @@ def generate(arguments: argparse.Namespace) -> None:
         drawn: list[int] = []
         pieces = text(_kept(tokens, drawn))
         if arguments.json:
-            found.append({"text": b"".join(pieces).decode("utf-8", "replace"), "tokens": drawn})
+            continuation = b"".join(pieces).decode("utf-8", "replace")
+            stopped = stop is not None and stop in b"".join(map(tokenizer.token_bytes, drawn))
+            ended = "stop" if stopped else "length" if len(drawn) == settings.num_tokens else "end of text"
+            found.append({"text": continuation, "tokens": drawn, "ended": ended})
             continue
         if not one:
-            sys.stdout.write(f"--- sample {index}\n")
+            sys.stdout.write(f"--- sample {index + 1} of {arguments.num_samples}\n")
         _write(itertools.chain([prompt], pieces))
     if arguments.json:
         context = prompt.decode("utf-8", "replace")
@@ -185,6 +202,8 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> SamplingConfig:
     from hipgpt.reports.samples import sampling_of
 
     given = {name: getattr(arguments, name) for name in HELP if getattr(arguments, name) is not None}
+    if given.get("top_k") == ALL_TOKENS:
+        given["top_k"] = None
     try:
         settings = with_settings(sampling_of(folder), given)
     except SamplingError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hipgpt.base.errors import UserError
+from hipgpt.base.nearest import names_like
 from hipgpt.base.tables import table
 from hipgpt.cli.arguments import Commands, add_command, add_json, number, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # plans take long to import, and other commands need not wait
     from hipgpt.training.estimate import Estimate
 
 GIB = 1 << 30
+CONFIG = Path("config.yaml")
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +43,7 @@ def add(commands: Commands) -> None:
         help="memory that the run must fit into (default: that of the device, if it is here)",
     )
     parser.add_argument(
-        "--measure", action="store_true", help="run 20 steps on the device, and show the hours to the end (default: no)"
+        "--measure", action="store_true", help="run 20 steps on the device, and show the time to the end (default: no)"
     )
     add_json(parser)
 
@@ -54,7 +56,9 @@ def info(arguments: argparse.Namespace) -> None:
         raise UserError(f"--memory-gib: got {arguments.memory_gib}, expected a number > 0")
     config = load(arguments.configfile)
     if arguments.run not in config.runs:
-        raise UserError(f"--run: no run {arguments.run!r} in the config; it has {', '.join(config.runs)}")
+        raise UserError(
+            f"--run: no run {arguments.run!r} in the config; it has {names_like(arguments.run, config.runs)}"
+        )
     run = config.runs[arguments.run]
     ranks = devices_of(run)
     traits, available = _device(run.sections["device"], arguments.memory_gib)
@@ -66,6 +70,10 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(_document(run, found, ranks, total, available, seconds))
     else:
+        if not CONFIG.exists():
+            sys.stdout.write(
+                f"no {CONFIG} here: the packaged default{' and --configfile' * bool(arguments.configfile)}\n"
+            )
         _show(run, found, ranks, seconds)
         verdict = "fits" if fits else "does not fit"
         where = " on each" if ranks > 1 and not shared else ""
@@ -125,7 +133,8 @@ def _document(
 
 def _show(run: RunConfig, found: "Estimate", ranks: int, seconds: float | None) -> None:
     each = f"\nEach of {ranks} devices, with its part of every batch:\n" if ranks > 1 else ""
-    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n{each}\n{table(_arenas(found), 'text')}\n")
+    arenas = [{**arena, "GiB": round(arena["bytes"] / GIB, 3)} for arena in _arenas(found)]
+    sys.stdout.write(f"run {run.name}: {found.parameters:,} parameters\n{each}\n{table(arenas, 'text')}\n")
     sys.stdout.write(f"{table(_ops(found), 'text')}\n")
     steps, tokens = run.training.steps, found.tokens_per_step
     sys.stdout.write(
@@ -136,10 +145,16 @@ def _show(run: RunConfig, found: "Estimate", ranks: int, seconds: float | None) 
         sys.stdout.write(
             f"measured here: {seconds * 1000:,.1f} ms a step, {tokens / seconds:,.0f} tokens/s, "
             f"{found.step.operations / seconds:.3g} operations/s a device; "
-            f"{steps * seconds / 3600:,.2f} hours for all steps\n"
+            f"{_duration(steps * seconds)} for all steps\n"
         )
         if ranks > 1:
             sys.stdout.write("one device was measured; what the devices send each other comes on top\n")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:,.1f} hours"
 
 
 def _device(name: str, memory_gib: float | None) -> tuple[Traits, float]:
@@ -164,5 +179,4 @@ def load(configfiles: list[Path]) -> Config:
     """Return the config that snakemake would use with these files as --configfile."""
     from hipgpt.pipeline.sweeps import load_runs
 
-    here = Path("config.yaml")
-    return load_runs(with_defaults(read_config(*([here] if here.exists() else []), *configfiles)))
+    return load_runs(with_defaults(read_config(*([CONFIG] if CONFIG.exists() else []), *configfiles)))

@@ -5,7 +5,7 @@ from importlib.metadata import version
 import shtab
 
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.cli import diff, export, generate, info, init, restore, run, runs, tokenize, watch, why
+from hipgpt.cli import diff, export, generate, info, init, prune, restore, run, runs, tokenize, watch, why
 from hipgpt.cli.arguments import Parser
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"hipgpt {version('hipgpt')}")
     shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (init, run, generate, tokenize, runs, watch, diff, why, info, export, restore):
+    for command in (init, run, generate, tokenize, runs, watch, diff, why, info, export, restore, prune):
         command.add(commands)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command not in (run.run, why.why):

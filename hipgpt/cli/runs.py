@@ -11,9 +11,9 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nested import leaves
-from hipgpt.base.tables import FORMATS, table
+from hipgpt.base.tables import FORMATS, fitting, table
 from hipgpt.cli.arguments import Commands, add_command, add_results
-from hipgpt.cli.columns import FIGURES, ORIGINS, column_named, setting_headings
+from hipgpt.cli.columns import FIGURES, ORIGINS, WHOLE, column_named, setting_headings
 from hipgpt.pipeline.history import kept_runs
 from hipgpt.reports.runs import Row, read_record, run_folders, run_row
 
@@ -96,8 +96,13 @@ def _for_people(rows: list[Row], settings: Mapping[str, str]) -> str:
     common |= {settings[key]: rows[0][key] for key in shared}
     titles = {"run": "run"} | {key: title for key, title in settings.items() if key not in shared}
     titles |= FIGURES | {name: title for name, title in ORIGINS.items() if title not in common}
-    shown = [{**row, "steps": _progress(row)} for row in rows]
-    text = table([{title: row[name] for name, title in titles.items()} for row in shown], "text")
+    shown = [
+        {title: _progress(row) if name == "steps" else row[name] for name, title in titles.items()} for row in rows
+    ]
+    columns = fitting(shown, WHOLE)
+    text = table([{title: row[title] for title in columns} for row in shown], "text", whole=True)
+    if more := len(titles) - len(columns):
+        text += f"{more} more column{'s' * (more > 1)}: --csv\n"
     below = table([{"in all runs": title, "": value} for title, value in common.items()], "text")
     return f"{text}\n{below}" if common else text
 

@@ -10,12 +10,16 @@ from typing import Any
 
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
+from hipgpt.base.files import is_locked
+from hipgpt.base.nearest import names_like
 from hipgpt.cli.arguments import Commands, add_command, add_results, number
 from hipgpt.reports.runs import RERUN, read_record, run_folders
 
 METRICS = {"step": int, "loss_nats_per_token": float}
 VALIDATION = {"step": int, "loss_nats_per_token": float}
 THROUGHPUT = {"step": int, "tokens_per_second": float}
+NO_RUN_YET = "the workflow is at work, and the run has not begun yet"
+COMPILING = "compiling kernels"  # in the last line of the log of a training that does it
 HOME_AND_CLEAR = "\033[H\033[J"
 LEAST_LINES, LEAST_COLUMNS = 12, 40  # of a plot
 TICK_COLUMNS = 12  # at least, from one tick of the steps to the next
@@ -26,9 +30,11 @@ def add(commands: Commands) -> None:
         commands,
         watch,
         "draw the curves of runs that train",
-        "It ends when all of them are finished. If the output is not a terminal, it draws once.",
+        "It waits for runs that the workflow has not begun yet, and ends when all are finished. If the output is not a "
+        "terminal, it draws once.",
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs to draw (default: those that are not finished)")
+    about = "runs to draw (default: those that are not finished, or the only one)"
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=about)
     add_results(parser)
     parser.add_argument(
         "--every", type=number, default=2.0, metavar="SECONDS", help="time between two drawings (default: %(default)s)"
@@ -39,23 +45,29 @@ def watch(arguments: argparse.Namespace) -> None:
     """Draw until every run is finished."""
     if not arguments.every > 0:
         raise UserError(f"--every: got {arguments.every}, expected a number > 0")
-    folders = _folders(arguments.results, arguments.runs)
+    folders: list[Path] = []
     while True:
+        folders = folders or _folders(arguments.results, arguments.runs)
         size = shutil.get_terminal_size()
         plots = "".join(_drawing(folder, size.columns, (size.lines - 2) // len(folders)) for folder in folders)
-        sys.stdout.write((HOME_AND_CLEAR if sys.stdout.isatty() else "") + plots)
+        sys.stdout.write((HOME_AND_CLEAR if sys.stdout.isatty() else "") + (plots or f"{NO_RUN_YET}\n"))
         sys.stdout.flush()
-        if not sys.stdout.isatty() or all(map(_finished, folders)):
+        if not sys.stdout.isatty() or (folders and all(map(_finished, folders))):
             return
         time.sleep(arguments.every)
 
 
 def _folders(results: Path, names: list[str]) -> list[Path]:
-    found, root = run_folders(results), results / "runs"
+    """Return the folders of the runs to draw. There may be none yet while a workflow is at work."""
+    found, root, at_work = run_folders(results), results / "runs", is_locked(Path(".snakemake"))
     if unknown := [name for name in names if name not in found]:
-        raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {', '.join(found) or 'none'}")
+        if at_work:
+            return []
+        raise UserError(f"watch: no run {unknown[0]!r} in {root}; found: {names_like(unknown[0], found)}")
     chosen = [found[name] for name in names] or [folder for folder in found.values() if not _finished(folder)]
-    if not chosen:
+    if not chosen and not at_work:
+        if len(found) == 1:
+            return [*found.values()]
         finished = ", ".join(found) or "none"
         raise UserError(f"watch: no run in {root} is training; finished: {finished}; name one of them")
     return chosen
@@ -69,6 +81,12 @@ def _finished(folder: Path) -> bool:
 def _steps(folder: Path) -> int:
     steps: int = read_record(folder)["config"]["training"]["steps"]
     return steps
+
+
+def _compiles(folder: Path) -> bool:
+    log = folder / "logs" / "train.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return bool(lines) and COMPILING in lines[-1]
 
 
 def _rows(folder: Path, name: str, kinds: dict[str, Any]) -> list[dict[str, Any]]:
@@ -95,12 +113,12 @@ def _drawing(folder: Path, columns: int, lines: int) -> str:
 
     metrics, validation = _rows(folder, "metrics", METRICS), _rows(folder, "validation", VALIDATION)
     speed = _last(_rows(folder, "throughput", THROUGHPUT), "tokens_per_second", None)
-    title = f"{folder.name}: step {_last(metrics, 'step', 0):,} of {_steps(folder):,}"
-    title += f", loss {metrics[-1]['loss_nats_per_token']:.3f}" if metrics else ""
+    if not metrics:
+        return f"{folder.name}: no step of {_steps(folder):,} yet{', compiling kernels' * _compiles(folder)}\n"
+    title = f"{folder.name}: step {metrics[-1]['step']:,} of {_steps(folder):,}"
+    title += f", loss {metrics[-1]['loss_nats_per_token']:.3f}"
     title += f", validation {validation[-1]['loss_nats_per_token']:.3f}" if validation else ""
     title += f", {speed:,.0f} tokens/s" if speed else ""
-    if not metrics:
-        return f"{title}\n"
     plotext.clear_figure()
     plotext.theme("clear")
     plotext.plotsize(max(LEAST_COLUMNS, columns), max(LEAST_LINES, lines - 1))

@@ -49,9 +49,14 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config) if defaults.keys() <= config.keys() else merge(defaults, config)
 
 
+def without_empty_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config in which `runs:` and `sweep:` with nothing below them are empty maps."""
+    return {key: {} if value is None and key in ("runs", "sweep") else value for key, value in config.items()}
+
+
 def load_config(config: Mapping[str, Any]) -> Config:
     """Return the checked form of a parsed config.yaml. Raises UserError on the first mistake."""
-    schema = _schema()
+    schema, config = _schema(), without_empty_keys(config)
     check_values(config)
     config = _coerce(config, schema)
     _validate(config, schema, prefix="")
@@ -110,6 +115,10 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
     if others := [key for key in changes if key != "from"]:
         raise UserError(
             f"config: {prefix}model.{others[0]}: config.json of model.from determines it; remove one of them"
+        )
+    if own := [key for key in overrides.get("tokenizer", {}) if key != "from"]:
+        raise UserError(
+            f"config: {prefix}tokenizer.{own[0]}: tokenizer.json of model.from determines it; remove one of them"
         )
     tokenizer = {"from": str(Path(source) / TOKENIZER), "vocab_size": found.pop("vocab_size")}
     other = sections["tokenizer"].get("from", tokenizer["from"])
@@ -228,15 +237,16 @@ def _explain(error: Any, prefix: str) -> str:
         missing = next(key for key in error.validator_value if key not in error.instance)
         about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
         return f"{where}.{missing}".lstrip(".") + f": missing; {about}".rstrip("; ")
-    return f"{where or 'top level'}: got {shown(error.instance)}, expected {' '.join(_expected(error.schema))}"
+    got = "nothing" if error.instance is None else shown(error.instance)
+    return f"{where or 'top level'}: got {got}, expected {' '.join(_expected(error.schema))}"
 
 
 def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
     if "enum" in schema:
         yield "one of " + ", ".join(str(value) for value in schema["enum"])
     if "type" in schema:
-        types = schema["type"]
-        yield types if isinstance(types, str) else " or ".join(types)
+        types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        yield " or ".join("keys and values" if kind == "object" else kind for kind in types)
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "matching",
               "minLength": "of length >=", "minItems": "of length >="}  # fmt: skip
     limits = [f"{sign} {schema[key]}".replace(r"\Z", "$") for key, sign in bounds.items() if key in schema]

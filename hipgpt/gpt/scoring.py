@@ -48,14 +48,14 @@ class Scorer:
         self._inputs = Arena(device, "scored", [Field(name, shape, DType.I32) for name, shape in shapes.items()])
         self._losses = saved["losses"]
         given = [weights.arena.flat, *(self._inputs[name] for name in ("tokens", "targets", "starts"))]
-        self._plan = Plan(device, "scoring", given, act)
+        self.plan = Plan(device, "scoring", given, act)
         network = Network(model, weights, saved, self._inputs["tokens"], self._inputs["starts"])
-        network.forward(self._plan)
-        network.losses(self._plan, self._inputs["targets"], self._inputs["ranks"])
+        network.forward(self.plan)
+        network.losses(self.plan, self._inputs["targets"], self._inputs["ranks"])
 
     def prepare(self) -> None:
         """Compile the kernels now, so that the time of the first call does not include it."""
-        self._plan.prepare()
+        self.plan.prepare()
 
     def __call__(self, windows: NDArray[np.int32]) -> Scores:
         """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
@@ -70,7 +70,7 @@ class Scorer:
         rows = windows[np.minimum(np.arange(self.sequences), count - 1)]
         self._device.write(self._inputs["tokens"], np.ascontiguousarray(rows[:, :-1]))
         self._device.write(self._inputs["targets"], rows[:, 1:].ravel())
-        self._plan.run()
+        self.plan.run()
         nats, ranks = (self._device.read(tensor) for tensor in (self._losses, self._inputs["ranks"]))
         return Scores(nats.reshape(self.sequences, -1)[:count], ranks.reshape(self.sequences, -1)[:count])
 

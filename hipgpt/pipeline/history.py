@@ -31,15 +31,16 @@ class KeptRun:
     id: str
     folder: Path
 
+    @property
+    def own_bytes(self) -> int:
+        """The size of its files, without weights that it shares with the present run."""
+        return sum(stat.st_size for stat in map(Path.stat, _files(self.folder)) if stat.st_nlink == 1)
+
 
 def keep(results: Path, run: str) -> KeptRun | None:
     """Keep the files of a finished run, unless they are kept already, and return it. None if it is unfinished."""
-    source = results / "runs" / run
-    if not all((source / name).is_file() for name in PROOF):
-        return None
-    digest = hashlib.sha256("".join(sha256_of(source / name) for name in PROOF).encode()).hexdigest()
-    kept = KeptRun(run, digest[:ID_DIGITS], results / HISTORY / run / digest[:ID_DIGITS])
-    if not kept.folder.exists():
+    source, kept = results / "runs" / run, present_run(results, run)
+    if kept and not kept.folder.exists():
         partial = kept.folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         for file in run_files(source):
@@ -51,26 +52,42 @@ def keep(results: Path, run: str) -> KeptRun | None:
     return kept
 
 
+def present_run(results: Path, run: str) -> KeptRun | None:
+    """Return the kept run that `keep` would make, or made, of the present run. None if it is unfinished."""
+    source = results / "runs" / run
+    if not all((source / name).is_file() for name in PROOF):
+        return None
+    digest = hashlib.sha256("".join(sha256_of(source / name) for name in PROOF).encode()).hexdigest()
+    return KeptRun(run, digest[:ID_DIGITS], results / HISTORY / run / digest[:ID_DIGITS])
+
+
 def kept_runs(results: Path) -> list[KeptRun]:
     """Return all kept runs, sorted by name. Those of one name are sorted by date, the latest first."""
     folders = sorted((results / HISTORY).glob("*/*"), key=lambda path: (path.parent.name, -path.stat().st_mtime_ns))
     return [KeptRun(path.parent.name, path.name, path) for path in folders if path.suffix != ".partial"]
 
 
-def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, list[Path], KeptRun | None]:
-    """Replace the files of a run by those of a kept run, by default the latest that differs from the present run.
+def other_runs(results: Path, run: str, id: str | None = None) -> list[KeptRun]:
+    """Return the kept runs of a name that can replace the present one, or the one with this id, the latest first.
 
-    The present run is kept before, if it is finished. Returns the kept run, the new files, and the run that they
-    replaced if it is another one. Raises UserError if there is no such kept run.
+    Raises UserError if there is none.
     """
-    known = kept_runs(results)
-    present = keep(results, run)
-    of_run = (kept for kept in known if kept.run == run)
-    found = next((kept for kept in of_run if (kept.id == id if id else kept != present)), None)
-    if found is None:
+    known, present = kept_runs(results), present_run(results, run)
+    found = [kept for kept in known if kept.run == run and (kept.id == id if id else kept != present)]
+    if not found:
         names = ", ".join(f"{kept.run} {kept.id}" for kept in known) or "none"
         now = f"; the present run is {present.id}" if present else ""
         raise UserError(f"restore: no other kept run {run}{f' {id}' if id else ''}; kept are: {names}{now}")
+    return found
+
+
+def restore(results: Path, found: KeptRun) -> tuple[list[Path], KeptRun | None]:
+    """Replace the files of a run by those of a kept run. The present run is kept before, if it is finished.
+
+    Returns the new files, and the run that they replaced if it is another one.
+    """
+    run = found.run
+    present = keep(results, run)
     target = results / "runs" / run
     for file in run_files(target):
         file.unlink()
@@ -80,15 +97,12 @@ def restore(results: Path, run: str, id: str | None = None) -> tuple[KeptRun, li
         _copy(file, restored[-1])
     for record in _files(found.folder / RECORDS):
         _copy(record, record.relative_to(found.folder / RECORDS))
-    return found, restored, present if present != found else None
+    return restored, present if present != found else None
 
 
-def prune(results: Path, run: str | None = None) -> list[KeptRun]:
-    """Delete all kept runs, or those of one name, and return them."""
-    gone = [kept for kept in kept_runs(results) if run in (None, kept.run)]
-    for kept in gone:
-        shutil.rmtree(kept.folder)
-    return gone
+def delete(kept: KeptRun) -> None:
+    """Delete the files of a kept run."""
+    shutil.rmtree(kept.folder)
 
 
 def run_files(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.files import make_folder, replacing, sha256_of, sync
+from hipgpt.base.files import check_folder, make_folder, replacing, sha256_of, sync
 
 LEDGER, MARKER = "SHA256SUMS", ".SHA256SUMS.open"
 ALWAYS_READ_BYTES = 64 << 20  # a larger file is read again only if its date says that it changed after it was sealed
@@ -22,7 +22,11 @@ LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 def check_seals(results: Path) -> None:
-    """Raise UserError, naming the file, if a sealed file has changed. An absent file is ignored: it is made again."""
+    """Raise UserError, naming the file, if a sealed file has changed, or if the folder is not one.
+
+    An absent file is ignored, because it is made again.
+    """
+    check_folder(results)
     damaged = list(_damage(results))
     if damaged:
         file, what = damaged[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hipgpt.base.errors import UserError
-from hipgpt.config.reading import load_config
+from hipgpt.config.reading import load_config, without_empty_keys
 from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config
 from hipgpt.gpt.parameters import parameter_count
 
@@ -18,6 +18,7 @@ Point = dict[str, Any]  # a value for each dotted key
 
 def load_runs(config: Mapping[str, Any]) -> Config:
     """Return the checked config, with the runs of its sweeps among its runs. Raises UserError on the first mistake."""
+    config = without_empty_keys(config)
     loaded = load_config(config)
     runs, sweeps = dict(config["runs"]), {}
     for name, sweep in config["sweep"].items():

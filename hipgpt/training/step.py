@@ -152,6 +152,12 @@ class Trainer:
         if self._copy:
             self._copy.renew()
 
+    @property
+    def plans(self) -> list[Plan]:
+        """All plans of this rank, so that their kernels can be compiled together."""
+        plans = [self.micro_plan, self.last_plan, self._scorer.plan, self._copy.plan if self._copy else None]
+        return [plan for plan in plans if plan]
+
     @on_every_rank
     def prepare(self) -> None:
         """Compile and bind all plans now, so that the time of the first step does not include compilation."""

@@ -67,6 +67,12 @@ def test_settings_are_those_of_the_run_unless_they_are_given(hipgpt, tmp_path):
     )
 
 
+def test_top_k_0_takes_all_tokens(hipgpt, tmp_path):
+    write_samples(tiny.save_run(tmp_path), SamplingConfig(25, 1.5, 3, seed=5))
+    options = ["generate", "to be", "--results", str(tmp_path), "--top-k", "0"]
+    assert hipgpt(*options)[1] == expected_text("to be", SamplingConfig(25, 1.5, None, seed=5))
+
+
 def write_samples(folder: Path, sampling: SamplingConfig) -> None:
     device, tokenizer = open_device("cpu", 2), tiny.tokenizer()
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
@@ -77,7 +83,7 @@ def write_samples(folder: Path, sampling: SamplingConfig) -> None:
 def test_several_samples_have_a_title_each_and_differ(hipgpt):
     texts = [expected_text("to be", SamplingConfig(9), stream=number) for number in (0, 1)]
     assert texts[0] != texts[1]
-    expected = "".join(f"--- sample {number}\n{text}" for number, text in enumerate(texts))
+    expected = "".join(f"--- sample {number} of 2\n{text}" for number, text in enumerate(texts, 1))
     assert hipgpt("generate", "to be", "--num-tokens=9", "-n", "2")[1] == expected
 
 
@@ -119,7 +125,6 @@ def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
         ("--num-tokens 0", "--num-tokens: got 0, expected an integer >= 1 and <= 1,000,000"),
         ("--temperature -1", "--temperature: got -1.0, expected a finite number >= 0"),
         ("--temperature nan", "--temperature: got nan, expected a finite number >= 0"),
-        ("--top-k 0", "--top-k: got 0, expected an integer >= 1 or None"),
         ("--top-p 1.5", "--top-p: got 1.5, expected a number > 0 and <= 1"),
         ("--repetition-penalty 0", "--repetition-penalty: got 0.0, expected a finite number > 0"),
         ("--device tpu", "got 'tpu', expected auto, cpu, hip, cuda, or one of several GPUs as hip:1 or cuda:1"),
@@ -142,7 +147,9 @@ def test_a_mistake_is_one_line_with_what_was_got_and_expected(hipgpt, options, m
         ("foo", "no command 'foo'; hipgpt --help shows the commands"),
         ("generat", "no command 'generat', did you mean 'generate'?; hipgpt --help shows the commands"),
         ("", "the following arguments are required: COMMAND; hipgpt --help shows the commands"),
-        ("generate --top-k many", "--top-k: got 'many', expected an integer; {}"),
+        ("generate --top-k many", "--top-k: got 'many', expected an integer >= 0; 0 samples among all tokens; {}"),
+        ("generate --top-k None", "--top-k: got 'None', expected an integer >= 0; 0 samples among all tokens; {}"),
+        ("generate --top-k=-1", "--top-k: got '-1', expected an integer >= 0; 0 samples among all tokens; {}"),
         ("generate --seed 1.5", "--seed: got '1.5', expected an integer; {}"),
         ("generate --temperature abc", "--temperature: got 'abc', expected a number; {}"),
         ("generate --temprature=1", "--temprature: no such option, did you mean '--temperature'?; {}"),
@@ -167,7 +174,7 @@ def test_help_describes_every_option_and_its_default(hipgpt):
     status, text, _ = hipgpt("generate", "--help")
     assert status == 0
     words = " ".join(text.split())
-    assert "--top-k K sample among the k most probable tokens (default: as the run)" in words
+    assert "--top-k K sample among the k most probable tokens; 0: among all (default: as the run)" in words
     assert "--num-tokens TOKENS length of the continuation at most, in tokens (default: as the run)" in words
     assert text.count("(default: ") == text.count("\n  -") - 3  # all but --help, --chat and --json
     assert "None" not in text and "==SUPPRESS==" not in text

@@ -10,6 +10,7 @@ import sys
 import pytest
 from support.workflow_copy import ROOT, TINY, Project
 
+from hipgpt.cli import info
 from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.open_device import open_device
@@ -101,8 +102,8 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     status, output, _ = hipgpt("info")
     assert status is None
     lines = output.splitlines()
-    assert lines[0] == "run default: 1,554,312 parameters"
-    assert any(line.split() == ["weights", "6,217,728"] for line in lines)
+    assert lines[:2] == ["no config.yaml here: the packaged default", "run default: 1,554,312 parameters"]
+    assert any(line.split() == ["weights", "6,217,728", "0.006"] for line in lines)
     assert any(line.startswith("matmul_forward ") for line in lines) and any(
         line.startswith("a step ") for line in lines
     )
@@ -112,17 +113,31 @@ def test_the_command_prints_tables_and_whether_it_fits(hipgpt):
     assert status == 1 and output.splitlines()[-1].startswith("does not fit: ")
 
 
+def test_the_config_of_the_folder_needs_no_word(hipgpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("devices: 1")
+    assert hipgpt("info", "--memory-gib", "1")[1].startswith("run default: ")
+
+
 def test_a_measurement_gives_the_time_of_a_step_and_of_all(hipgpt):
     status, output, _ = hipgpt("info", "--measure")
     assert status is None
     number = r"([\d,.]+)"
-    words = rf"measured here: {number} ms a step, {number} tokens/s, \S+ operations/s a device; {number} hours .*"
+    words = rf"measured here: {number} ms a step, {number} tokens/s, \S+ operations/s a device; (.*) for all steps"
     found = re.fullmatch(words, output.splitlines()[-2])
-    milliseconds, tokens, hours = (float(number.replace(",", "")) for number in found.groups())
+    milliseconds, tokens = (float(number.replace(",", "")) for number in found.groups()[:2])
     assert 2048 / tokens == pytest.approx(milliseconds / 1000, rel=0.01)
-    assert hours == pytest.approx(1500 * milliseconds / 3.6e6, abs=0.006)
+    assert re.fullmatch(r"[\d.]+ (s|minutes|hours)", found[3])
     document = json.loads(hipgpt("info", "--measure", "--json")[1])
     assert document["hours"] == 1500 * document["seconds_per_step"] / 3600 > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.21, "0.2 s"), (59.9, "59.9 s"), (336, "5.6 minutes"), (11_160, "3.1 hours"), (7.2e6, "2,000.0 hours")],
+)
+def test_a_time_has_the_unit_that_people_would_use(seconds, text):
+    assert info._duration(seconds) == text
 
 
 def test_several_devices_share_the_batch_and_the_moments(hipgpt, tmp_path):
@@ -143,9 +158,18 @@ def test_several_devices_share_the_batch_and_the_moments(hipgpt, tmp_path):
 def test_runs_of_a_sweep_and_of_other_files_are_found(hipgpt):
     scaling = str(ROOT / "configs" / "scaling.yaml")
     output = hipgpt("info", "--run", "ladder_embed_dim-64", "--configfile", scaling)[1]
-    assert output.startswith("run ladder_embed_dim-64: ")
+    assert output.startswith("no config.yaml here: the packaged default and --configfile\nrun ladder_embed_dim-64: ")
     status, _, _ = hipgpt("info", "--run", "ladder", "--configfile", scaling)
-    assert status.startswith("error: --run: no run 'ladder' in the config; it has default, ladder_embed_dim-16, ")
+    assert status.startswith("error: --run: no run 'ladder' in the config; it has ladder_embed_dim-")
+
+
+def test_a_mistyped_run_is_answered_by_the_nearest_names_and_the_number_of_the_others(hipgpt, tmp_path):
+    rates = [f"{number}e-3" for number in range(1, 21)]
+    (tmp_path / "sweep.yaml").write_text(f"sweep: {{rates: {{grid: {{training.learning_rate_peak: {rates}}}}}}}")
+    name = "rates_learning_rate_peak-0.007"
+    status, _, _ = hipgpt("info", "--run", f"{name}7", "--configfile", str(tmp_path / "sweep.yaml"))
+    found = re.fullmatch(r"error: --run: no run '\S+' in the config; it has (.*) and 16 more", status)[1].split(", ")
+    assert found[0] == name and len(found) == 5
 
 
 @pytest.mark.parametrize(

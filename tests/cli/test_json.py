@@ -48,7 +48,21 @@ def test_generate_has_texts_and_tokens(asked, hipgpt):
 
 def test_generate_stops_before_the_text_and_keeps_the_tokens_that_were_drawn(asked, monkeypatch):
     monkeypatch.setattr("hipgpt.inference.sampling.generate_one", lambda *arguments, **options: iter(b"xaabyy"))
-    assert asked("generate", "--stop", "ab")["samples"] == [{"text": "xa", "tokens": list(b"xaab")}]
+    assert asked("generate", "--stop", "ab")["samples"] == [{"text": "xa", "tokens": list(b"xaab"), "ended": "stop"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        (["--num-tokens", "6"], "length"),
+        (["--num-tokens", "7"], "end of text"),
+        (["--num-tokens", "6", "--stop", "yy"], "stop"),
+        (["--num-tokens", "9", "--stop", "z"], "end of text"),
+    ],
+)
+def test_a_sample_says_why_it_ended(asked, monkeypatch, options, ended):
+    monkeypatch.setattr("hipgpt.inference.sampling.generate_one", lambda *arguments, **options: iter(b"xaabyy"))
+    assert asked("generate", *options)["samples"][0]["ended"] == ended
 
 
 def test_tokenize_has_ids_and_texts(asked):
@@ -102,7 +116,9 @@ def test_restore_and_prune_name_the_kept_runs(asked, results, tmp_path, monkeypa
     kept = keep(folder, "default")
     restored = asked("restore", "default", kept.id, "--results", str(folder))
     assert restored.items() >= {"id": kept.id, "replaced": None}.items()
-    assert asked("prune", "--results", str(folder)) == [{"run": "default", "id": kept.id}]
+    (pruned,) = asked("prune", "--yes", "--results", str(folder))
+    assert pruned.items() >= {"run": "default", "id": kept.id, "bits_per_byte": 3.0}.items()
+    assert pruned["settings"]["training.steps"] == 7 and pruned["bytes"] > 0
 
 
 def test_every_command_with_the_option_is_described(capsys, monkeypatch):

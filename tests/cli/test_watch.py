@@ -1,10 +1,12 @@
 """`hipgpt watch`: it draws the runs that train, once if nobody looks, and until they are finished on a terminal."""
 
 import json
+import shutil
 
 import pytest
 from support import tiny
 
+from hipgpt.base.files import alone_in
 from hipgpt.cli import watch
 
 
@@ -82,3 +84,52 @@ def test_without_a_run_that_trains_it_says_so(hipgpt, project):
     append_step(project, 20)
     status, _, _ = hipgpt("watch", "--results", str(project))
     assert status == f"error: watch: no run in {project / 'runs'} is training; finished: default, new; name one of them"
+
+
+def test_the_only_run_is_drawn_if_it_is_finished(hipgpt, project):
+    shutil.rmtree(project / "runs/new")
+    status, text, _ = hipgpt("watch", "--results", str(project))
+    assert status is None and text.startswith("default: step 7 of 7, ")
+
+
+@pytest.mark.parametrize(
+    ("last_line", "expected"),
+    [
+        (
+            "12:00:00 compiling kernels for this processor, once (12 to go)",
+            ", compiling kernels",
+        ),
+        ("12:00:00 9,988 parameters on cpu", ""),
+        (None, ""),
+    ],
+)
+def test_a_run_without_a_step_says_whether_it_compiles(hipgpt, project, last_line, expected):
+    folder = project / "runs/new"
+    (folder / "metrics.csv").write_text("step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n")
+    if last_line:
+        (folder / "logs").mkdir()
+        (folder / "logs/train.log").write_text(f"12:00:00 begins\n{last_line}\n")
+    assert hipgpt("watch", "--results", str(project))[1] == f"new: no step of 20 yet{expected}\n"
+
+
+@pytest.mark.parametrize("names", [["new"], []], ids=["named", "unnamed"])
+def test_it_waits_for_a_run_while_the_workflow_is_at_work(hipgpt, project, tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    (project / "runs/new").rename(tmp_path / "later")
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            (tmp_path / "later").rename(project / "runs/new")
+        if len(waited) == 3:
+            append_step(project, 20)
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with alone_in(tmp_path / ".snakemake", "test"):
+        status, text, _ = hipgpt("watch", *names)
+    assert status is None and len(waited) == 3
+    drawings = text.split(watch.HOME_AND_CLEAR)[1:]
+    assert drawings[:2] == [f"{watch.NO_RUN_YET}\n"] * 2
+    assert [one.partition(",")[0] for one in drawings[2:]] == ["new: step 7 of 20", "new: step 20 of 20"]

@@ -14,6 +14,7 @@ from hipgpt.base.paths import ROOT
 from hipgpt.config.reading import SCHEMA, load_config
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.gpt.parameters import parameter_count
+from hipgpt.pipeline.sweeps import load_runs
 
 SHIPPED = yaml.safe_load((ROOT / "config.yaml").read_text())
 OVERLAYS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -112,6 +113,11 @@ def test_a_corpus_needs_its_place_only():
 )
 def test_settings_that_an_architecture_does_not_have_are_refused(text, message):
     assert mistake(f"model: {{{text}}}").startswith(message)
+
+
+@pytest.mark.parametrize("key", ["runs", "sweep"])
+def test_a_list_of_runs_with_nothing_below_it_is_empty(key):
+    assert load(f"{key}:") == load() == load_runs({**SHIPPED, key: None})
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -235,11 +241,11 @@ def test_a_run_overrides_a_changed_default():
         ("training: {steps: '1.5'}", "config: training.steps: got '1.5', expected integer >= 1 and <= 1000000000 ("),
         ("training: {steps: 0}", "config: training.steps: got 0, expected integer >= 1 and <= 1000000000 ("),
         ("training: {steps: true}", "config: training.steps: got True, expected integer >= 1 and <= 1000000000 ("),
-        ("training: {steps: null}", "config: training.steps: got None, expected integer >= 1 and <= 1000000000 ("),
+        ("training: {steps: null}", "config: training.steps: got nothing, expected integer >= 1 and <= 1000000000 ("),
         ("training: {learning_rate_peak: 0}", "config: training.learning_rate_peak: got 0.0, expected number > 0 ("),
         ("training: {drop_probability: 1}", "drop_probability: got 1.0, expected number >= 0 and < 1 (Dropout"),
         ("training: {seed: 18446744073709551616}", "training.seed: got 18446744073709551616, expected integer >= 0"),
-        ("training: 5", "config: training: got 5, expected object (AdamW"),
+        ("training: 5", "config: training: got 5, expected keys and values (AdamW"),
         ("model: {activation: swish}", "config: model.activation: got 'swish', expected one of gelu, relu, relu2,"),
         ("model: {tie_embeddings: 'maybe'}", "config: model.tie_embeddings: got 'maybe', expected boolean ("),
         ("sampling: {prompts: []}", "config: sampling.prompts: got [], expected array of length >= 1 ("),
@@ -252,8 +258,8 @@ def test_a_run_overrides_a_changed_default():
         ("corpus: shakespear", ", did you mean 'shakespeare'?"),
         ("runs: {a: {corpus: books}}", "config: runs.a.corpus: got 'books', expected an entry of corpora: "),
         ("runs: {a: {training: {steps: many}}}", "config: runs.a.training.steps: got 'many', expected integer >= 1"),
-        ("runs: {a: {training: 5}}", "config: runs.a.training: got 5, expected object"),
-        ("runs: {a: null}", "config: runs.a: got None, expected object (Overrides of"),
+        ("runs: {a: {training: 5}}", "config: runs.a.training: got 5, expected keys and values"),
+        ("runs: {a: null}", "config: runs.a: got nothing, expected keys and values (Overrides of"),
         ("runs: {a/b: {}}", "config: runs: got 'a/b', expected string matching ^[A-Za-z0-9]"),
         ("runs: {2024: {}}", "config: runs: got 2024, expected string matching ^[A-Za-z0-9]"),
         ("training: {learning_rate_peak: .nan}", "config: training.learning_rate_peak: got 'nan', expected number"),

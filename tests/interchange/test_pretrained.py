@@ -188,6 +188,8 @@ def test_another_tokenizer_and_stated_sizes_are_refused(tmp_path):
         load(folder, tokenizer={"from": "other.json"})
     with pytest.raises(UserError, match=r"runs.wide.model.embed_dim: config.json of model.from determines it"):
         load_config({**SHIPPED, "runs": {"wide": {"model": {"from": str(folder), "embed_dim": 64}}}})
+    with pytest.raises(UserError, match=r"runs.wide.tokenizer.vocab_size: tokenizer.json of model.from determines it"):
+        load_config({**SHIPPED, "runs": {"wide": {"model": {"from": str(folder)}, "tokenizer": {"vocab_size": 500}}}})
 
 
 def test_the_recipe_of_training_knows_the_content_of_the_files(tmp_path):

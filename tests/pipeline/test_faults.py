@@ -250,6 +250,14 @@ def test_read_only_results(project, expected, missing, message):
     assert contents(project) == expected
 
 
+@pytest.mark.parametrize("options", [["--dry-run"], []])
+def test_results_that_is_not_a_folder_is_named(tmp_path, options):
+    project = Project(tmp_path)
+    (tmp_path / "results").touch()
+    output = project.snakemake("all", *options, expect=1)
+    assert "error: results: got a file, expected a folder; move it away\n" in output and "Traceback" not in output
+
+
 def wait_for(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():

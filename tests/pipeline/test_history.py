@@ -5,7 +5,7 @@ from support import tiny
 from support.workflow_copy import TINY, Project
 
 from hipgpt.base.errors import UserError
-from hipgpt.pipeline.history import keep, kept_runs, prune, restore, run_files
+from hipgpt.pipeline.history import delete, keep, kept_runs, other_runs, restore, run_files
 from hipgpt.training.loop import LATER_RESULTS
 
 BY_TRAINING = {
@@ -41,8 +41,9 @@ def test_a_kept_run_comes_back_file_by_file(results):
     for file in run_files(run):
         file.unlink()
     (run / "metrics.csv").write_text("another run\n")
-    found, files, replaced = restore(results, "default")
-    assert found == kept and replaced is None and contents(run) == before
+    assert other_runs(results, "default") == [kept]
+    files, replaced = restore(results, kept)
+    assert replaced is None and contents(run) == before
     assert {file.relative_to(run) for file in files} == before.keys()
     assert (run / "state" / "huge").exists()
 
@@ -56,25 +57,41 @@ def test_an_unknown_run_is_refused_by_the_names_there_are(results):
     kept = keep(results, "default")
     for arguments in (("wide",), ("default", "0123")):
         with pytest.raises(UserError, match=f"no other kept run {' '.join(arguments)}; kept are: default {kept.id}"):
-            restore(results, *arguments)
+            other_runs(results, *arguments)
 
 
-def test_without_an_id_the_run_before_the_present_one_comes_back(results):
+def test_the_present_run_is_kept_in_exchange(results):
     record = results / "runs/default/run.json"
     first = keep(results, "default")
     record.write_text(record.read_text().replace("cpu", "hip"))
-    found, _, replaced = restore(results, "default")
-    assert found == first and replaced.id != first.id
-    assert restore(results, "default")[0] == replaced  # and back
-    prune(results)
+    _, replaced = restore(results, first)
+    assert replaced.id != first.id and other_runs(results, "default") == [replaced]
+    assert restore(results, replaced)[1] == first  # and back
+    for kept in kept_runs(results):
+        delete(kept)
     with pytest.raises(UserError, match="no other kept run default; kept are: none; the present run is"):
-        restore(results, "default")
+        other_runs(results, "default")
 
 
-def test_pruned_runs_are_gone(results):
+def test_to_look_for_other_runs_keeps_nothing(results):
+    with pytest.raises(UserError):
+        other_runs(results, "default")
+    assert kept_runs(results) == []
+
+
+def test_a_deleted_run_is_gone(results):
     kept = keep(results, "default")
-    assert prune(results, "wide") == [] and prune(results) == [kept]
+    delete(kept)
     assert kept_runs(results) == [] and not kept.folder.exists()
+
+
+def test_weights_that_the_present_run_has_too_do_not_count(results):
+    weights = results / "runs/default/checkpoints/best.safetensors"
+    kept = keep(results, "default")
+    shared = kept.own_bytes
+    size = weights.stat().st_size
+    weights.unlink()
+    assert kept.own_bytes == shared + size
 
 
 @pytest.mark.slow
@@ -91,7 +108,7 @@ def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without
     assert contents(run) != before
     listed = project.hipgpt("runs", "--history")
     assert f"default {kept.id}" in listed
-    assert "is back" in project.hipgpt("restore", "default", kept.id)
+    assert "restored default" in project.hipgpt("restore", "default", kept.id)
     assert contents(run) == before
     names = {file.parts[0] for file in before}
     assert names - BY_TRAINING == set(LATER_RESULTS) - {"tasks.csv"}  # it has no tasks

@@ -190,6 +190,53 @@ def test_a_table_is_as_wide_as_the_terminal_and_loses_nothing(monkeypatch):
     assert max(map(len, lines)) <= 30 and "".join(line[:12].strip() for line in lines[1:]).startswith("abcdefghij"[:5])
 
 
+SPREAD = {
+    "lr-0.001_long-name": {"model": {"context_length": 8, "num_heads": 3}, "training": {"learning_rate_peak": 1e-3}},
+    "lr-0.002_long-name": {"model": {"context_length": 9, "num_heads": 4}, "training": {"learning_rate_peak": 2e-3}},
+}
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "last_line"),
+    [
+        (60, [], "4 more columns: --csv"),
+        (80, ["context_length"], "3 more columns: --csv"),
+        (96, ["context_length", "num_heads"], "2 more columns: --csv"),
+        (160, ["context_length", "num_heads", "learning_rate_peak"], None),
+    ],
+)
+def test_a_terminal_shows_whole_cells_of_as_many_settings_as_fit(
+    hipgpt, tmp_path, monkeypatch, columns, settings, last_line
+):
+    for name, changes in SPREAD.items():
+        save_with(tmp_path, name, **changes)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    table, _, _ = hipgpt("runs", "--results", str(tmp_path))[1].partition("\n\n")
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= columns
+    tokens = ["tokens"] if columns == 160 else []
+    assert lines[0].split() == ["run", *settings, "parameters", "steps", *tokens, "bits/byte", "tokens/s"]
+    assert [line.split()[0] for line in lines[1:3]] == [*SPREAD] and all(line.endswith("  80") for line in lines[1:3])
+    assert lines[3:] == ([last_line] if last_line else [])
+
+
+def test_a_name_that_is_wider_than_the_terminal_stays_whole(hipgpt, tmp_path, monkeypatch):
+    tiny.save_run(tmp_path, "a" * 60)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "a" * 60 in hipgpt("runs", "--results", str(tmp_path))[1]
+
+
+def test_a_setting_that_changes_no_result_is_only_in_the_columns_for_programs(hipgpt, tmp_path):
+    for number in (1, 2):
+        save_with(tmp_path, f"run{number}", training={"keep_last": number, "sample_prompt": "a" * number})
+    where = ["--results", str(tmp_path)]
+    for form in ([], ["--md"]):
+        assert "keep_last" not in hipgpt("runs", *form, *where)[1]
+    assert [row["training.keep_last"] for row in json.loads(hipgpt("runs", "--json", *where)[1])] == [1, 2]
+
+
 def test_diff_as_json_has_whole_values(hipgpt):
     rows = json.loads(hipgpt("diff", "default", "wide", "--json")[1])
     assert rows[0] == {"key": "training.seed", "default": 0, "wide": 1, "change": None}

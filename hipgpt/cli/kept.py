@@ -1,0 +1,101 @@
+"""Kept runs in words: the settings in which they differ from the config, their loss and their size."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.tables import cell
+from hipgpt.base.terminal import first_of, printable
+from hipgpt.cli.info import load
+from hipgpt.config.settings import DEFAULT_RUN, ModelConfig, RunConfig, TrainingConfig
+from hipgpt.pipeline.history import FILES, KeptRun
+from hipgpt.reports.runs import read_record, run_row
+
+MOST_SETTINGS = 4  # of a run, in a line
+# their value `auto` is stored as the one that was chosen, and says nothing about the run
+CHOSEN = ("devices", "training.precision")
+
+
+def described(kept: Sequence[KeptRun]) -> list[dict[str, Any]]:
+    """Return a description of each kept run. settings: those in which it differs from the config, by dotted key.
+
+    Those by which the runs can be told apart come first.
+    settings and bits_per_byte are None if the files cannot be read, and settings are empty if the config cannot.
+    bytes: on the disk, which deleting the run would free.
+    """
+    try:
+        runs: Mapping[str, RunConfig] = load([]).runs
+    except UserError:
+        runs = {}
+    found = [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]
+    settings = [one["settings"] or {} for one in found]
+    told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
+    for one in found:
+        if one["settings"]:  # a line has room for a few
+            one["settings"] = dict(sorted(one["settings"].items(), key=lambda pair: pair[0] not in told_apart_by))
+    return found
+
+
+def in_words(description: Mapping[str, Any]) -> str:
+    """Return a description as one line: "default 1a8d587e: training.steps 60, 3.718 bits per byte, 3.1 MB"."""
+    settings, bits = description["settings"], description["bits_per_byte"]
+    parts = ["its files are damaged"] if settings is None else []
+    if settings:
+        parts.append(first_of(MOST_SETTINGS, [f"{key} {printable(cell(value))}" for key, value in settings.items()]))
+    if bits is not None:
+        parts.append(f"{cell(bits)} bits per byte")
+    return f"{description['run']} {description['id']}: {', '.join([*parts, size(description['bytes'])])}"
+
+
+def as_config(description: Mapping[str, Any]) -> str:
+    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments."""
+    import yaml
+
+    nested: dict[str, Any] = {}
+    for key, value in description["settings"].items():
+        section, _, name = key.rpartition(".")
+        if value is not None:
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    run, absent = description["run"], [key for key, value in description["settings"].items() if value is None]
+    text = yaml.safe_dump(nested if run == DEFAULT_RUN else {"runs": {run: nested}}, sort_keys=False)
+    return text + "".join(f"# and without {key}\n" for key in absent)
+
+
+def size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def _described(kept: KeptRun, configured: RunConfig | None) -> dict[str, Any]:
+    settings, bits = None, None
+    try:
+        record, bits = read_record(kept.folder / FILES), run_row(kept.folder / FILES)["validation_bits_per_byte"]
+        settings = _changed_settings(record, configured) if configured else {}
+    except UserError:
+        pass
+    return {"run": kept.run, "id": kept.id, "settings": settings, "bits_per_byte": bits, "bytes": kept.own_bytes}
+
+
+def _changed_settings(record: Mapping[str, Any], configured: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run.json, by dotted key, that have another value in the config."""
+    before, sections = record["config"], configured.sections
+    then = {key: before[key] for key in ("device", "devices") if key in before} | {"corpus": record["corpus"]["corpus"]}
+    now = {key: sections[key] for key in then}
+    settings: dict[str, ModelConfig | TrainingConfig] = {"training": configured.training}
+    if not configured.pretrained:  # which decides the model
+        settings = {"model": configured.model, **settings}
+    for section, values in settings.items():
+        then |= {_key(section, name): value for name, value in (_optional(type(values)) | before[section]).items()}
+        now |= {_key(section, name): value for name, value in dataclasses.asdict(values).items()}
+    unchanged = {key for key in CHOSEN if now.get(key) == "auto"}
+    return {key: value for key, value in then.items() if key in now and now[key] != value and key not in unchanged}
+
+
+def _key(section: str, name: str) -> str:
+    """Return the dotted key of a setting in the config, where the tokenizer states the size of the vocabulary."""
+    return "tokenizer.vocab_size" if name == "vocab_size" else f"{section}.{name}"
+
+
+def _optional(section: type[ModelConfig] | type[TrainingConfig]) -> dict[str, Any]:
+    """Return the settings that a run.json leaves out, with the values that they then have."""
+    return {f.name: f.default for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING}
