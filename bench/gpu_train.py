@@ -3,13 +3,19 @@
     python bench/gpu_train.py --device cuda --sizes S1,S2,S3
     python bench/gpu_train.py --device cuda --sizes S1 --peer 'python torch_gpt_gpu.py S1'
 
+    python bench/gpu_train.py --device cuda --sizes S2,S3 --devices 1,2
+
 Each round runs HipGPT and then the command of the peer, each in its own process (A B A B). The peer prints a line of
 JSON for each measurement, with `shape`, `mode`, `dtype` and `tok_s`. The ratio is our median over the median of the
-best mode of the peer.
+best mode of the peer. With several devices each has the batch of the size, so that the tokens/s of N devices are at best
+N times those of one.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -26,16 +32,31 @@ STEPS = {"S1": 400, "S1b": 200, "S2": 100, "S3": 10}
 ROUNDS = 5
 
 
-def measure(size: str, device_name: str, precision: str) -> float:
-    """Return the median time of a step in seconds, over ROUNDS rounds of STEPS steps."""
+def measure_on(devices: int, size: str, device_name: str, precision: str) -> None:
+    """Print the median time of a step in seconds, on several devices that train together."""
     from train_step import make_trainer
 
     from hipgpt.compute.open_device import open_device
+    from hipgpt.compute.process_group import meet
+    from hipgpt.training.ranks import Place, own_place, run_ranks
 
-    device = open_device(device_name)
-    trainer = make_trainer(SIZES[size], device, precision)
-    step, times = 0, []
-    for steps in (5, *[STEPS[size]] * ROUNDS):
+    place = own_place(os.environ)
+    if place is None and devices > 1:
+        run_ranks([sys.executable, *sys.argv], devices)
+        return
+    place = place or Place()
+    with contextlib.closing(meet(place.rank, place.size, place.host, place.port)) as group:
+        trainer = make_trainer(SIZES[size], open_device(device_name, None, group, place.local_rank), precision)
+        if group.leads:
+            print(seconds_of_a_step(trainer, STEPS[size]))
+        else:
+            trainer.follow()
+
+
+def seconds_of_a_step(trainer, count: int) -> float:
+    """Return the median time of a step in seconds, over ROUNDS rounds of `count` steps."""
+    device, step, times = trainer.device, 0, []
+    for steps in (5, *[count] * ROUNDS):
         device.read(trainer.history.last)  # waits
         started = time.perf_counter()
         for _ in range(steps):
@@ -53,20 +74,21 @@ def main() -> None:
     parser.add_argument("--sizes", default="S1,S2,S3")
     parser.add_argument("--peer", help="a command that prints the peer's JSON lines")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--devices", default="1", help="how many devices train together, such as 1,2")
     parser.add_argument("--one", choices=SIZES, help="measure this size only and print seconds (used by the rounds)")
     arguments = parser.parse_args()
+    counts = [int(count) for count in arguments.devices.split(",")]
     if arguments.one:
-        print(measure(arguments.one, arguments.device, arguments.precision))
+        measure_on(counts[0], arguments.one, arguments.device, arguments.precision)
         return
     ours, theirs = {}, {}
     for _ in range(arguments.rounds):
-        for size in arguments.sizes.split(","):
-            command = [sys.executable, __file__, "--one", size, "--device", arguments.device]
+        for size, count in itertools.product(arguments.sizes.split(","), counts):
+            command = [sys.executable, __file__, "--one", size, "--device", arguments.device, "--devices", str(count)]
             done = subprocess.run(
                 [*command, "--precision", arguments.precision], stdout=subprocess.PIPE, encoding="utf-8", check=True
             )
-            tokens = SIZES[size][5] * SIZES[size][6]
-            ours.setdefault(size, []).append(tokens / float(done.stdout))
+            ours.setdefault((size, count), []).append(count * tokens_of(size) / float(done.stdout))
         if arguments.peer:
             output = subprocess.run(
                 shlex.split(arguments.peer), stdout=subprocess.PIPE, encoding="utf-8", check=True
@@ -76,13 +98,22 @@ def main() -> None:
                     theirs.setdefault(row["shape"], {}).setdefault(f"{row['mode']} {row['dtype']}", []).append(
                         row["tok_s"]
                     )
-    for size, rates in ours.items():
-        rate, tokens = statistics.median(rates), SIZES[size][5] * SIZES[size][6]
-        line = f"{size:4s} {tokens / rate * 1e3:9.3f} ms {rate:14,.0f} tokens/s"
-        if modes := {mode: statistics.median(values) for mode, values in theirs.get(size, {}).items()}:
+    for (size, count), rates in ours.items():
+        rate = statistics.median(rates)
+        line = f"{size:4s} {count * tokens_of(size) / rate * 1e3:9.3f} ms {rate:14,.0f} tokens/s"
+        if count > 1:
+            line += f"   {count} devices"
+            if alone := ours.get((size, 1)):
+                line += f", {rate / statistics.median(alone):.3f} times one"
+        elif modes := {mode: statistics.median(values) for mode, values in theirs.get(size, {}).items()}:
             best = max(modes, key=modes.get)
             line += f"   peer's best: {best} {modes[best]:,.0f}   ratio {rate / modes[best]:.2f}"
         print(line)
+
+
+def tokens_of(size: str) -> int:
+    """Return the tokens of one device's batch."""
+    return SIZES[size][5] * SIZES[size][6]
 
 
 if __name__ == "__main__":

@@ -30,16 +30,20 @@ PRECISIONS = ["float32", "bfloat16"]
 
 
 def make_trainer(shape, device, precision: str = "auto", architecture: str = "gpt2", optimizer: str = "adamw"):
-    """Return a trainer of a shape (a row of SIZES) with initial weights and random tokens."""
+    """Return a trainer of a shape (a row of SIZES) with initial weights and random tokens.
+
+    If the device is one of several that train together, each has the batch of the shape.
+    """
     import numpy as np
 
     from hipgpt.config.architectures import ARCHITECTURES
     from hipgpt.config.settings import ModelConfig, TrainingConfig
-    from hipgpt.data.batches import Batches
     from hipgpt.data.tokens import Tokens
-    from hipgpt.training.step import Trainer
+    from hipgpt.training.step import trainer_of
 
     E, L, H, F, V, S, B, *tied = shape
+    group = device.communicator.group
+    B *= group.size
     activation = ARCHITECTURES[architecture].activations[0]
     model = ModelConfig(V, E, L, H, F, S, activation, bool(tied), output_bias=False, architecture=architecture)
     training = TrainingConfig(
@@ -50,8 +54,9 @@ def make_trainer(shape, device, precision: str = "auto", architecture: str = "gp
         sample_tokens=1, optimizer=optimizer,
     )  # fmt: skip
     tokens = np.random.default_rng(0).integers(0, V, 4 * B * S + 200_000).astype(np.uint16)
-    trainer = Trainer(model, training, device, Batches(Tokens([tokens]), B, S, seed=1))
-    trainer.initialize()
+    trainer = trainer_of(model, training, device, Tokens([tokens]))
+    if group.leads:
+        trainer.initialize()
     return trainer
 
 
