@@ -29,11 +29,14 @@ class DualOperand {
             return {first, NR * 4, 4, a.panels * PANEL_BLOCK * 4, NR, PANEL_BLOCK * 4};
         }
         PackedA block{};
-        for (int64_t r = 0; r < rows; r += MR) {
-            const Matrix panel_rows = {a.at(column / NR, row + r), NR, 1, PANEL_BLOCK - NR};
-            block = copy_a(copy + r / MR * a_panel_size(terms), panel_rows, std::min<int64_t>(MR, rows - r), terms);
-        }
+        for (int64_t r = 0; r < rows; r += MR)
+            for (int64_t term = 0; term < terms; term += NR) {
+                PackedWord* const words = copy + r / MR * a_panel_size(terms) + term / WORD_TERMS * MR;
+                const Matrix panel_rows = {a.at((column + term) / NR, row + r), NR, 1};
+                block = copy_a(words, panel_rows, std::min<int64_t>(MR, rows - r), std::min<int64_t>(NR, terms - term));
+            }
         block.data = reinterpret_cast<const char*>(copy);
+        block.panel_stride = a_panel_size(terms) * 4;
         return block;
     }
 
