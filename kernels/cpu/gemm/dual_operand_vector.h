@@ -1,17 +1,28 @@
 // A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
 // columns, and later as A (K = its columns). For vectors it is stored in activations: blocks of MR rows, in each block
-// panels of NR columns, row by row. The register tile reads f32 in place.
+// panels of NR columns, row by row. The register tile reads f32 in place. What the caches cannot hold until it is read is
+// written past them, where that pays.
 #pragma once
-#include "cpu/select/convert.h"
+#include "cpu/runtime/caches.h"
 #include "cpu/select/gemm_tile.h"
-#include <type_traits>
+#include "cpu/select/stream.h"
+#include "cpu/simd/f32_rows.h"
 
 class DualOperand {
    public:
-    DualOperand(act* memory, int64_t /*rows*/, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {}
+    DualOperand(act* memory, int64_t rows, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {
+        const int64_t bytes = rows * panels * NR * static_cast<int64_t>(sizeof(act));
+        streams = CAN_STREAM && ACT_IS_F32 && last_cache_bytes() > 0 && bytes > last_cache_bytes();
+    }
 
     // left and right: the NR columns of one row of a panel
     void put(int64_t panel, int64_t row, Vector left, Vector right) const {
+        if (streams) {
+            float* const target = reinterpret_cast<float*>(at(panel, row));
+            stream(target, left);
+            stream(target + LANES, right);
+            return;
+        }
         alignas(64) float values[NR];
         vector_at(values) = left;
         vector_at(values + LANES) = right;
@@ -24,7 +35,7 @@ class DualOperand {
 
     friend PackedA pack_a_block(const DualOperand& a, PackedWord* copy, int64_t row, int64_t rows, int64_t column,
                                 int64_t terms) {
-        if constexpr (std::is_same_v<act, float>) {
+        if constexpr (ACT_IS_F32) {
             const char* const first = reinterpret_cast<const char*>(a.at(column / NR, row));
             return {first, NR * 4, 4, a.panels * PANEL_BLOCK * 4, NR, PANEL_BLOCK * 4};
         }
@@ -48,4 +59,5 @@ class DualOperand {
     }
     act* memory;
     int64_t panels;
+    bool streams;
 };
