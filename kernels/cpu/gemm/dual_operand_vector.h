@@ -1,7 +1,7 @@
 // A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
 // columns, and later as A (K = its columns). For vectors it is stored in activations: blocks of MR rows, in each block
-// panels of NR columns, row by row. The register tile reads f32 in place. What the caches cannot hold until it is read is
-// written past them, where that pays.
+// panels of NR columns, row by row. The register tile reads f32 in place. If the last cache cannot hold the matrix until it
+// is read, stores go past the caches.
 #pragma once
 #include "cpu/runtime/caches.h"
 #include "cpu/select/gemm_tile.h"

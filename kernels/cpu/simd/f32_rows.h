@@ -1,4 +1,4 @@
-// Rows of activations as f32: in f32 the activations where they lie, in bf16 a buffer that is converted.
+// Rows of activations as f32: the activations themselves, or where they are bf16, a buffer that is converted.
 #pragma once
 #include "cpu/select/convert.h"
 #include <type_traits>
@@ -13,9 +13,7 @@ inline const float* read_row(const act* values, float* buffer, int64_t count) {
 }
 
 // Where to write the values of a row. finish_row must follow.
-inline float* begin_row(act* target, float* buffer) {
-    return ACT_IS_F32 ? reinterpret_cast<float*>(target) : buffer;
-}
+inline float* begin_row(act* target, float* buffer) { return ACT_IS_F32 ? reinterpret_cast<float*>(target) : buffer; }
 inline void finish_row(act* target, const float* buffer, int64_t count) {
     if constexpr (!ACT_IS_F32) store(target, buffer, count);
 }

@@ -1,5 +1,5 @@
-// Stores past the caches. A cache line must be written whole and in order. finish_streams comes before other threads
-// read it.
+// Stores past the caches, to addresses that are multiples of a vector. They pay where whole lines are written. Other threads
+// may read the values after finish_streams and a barrier.
 #pragma once
 #include "cpu/simd/vector.h"
 #include <immintrin.h>
