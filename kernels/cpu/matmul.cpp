@@ -10,8 +10,8 @@
 #include "formulas.h"
 #include "cpu/gemm/accumulated_product.h"
 #include "cpu/runtime/call.h"
-#include "cpu/select/convert.h"
 #include "cpu/select/gemv.h"
+#include "cpu/simd/f32_rows.h"
 
 constexpr int64_t MIN_GEMM_ROWS = 17;  // below, packing the weight takes longer than all products of its rows
 
@@ -55,6 +55,7 @@ static void forward(const act* x, const act* weight, int64_t N, int64_t O, int64
 // Returns sums + bias, in `values`; without a bias, the sums themselves.
 static const float* add_bias(float* values, const float* sums, const act* bias, int64_t column, int64_t count) {
     if (!bias) return sums;
+#pragma omp simd
     for (int64_t i = 0; i < count; ++i) values[i] = sums[i] + bias[column + i];
     return values;
 }
@@ -62,8 +63,11 @@ static const float* add_bias(float* values, const float* sums, const act* bias, 
 extern "C" void matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                                int64_t C) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[EPILOGUE_COLUMNS];
-        store(y + row * O + column, add_bias(values, sums, bias, column, count), count);
+        act* const target = y + row * O + column;
+        if (!bias) return store(target, sums, count);
+        float buffer[EPILOGUE_COLUMNS];
+        add_bias(begin_row(target, buffer), sums, bias, column, count);
+        finish_row(target, buffer, count);
     });
 }
 
@@ -72,16 +76,18 @@ template <class Activation>
 static void activated_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N,
                               int64_t O, int64_t C, const Activation& activation) {
     forward(x, weight, N, O, C, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[EPILOGUE_COLUMNS], slopes[EPILOGUE_COLUMNS];
-        const float* hidden = add_bias(values, sums, bias, column, count);
+        float hidden_buffer[EPILOGUE_COLUMNS], value_buffer[EPILOGUE_COLUMNS], slope_buffer[EPILOGUE_COLUMNS];
+        const float* const hidden = add_bias(hidden_buffer, sums, bias, column, count);
+        float* const values = begin_row(y + row * O + column, value_buffer);
+        float* const slopes = begin_row(slope + row * O + column, slope_buffer);
 #pragma omp simd
         for (int64_t i = 0; i < count; ++i) {
             const Activated activated = activation(hidden[i]);
             values[i] = activated.value;
             slopes[i] = activated.slope;
         }
-        store(y + row * O + column, values, count);
-        store(slope + row * O + column, slopes, count);
+        finish_row(y + row * O + column, values, count);
+        finish_row(slope + row * O + column, slopes, count);
     });
 }
 
@@ -109,19 +115,34 @@ extern "C" void matmul_backward_input(act* dx, const act* dy, const act* weight,
 extern "C" void matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope,
                                                  int64_t N, int64_t C, int64_t O) {
     gemm(N, C, O, {dy, O, 1}, {weight, C, 1}, [=](int64_t row, int64_t column, const float* sums, int64_t count) {
-        float values[EPILOGUE_COLUMNS];
-        load(values, slope + row * C + column, count);
-        for (int64_t i = 0; i < count; ++i) values[i] *= sums[i];
-        store(dhidden + row * C + column, values, count);
+        float slope_buffer[EPILOGUE_COLUMNS], buffer[EPILOGUE_COLUMNS];
+        const float* const slopes = read_row(slope + row * C + column, slope_buffer, count);
+        float* const values = begin_row(dhidden + row * C + column, buffer);
+#pragma omp simd
+        for (int64_t i = 0; i < count; ++i) values[i] = slopes[i] * sums[i];
+        finish_row(dhidden + row * C + column, values, count);
     });
+}
+
+// sums (columns) += each row of x (rows, columns), rows `stride` apart. Some vectors of sums at a time stay in registers.
+static void add_rows(float* sums, const act* x, int64_t stride, int64_t rows, int64_t columns) {
+    constexpr int VECTORS = 4;
+    int64_t column = 0;
+    for (; column + VECTORS * LANES <= columns; column += VECTORS * LANES) {
+        Vector some[VECTORS];
+        for (int i = 0; i < VECTORS; ++i) some[i] = vector_at(sums + column + i * LANES);
+        for (int64_t row = 0; row < rows; ++row)
+            for (int i = 0; i < VECTORS; ++i) some[i] += load_vector(x + row * stride + column + i * LANES);
+        for (int i = 0; i < VECTORS; ++i) vector_at(sums + column + i * LANES) = some[i];
+    }
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t i = column; i < columns; ++i) sums[i] += x[row * stride + i];
 }
 
 extern "C" void matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C,
                                        int64_t N) {
     gemm_accumulate(dweight, O, C, N, Matrix{dy, 1, O}, {x, C, 1}, [=](const PackedBlock& block) {
-        const act* row = dy + block.k * O;
-        for (int64_t n = 0; dbias && n < block.terms; ++n, row += O)
-            for (int64_t o = block.row; o < block.row + block.rows; ++o) dbias[o] += row[o];
+        if (dbias) add_rows(dbias + block.row, dy + block.k * O + block.row, O, block.terms, block.rows);
     });
 }
 

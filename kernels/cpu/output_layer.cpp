@@ -33,6 +33,7 @@
 #include "cpu/runtime/scratch.h"
 #include "cpu/select/convert.h"
 #include "cpu/select/dual_operand.h"
+#include "cpu/select/stream.h"
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -116,6 +117,7 @@ void OutputLayer::train_block(Team team, SharedChunks& shared, int64_t first, in
         }
     }
     for (const TokenPanel& panel : panels) finish_panel(panel);
+    finish_streams();
     team.wait();  // until all have read the last chunk
 }
 

@@ -15,7 +15,7 @@ from test_ops import drawn, expected
 from hipgpt.base import compiler as build
 from hipgpt.compute.backends import cpu
 from hipgpt.compute.backends.variants import CPU_AMX
-from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.catalogue import CATALOGUE, OUTPUT_LAYER_TRAINING
 from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
@@ -82,6 +82,14 @@ def test_every_op_on_an_older_processor(processor, option):
         pytest.skip("this processor has haswell's vectors, so test_ops.py runs the same code")
     processor(option)
     check(cpu.CpuDevice(2), ACTS)
+
+
+@on_x86_64
+def test_exponentials_that_no_cache_holds(processor, monkeypatch):
+    processor(OLDER["haswell"])
+    options = build.host_options()
+    monkeypatch.setattr(build, "host_options", lambda: (*options, "-DLAST_CACHE_BYTES=1"))
+    check(cpu.CpuDevice(2), (DType.F32,), lambda op: op is OUTPUT_LAYER_TRAINING)
 
 
 @on_x86_64

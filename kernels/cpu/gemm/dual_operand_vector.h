@@ -1,17 +1,28 @@
 // A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
 // columns, and later as A (K = its columns). For vectors it is stored in activations: blocks of MR rows, in each block
-// panels of NR columns, row by row. The register tile reads f32 in place.
+// panels of NR columns, row by row. The register tile reads f32 in place. If the last cache cannot hold the matrix until it
+// is read, stores go past the caches.
 #pragma once
-#include "cpu/select/convert.h"
+#include "cpu/runtime/caches.h"
 #include "cpu/select/gemm_tile.h"
-#include <type_traits>
+#include "cpu/select/stream.h"
+#include "cpu/simd/f32_rows.h"
 
 class DualOperand {
    public:
-    DualOperand(act* memory, int64_t /*rows*/, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {}
+    DualOperand(act* memory, int64_t rows, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {
+        const int64_t bytes = rows * panels * NR * static_cast<int64_t>(sizeof(act));
+        streams = CAN_STREAM && ACT_IS_F32 && last_cache_bytes() > 0 && bytes > last_cache_bytes();
+    }
 
     // left and right: the NR columns of one row of a panel
     void put(int64_t panel, int64_t row, Vector left, Vector right) const {
+        if (streams) {
+            float* const target = reinterpret_cast<float*>(at(panel, row));
+            stream(target, left);
+            stream(target + LANES, right);
+            return;
+        }
         alignas(64) float values[NR];
         vector_at(values) = left;
         vector_at(values + LANES) = right;
@@ -24,16 +35,19 @@ class DualOperand {
 
     friend PackedA pack_a_block(const DualOperand& a, PackedWord* copy, int64_t row, int64_t rows, int64_t column,
                                 int64_t terms) {
-        if constexpr (std::is_same_v<act, float>) {
+        if constexpr (ACT_IS_F32) {
             const char* const first = reinterpret_cast<const char*>(a.at(column / NR, row));
             return {first, NR * 4, 4, a.panels * PANEL_BLOCK * 4, NR, PANEL_BLOCK * 4};
         }
         PackedA block{};
-        for (int64_t r = 0; r < rows; r += MR) {
-            const Matrix panel_rows = {a.at(column / NR, row + r), NR, 1, PANEL_BLOCK - NR};
-            block = copy_a(copy + r / MR * a_panel_size(terms), panel_rows, std::min<int64_t>(MR, rows - r), terms);
-        }
+        for (int64_t r = 0; r < rows; r += MR)
+            for (int64_t term = 0; term < terms; term += NR) {
+                PackedWord* const words = copy + r / MR * a_panel_size(terms) + term / WORD_TERMS * MR;
+                const Matrix panel_rows = {a.at((column + term) / NR, row + r), NR, 1};
+                block = copy_a(words, panel_rows, std::min<int64_t>(MR, rows - r), std::min<int64_t>(NR, terms - term));
+            }
         block.data = reinterpret_cast<const char*>(copy);
+        block.panel_stride = a_panel_size(terms) * 4;
         return block;
     }
 
@@ -45,4 +59,5 @@ class DualOperand {
     }
     act* memory;
     int64_t panels;
+    bool streams;
 };

@@ -17,7 +17,7 @@ inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K
 inline PackedA pack_a_together(Team team, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
     if (reads_in_place(a, rows, K)) return a_in_place(a);
     const Team::Range share = team.part(rows, MR);
-    const Matrix own = {a.at(share.begin, 0), a.row_stride, a.column_stride, a.panel_gap};
+    const Matrix own = {a.at(share.begin, 0), a.row_stride, a.column_stride};
     PackedA packed = copy_a(copy + share.begin / MR * a_panel_size(K), own, share.end - share.begin, K);
     packed.data = reinterpret_cast<const char*>(copy);
     return packed;

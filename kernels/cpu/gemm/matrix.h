@@ -4,11 +4,8 @@
 #include "cpu/simd/vector.h"
 #include <cstdint>
 
-// The columns may be stored in panels of 2 LANES; panel_gap is the distance between two panels beyond 2 LANES columns.
 struct Matrix {
     const act* data;
-    int64_t row_stride, column_stride, panel_gap = 0;
-    const act* at(int64_t row, int64_t column) const {
-        return data + row * row_stride + column * column_stride + column / (2 * LANES) * panel_gap;
-    }
+    int64_t row_stride, column_stride;
+    const act* at(int64_t row, int64_t column) const { return data + row * row_stride + column * column_stride; }
 };

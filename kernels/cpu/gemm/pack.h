@@ -53,32 +53,24 @@ struct LineSource {
     }
 };
 
-// Loads a square of LANES lines and LANES words: line by line, or word by word if terms are not contiguous.
-template <bool INTERIOR, class WordSource>
-inline void load_square(Vector (&rows)[SPLITS][LANES], const WordSource& source, int64_t line, int64_t word) {
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; ++i) {
-        const WordVector words = source.contiguous_terms ? source.template words_of_line<INTERIOR>(line + i, word)
-                                                         : source.template word_of_lines<INTERIOR>(line, word + i);
-#pragma GCC unroll 3
-        for (int split = 0; split < SPLITS; ++split) rows[split][i] = words.split[split];
-    }
-}
-
 // Copies a square of LANES lines and words: word i of a line to target[i * stride + line], or if LINE_MAJOR to
 // target[line * stride + i]; each further split is stored split_stride after the one before. Words from `words` on are
-// beyond the matrix and are not written, unless LINE_MAJOR.
-template <bool LINE_MAJOR, class WordSource>
-inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride, const WordSource& source,
+// beyond the matrix and are not written, unless LINE_MAJOR. The square is loaded line by line if BY_LINE, otherwise word
+// by word. Each combination has its own code, so that the square stays in registers.
+template <bool LINE_MAJOR, bool BY_LINE, bool INTERIOR, class WordSource>
+inline void copy_square(PackedWord* target, int64_t stride, int64_t split_stride, const WordSource& source,
                         int64_t line, int64_t word, int64_t words) {
     Vector squares[SPLITS][LANES];
-    if (line + LANES <= source.count && (word + LANES) * WORD_TERMS <= source.terms)
-        load_square<true>(squares, source, line, word);
-    else
-        load_square<false>(squares, source, line, word);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) {
+        const WordVector loaded = BY_LINE ? source.template words_of_line<INTERIOR>(line + i, word)
+                                          : source.template word_of_lines<INTERIOR>(line, word + i);
+#pragma GCC unroll 3
+        for (int split = 0; split < SPLITS; ++split) squares[split][i] = loaded.split[split];
+    }
     for (Vector(&rows)[LANES] : squares) {
-        if (source.contiguous_terms != LINE_MAJOR) transpose(rows);
-        if (LINE_MAJOR || words - word >= LANES) {
+        if (BY_LINE != LINE_MAJOR) transpose(rows);
+        if (LINE_MAJOR || INTERIOR || words - word >= LANES) {
 #pragma GCC unroll 16
             for (int i = 0; i < LANES; ++i) vector_at(target + i * stride) = rows[i];
         } else {
@@ -86,6 +78,31 @@ inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride
         }
         target += split_stride;
     }
+}
+
+// Out of line, so that the compiler keeps registers for the squares that are inside.
+template <bool LINE_MAJOR, bool BY_LINE, class WordSource>
+__attribute__((noinline)) void copy_edge(PackedWord* target, int64_t stride, int64_t split_stride,
+                                         const WordSource& source, int64_t line, int64_t word, int64_t words) {
+    copy_square<LINE_MAJOR, BY_LINE, false>(target, stride, split_stride, source, line, word, words);
+}
+
+template <bool LINE_MAJOR, bool BY_LINE, class WordSource>
+inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride, const WordSource& source,
+                        int64_t line, int64_t word, int64_t words) {
+    if (line + LANES <= source.count && (word + LANES) * WORD_TERMS <= source.terms)
+        copy_square<LINE_MAJOR, BY_LINE, true>(target, stride, split_stride, source, line, word, words);
+    else
+        copy_edge<LINE_MAJOR, BY_LINE>(target, stride, split_stride, source, line, word, words);
+}
+
+// LANES words, from `word` on, of the micro-panel whose first line is `first`.
+template <bool BY_LINE, class WordSource>
+inline void pack_words(PackedWord* panel, int64_t panel_lines, const WordSource& source, int64_t first, int64_t word,
+                       int64_t words) {
+    for (int64_t line = padded(panel_lines) - LANES; line >= 0; line -= LANES)
+        pack_square<false, BY_LINE>(panel + word * SPLITS * panel_lines + line, panel_lines, LANES * panel_lines,
+                                    source, first + line, word, words);
 }
 
 // Packs `lines` lines into micro-panels of `panel_lines` lines, `panel_words` apart. Lines beyond the matrix are zeros.
@@ -97,16 +114,14 @@ inline void pack_square(PackedWord* target, int64_t stride, int64_t split_stride
 template <class WordSource>
 void pack_micro_panels(PackedWord* target, int64_t panel_lines, int64_t panel_words, const WordSource& source,
                        int64_t lines, int64_t words) {
-    const auto pack = [&](int64_t first, int64_t word) {
-        PackedWord* const panel = target + first / panel_lines * panel_words;
-        for (int64_t line = padded(panel_lines) - LANES; line >= 0; line -= LANES)
-            pack_square<false>(panel + word * SPLITS * panel_lines + line, panel_lines, LANES * panel_lines, source,
-                               first + line, word, words);
-    };
     if (source.contiguous_terms)
-        for (int64_t first = 0; first < lines; first += panel_lines)
-            for (int64_t word = 0; word < words; word += LANES) pack(first, word);
+        for (int64_t first = 0; first < lines; first += panel_lines, target += panel_words)
+            for (int64_t word = 0; word < words; word += LANES)
+                pack_words<true>(target, panel_lines, source, first, word, words);
     else
-        for (int64_t word = 0; word < words; word += LANES)
-            for (int64_t first = 0; first < lines; first += panel_lines) pack(first, word);
+        for (int64_t word = 0; word < words; word += LANES) {
+            PackedWord* panel = target;
+            for (int64_t first = 0; first < lines; first += panel_lines, panel += panel_words)
+                pack_words<false>(panel, panel_lines, source, first, word, words);
+        }
 }

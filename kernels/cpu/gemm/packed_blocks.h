@@ -54,7 +54,7 @@ struct NothingElse {
 
 // A[row:row + rows, k:k + terms] as the tile reads it: in place, or packed into `copy`.
 inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
-    return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride, a.panel_gap}, rows, terms);
+    return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride}, rows, terms);
 }
 
 // A team's threads as a grid over C: threads of one column of the grid share the packed columns of B.

@@ -28,7 +28,7 @@ inline void begin_tiles() { configure_tiles(WHOLE_TILES); }
 // The tile reads bf16 in place if tiles are whole and terms contiguous, though its rows may then compete for the same
 // sets of L1.
 inline bool reads_in_place(const Matrix& a, int64_t rows, int64_t K) {
-    return SPLITS == 1 && a.column_stride == 1 && a.panel_gap == 0 && K % K_STEP == 0 && rows % MR == 0;
+    return SPLITS == 1 && a.column_stride == 1 && K % K_STEP == 0 && rows % MR == 0;
 }
 inline PackedA a_in_place(const Matrix& a) {
     return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, K_STEP * 2, MR * a.row_stride * 2};
@@ -36,13 +36,20 @@ inline PackedA a_in_place(const Matrix& a) {
 
 // The packed words of an A micro-panel of K terms, and A[0:rows, 0:K] packed into `copy` as squares, filled with zeros.
 constexpr int64_t a_panel_size(int64_t K) { return padded(K, K_STEP) / 2 * SPLITS * MR; }
-__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    const WordSource source{a, rows, K};
+template <bool BY_LINE>
+inline void copy_squares(PackedWord* copy, const WordSource& source, int64_t rows, int64_t K) {
     const int64_t words = padded(K, K_STEP) / 2;
     for (int64_t word = 0; word < words; word += LANES)
         for (int64_t line = 0; line < padded(rows, MR); line += LANES)
-            pack_square<true>(copy + line / MR * a_panel_size(K) + word * SPLITS * MR + line % MR * LANES, LANES,
-                              MR * LANES, source, line, word, words);
+            pack_square<true, BY_LINE>(copy + line / MR * a_panel_size(K) + word * SPLITS * MR + line % MR * LANES,
+                                       LANES, MR * LANES, source, line, word, words);
+}
+__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
+    const WordSource source{a, rows, K};
+    if (source.contiguous_terms)
+        copy_squares<true>(copy, source, rows, K);
+    else
+        copy_squares<false>(copy, source, rows, K);
     return {reinterpret_cast<const char*>(copy), LANES * 4, SPLITS * SPLIT_BYTES, a_panel_size(K) * 4};
 }
 

@@ -14,9 +14,7 @@ constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
 inline void begin_tiles() {}
 
 // The tile reads A in place if pairs are contiguous.
-inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) {
-    return a.column_stride == 1 && a.panel_gap == 0 && K % 2 == 0;
-}
+inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) { return a.column_stride == 1 && K % 2 == 0; }
 inline PackedA a_in_place(const Matrix& a) {
     return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, 4, MR * a.row_stride * 2};
 }

@@ -40,7 +40,7 @@ inline void begin_tiles() {}
 
 // The tile reads A in place if it is f32 with contiguous terms.
 inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t /*K*/) {
-    return std::is_same_v<act, float> && a.column_stride == 1 && a.panel_gap == 0;
+    return std::is_same_v<act, float> && a.column_stride == 1;
 }
 inline PackedA a_in_place(const Matrix& a) {
     return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};
