@@ -177,7 +177,7 @@ rule train:
         script=script("train.py"),
         depends=of_run("train"),
         model=model,
-        training=section("training"),
+        training=training,
         device=device,
         devices=devices,
         pretrained=pretrained_options,

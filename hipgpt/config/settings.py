@@ -16,6 +16,7 @@ DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
 NORM_EPSILON = 1e-5
 RUN_KEYS = ("device", "devices", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+SAVING_KEYS = ("save_every_steps", "keep_last")  # of `training`
 TRACKER_MODULES = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -179,6 +180,11 @@ def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
         if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
             found = others
     return found
+
+
+def deciding(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a `training` section that decide the results: all but how the state is saved."""
+    return {key: value for key, value in training.items() if key not in SAVING_KEYS}
 
 
 def model_from(stated: Any) -> ModelConfig:

@@ -13,7 +13,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, matching_files, sha256_of
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import Config
+from hipgpt.config.settings import Config, deciding
 from hipgpt.data.hub import HUB
 from hipgpt.pipeline.code_hash import code_hash
 
@@ -84,6 +84,8 @@ class Recipes:
         """Return the recipe of `train` or of a later stage, for the run of that name."""
         run = self.config.runs[name]
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
+        if "training" in recipe:
+            recipe["training"] = deciding(recipe["training"])
         if run.pretrained:
             recipe["pretrained_sha256"] = files_sha256(run.pretrained)
         if tasks := recipe.get("tasks"):

@@ -262,6 +262,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         ({"sampling": {"prompts": ["another"]}}, {"sample", "playground", "describe", "overview"}),
         ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "export", "describe", "summarize", "overview", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
+        ({"training": {"save_every_steps": 7, "keep_last": 5}}, set()),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),
         ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest"}),

@@ -190,6 +190,11 @@ def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
 
 
+def training(wildcards, output):
+    """Return the training section as JSON. It takes `output`, because the recipe has the keys that decide results."""
+    return json.dumps(CONFIG.runs[wildcards.run].sections["training"])
+
+
 def pretrained_options(wildcards):
     pretrained = CONFIG.runs[wildcards.run].pretrained
     return ["--pretrained", str(pretrained)] if pretrained else []

@@ -17,7 +17,7 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.open_device import available_cores, count_devices, open_device
 from hipgpt.compute.process_group import meet
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
+from hipgpt.config.settings import ModelConfig, TrainingConfig, deciding, stated
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.precision import on_device
@@ -73,7 +73,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
         return
     fingerprint = {
         "model": stated(model),
-        "training": stated(training),
+        "training": deciding(stated(training)),
         "tokenizer_sha256": tokenizer.sha256,
         "data_sha256": sha256_of(arguments.manifest),
         "code": code_hash(*STAGES["train"].modules),
