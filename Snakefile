@@ -150,6 +150,26 @@ rule manifest:
         " --train-shards {params.train_shards} --log {log:q}"
 
 
+rule baselines:
+    """Score predictors without a network on the validation split: n-grams and LZMA."""
+    input:
+        tokenizer=f"{TOKENS}/tokenizer.json",
+        manifest=f"{TOKENS}/manifest.json",
+        shards=SHARDS,
+    output:
+        table=f"{TOKENS}/baselines.csv",
+    log:
+        f"{TOKENS}/logs/baselines.log",
+    cache: True
+    threads: 3  # two compress, one counts n-grams
+    params:
+        script=script("baselines.py"),
+        depends=of_corpus("baselines"),
+    shell:
+        "{params.script} --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {output.table:q}"
+        " --log {log:q}"
+
+
 rule train:
     """Train a run from its shards: checkpoints, curves, samples on the way."""
     input:
@@ -197,6 +217,7 @@ rule evaluate:
         tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
         manifest=run_files(f"{TOKENS}/manifest.json"),
         shards=run_files(*SHARDS),
+        baselines=run_files(f"{TOKENS}/baselines.csv"),
     output:
         table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
     log:
@@ -211,7 +232,7 @@ rule evaluate:
         device=device,
     shell:
         "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --manifest {input.manifest:q} --stride-tokens {params.stride}"
+        " --manifest {input.manifest:q} --baselines {input.baselines:q} --stride-tokens {params.stride}"
         " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
 

@@ -13,7 +13,7 @@ from support.workflow_copy import TINY, Project
 from hipgpt.base.log import last_error
 from hipgpt.pipeline.stage_lines import StageLines, duration
 
-STAGES = 17  # three of them make shards
+STAGES = 18  # three of them make shards
 
 
 class Terminal(io.StringIO):

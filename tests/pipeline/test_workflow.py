@@ -13,8 +13,8 @@ from support.workflow_copy import TINY, Project
 pytestmark = pytest.mark.slow
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize", "overview"}
-ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "train"} | AFTER_TRAIN
-OF_SHARDS = {"tokenize", "manifest", "train"} | AFTER_TRAIN
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "baselines", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "manifest", "baselines", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ SHARDS += [f"{TOKENS}/validation_00000.bin"]
 TOKEN_FILES = [
     *TOKENIZER_TABLES,
     *(f"{TOKENS}/{name}" for name in ("compression.png", "compression.svg", "tokenizer.json", "manifest.json")),
+    f"{TOKENS}/baselines.csv",
 ]
 TOKEN_FILES += SHARDS
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
