@@ -20,6 +20,7 @@ from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
+from hipgpt.pipeline.stage_lines import StageLines
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.closing import closing
 from hipgpt.reports.page_size import fits_a_page
@@ -41,6 +42,7 @@ def checked_config():
 
 
 CONFIG = checked_config()
+StageLines.workflow = workflow  # for the reasons in a dry run
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
