@@ -63,6 +63,10 @@ class Device(Protocol):
         """Return a host copy of a tensor. Waits for all earlier launches."""
         ...
 
+    def compile(self, launches: Sequence[Launch]) -> None:
+        """Compile the kernels of launches now, all of them at once where the device can. `prepare` compiles too."""
+        ...
+
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind launches; return the function that replays them in order."""
         ...

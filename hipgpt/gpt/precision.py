@@ -33,17 +33,20 @@ def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
 
 
 class RoundedCopy:
-    """A copy of weights in the dtype `act`. `arena` holds the weights as they were at the last call of renew()."""
+    """A copy of weights in the dtype `act`. `arena` holds the weights as they were at the last call of renew().
+
+    plan: the one that renew() runs.
+    """
 
     def __init__(self, device: Device, weights: Arena, act: DType):
         fields = [dataclasses.replace(field, dtype=act) for field in weights.fields]
         self.arena = Arena(device, "copy", fields)
-        self._plan = Plan(device, "copy", [weights.flat], act)
-        self._plan(ROUND_WEIGHTS, self.arena.flat, weights.flat)
+        self.plan = Plan(device, "copy", [weights.flat], act)
+        self.plan(ROUND_WEIGHTS, self.arena.flat, weights.flat)
 
     def renew(self) -> None:
         """Round the current weights into the copy."""
-        self._plan.run()
+        self.plan.run()
 
 
 def weights_in(precision: str, device: Device, model: ModelConfig, weights: ParameterTensors) -> ParameterTensors:

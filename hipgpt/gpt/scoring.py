@@ -26,7 +26,8 @@ class Scores:
 class Scorer:
     """Scores windows of S + 1 tokens: the model reads the first S tokens and predicts the last S. Dropout is off.
 
-    sequences: the number of windows of a pass; saved: an Arena of `activations` for that many, if training shares one.
+    sequences: the number of windows of a pass; plan: the pass; saved: an Arena of `activations` for that many, if
+    training shares one.
     """
 
     def __init__(
@@ -46,14 +47,10 @@ class Scorer:
         self._inputs = Arena(device, "scored", [Field(name, shape, DType.I32) for name, shape in shapes.items()])
         self._losses = saved["losses"]
         given = [weights.arena.flat, *(self._inputs[name] for name in ("tokens", "targets", "starts"))]
-        self._plan = Plan(device, "scoring", given, act)
+        self.plan = Plan(device, "scoring", given, act)
         network = Network(model, weights, saved, self._inputs["tokens"], self._inputs["starts"])
-        network.forward(self._plan)
-        network.losses(self._plan, self._inputs["targets"], self._inputs["ranks"])
-
-    def prepare(self) -> None:
-        """Compile the kernels now, so that the time of the first call does not include it."""
-        self._plan.prepare()
+        network.forward(self.plan)
+        network.losses(self.plan, self._inputs["targets"], self._inputs["ranks"])
 
     def __call__(self, windows: NDArray[np.int32]) -> Scores:
         """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
@@ -68,6 +65,6 @@ class Scorer:
         rows = windows[np.minimum(np.arange(self.sequences), count - 1)]
         self._device.write(self._inputs["tokens"], np.ascontiguousarray(rows[:, :-1]))
         self._device.write(self._inputs["targets"], rows[:, 1:].ravel())
-        self._plan.run()
+        self.plan.run()
         nats, ranks = (self._device.read(tensor) for tensor in (self._losses, self._inputs["ranks"]))
         return Scores(nats.reshape(self.sequences, -1)[:count], ranks.reshape(self.sequences, -1)[:count])

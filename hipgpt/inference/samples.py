@@ -7,6 +7,7 @@ from typing import Any
 from hipgpt.base.csv_file import write_csv
 from hipgpt.base.files import replacing
 from hipgpt.compute.device import Device
+from hipgpt.compute.plan import Plan
 from hipgpt.config.settings import ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.gpt.decoder import Decoder
@@ -29,10 +30,19 @@ class TrainingSampler:
 
     def __call__(self, weights: ParameterTensors) -> str:
         """Return the prompt and its continuation. All calls must be given the same tensors, whose values may change."""
+        continuation = generate_one(
+            self._decoder_of(weights), self._prompt, self._settings, self._tokenizer.end_of_text
+        )
+        return _text(self._tokenizer, [*self._prompt, *continuation])
+
+    def plans(self, weights: ParameterTensors) -> list[Plan]:
+        """Return the plans that a call runs."""
+        return self._decoder_of(weights).plans(max(1, len(self._prompt) - 1))
+
+    def _decoder_of(self, weights: ParameterTensors) -> Decoder:
         if self._decoder is None:
             self._decoder = Decoder(self._device, self._model, weights)
-        continuation = generate_one(self._decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
-        return _text(self._tokenizer, [*self._prompt, *continuation])
+        return self._decoder
 
 
 def write_samples(decoder: Decoder, tokenizer: Tokenizer, settings: Mapping[str, Any], text: Path, table: Path) -> None:

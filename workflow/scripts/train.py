@@ -94,6 +94,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)
         run = Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights)
+        run.trainer.compile(sampler.plans(run.trainer.compute_weights))
         try:
             with contextlib.closing(Trackers(arguments.trackers, arguments.output, config)) as trackers:
                 run.run(trackers.follow)

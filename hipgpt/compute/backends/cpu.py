@@ -126,6 +126,10 @@ class CpuDevice:
         ctypes.memmove(values.ctypes.data, tensor.address, values.nbytes)
         return values
 
+    def compile(self, launches: Sequence[Launch]) -> None:
+        near = [launch for launch in launches if launch.op not in COLLECTIVES]
+        _compile(tuple(dict.fromkeys(map(_library_of, near))), self._threads)
+
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         groups = itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES)
         parts = [self.communicator.bind(list(each)) if far else self._bind(list(each)) for far, each in groups]
@@ -140,7 +144,7 @@ class CpuDevice:
 
     def _bind(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile the kernels of launches; return a function that calls them."""
-        _compile(tuple(dict.fromkeys(_library_of(launch) for launch in launches)), self._threads)
+        self.compile(launches)
         functions, slots = [_function(launch) for launch in launches], [_slots(launch) for launch in launches]
         calls = (Call * len(launches))()
         for call, function, arguments in zip(calls, functions, slots, strict=True):

@@ -172,6 +172,12 @@ class GpuDevice:
         self._driver.download(values, tensor.address)
         return values
 
+    def compile(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            if launch.op not in COLLECTIVES:
+                variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
+                self._module(variant, launch.op, launch.act)
+
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind the kernels of launches; return a function that runs them in order, without waiting.
 

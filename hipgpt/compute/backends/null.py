@@ -41,5 +41,8 @@ class NullDevice:
     def read(self, tensor: Tensor) -> NDArray[Any]:
         return np.zeros(tensor.shape, tensor.dtype.numpy)
 
+    def compile(self, launches: Sequence[Launch]) -> None:
+        pass
+
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         return lambda: None
