@@ -272,9 +272,10 @@ rule export:
         script=script("export.py"),
         depends=of_run("export"),
         run=lambda wildcards, input: run_of(input.run),
+        card=card,
         folder=folder_of(0),
     shell:
-        "{params.script} --run {params.run:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --run {params.run:q} --tokenizer {input.tokenizer:q} --card {params.card:q}"
         " --output {params.folder:q} --log {log:q}"
 
 

@@ -87,6 +87,8 @@ class Recipes:
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
         if "training" in recipe:
             recipe["training"] = deciding(recipe["training"])
+        if stage == "export":
+            recipe["card"] = self.config.card(name)
         if run.pretrained:
             recipe["pretrained_sha256"] = files_sha256(run.pretrained)
         if tasks := recipe.get("tasks"):

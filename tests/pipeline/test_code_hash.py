@@ -259,6 +259,9 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
 
 
+SHAKESPEARE = yaml.safe_load((ROOT / "config.yaml").read_text())["corpora"]["shakespeare"]
+
+
 @pytest.mark.parametrize(
     ("changes", "stages"),
     [
@@ -273,6 +276,7 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         ({"tokenizer": {"vocab_size": 600}}, set(STAGES) - {"download"}),
         ({"corpus": "tiny_shakespeare"}, set(STAGES)),
         ({"corpora": {"another": {"kind": "file", "path": "x", "cleaning": [], "validation_fraction": 0.1}}}, set()),
+        ({"corpora": {"shakespeare": SHAKESPEARE | {"license": "cc0-1.0", "language": "en"}}}, {"export"}),
         ({"runs": {"second": {}}}, set()),
     ],
 )

@@ -198,6 +198,11 @@ def training(wildcards, output):
     return json.dumps(CONFIG.runs[wildcards.run].sections["training"])
 
 
+def card(wildcards, output):
+    """Return what the model card says of the run's sources, as JSON. The recipe has it too, so it takes `output`."""
+    return json.dumps(CONFIG.card(wildcards.run))
+
+
 def pretrained_options(wildcards):
     pretrained = CONFIG.runs[wildcards.run].pretrained
     return ["--pretrained", str(pretrained)] if pretrained else []
