@@ -30,7 +30,7 @@ def write_planned_jobs(path: Path, arguments: list[str]) -> None:
 
 def planned_jobs(dag: Any) -> Iterator[dict[str, Any]]:
     """Yield the fields of a hipgpt.pipeline.reasons.Job for each job that would run."""
-    for job in dag.needrun_jobs():
+    for job in dag.needrun_jobs(exclude_finished=False):  # a dry run counts its jobs as finished
         reason = dag.reason(job)
         yield {
             "rule": job.rule.name,
