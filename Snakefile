@@ -33,6 +33,7 @@ onsuccess:
 onerror:
     if workflow.is_main_process:
         seal_finished_files()
+        say_how_to_go_back()
 
 
 rule all:

@@ -147,7 +147,8 @@ def test_a_workflow_shows_a_line_a_stage_then_its_reason_if_it_fails(tmp_path):
     training = {**TINY["training"], "learning_rate_peak": 1e30, "clip_norm": 1e9}
     (project.folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "training": training}))
     lines = project.snakemake("all", expect=1).splitlines()
-    assert lines[-3] == "" and lines[-2].startswith("train default: step 2: loss is nan")
-    assert lines[-1] == "    log: results/runs/default/logs/train.log"
-    assert re.fullmatch(r"\[ 0/10\]  train default .* s  failed", lines[-4])
+    assert lines[-4] == "" and lines[-3].startswith("train default: step 2: loss is nan")
+    assert lines[-2] == "    log: results/runs/default/logs/train.log"
+    assert re.fullmatch(r"the finished run default is kept; to go back: hipgpt restore default [0-9a-f]{8}", lines[-1])
+    assert re.fullmatch(r"\[ 0/10\]  train default .* s  failed", lines[-5])
     assert max(map(len, lines)) < 400

@@ -44,6 +44,7 @@ def checked_config():
 CONFIG = checked_config()
 StageLines.workflow = workflow  # for the reasons in a dry run
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
+REPLACED = []  # the kept runs that this workflow replaces
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
@@ -263,11 +264,20 @@ def keep_finished_runs():
     for job in jobs_that_train():
         name = job.wildcards.run
         if workflow.persistence.params_changed(job) and (kept := keep(Path("results"), name)):
+            REPLACED.append(kept)
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
                 f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}",
                 file=sys.stderr,
             )
+
+
+def say_how_to_go_back():
+    """Name, after the last line of a failure, each finished run that was to be replaced by one that is not trained."""
+    for kept in REPLACED:
+        if not Path("results/runs", kept.run, "run.json").exists():
+            words = f"the finished run {kept.run} is kept; to go back: hipgpt restore {kept.run} {kept.id}"
+            atexit.register(print, words, file=sys.stderr)
 
 
 def seal_finished_files():
