@@ -267,7 +267,8 @@ def keep_finished_runs():
             REPLACED.append(kept)
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
-                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}",
+                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}; "
+                "to have both, give the new settings a name under runs: in config.yaml",
                 file=sys.stderr,
             )
 
