@@ -162,7 +162,7 @@ def test_a_deleted_shard_is_remade_with_the_same_bytes_and_training_resumes_at_i
     shard.unlink()
     output = changed.snakemake("all")
     assert shard.read_bytes() == bytes_before and metrics.read_bytes() == metrics_before
-    assert "resuming after step 12 of 12" in output
+    assert "resuming after step 12 of 12; to train again, remove results/runs/default/state" in output
     assert changed.would_run() == set()
 
 
