@@ -134,8 +134,8 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     batch, device, devices = run.training.batch_sequences, run.sections["device"], run.sections["devices"]
-    for key, got, expected in mistakes(model):
-        raise UserError(f"config: {prefix}model.{key}: got {got}, expected {expected}")
+    if found := [f"{prefix}model.{key}: got {got}, expected {expected}" for key, got, expected in mistakes(model)]:
+        raise UserError(f"config: {'; '.join(found)}")
     checks = [
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),

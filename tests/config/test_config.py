@@ -114,6 +114,13 @@ def test_settings_that_an_architecture_does_not_have_are_refused(text, message):
     assert mistake(f"model: {{{text}}}").startswith(message)
 
 
+def test_all_settings_that_an_architecture_does_not_have_are_named_at_once():
+    assert mistake("runs: {ll: {model: {architecture: llama}}}") == (
+        "config: runs.ll.model.activation: got gelu, expected swiglu with model.architecture: llama; "
+        "runs.ll.model.output_bias: got True, expected false with model.architecture: llama"
+    )
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_of_the_schema_is_described(key):
     assert len(KEYS[key].get("description", "")) >= 10
