@@ -33,6 +33,7 @@ onsuccess:
 onerror:
     if workflow.is_main_process:
         seal_finished_files()
+        say_how_to_go_back()
 
 
 rule all:
@@ -150,6 +151,26 @@ rule manifest:
         " --train-shards {params.train_shards} --log {log:q}"
 
 
+rule baselines:
+    """Score predictors without a network on the validation split: n-grams and LZMA."""
+    input:
+        tokenizer=f"{TOKENS}/tokenizer.json",
+        manifest=f"{TOKENS}/manifest.json",
+        shards=SHARDS,
+    output:
+        table=f"{TOKENS}/baselines.csv",
+    log:
+        f"{TOKENS}/logs/baselines.log",
+    cache: True
+    threads: 3  # two compress, one counts n-grams
+    params:
+        script=script("baselines.py"),
+        depends=of_corpus("baselines"),
+    shell:
+        "{params.script} --tokenizer {input.tokenizer:q} --manifest {input.manifest:q} --output {output.table:q}"
+        " --log {log:q}"
+
+
 rule train:
     """Train a run from its shards: checkpoints, curves, samples on the way."""
     input:
@@ -177,7 +198,7 @@ rule train:
         script=script("train.py"),
         depends=of_run("train"),
         model=model,
-        training=section("training"),
+        training=training,
         device=device,
         devices=devices,
         pretrained=pretrained_options,
@@ -197,6 +218,7 @@ rule evaluate:
         tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
         manifest=run_files(f"{TOKENS}/manifest.json"),
         shards=run_files(*SHARDS),
+        baselines=run_files(f"{TOKENS}/baselines.csv"),
     output:
         table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
     log:
@@ -211,7 +233,7 @@ rule evaluate:
         device=device,
     shell:
         "{params.script} --checkpoint {input.checkpoint:q} --tokenizer {input.tokenizer:q}"
-        " --manifest {input.manifest:q} --stride-tokens {params.stride}"
+        " --manifest {input.manifest:q} --baselines {input.baselines:q} --stride-tokens {params.stride}"
         " --output {output.table:q} --device {params.device:q} --threads {threads} --log {log:q}"
 
 
@@ -251,9 +273,10 @@ rule export:
         script=script("export.py"),
         depends=of_run("export"),
         run=lambda wildcards, input: run_of(input.run),
+        card=card,
         folder=folder_of(0),
     shell:
-        "{params.script} --run {params.run:q} --tokenizer {input.tokenizer:q}"
+        "{params.script} --run {params.run:q} --tokenizer {input.tokenizer:q} --card {params.card:q}"
         " --output {params.folder:q} --log {log:q}"
 
 

@@ -43,7 +43,6 @@ def export(arguments: argparse.Namespace) -> None:
     from hipgpt.interchange.hub import check_push, push
     from hipgpt.interchange.huggingface import export_huggingface
     from hipgpt.interchange.llmc import export_llmc
-    from hipgpt.reports.model_card import model_card
 
     if arguments.type and arguments.to != "gguf":
         raise UserError(f"--type: got {arguments.type} with --to {arguments.to}, expected it with --to gguf only")
@@ -51,11 +50,11 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError("--private: got no --push, expected both")
     if arguments.push:
         check_push(arguments.push)
-    run = finished_run(arguments, "model/tokenizer.json")
+    run = finished_run(arguments, "model/README.md")
     folder = arguments.output or run / "exports" / arguments.to
     tokenizer = Tokenizer.load(run / "model" / "tokenizer.json")
     if arguments.to == "hf":
-        files = export_huggingface(run, tokenizer, folder, model_card(run))
+        files = export_huggingface(run, tokenizer, folder, (run / "model" / "README.md").read_text(encoding="utf-8"))
     elif arguments.to == "gguf":
         files = export_gguf(run, tokenizer, folder, arguments.type or "f32")
     else:

@@ -6,7 +6,7 @@ step are stored in tensors on the device.
 """
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from hipgpt.compute.contract import ContractError, Op
 from hipgpt.compute.device import Device
@@ -45,7 +45,7 @@ class Plan:
     def __init__(self, device: Device, name: str, given: Iterable[Tensor], act: DType = DType.F32):
         self.name = name
         self.launches: list[Launch] = []
-        self.device, self._act, self._written = device, act, WrittenMemory()
+        self._device, self._act, self._written = device, act, WrittenMemory()
         self._replay: Callable[[], None] | None = None
         for tensor in given:
             self._written.add(tensor)
@@ -78,15 +78,10 @@ class Plan:
     def prepare(self) -> None:
         """Compile the kernels and bind the arguments, unless this is done. No launch can be added afterwards."""
         if self._replay is None:
-            self._replay = self.device.prepare(self.launches)
+            self._replay = self._device.prepare(self.launches)
 
     def run(self) -> None:
         """Run the launches in the recorded order, after `prepare` if it was not called yet."""
         self.prepare()
         assert self._replay is not None
         self._replay()
-
-
-def compile_together(plans: Sequence[Plan]) -> None:
-    """Compile the kernels of several plans of one device in one go, before the first of them runs."""
-    plans[0].device.compile([launch for plan in plans for launch in plan.launches])

@@ -18,7 +18,16 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import did_you_mean
 from hipgpt.base.paths import DEFAULTS, SCHEMA
 from hipgpt.config.huggingface import TOKENIZER, model_section
-from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, TRACKER_MODULES, Config, RunConfig, mistakes, stated
+from hipgpt.config.settings import (
+    CARD_KEYS,
+    DEFAULT_RUN,
+    RUN_KEYS,
+    TRACKER_MODULES,
+    Config,
+    RunConfig,
+    mistakes,
+    stated,
+)
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
@@ -66,7 +75,8 @@ def load_config(config: Mapping[str, Any]) -> Config:
     for name, corpus in config["corpora"].items():
         _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
     corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    return Config(runs, corpora, config["train_shards"], config["keep_text"])
+    cards = {name: {key: corpus.pop(key) for key in CARD_KEYS if key in corpus} for name, corpus in corpora.items()}
+    return Config(runs, corpora, config["train_shards"], config["keep_text"], cards=cards)
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
@@ -133,8 +143,8 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     batch, device, devices = run.training.batch_sequences, run.sections["device"], run.sections["devices"]
-    for key, got, expected in mistakes(model):
-        raise UserError(f"config: {prefix}model.{key}: got {got}, expected {expected}")
+    if found := [f"{prefix}model.{key}: got {got}, expected {expected}" for key, got, expected in mistakes(model)]:
+        raise UserError(f"config: {'; '.join(found)}")
     checks = [
         (stride <= model.context_length, "evaluation.stride_tokens", stride,
          f"at most model.context_length = {model.context_length}"),

@@ -16,6 +16,8 @@ DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
 NORM_EPSILON = 1e-5
 RUN_KEYS = ("device", "devices", "corpus", "tokenizer", "model", "training", "evaluation", "sampling")
+SAVING_KEYS = ("save_every_steps", "keep_last")  # of `training`
+CARD_KEYS = ("license", "language")  # of a corpus: the model card says them; they change no text
 TRACKER_MODULES = {"tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow", "wandb": "wandb"}
 
 
@@ -148,18 +150,35 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: the runs by name, `default` first; entries of corpora; the runs of each sweep."""
+    """All of config.yaml, checked: the runs by name, `default` first; entries of corpora; the runs of each sweep.
+
+    cards: the CARD_KEYS of each corpus, which are not in its entry because entries determine texts.
+    """
 
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
     keep_text: bool
     sweeps: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    cards: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def tokenizers(self) -> dict[str, Mapping[str, Any]]:
         """The `tokenizer` sections of all runs, by the name of their folder."""
         return {run.tokenizer: run.sections["tokenizer"] for run in self.runs.values()}
+
+    def card(self, name: str) -> dict[str, str]:
+        """Return what the model card of a run says of its sources: license, language, datasets, pretrained.
+
+        Only those that the config states. datasets: of the Hugging Face Hub; pretrained: the folder of `model.from`.
+        """
+        run = self.runs[name]
+        facts = dict(self.cards.get(run.corpus, {}))
+        if self.corpora[run.corpus]["kind"] == "huggingface":
+            facts["datasets"] = self.corpora[run.corpus]["repository"]
+        if run.pretrained:
+            facts["pretrained"] = run.pretrained.name
+        return facts
 
 
 # optional keys that say how another one works, and are stated together with it
@@ -179,6 +198,11 @@ def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
         if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
             found = others
     return found
+
+
+def deciding(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a `training` section that decide the results: all but how the state is saved."""
+    return {key: value for key, value in training.items() if key not in SAVING_KEYS}
 
 
 def model_from(stated: Any) -> ModelConfig:

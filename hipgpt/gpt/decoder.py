@@ -77,10 +77,9 @@ class Decoder:
         self._forget()
         self.sample_by(SamplingConfig(0, temperature=0))
 
-    @property
-    def plans(self) -> list[Plan]:
-        """All plans but those that read beginnings, which have no kernel of their own."""
-        return [self._plan, self._draw_plan, self._step_plan]
+    def plans(self, beginning: int) -> list[Plan]:
+        """Return the plans that continue a text, after one that reads a beginning of so many tokens, at least 1."""
+        return [self._prefill.plan(beginning), self._plan, self._draw_plan, self._step_plan]
 
     def restart(self, texts: Sequence[Sequence[int]]) -> None:
         """Forget all sequences, and read the last T tokens of a text for each. A text has at least one token.

@@ -33,7 +33,10 @@ def on_device(training: TrainingConfig, device: Device) -> TrainingConfig:
 
 
 class RoundedCopy:
-    """A copy of weights in the dtype `act`. `arena` holds the weights as they were at the last call of renew()."""
+    """A copy of weights in the dtype `act`. `arena` holds the weights as they were at the last call of renew().
+
+    plan: the one that renew() runs.
+    """
 
     def __init__(self, device: Device, weights: Arena, act: DType):
         fields = [dataclasses.replace(field, dtype=act) for field in weights.fields]

@@ -33,6 +33,10 @@ class Prefill:
         for shape, group in _groups(beginnings, self._model.context_length):
             self._pass(shape)(group)
 
+    def plan(self, tokens: int) -> Plan:
+        """Return the plan that reads the beginning of one sequence of so many tokens."""
+        return self._pass((1, _padded_length(tokens, self._model.context_length))).plan
+
     def _pass(self, shape: tuple[int, int]) -> "_Pass":
         """Return the pass of so many sequences of so many tokens. Its memory stays allocated."""
         if shape not in self._passes:
@@ -51,8 +55,8 @@ class _Pass:
         inputs = Arena(device, "prefill", [Field(name, size, DType.I32) for name, size in shapes.items()])
         self._tokens, self._slots = inputs["tokens"], inputs["slots"]
         saved = Arena(device, "activations", activations(model, *shape, act, logit_rows=1))
-        self._plan = Plan(device, "prefill", [weights.arena.flat, inputs.flat, cache.flat], act)
-        Network(model, weights, saved, inputs["tokens"], inputs["starts"], cache, self._slots).forward(self._plan)
+        self.plan = Plan(device, "prefill", [weights.arena.flat, inputs.flat, cache.flat], act)
+        Network(model, weights, saved, inputs["tokens"], inputs["starts"], cache, self._slots).forward(self.plan)
 
     def __call__(self, beginnings: Beginnings) -> None:
         tokens, slots = np.zeros(self._shape, np.int32), np.full(self._shape[0], -1, np.int32)
@@ -60,7 +64,7 @@ class _Pass:
             tokens[row, : len(beginning)], slots[row] = beginning, slot
         self._device.write(self._tokens, tokens)
         self._device.write(self._slots, slots)
-        self._plan.run()
+        self.plan.run()
 
 
 def _padded_length(tokens: int, context_length: int) -> int:

@@ -1,8 +1,6 @@
-"""Losses of windows of tokens under a model, and bits per byte."""
+"""Losses of windows of tokens under a model."""
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +26,8 @@ class Scores:
 class Scorer:
     """Scores windows of S + 1 tokens: the model reads the first S tokens and predicts the last S. Dropout is off.
 
-    sequences: the number of windows of a pass; saved: an Arena of `activations` for that many, if training shares one.
+    sequences: the number of windows of a pass; plan: the pass; saved: an Arena of `activations` for that many, if
+    training shares one.
     """
 
     def __init__(
@@ -53,10 +52,6 @@ class Scorer:
         network.forward(self.plan)
         network.losses(self.plan, self._inputs["targets"], self._inputs["ranks"])
 
-    def prepare(self) -> None:
-        """Compile the kernels now, so that the time of the first call does not include it."""
-        self.plan.prepare()
-
     def __call__(self, windows: NDArray[np.int32]) -> Scores:
         """Return the scores of windows (n, S + 1) i32, 1 <= n <= `sequences`.
 
@@ -73,15 +68,3 @@ class Scorer:
         self.plan.run()
         nats, ranks = (self._device.read(tensor) for tensor in (self._losses, self._inputs["ranks"]))
         return Scores(nats.reshape(self.sequences, -1)[:count], ranks.reshape(self.sequences, -1)[:count])
-
-
-def bits_per_byte(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> float:
-    """Return the bits per byte of a text, which are comparable across tokenizers.
-
-    nats: (...) loss of each target token; byte_counts: (...) bytes that it stands for; a token with 0 is left out.
-    Raises ValueError if byte_counts sums to 0. Formula: sum(nats[byte_counts > 0]) / (ln 2 * sum(byte_counts)).
-    """
-    total = int(byte_counts.sum())
-    if total == 0:
-        raise ValueError("bits_per_byte: the tokens stand for no bytes")
-    return float(nats[byte_counts > 0].sum(dtype=np.float64)) / (math.log(2) * total)

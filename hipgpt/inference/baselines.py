@@ -1,16 +1,52 @@
 """Predictors without a network, with which the loss of a model on the same tokens or bytes is compared."""
 
 import lzma
+import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hipgpt.base.csv_file import write_csv
+from hipgpt.data.bits_per_byte import bits_per_byte
+from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import Tokens
+
+COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy",
+           "tokens", "bytes")  # fmt: skip
+NGRAMS = ("unigram", "bigram", "trigram")
 
 MOST_TOKENS = 50_000_000  # from the end of the training split: the counts of more tokens would need too much memory
 LZMA_DICTIONARY_BYTES = 8 << 20
 BLOCK = 1 << 20
+
+
+def write_baselines(path: Path, train: Tokens, validation: Tokens, tokenizer: Tokenizer) -> None:
+    """Write baselines.csv: a row for each predictor on the whole validation split, in the columns of evaluation.csv."""
+    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
+    held_out, before = _decoded(tokenizer, text), _decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:])
+    counts = tokenizer.byte_counts[text[1:]]
+    extent = len(counts), int(counts.sum())
+    with ThreadPoolExecutor(1) as pool:
+        bits = pool.submit(lzma_bits, before, held_out)
+        nats = ngram_losses(known, text, len(tokenizer.byte_counts), len(NGRAMS))
+        lzma_bits_per_byte = bits.result() / len(held_out)
+    rows = [[name, *loss_columns(losses, counts), "", "", *extent] for name, losses in zip(NGRAMS, nats, strict=True)]
+    rows.append(["lzma", "", "", lzma_bits_per_byte, "", "", "", len(held_out)])
+    write_csv(path, COLUMNS, rows)
+
+
+def loss_columns(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Return a row's loss in nats per token, perplexity and bits per byte, from (N,) losses and bytes of the tokens."""
+    mean = float(nats.mean(dtype=np.float64))
+    return mean, math.exp(mean), bits_per_byte(nats, byte_counts)
+
+
+def _decoded(tokenizer: Tokenizer, tokens: NDArray[np.int64]) -> bytes:
+    """Return the text of tokens, without the special ones that divide documents."""
+    return tokenizer.decode(tokens[tokens != tokenizer.end_of_text])
 
 
 def read_tokens(tokens: Tokens, most: int) -> NDArray[np.int64]:

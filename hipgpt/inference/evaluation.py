@@ -1,30 +1,24 @@
 """Evaluate a finished model on the whole validation split, compared with predictors without a network."""
 
-import math
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hipgpt.base.csv_file import write_csv
+from hipgpt.base.csv_file import read_csv, write_csv
 from hipgpt.compute.device import Device
 from hipgpt.config.settings import ModelConfig
 from hipgpt.data.batches import windows
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.parameters import ParameterTensors
-from hipgpt.gpt.scoring import Scorer, bits_per_byte
-from hipgpt.inference.baselines import LZMA_DICTIONARY_BYTES, MOST_TOKENS, lzma_bits, ngram_losses, read_tokens
+from hipgpt.gpt.scoring import Scorer
+from hipgpt.inference.baselines import COLUMNS, loss_columns
 
 ROWS_AT_ONCE = 2048
-COLUMNS = ("predictor", "loss_nats_per_token", "perplexity", "bits_per_byte", "next_token_accuracy", "top5_accuracy",
-           "tokens", "bytes")  # fmt: skip
-NGRAMS = ("unigram", "bigram", "trigram")
 
 
 @dataclass(frozen=True)
@@ -63,44 +57,11 @@ def predict(
     return Predictions(np.concatenate(nats), np.concatenate(ranks), np.concatenate(targets))
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """Predictors without a network on a split. ngram_nats: (N,) f64 of each target token, by the name of the predictor.
-
-    lzma_bits_per_byte: of the text.
-    """
-
-    ngram_nats: Mapping[str, NDArray[np.float64]]
-    lzma_bits_per_byte: float
-    bytes_of_text: int
-
-
-def baselines(train: Tokens, validation: Tokens, tokenizer: Tokenizer) -> Baselines:
-    """Return the baselines on the validation split. They need no device: a thread can compute them during `predict`."""
-    known, text = read_tokens(train, MOST_TOKENS), read_tokens(validation, len(validation))
-    held_out, before = _decoded(tokenizer, text), _decoded(tokenizer, known[-LZMA_DICTIONARY_BYTES:])
-    with ThreadPoolExecutor(1) as pool:
-        bits = pool.submit(lzma_bits, before, held_out)
-        nats = ngram_losses(known, text, len(tokenizer.byte_counts), len(NGRAMS))
-        return Baselines(dict(zip(NGRAMS, nats, strict=True)), bits.result() / len(held_out), len(held_out))
-
-
-def write_evaluation(path: Path, predictions: Predictions, others: Baselines, tokenizer: Tokenizer) -> None:
-    """Write evaluation.csv: the row of the model, then those of the baselines on the same tokens and bytes."""
+def write_evaluation(path: Path, predictions: Predictions, baselines: Path, tokenizer: Tokenizer) -> None:
+    """Write evaluation.csv: the row of the model, then those of baselines.csv, on the same tokens and bytes."""
     counts = tokenizer.byte_counts[predictions.targets]
     extent = len(predictions.targets), int(counts.sum())
     accuracy = float((predictions.ranks == 0).mean()), float((predictions.ranks < 5).mean())
-    rows: list[list[Any]] = [["model", *_loss_columns(predictions.nats, counts), *accuracy, *extent]]
-    rows += [[name, *_loss_columns(nats, counts), "", "", *extent] for name, nats in others.ngram_nats.items()]
-    rows.append(["lzma", "", "", others.lzma_bits_per_byte, "", "", "", others.bytes_of_text])
-    write_csv(path, COLUMNS, rows)  # whole, because Snakemake takes a file that exists as done
-
-
-def _decoded(tokenizer: Tokenizer, tokens: NDArray[np.int64]) -> bytes:
-    """Return the text of tokens, without the special ones that divide documents."""
-    return tokenizer.decode(tokens[tokens != tokenizer.end_of_text])
-
-
-def _loss_columns(nats: NDArray[np.floating[Any]], byte_counts: NDArray[np.int64]) -> tuple[float, float, float]:
-    mean = float(nats.mean(dtype=np.float64))
-    return mean, math.exp(mean), bits_per_byte(nats, byte_counts)
+    others = read_csv(baselines, dict.fromkeys(COLUMNS, str), "run the baselines stage again")
+    rows = [["model", *loss_columns(predictions.nats, counts), *accuracy, *extent], *(row.values() for row in others)]
+    write_csv(path, COLUMNS, [list(row) for row in rows])  # whole, because Snakemake takes a file that exists as done

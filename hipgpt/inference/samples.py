@@ -28,15 +28,16 @@ class TrainingSampler:
         )
         self._decoder: Decoder | None = None
 
-    def plans(self, weights: ParameterTensors) -> list[Plan]:
-        """Return the plans of all samples, so that their kernels can be compiled before the training begins."""
-        return self._decoder_of(weights).plans
-
     def __call__(self, weights: ParameterTensors) -> str:
         """Return the prompt and its continuation. All calls must be given the same tensors, whose values may change."""
-        decoder = self._decoder_of(weights)
-        continuation = generate_one(decoder, self._prompt, self._settings, self._tokenizer.end_of_text)
+        continuation = generate_one(
+            self._decoder_of(weights), self._prompt, self._settings, self._tokenizer.end_of_text
+        )
         return _text(self._tokenizer, [*self._prompt, *continuation])
+
+    def plans(self, weights: ParameterTensors) -> list[Plan]:
+        """Return the plans that a call runs."""
+        return self._decoder_of(weights).plans(max(1, len(self._prompt) - 1))
 
     def _decoder_of(self, weights: ParameterTensors) -> Decoder:
         if self._decoder is None:

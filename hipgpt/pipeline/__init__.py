@@ -1,4 +1,4 @@
 """The answers to Snakemake: recipes, code hashes, planned jobs.
 
-Read recipes, code_hash, sweeps, seals, history, planned_jobs, stage_lines.
+Read recipes, code_hash, sweeps, seals, history, planned_jobs, reasons, stage_lines.
 """

@@ -22,14 +22,15 @@ def write_planned_jobs(path: Path, arguments: list[str]) -> None:
         workflow = dag_api.workflow_api._workflow
         workflow._prepare_dag(forceall=dag_api.dag_settings.forceall, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
-        path.write_text(json.dumps(list(_jobs(workflow.dag))), encoding="utf-8")
+        path.write_text(json.dumps(list(planned_jobs(workflow.dag))), encoding="utf-8")
 
     DAGApi.execute_workflow = write_instead_of_execution
     snakemake(["--dry-run", "--cores", "1", *arguments])
 
 
-def _jobs(dag: Any) -> Iterator[dict[str, Any]]:
-    for job in dag.needrun_jobs():
+def planned_jobs(dag: Any) -> Iterator[dict[str, Any]]:
+    """Yield the fields of a hipgpt.pipeline.reasons.Job for each job that would run."""
+    for job in dag.needrun_jobs(exclude_finished=False):  # a dry run counts its jobs as finished
         reason = dag.reason(job)
         yield {
             "rule": job.rule.name,

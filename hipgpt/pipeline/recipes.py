@@ -13,7 +13,7 @@ from typing import Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, matching_files, sha256_of
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import Config
+from hipgpt.config.settings import Config, deciding
 from hipgpt.data.hub import HUB
 from hipgpt.pipeline.code_hash import code_hash
 
@@ -38,12 +38,13 @@ STAGES = {
     "plot_tokenizer": Stage(("hipgpt.reports.plots",), ("train_tokenizer",)),
     "tokenize": Stage(("hipgpt.data.shards",), ("train_tokenizer",)),
     "manifest": Stage(("hipgpt.data.shards",), ("tokenize",)),
+    "baselines": Stage(("hipgpt.inference.baselines",), ("manifest",)),
     "train": Stage(
         ("hipgpt.training.loop", "hipgpt.interchange.pretrained", DEVICES),
         ("manifest",),
         ("device", "model", "training"),
     ),
-    "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("train",), ("evaluation",)),
+    "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("baselines", "train"), ("evaluation",)),
     "answer": Stage(("hipgpt.inference.multiple_choice", DEVICES), ("train",), ("tasks",)),
     "export": Stage(("hipgpt.interchange.huggingface", "hipgpt.reports.model_card"), ("evaluate",)),
     "sample": Stage(("hipgpt.inference.samples", DEVICES), ("train",), ("sampling",)),
@@ -84,6 +85,10 @@ class Recipes:
         """Return the recipe of `train` or of a later stage, for the run of that name."""
         run = self.config.runs[name]
         recipe = {key: run.sections[key] for one in upstream(stage) for key in STAGES[one].sections}
+        if "training" in recipe:
+            recipe["training"] = deciding(recipe["training"])
+        if stage == "export":
+            recipe["card"] = self.config.card(name)
         if run.pretrained:
             recipe["pretrained_sha256"] = files_sha256(run.pretrained)
         if tasks := recipe.get("tasks"):

@@ -22,10 +22,9 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from hipgpt.base.log import ERRORS_SHOWN_LATER, STOPPED, last_error
-from hipgpt.base.terminal import ERASE_LINE, first_of, one_line
+from hipgpt.base.terminal import ERASE_LINE, one_line
 
 SNAKEMAKE = Path(snakemake.__file__).parent
-MOST_FILES = 2  # of the output of a job, in a dry run
 TARGET = "all"  # the rule that runs nothing
 STOPPED_BY = "stopped by"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent by people and clusters, not by the system
@@ -49,7 +48,12 @@ class Stage:
 
 
 class StageLines(LogHandlerBase):
-    """Writes Snakemake's records as lines of stages."""
+    """Writes Snakemake's records as lines of stages.
+
+    workflow: set by the Snakefile, because the records of a dry run hold less than the words of `hipgpt why` need.
+    """
+
+    workflow: Any = None
 
     def __post_init__(self) -> None:
         self.stream = sys.stdout if self.common_settings.stdout else sys.stderr
@@ -58,6 +62,7 @@ class StageLines(LogHandlerBase):
         self._failed: list[Stage] = []
         self._status = ""  # how the process ended of the stage whose failure is reported next
         self._done, self._total, self._tables = 0, 0, 0
+        self._reasons: dict[str, list[str]] = {}  # of the jobs of a dry run, by their first output
         if not self.common_settings.verbose:
             os.environ[ERRORS_SHOWN_LATER] = "1"
 
@@ -151,8 +156,7 @@ class StageLines(LogHandlerBase):
         fields, event = record.__dict__, getattr(record, "event", None)
         if event == LogEvent.JOB_INFO and fields["rule_name"] != TARGET:
             yield _name(fields)
-            yield one_line(f"    because: {_shortened(str(fields['reason']))}", _columns())
-            yield f"    writes:  {first_of(MOST_FILES, list(fields['output']))}"
+            yield from (one_line(f"    {reason}", _columns()) for reason in self._reasons_of(fields))
         elif event == LogEvent.SHELLCMD and fields.get("shellcmd"):
             yield textwrap.indent(fields["shellcmd"].strip(), "    ")
         elif event == LogEvent.RUN_INFO:
@@ -164,6 +168,16 @@ class StageLines(LogHandlerBase):
             shown = record.levelno >= logging.WARNING or text.startswith(("Nothing to be done", "This was a dry-run"))
             if (shown and not UNSHOWN.search(text)) or SNAKEMAKE not in Path(record.pathname).parents:
                 yield text
+
+    def _reasons_of(self, job: dict[str, Any]) -> list[str]:
+        """Return the reasons for a job of a dry run as `hipgpt why` prints them; Snakemake's if they are not known."""
+        if self.workflow and not self._reasons:
+            from hipgpt.pipeline.planned_jobs import planned_jobs  # they import all of Snakemake
+            from hipgpt.pipeline.reasons import Job, reasons_of
+
+            jobs = [Job(**fields) for fields in planned_jobs(self.workflow.dag)]
+            self._reasons = dict(zip((next(iter(j.outputs), "") for j in jobs), reasons_of(jobs), strict=True))
+        return self._reasons.get(str(next(iter(job["output"]), "")), [str(job["reason"])])
 
     def _ended(self, job: int, ending: str) -> Iterator[str]:
         if job in self._running:
@@ -200,15 +214,6 @@ def _plan(stages: dict[str, int]) -> list[str]:
 
 def _columns() -> int:
     return shutil.get_terminal_size().columns - 1
-
-
-def _shortened(reason: str) -> str:
-    """Return Snakemake's reason for a job, with one file of each kind and the number of the others."""
-    parts = []
-    for part in reason.split("; "):
-        kind, colon, names = part.partition(": ")
-        parts.append(kind + colon + first_of(1, names.split(", ")))
-    return "; ".join(parts)
 
 
 def _name(job: dict[str, Any]) -> str:

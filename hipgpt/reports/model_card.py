@@ -15,9 +15,7 @@ CARD = Template("""\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-license: other
-license_name: see-below
-tags: [hipgpt, $architecture]
+${metadata}tags: [hipgpt, $architecture]
 ---
 
 # $name
@@ -60,18 +58,26 @@ $evaluation
 $provenance
 ## Licence
 
-The weights were trained on the corpus named above. Before you publish them, state here what its licence allows.
+$licence
 """)
+METADATA = ("license", "language", "datasets")  # in the words of the Hugging Face Hub
+NO_LICENCE = (
+    "The weights were trained on the corpus named above. Before you publish them, state here what its licence allows."
+)
 EVALUATED = ("predictor", "loss_nats_per_token", "bits_per_byte", "next_token_accuracy", "top5_accuracy")
+SHARES = ("next_token_accuracy", "top5_accuracy")
 
 
-def model_card(run: Path) -> str:
-    """Return the text of a run's model card. run: the folder of a trained and evaluated run."""
+def model_card(run: Path, facts: Mapping[str, str]) -> str:
+    """Return the text of a run's model card.
+
+    run: the folder of a trained and evaluated run; facts: `hipgpt.config.settings.Config.card` of it.
+    """
     record, row = read_record(run), run_row(run)
     model = model_of(record)
     pretrained = record.get("pretrained_sha256")  # absent in older records
     evaluation = [
-        {name: _rounded(line[name]) for name in EVALUATED}
+        {name: _rounded(line[name], name in SHARES) for name in EVALUATED}
         for line in read_csv(run / "evaluation.csv", EVALUATION, RERUN)
     ]
     words = f"byte-level BPE, {model.vocab_size:,} tokens"
@@ -82,7 +88,8 @@ def model_card(run: Path) -> str:
         architecture=model.architecture,
         title=model.parts.title,
         parameters=f"{row['parameters']:,}",
-        origin="the weights whose hashes are given below" if pretrained else "random weights",
+        metadata="".join(f"{key}: {facts[key]}\n" for key in METADATA if key in facts),
+        origin=_origin(facts) if pretrained else "random weights",
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
         new_tokens=min(20, model.context_length // 2),  # GPT-2 has no positions beyond its context
@@ -93,7 +100,13 @@ def model_card(run: Path) -> str:
         training=_pairs(record["config"]["training"]),
         evaluation=table(evaluation, "md"),
         provenance=_pairs({key: value for key, value in provenance.items() if value is not None}),
+        licence=f"The corpus named above has the licence `{facts['license']}`." if "license" in facts else NO_LICENCE,
     )
+
+
+def _origin(facts: Mapping[str, str]) -> str:
+    folder = f" of the folder `{facts['pretrained']}`" if "pretrained" in facts else ""
+    return f"the weights{folder} whose hashes are given below"
 
 
 def _public(source: str) -> str:
@@ -102,9 +115,16 @@ def _public(source: str) -> str:
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    return table([{"": key, "value": str(value)} for key, value in values.items()], "md")
+    return table([{"": key, "value": _shown(value)} for key, value in values.items()], "md")
 
 
-def _rounded(value: Any) -> str:
-    """Return the cell of a table: numbers with four digits, an empty cell for None."""
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shown(value: Any) -> str:
+    """Return a setting or a fact; a large number, such as operations per step, has separators."""
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def _rounded(value: Any, is_share: bool) -> str:
+    """Return the cell of a table: numbers with four digits, shares in percent, an empty cell for None."""
+    if isinstance(value, float):
+        return f"{100 * value:.1f} %" if is_share else f"{value:.4g}"
+    return "" if value is None else str(value)

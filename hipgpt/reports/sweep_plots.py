@@ -127,7 +127,17 @@ def plot_parallel(points: Sequence[Point], names: Sequence[str], picture: Path) 
         ends = sorted({(height, points[at][key]) for at, height in enumerate(heights[key])}, key=lambda pair: pair[0])
         shown = ends if len(ends) <= 6 and key != LOSS else [ends[0], ends[-1]]
         for height, value in shown:
-            axes.annotate(_short(value), (place, height), xytext=(4, 0), textcoords="offset points", fontsize=8)
+            # on a ground of its own, because the lines of the runs cross it
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            axes.annotate(
+                _short(value),
+                (place, height),
+                xytext=(5, 0),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                bbox=ground,
+            )
     axes.set_xticks(range(len(keys)), ["loss, nats" if key == LOSS else key for key in keys], fontsize=8)
     axes.set(title="settings and loss of each run", yticks=[])
     axes.spines[:].set_visible(False)

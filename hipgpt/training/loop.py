@@ -130,7 +130,8 @@ class Run:
             arrays, progress = state
             self.trainer.write_state(arrays)
             self._best_loss, self._recorded_step = float(progress["best_loss"]), int(progress["step"])
-            LOG.info("resuming after step %d of %d", self._recorded_step, self.training.steps)
+            done = f"; to train again, remove {self.states.root}" if self._recorded_step == self.training.steps else ""
+            LOG.info("resuming after step %d of %d%s", self._recorded_step, self.training.steps, done)
             return self._recorded_step
         if refusal := self.states.refuse_others():
             LOG.warning("%s; starting at step 1", refusal)

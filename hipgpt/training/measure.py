@@ -6,7 +6,6 @@ import time
 import numpy as np
 
 from hipgpt.compute.device import Device
-from hipgpt.compute.plan import compile_together
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.tokens import Tokens
 from hipgpt.gpt.precision import on_device
@@ -23,7 +22,7 @@ def seconds_per_step(model: ModelConfig, training: TrainingConfig, device: Devic
     steps = max(training.steps, WARM_STEPS + MEASURED_STEPS)
     long_enough = dataclasses.replace(on_device(training, device), steps=steps)
     trainer = trainer_of(model, long_enough, device, Tokens([tokens]))
-    compile_together(trainer.plans)
+    trainer.compile()
     trainer.initialize()
     trainer.prepare()
     for step in range(1, WARM_STEPS + 1):

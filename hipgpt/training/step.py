@@ -154,17 +154,22 @@ class Trainer:
 
     @property
     def plans(self) -> list[Plan]:
-        """All plans of this rank, so that their kernels can be compiled together."""
-        plans = [self.micro_plan, self.last_plan, self._scorer.plan, self._copy.plan if self._copy else None]
-        return [plan for plan in plans if plan]
+        """All plans that this rank runs."""
+        copy = [self._copy.plan] if self._copy else []
+        return [*copy, *([self.micro_plan] if self.micro_plan else []), self.last_plan, self._scorer.plan]
+
+    def compile(self, others: Sequence[Plan] = ()) -> None:
+        """Compile the kernels of all plans, and of other ones that will run between steps.
+
+        In one go: a kernel that is compiled later is announced by a line of its own, and in the middle of the bar.
+        """
+        self.device.compile([launch for plan in [*self.plans, *others] for launch in plan.launches])
 
     @on_every_rank
     def prepare(self) -> None:
         """Compile and bind all plans now, so that the time of the first step does not include compilation."""
-        if self.micro_plan:
-            self.micro_plan.prepare()
-        self.last_plan.prepare()
-        self._scorer.prepare()
+        for plan in self.plans:
+            plan.prepare()
 
     @on_every_rank
     def step(self, step: int) -> None:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from hipgpt.base.errors import UserError
 from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.data.bits_per_byte import bits_per_byte
 from hipgpt.data.tokens import Tokens
-from hipgpt.gpt.scoring import bits_per_byte
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from support import tiny
 
 from hipgpt.base.paths import ROOT
 from hipgpt.cli.main import main
-from hipgpt.cli.why import Job
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.pipeline.history import keep
+from hipgpt.pipeline.reasons import Job
 
 PARTS = re.split(r"^## (\w+)$", (ROOT / "docs/reference/json.md").read_text(), flags=re.MULTILINE)[1:]
 KEYS = {

@@ -6,7 +6,7 @@ import sys
 import pytest
 from support.workflow_copy import TINY, Project
 
-from hipgpt.cli.why import Job, explain
+from hipgpt.pipeline.reasons import Job, explain
 
 pytestmark = pytest.mark.slow
 

@@ -120,6 +120,13 @@ def test_a_list_of_runs_with_nothing_below_it_is_empty(key):
     assert load(f"{key}:") == load() == load_runs({**SHIPPED, key: None})
 
 
+def test_all_settings_that_an_architecture_does_not_have_are_named_at_once():
+    assert mistake("runs: {ll: {model: {architecture: llama}}}") == (
+        "config: runs.ll.model.activation: got gelu, expected swiglu with model.architecture: llama; "
+        "runs.ll.model.output_bias: got True, expected false with model.architecture: llama"
+    )
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_of_the_schema_is_described(key):
     assert len(KEYS[key].get("description", "")) >= 10

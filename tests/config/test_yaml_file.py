@@ -95,7 +95,7 @@ def test_braces_in_the_name_of_a_tokenizer_are_no_wildcards(project):
     tiny.tokenizer().save(project.folder / tokenizer["from"])
     project.write_config({**TINY, "tokenizer": tokenizer})
     output = project.snakemake("--dry-run", "all")
-    assert "results/corpora/tiny/-which--one-" in output and "Traceback" not in output
+    assert "train_tokenizer tiny -which--one-" in output and "Traceback" not in output
 
 
 def test_without_a_compiler_snakemake_says_so_in_one_line(project, monkeypatch, tmp_path):

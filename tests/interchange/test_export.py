@@ -33,7 +33,7 @@ def exported(tmp_path: Path, changes: dict) -> tuple[ModelConfig, Path]:
     """Save a checkpoint and export it; return its model and the directory."""
     model = replace(tiny.MODEL, **changes)
     run = tiny.save_run(tmp_path, model=model)
-    export_huggingface(run, tiny.tokenizer(), run / "model", model_card(run))
+    export_huggingface(run, tiny.tokenizer(), run / "model", model_card(run, {}))
     return model, run / "model"
 
 
@@ -192,14 +192,24 @@ def test_the_model_card_does_not_tell_the_folders_of_this_machine(tmp_path):
     record = json.loads((folder / "run.json").read_text())
     record["corpus"]["source"] = "/home/ada/web/*.jsonl, ~/notes.txt, https://example.org/a/b.txt"
     (folder / "run.json").write_text(json.dumps(record))
-    assert "| *.jsonl, notes.txt, https://example.org/a/b.txt |" in model_card(folder)
+    assert "| *.jsonl, notes.txt, https://example.org/a/b.txt |" in model_card(folder, {})
+
+
+def test_the_model_card_says_what_the_config_states_of_the_sources(tmp_path):
+    folder = tiny.save_run(tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"pretrained_sha256": {"config.json": "ef" * 32}}))
+    facts = {"license": "cc-by-4.0", "language": "en", "datasets": "ada/plays"}
+    _, front, text = model_card(folder, {**facts, "pretrained": "gpt2"}).split("---\n", 2)
+    assert facts.items() <= yaml.safe_load(front).items()
+    assert "starting from the weights of the folder `gpt2` whose hashes" in text and "licence `cc-by-4.0`" in text
 
 
 def test_the_model_card_is_filled_from_the_run(tmp_path):
     run = exported(tmp_path, {})[1].parent
     card = (run / "model" / "README.md").read_text()
     head, front, text = card.split("---\n", 2)
-    assert head == "" and yaml.safe_load(front)["pipeline_tag"] == "text-generation"
+    assert head == "" and yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
     first = "A GPT-2 of 9,988 parameters. HipGPT trained it on the corpus `plays`, starting from random weights."
     assert first in text
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
@@ -209,7 +219,7 @@ def test_the_model_card_is_filled_from_the_run(tmp_path):
     assert found["tokenizer_sha256"] == tiny.tokenizer().sha256
     assert found["embed_dim"] == "12" and found["steps"] == "7"
     assert "lowest validation loss of the run, at step 7. Training saw 56 tokens in all." in text
-    assert found["model"] == "5.25" and found["lzma"] == ""
+    assert found["model"] == "5.25" and "| 12.5 % | 50.0 % |" in text and found["lzma"] == ""
     assert "$" not in card
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     compile(example, "model card", "exec")

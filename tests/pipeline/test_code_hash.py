@@ -37,6 +37,7 @@ OF_TOKENS = {
     "train_tokenizer",
     "tokenize",
     "manifest",
+    "baselines",
     "evaluate",
     "answer",
     "export",
@@ -92,7 +93,7 @@ EDITS = {
     "hipgpt/gpt/decoder.py": {"sample"},
     "hipgpt/inference/sampling.py": {"sample"},
     "hipgpt/inference/evaluation.py": {"evaluate", "answer"},
-    "hipgpt/inference/baselines.py": {"evaluate", "answer"},
+    "hipgpt/inference/baselines.py": {"baselines", "evaluate", "answer"},
     "hipgpt/interchange/huggingface.py": {"export"},
     "hipgpt/interchange/gguf.py": set(),
     "hipgpt/interchange/pretrained.py": {"train", "export"},
@@ -237,6 +238,7 @@ def test_stages_are_hashed_with_all_before_them():
         "train_tokenizer",
         "tokenize",
         "manifest",
+        "baselines",
         "train",
         "evaluate",
         "summarize",
@@ -250,9 +252,14 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         config[key] = config[key] | value if isinstance(value, dict) else value
     loaded = load_config(config)
     recipes, run = Recipes(loaded), loaded.runs["default"]
-    shared = [stage for stage in ("download", "train_tokenizer", "tokenize", "manifest") if stage in stages]
+    shared = [
+        stage for stage in ("download", "train_tokenizer", "tokenize", "manifest", "baselines") if stage in stages
+    ]
     found = {stage: recipes.of_corpus(stage, run.corpus, run.tokenizer) for stage in shared}
     return found | {stage: recipes.of_run(stage, "default") for stage in stages if stage not in shared}
+
+
+SHAKESPEARE = yaml.safe_load((ROOT / "config.yaml").read_text())["corpora"]["shakespeare"]
 
 
 @pytest.mark.parametrize(
@@ -262,12 +269,14 @@ def recipes_of(changes: dict, stages: tuple[str, ...] = tuple(STAGES)) -> dict[s
         ({"sampling": {"prompts": ["another"]}}, {"sample", "playground", "describe", "overview"}),
         ({"evaluation": {"stride_tokens": 8}}, {"evaluate", "export", "describe", "summarize", "overview", "compare"}),
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
+        ({"training": {"save_every_steps": 7, "keep_last": 5}}, set()),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
         ({"device": "cpu"}, OF_MODEL | {"plot"}),
-        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest"}),
+        ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest", "baselines"}),
         ({"tokenizer": {"vocab_size": 600}}, set(STAGES) - {"download"}),
         ({"corpus": "tiny_shakespeare"}, set(STAGES)),
         ({"corpora": {"another": {"kind": "file", "path": "x", "cleaning": [], "validation_fraction": 0.1}}}, set()),
+        ({"corpora": {"shakespeare": SHAKESPEARE | {"license": "cc0-1.0", "language": "en"}}}, {"export"}),
         ({"runs": {"second": {}}}, set()),
     ],
 )

@@ -104,7 +104,8 @@ def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without
     output = project.snakemake("all")
     (kept,) = kept_runs(project.folder / "results")
     assert "run default was finished and will be replaced, because its recipe changed (hipgpt why)." in output
-    assert f"kept in results/history/default/{kept.id}; to go back: hipgpt restore default {kept.id}" in output
+    way_back = f"to go back: hipgpt restore default {kept.id}; to have both"
+    assert f"kept in results/history/default/{kept.id}; {way_back}" in output
     assert contents(run) != before
     listed = project.hipgpt("runs", "--history")
     assert f"default {kept.id}" in listed

@@ -1,10 +1,13 @@
 """Another workflow imports this one: `module hipgpt`, its rules renamed, its files below a prefix."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 from support.workflow_copy import TINY, Project
+
+from hipgpt.base.paths import ROOT
 
 SNAKEFILE = """
 configfile: "tiny.yaml"
@@ -43,3 +46,15 @@ def test_another_workflow_imports_the_rules_under_other_names_and_folders(tmp_pa
     assert "rule gpt_train:" in snakemake("size.txt", "gpt/results/summary.csv", "gpt/results/runs/default/report.html")
     assert int((other / "size.txt").read_text()) > 10 and not (other / "results").exists()
     assert "Nothing to be done" in snakemake("size.txt", "gpt/results/summary.csv")
+
+    guide = (ROOT / "docs/how-to/module.md").read_text()
+    profile = re.search(r'```yaml title="(profiles/default/profile.yaml)"\n(.*?)```', guide, re.DOTALL)
+    (other / profile[1]).parent.mkdir(parents=True)
+    (other / profile[1]).write_text(profile[2])
+    locks = other / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    for name in ("0.input.lock", "0.output.lock"):
+        (locks / name).write_text("size.txt\n")  # as a killed workflow leaves them
+    (other / "size.txt").unlink()
+    assert "report_size" in snakemake("--dry-run", "size.txt")
+    assert re.search(r"^\[1/1\]  report_size .* s$", snakemake("size.txt"), re.MULTILINE)

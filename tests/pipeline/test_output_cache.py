@@ -10,8 +10,8 @@ from support.workflow_copy import TINY, Project
 pytestmark = pytest.mark.slow
 
 CORPORA = {name: {**TINY["corpora"]["tiny"], "path": f"texts/{name}.txt"} for name in ("0", "1")}
-TOKENS = "results/corpora/{}/bpe-290/manifest.json"
-CACHED = {"download", "train_tokenizer", "tokenize", "manifest"}
+TOKENS = "results/corpora/{}/bpe-290/baselines.csv"
+CACHED = {"download", "train_tokenizer", "tokenize", "manifest", "baselines"}
 
 
 class CachedProject(Project):
@@ -31,7 +31,7 @@ class CachedProject(Project):
         output = self.log()
         taken = [line for line in output.splitlines() if "Symlinking output file" in line]
         names = {"train.txt": "download", "tokenizer.json": "train_tokenizer", "train_00000.bin": "tokenize"}
-        names["manifest.json"] = "manifest"
+        names |= {"manifest.json": "manifest", "baselines.csv": "baselines"}
         moved = "".join(line for line in output.splitlines() if "Moving output file" in line)
         return {rule for name, rule in names.items() if f"/{name} " in "".join(taken) and f"/{name} " not in moved}
 
@@ -96,10 +96,10 @@ def test_a_setting_decides_from_where_on_the_cache_serves(first, tmp_path, chang
     second = CachedProject(tmp_path / "project", first.cache)
     second.write_config({**TINY, "corpus": "0", "corpora": CORPORA, **changes})
     vocab_size = changes.get("tokenizer", TINY["tokenizer"])["vocab_size"]
-    second.snakemake(f"results/corpora/0/bpe-{vocab_size}/manifest.json", "--cache")
+    second.snakemake(f"results/corpora/0/bpe-{vocab_size}/baselines.csv", "--cache")
     output = second.log()
     files = {"download": "train.txt", "train_tokenizer": "tokenizer.json", "tokenize": "train_00000.bin"}
-    files["manifest"] = "manifest.json"
+    files |= {"manifest": "manifest.json", "baselines": "baselines.csv"}
     moved = {rule for rule, name in files.items() if f"/{name} to cache" in output}
     assert moved == CACHED - taken
 

@@ -13,8 +13,8 @@ from support.workflow_copy import TINY, Project
 pytestmark = pytest.mark.slow
 
 AFTER_TRAIN = {"export", "evaluate", "sample", "playground", "inspect", "plot", "describe", "summarize", "overview"}
-ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "train"} | AFTER_TRAIN
-OF_SHARDS = {"tokenize", "manifest", "train"} | AFTER_TRAIN
+ALL = {"download", "train_tokenizer", "plot_tokenizer", "tokenize", "manifest", "baselines", "train"} | AFTER_TRAIN
+OF_SHARDS = {"tokenize", "manifest", "baselines", "train"} | AFTER_TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,7 @@ CHANGES = {
     "a comment in training": (append("hipgpt/training/loop.py", "# more words\n"), set()),
     "a sentence in README": (append("README.md", "\nanother line\n"), set()),
     "a tracker": (lambda p: override(p, training={"trackers": ["tensorboard"]}), set()),
+    "how the state is saved": (lambda p: override(p, training={"keep_last": 3, "save_every_steps": 4}), set()),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),
@@ -161,8 +162,14 @@ def test_a_deleted_shard_is_remade_with_the_same_bytes_and_training_resumes_at_i
     shard.unlink()
     output = changed.snakemake("all")
     assert shard.read_bytes() == bytes_before and metrics.read_bytes() == metrics_before
-    assert "resuming after step 12 of 12" in output
+    assert "resuming after step 12 of 12; to train again, remove results/runs/default/state" in output
     assert changed.would_run() == set()
+
+
+def test_a_state_is_resumed_after_another_number_of_states_is_kept(changed):
+    (changed.folder / "results/runs/default/metrics.csv").unlink()
+    override(changed, training={"keep_last": 3, "save_every_steps": 4})
+    assert "resuming after step 12 of 12" in changed.snakemake("results/runs/default/metrics.csv")
 
 
 def test_values_on_the_command_line_arrive_as_their_types(changed):

@@ -46,6 +46,26 @@ def test_an_error_and_a_request_would_be_seen(tmp_path):
     assert title == "bad" and any("oh" in error for error in errors) and asked == ["http://127.0.0.1:9/pixel.png"]
 
 
+LEGEND = """<script>
+const names = [...document.querySelectorAll(".chart-bar > *")].map((part) => part.textContent);
+const box = document.querySelector(".chart-axes input").getBoundingClientRect();
+const drawing = document.querySelector(".chart svg").getBoundingClientRect();
+document.title = [...names, box.bottom <= drawing.top ? "free" : "hidden"].join("|");
+</script>"""
+
+
+@needs_chromium
+def test_the_legend_writes_the_name_of_a_sweep_once_and_hides_no_control(tmp_path):
+    names = ["default", *(f"rates_learning_rate_peak-{rate}" for rate in (0.001, 0.002, 0.004))]
+    folders = [tiny.save_run(tmp_path / "results", name) for name in names]
+    page = tmp_path / "results/summary.html"
+    write_runs_page([{"run": name, "steps": 7} for name in names], folders, page, [])
+    page.write_text(page.read_text().replace("</body>", f"{LEGEND}</body>"))
+    errors, _, title, _ = browse(page, tmp_path)
+    assert errors == []
+    assert title == "… is rates_learning_rate_peak-|default|…0.001|…0.002|…0.004|free"
+
+
 @needs_chromium
 def test_the_report_and_every_result_in_it_open_without_an_error_or_a_request(project, tmp_path):
     report = (project.folder / "results/report.html").read_text()

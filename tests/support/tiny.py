@@ -72,6 +72,7 @@ def save_run(
     save_checkpoint(folder / "checkpoints" / "best.safetensors", draw_arrays(model, seed), metadata)
     (folder / "model").mkdir()
     used.save(folder / "model" / "tokenizer.json")
+    (folder / "model" / "README.md").write_text("a model card\n")
     _save_tables(folder, model, seed)
     return folder
 

@@ -20,6 +20,7 @@ from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
 from hipgpt.pipeline.seals import check_seals, open_seals, seal
+from hipgpt.pipeline.stage_lines import StageLines
 from hipgpt.pipeline.sweeps import load_runs
 from hipgpt.reports.closing import closing
 from hipgpt.reports.page_size import fits_a_page
@@ -41,7 +42,9 @@ def checked_config():
 
 
 CONFIG = checked_config()
+StageLines.workflow = workflow  # for the reasons in a dry run
 RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
+REPLACED = []  # the kept runs that this workflow replaces
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
@@ -61,6 +64,7 @@ SHARDS += [f"{TOKENS}/validation_00000.bin"]
 TOKEN_FILES = [
     *TOKENIZER_TABLES,
     *(f"{TOKENS}/{name}" for name in ("compression.png", "compression.svg", "tokenizer.json", "manifest.json")),
+    f"{TOKENS}/baselines.csv",
 ]
 TOKEN_FILES += SHARDS
 CURVES = ["metrics.csv", "validation.csv", "throughput.csv"]
@@ -190,6 +194,16 @@ def model(wildcards):
     return json.dumps(stated(CONFIG.runs[wildcards.run].model))
 
 
+def training(wildcards, output):
+    """Return the training section as JSON. It takes `output`, because the recipe has the keys that decide results."""
+    return json.dumps(CONFIG.runs[wildcards.run].sections["training"])
+
+
+def card(wildcards, output):
+    """Return what the model card says of the run's sources, as JSON. The recipe has it too, so it takes `output`."""
+    return json.dumps(CONFIG.card(wildcards.run))
+
+
 def pretrained_options(wildcards):
     pretrained = CONFIG.runs[wildcards.run].pretrained
     return ["--pretrained", str(pretrained)] if pretrained else []
@@ -250,11 +264,21 @@ def keep_finished_runs():
     for job in jobs_that_train():
         name = job.wildcards.run
         if workflow.persistence.params_changed(job) and (kept := keep(Path("results"), name)):
+            REPLACED.append(kept)
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
-                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}",
+                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}; "
+                "to have both, give the new settings a name under runs: in config.yaml",
                 file=sys.stderr,
             )
+
+
+def say_how_to_go_back():
+    """Name, after the last line of a failure, each finished run that was to be replaced by one that is not trained."""
+    for kept in REPLACED:
+        if not Path("results/runs", kept.run, "run.json").exists():
+            words = f"the finished run {kept.run} is kept; to go back: hipgpt restore {kept.run} {kept.id}"
+            atexit.register(print, words, file=sys.stderr)
 
 
 def seal_finished_files():

@@ -1,7 +1,6 @@
 """Evaluate a checkpoint on the whole validation split, compared with baselines: writes evaluation.csv."""
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _package  # noqa: F401 (first: it decides which hipgpt is imported)
@@ -13,7 +12,7 @@ from hipgpt.compute.open_device import open_device
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.checkpoint import load_weights
-from hipgpt.inference.evaluation import baselines, predict, write_evaluation
+from hipgpt.inference.evaluation import predict, write_evaluation
 
 
 @exit_on_user_error
@@ -21,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_checkpoint(parser)
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the token shards")
+    parser.add_argument("--baselines", required=True, type=Path, help="baselines.csv of the same shards")
     parser.add_argument("--stride-tokens", required=True, type=int, help="tokens between the beginnings of two windows")
     parser.add_argument("--output", required=True, type=Path, help="evaluation.csv")
     add_device(parser)
@@ -28,14 +28,10 @@ def main() -> None:
 
     tokenizer, device = Tokenizer.load(arguments.tokenizer), open_device(arguments.device, arguments.threads)
     model, weights = load_weights(arguments.checkpoint, device, tokenizer.sha256)
-    known = tokenizer.sha256, tokenizer.vocab_size
-    train, validation = (open_split(arguments.manifest, split, *known) for split in ("train", "validation"))
-    name = arguments.output.resolve().parent.name
-    with ThreadPoolExecutor(1) as pool, bar(len(validation) - 1, name) as shown:
-        others = pool.submit(baselines, train, validation, tokenizer)
+    validation = open_split(arguments.manifest, "validation", tokenizer.sha256, tokenizer.vocab_size)
+    with bar(len(validation) - 1, arguments.output.resolve().parent.name) as shown:
         predictions = predict(device, model, weights, validation, arguments.stride_tokens, shown.update)
-        shown.set_postfix_str("then the baselines")
-        write_evaluation(arguments.output, predictions, others.result(), tokenizer)
+    write_evaluation(arguments.output, predictions, arguments.baselines, tokenizer)
 
 
 if __name__ == "__main__":

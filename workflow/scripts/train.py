@@ -15,10 +15,9 @@ from hipgpt.base.errors import exit_on_user_error
 from hipgpt.base.files import alone_in, sha256_of
 from hipgpt.compute.device import Device
 from hipgpt.compute.open_device import available_cores, count_devices, open_device
-from hipgpt.compute.plan import compile_together
 from hipgpt.compute.process_group import meet
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
+from hipgpt.config.settings import ModelConfig, TrainingConfig, deciding, stated
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.precision import on_device
@@ -74,7 +73,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
         return
     fingerprint = {
         "model": stated(model),
-        "training": stated(training),
+        "training": deciding(stated(training)),
         "tokenizer_sha256": tokenizer.sha256,
         "data_sha256": sha256_of(arguments.manifest),
         "code": code_hash(*STAGES["train"].modules),
@@ -95,7 +94,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
     with alone_in(arguments.output, "another process is training this run"):
         write_record(arguments.output / "run.json", config, fingerprint, device, arguments.corpus, operations)
         run = Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights)
-        compile_together([*run.trainer.plans, *sampler.plans(run.trainer.compute_weights)])
+        run.trainer.compile(sampler.plans(run.trainer.compute_weights))
         try:
             with contextlib.closing(Trackers(arguments.trackers, arguments.output, config)) as trackers:
                 run.run(trackers.follow)

@@ -173,7 +173,6 @@ class GpuDevice:
         return values
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        """Compile the kernels of launches, one after the other."""
         for launch in launches:
             if launch.op not in COLLECTIVES:
                 variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)

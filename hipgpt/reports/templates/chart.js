@@ -13,12 +13,14 @@ function drawChart(place) {
     line.shown = true;
   });
   const state = {spec, place, zoom: null, logX: Boolean(spec.log_x), logY: Boolean(spec.log_y)};
-  const bar = made("div", {class: "chart-bar"}), drawing = document.createElementNS(SVG, "svg");
+  const bar = made("div", {class: "chart-bar"}), axes = made("div", {class: "chart-axes"}), drawing = document.createElementNS(SVG, "svg");
   const tip = made("div", {class: "tip"});
+  const prefix = sharedPrefix(spec.lines.map((line) => line.name));
+  if (prefix) bar.append(made("span", {}, `… is ${prefix}`));
   for (const line of spec.lines) {
     const button = made("button", {type: "button", class: "legend"});
     const mark = made("i", {style: `background:${line.colour};opacity:${line.opacity}`});
-    button.append(mark, line.name);
+    button.append(mark, prefix && line.name.startsWith(prefix) ? `…${line.name.slice(prefix.length)}` : line.name);
     button.onclick = () => { line.shown = !line.shown; button.classList.toggle("off", !line.shown); draw(state); };
     bar.append(button);
   }
@@ -27,9 +29,9 @@ function drawChart(place) {
     box.checked = state[axis];
     box.onchange = () => { state[axis] = box.checked; draw(state); };
     label.append(box, ` log ${axis.slice(-1).toLowerCase()}`);
-    bar.append(label);
+    axes.append(label);
   }
-  place.append(bar, drawing, tip);
+  place.append(bar, axes, drawing, tip);
   Object.assign(state, {drawing, tip});
   drawing.onpointermove = (event) => hover(state, event);
   drawing.onpointerdown = (event) => { state.from = event.offsetX; };
@@ -38,6 +40,15 @@ function drawChart(place) {
   drawing.ondblclick = () => { state.zoom = null; draw(state); };
   draw(state);
   addEventListener("resize", () => draw(state));
+}
+
+// The words with which the names of all lines but the default run's begin, such as those of a sweep: rates_steps-.
+function sharedPrefix(names) {
+  const swept = names.filter((name) => name !== "default");
+  if (swept.length < 2) return "";
+  let end = 0;
+  while (end < swept[0].length && swept.every((name) => name[end] === swept[0][end])) end++;
+  return swept[0].slice(0, end).match(/^.*[_-]/)?.[0] ?? "";
 }
 
 function colourOf(i, count) {
@@ -163,9 +174,10 @@ function formOf(least, most) {
   return most >= 1e4 ? (value) => compact.format(value) : (value) => String(rounded(value));
 }
 
-function made(name, attributes) {
+function made(name, attributes, text = "") {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(text);
   return element;
 }
 
