@@ -88,7 +88,7 @@ def bar(total: int, subject: str, done: int = 0) -> "tqdm[NoReturn]":
     """
     return tqdm(
         total=total, initial=done, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False,
-        delay=1e-9,
+        delay=1e-9, mininterval=0,
     )  # fmt: skip
 
 
