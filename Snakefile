@@ -163,6 +163,8 @@ rule baselines:
         f"{TOKENS}/logs/baselines.log",
     cache: True
     threads: 3  # two compress, one counts n-grams
+    resources:
+        mem_mb=8_000,  # several arrays of 50 million tokens
     params:
         script=script("baselines.py"),
         depends=of_corpus("baselines"),

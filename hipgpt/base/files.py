@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from hipgpt.base.errors import UserError
 BLOCK = 1 << 20  # bytes read or written at once
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 NOT_ON_A_DISK = ("proc", "sys")  # whose files may block or never end
+LOCK_TRIES, SECONDS_BETWEEN_TRIES = 3, 0.05  # because `is_locked` holds a lock for a moment
 
 
 @contextlib.contextmanager
@@ -185,7 +187,9 @@ def _open_alone(temporary: Path, path: Path) -> BinaryIO:
 
 def _lock(handle: int, busy: str) -> None:
     """Lock an open file or folder. The system unlocks it when the handle is closed or the process is killed."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{busy}; wait for it to end or stop it, then run the same command again") from None
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    raise UserError(f"{busy}; wait for it to end or stop it, then run the same command again")

@@ -18,6 +18,7 @@ ERRORS_SHOWN_LATER = "HIPGPT_ERRORS_SHOWN_LATER"  # variable: set by a workflow 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d (?P<message>.*)")
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
 MOST_LINES = 12  # of an error
+SHORTEST_DELAY = 1e-9  # seconds: tqdm then shows a bar at its first update, and without a delay at once
 
 
 def start_log(path: Path | None, subject: str = "") -> None:
@@ -88,7 +89,7 @@ def bar(total: int, subject: str, done: int = 0) -> "tqdm[NoReturn]":
     """
     return tqdm(
         total=total, initial=done, desc=f"[{subject}]", bar_format=BAR, dynamic_ncols=True, disable=None, leave=False,
-        delay=1e-9, mininterval=0,
+        delay=SHORTEST_DELAY,
     )  # fmt: skip
 
 

@@ -69,6 +69,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
 
 
+def add_configfile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files that override config.yaml, as in snakemake (default: none)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import did_you_mean
+from hipgpt.config.settings import SAVING_KEYS
 from hipgpt.reports.runs import Row
 
 # The table for people has fewer columns than the other formats. Values that all runs share are printed once, below it.
@@ -17,13 +18,11 @@ FIGURES = {
 }
 ORIGINS = {"device": "device", "code_sha256": "code", "corpus": "corpus", "corpus_sha256": "corpus sha256"}
 WHOLE = ("run", "parameters", "steps", "bits/byte", "tokens/s")  # headings that a table for people always has
-# settings that change no result; only --csv and --json have them
+# settings that change no weight and no loss; only --csv and --json have them
 WITHOUT_INFLUENCE = {
     f"training.{name}"
-    for name in (
-        "log_every_steps", "save_every_steps", "keep_last", "sample_every_steps", "sample_prompt", "sample_tokens",
-    )
-}  # fmt: skip
+    for name in (*SAVING_KEYS, "log_every_steps", "sample_every_steps", "sample_prompt", "sample_tokens")
+}
 HEADINGS = {"run": "run", **FIGURES, **ORIGINS}
 
 

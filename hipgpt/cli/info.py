@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import names_like
 from hipgpt.base.tables import table
-from hipgpt.cli.arguments import Commands, add_command, add_json, number, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_configfile, add_json, number, print_json
 from hipgpt.compute.backends.cpu import traits as cpu_traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.device import DeviceAbsent, Traits
@@ -29,13 +29,7 @@ CONFIG = Path("config.yaml")
 def add(commands: Commands) -> None:
     parser = add_command(commands, info, "show the parameters, memory and operations of a run before it is trained")
     parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="files that override config.yaml, as in snakemake (default: none)",
-    )
+    add_configfile(parser)
     parser.add_argument(
         "--memory-gib",
         type=number,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
@@ -17,15 +18,17 @@ MOST_SETTINGS = 4  # of a run, in a line
 CHOSEN = ("devices", "training.precision")
 
 
-def described(kept: Sequence[KeptRun]) -> list[dict[str, Any]]:
+def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str, Any]]:
     """Return a description of each kept run. settings: those in which it differs from the config, by dotted key.
+
+    configfiles: those that override config.yaml.
 
     Those by which the runs can be told apart come first.
     settings and bits_per_byte are None if the files cannot be read, and settings are empty if the config cannot.
     bytes: on the disk, which deleting the run would free.
     """
     try:
-        runs: Mapping[str, RunConfig] = load([]).runs
+        runs: Mapping[str, RunConfig] = load(configfiles).runs
     except UserError:
         runs = {}
     found = [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from hipgpt.base.errors import UserError
-from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_configfile, add_json, add_results, print_json
 from hipgpt.cli.kept import described, in_words, size
 from hipgpt.pipeline.history import delete, kept_runs
 
@@ -12,6 +12,7 @@ from hipgpt.pipeline.history import delete, kept_runs
 def add(commands: Commands) -> None:
     parser = add_command(commands, prune, "delete finished runs that were replaced")
     parser.add_argument("run", nargs="?", help="its name (default: all runs)")
+    add_configfile(parser)
     add_results(parser)
     parser.add_argument("--yes", action="store_true", help="delete without a question")
     parser.add_argument("-n", "--dry-run", action="store_true", help="show what would be deleted")
@@ -21,7 +22,7 @@ def add(commands: Commands) -> None:
 def prune(arguments: argparse.Namespace) -> None:
     """Show the kept runs, ask, and delete them."""
     kept = [one for one in kept_runs(arguments.results) if arguments.run in (None, one.run)]
-    found = described(kept)
+    found = described(kept, arguments.configfile)
     if not arguments.json:
         sys.stdout.write("".join(f"{in_words(one)}\n" for one in found) or "no run is kept\n")
     extent = f"{len(kept)} run{'s' * (len(kept) != 1)}, {size(sum(one['bytes'] for one in found))}"

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from hipgpt.base.errors import UserError
-from hipgpt.cli.arguments import Commands, add_command, add_json, add_results, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_configfile, add_json, add_results, print_json
 from hipgpt.cli.kept import as_config, described, in_words
 from hipgpt.pipeline.history import other_runs, restore
 from hipgpt.pipeline.seals import seal
@@ -23,18 +23,19 @@ def add(commands: Commands) -> None:
         nargs="?",
         help="its id in the list of `hipgpt runs --history` (default: the only other one)",
     )
+    add_configfile(parser)
     add_results(parser)
     add_json(parser)
 
 
 def restore_run(arguments: argparse.Namespace) -> None:
-    """Put the files of a kept run back, and print how config.yaml differs."""
+    """Put the files of a kept run back, and print how the config differs."""
     kept, *others = other_runs(arguments.results, arguments.run, arguments.id)
     if others:
-        lines = "\n".join(in_words(one) for one in described([kept, *others]))
+        lines = "\n".join(in_words(one) for one in described([kept, *others], arguments.configfile))
         wanted = f"name the id of one of them: hipgpt restore {arguments.run} ID"
         raise UserError(f"restore: {len(others) + 1} runs {arguments.run} are kept; {wanted}", lines)
-    (found,) = described([kept])
+    (found,) = described([kept], arguments.configfile)
     files, replaced = restore(arguments.results, kept)
     seal(arguments.results, files, changed=True)
     if arguments.json:
@@ -45,4 +46,4 @@ def restore_run(arguments: argparse.Namespace) -> None:
     if replaced:
         sys.stdout.write(f"the run that it replaces is kept as {replaced.id}\n")
     if found["settings"]:
-        sys.stdout.write(f"\nconfig.yaml differs; so that snakemake keeps this run, write:\n\n{as_config(found)}")
+        sys.stdout.write(f"\nthe config differs; so that snakemake keeps this run, write:\n\n{as_config(found)}")

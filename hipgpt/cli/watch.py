@@ -59,7 +59,7 @@ def watch(arguments: argparse.Namespace) -> None:
 
 def _folders(results: Path, names: list[str]) -> list[Path]:
     """Return the folders of the runs to draw. There may be none yet while a workflow is at work."""
-    found, root, at_work = run_folders(results), results / "runs", is_locked(Path(".snakemake"))
+    found, root, at_work = run_folders(results), results / "runs", is_locked(results.absolute().parent / ".snakemake")
     if unknown := [name for name in names if name not in found]:
         if at_work:
             return []

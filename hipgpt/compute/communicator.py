@@ -34,7 +34,8 @@ BROADCAST_ROUNDED = op("broadcast_rounded", "collective", """
     out    x  act (N)
     """, scalars="root i32")  # fmt: skip
 
-COLLECTIVES = (REDUCE, REDUCE_ROUNDED, BROADCAST, BROADCAST_ROUNDED)
+REDUCTIONS = (REDUCE, REDUCE_ROUNDED)
+COLLECTIVES = (*REDUCTIONS, BROADCAST, BROADCAST_ROUNDED)
 
 
 class Communicator(Protocol):
@@ -69,7 +70,7 @@ class HostCommunicator:
 
         def run() -> None:
             for collective, x, root in steps:
-                if collective in (REDUCE, REDUCE_ROUNDED):
+                if collective in REDUCTIONS:
                     self._reduce(x, root)
                 else:
                     self._broadcast(x, root)

@@ -64,7 +64,7 @@ class Device(Protocol):
         ...
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        """Compile the kernels of launches now, all of them at once where the device can. `prepare` compiles too."""
+        """Compile the kernels of launches now, on a CPU in parallel. `prepare` compiles too."""
         ...
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:

@@ -68,7 +68,7 @@ class Plan:
     def early(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
         """Record a launch right after the last one that uses memory of its tensors.
 
-        The launches after that one gain it as company: a device may run a collective beside them.
+        A device may run a collective in parallel with the launches after it.
         """
         self(op, *tensors, **scalars)
         launch = self.launches.pop()

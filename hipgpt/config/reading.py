@@ -153,6 +153,8 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
          f"at most {MOST_TOKENS:,} tokens; use training.accumulation_steps for larger steps"),
         (devices == "auto" or batch % devices == 0, "training.batch_sequences", batch,
          f"a multiple of devices = {devices}, because each takes its part of every batch"),
+        (run.training.reduce_precision == "float32" or run.training.precision != "float32", "training.reduce_precision",
+         run.training.reduce_precision, "float32 with training.precision: float32"),
         (devices == 1 or ":" not in device, "devices", devices, f"1 with device: {device}, which names one GPU"),
     ]  # fmt: skip
     for passed, key, got, expected in checks:

@@ -10,7 +10,7 @@ from hipgpt.base.nested import differences
 from hipgpt.base.terminal import first_of
 from hipgpt.pipeline.recipes import STAGES
 
-MOST_NAMES = 2  # of runs, in a line
+MOST_NAMES = 2  # of runs or files, in a line
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,12 @@ def _own_causes(job: Job) -> Iterator[str]:
     elif job.other_inputs:
         yield "it reads other files than before"
     if job.missing_outputs:  # in the order of the rule
-        yield f"missing: {', '.join(output for output in job.outputs if output in job.missing_outputs)}"
+        missing = [output for output in job.outputs if output in job.missing_outputs]
+        yield f"missing: {first_of(MOST_NAMES, missing)}"
     if job.incomplete_outputs:
-        yield f"an interrupted job left {', '.join(job.incomplete_outputs)}"
+        yield f"an interrupted job left {first_of(MOST_NAMES, job.incomplete_outputs)}"
     if job.updated_inputs:
-        yield f"changed since: {', '.join(job.updated_inputs)}"
+        yield f"changed since: {first_of(MOST_NAMES, job.updated_inputs)}"
     if job.other_command:
         yield "its command in the Snakefile changed"
 

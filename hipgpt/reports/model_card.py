@@ -1,6 +1,6 @@
 """The model card: README.md of the Hugging Face directory, filled in from the files of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -73,6 +73,8 @@ def model_card(run: Path, facts: Mapping[str, str]) -> str:
 
     run: the folder of a trained and evaluated run; facts: `hipgpt.config.settings.Config.card` of it.
     """
+    import yaml
+
     record, row = read_record(run), run_row(run)
     model = model_of(record)
     pretrained = record.get("pretrained_sha256")  # absent in older records
@@ -88,18 +90,18 @@ def model_card(run: Path, facts: Mapping[str, str]) -> str:
         architecture=model.architecture,
         title=model.parts.title,
         parameters=f"{row['parameters']:,}",
-        metadata="".join(f"{key}: {facts[key]}\n" for key in METADATA if key in facts),
+        metadata="".join(yaml.safe_dump({key: facts[key]}) for key in METADATA if key in facts),
         origin=_origin(facts) if pretrained else "random weights",
         corpus=record["corpus"]["corpus"],
         context_length=model.context_length,
         new_tokens=min(20, model.context_length // 2),  # GPT-2 has no positions beyond its context
-        data=_pairs(data),
+        data=_pairs(data, _counted),
         sizes=_pairs(stated(model)),
         best_step=row["best_step"],
         tokens_seen=f"{row['tokens_seen']:,}",
         training=_pairs(record["config"]["training"]),
         evaluation=table(evaluation, "md"),
-        provenance=_pairs({key: value for key, value in provenance.items() if value is not None}),
+        provenance=_pairs({key: value for key, value in provenance.items() if value is not None}, _counted),
         licence=f"The corpus named above has the licence `{facts['license']}`." if "license" in facts else NO_LICENCE,
     )
 
@@ -114,12 +116,12 @@ def _public(source: str) -> str:
     return ", ".join(Path(part).name if part.startswith(("/", "~")) else part for part in source.split(", "))
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
-    return table([{"": key, "value": _shown(value)} for key, value in values.items()], "md")
+def _pairs(values: Mapping[str, Any], shown: Callable[[Any], str] = str) -> str:
+    return table([{"": key, "value": shown(value)} for key, value in values.items()], "md")
 
 
-def _shown(value: Any) -> str:
-    """Return a setting or a fact; a large number, such as operations per step, has separators."""
+def _counted(value: Any) -> str:
+    """Return a fact; a number of bytes or operations has separators, which a setting to copy must not have."""
     return f"{value:,}" if type(value) is int else str(value)
 
 

@@ -24,7 +24,8 @@ from hipgpt.training.optimizer import AdamW
 from hipgpt.training.ownership import Piece
 
 NEWTON_SCHULZ_STEPS = 5
-# of matrices that are orthogonalized at once, unless a field has more: on a device with a cache to stay in, or without
+# elements that are orthogonalized at once, unless a field has more: for a device that wants to stay in its caches, and
+# for one where larger batches are never slower
 BATCH_ELEMENTS, LARGE_BATCH_ELEMENTS = 1 << 22, 1 << 25
 
 

@@ -1,4 +1,4 @@
-"""The sums of gradients over ranks, made in buckets while the backward pass goes on.
+"""The sums of gradients over ranks, made in buckets while the backward pass continues.
 
 Li et al. 2020, "PyTorch distributed: experiences on accelerating data parallel training", arXiv:2006.15704.
 """
@@ -52,7 +52,7 @@ class Reduction:
     def _buckets(self) -> Iterator[tuple[int, Range]]:
         """Yield the elements of each bucket with the rank that owns them.
 
-        The weights that do not decay are apart: their gradients are complete only when the backward pass ends.
+        Weights that do not decay have buckets of their own, because those of the first block are complete last.
         """
         for rank, pieces in enumerate(self.ownership.pieces):
             bucket: list[Piece] = []

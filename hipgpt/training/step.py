@@ -20,7 +20,7 @@ from hipgpt.gpt.activations import activation_gradients, activations
 from hipgpt.gpt.blocking import blocking
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
-from hipgpt.gpt.precision import PRECISIONS, RoundedCopy, act_of
+from hipgpt.gpt.precision import RoundedCopy, act_of
 from hipgpt.gpt.scoring import Scorer
 from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
@@ -74,7 +74,8 @@ class Trainer:
             if training.optimizer == "muon"
             else AdamW(device, self.weights, training)
         )
-        reduced = PRECISIONS[training.reduce_precision]
+        # never wider than the activations: an estimate of memory assumes f32, where the settings ask for bf16
+        reduced = act if training.reduce_precision == "bfloat16" else DType.F32
         self.reduction = Reduction(device, self.gradients, self.optimizer.ownership, reduced)
         self.steps_ahead = steps_ahead(training, S)
         self.history = StepHistory(device, self.steps_ahead)

@@ -1,7 +1,7 @@
 // The forward passes of a linear layer for few rows, as a decoder has them: formulas and layouts as in matmul.hip.
 //
-// The weights are read once, and their bytes are all that counts. A wave computes one column of y. Its lanes read WIDTH
-// neighbours of that row of `weight` at a time, and multiply them by as many of every row of x, which lie in the cache.
+// The weights are read once, and their bytes bound the time. A wave computes one column of y. Its lanes read WIDTH
+// neighbours of that row of `weight` at a time, and multiply them by as many of every row of x, which the cache holds.
 // Grid ceil(O / (THREADS / WAVE)). MOST_ROWS: of x. Minimum traffic: O*C*sizeof(act) bytes.
 #include "gpu/gemm/linear_layer.h"
 #include "gpu/simt/reduce.h"

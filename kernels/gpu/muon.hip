@@ -5,7 +5,8 @@
 // `direction` is transposed. Minimum traffic: 16*M*O*C + M*O*C*sizeof(act) bytes and 8*M*O*C + M*O*C*sizeof(act) bytes;
 // the copy adds M*O*C*sizeof(act).
 //
-// newton_schulz_*: for every chip and dtype; muon_mma.hip serves bf16 where a chip has matrix units.
+// newton_schulz_*: for every chip and dtype; muon_mma.hip serves bf16 where a chip has matrix units, muon_tma.hip
+// large matrices on Hopper.
 // Grid M * ceil(rows / MUON_GEMM_TILE) * ceil(columns / MUON_GEMM_TILE): a block computes a square tile of one matrix's
 // product, a thread EACH x EACH elements of it. Sums in f32. Minimum traffic of each: its tensors once.
 #include "gpu/simt/vector_io.h"

@@ -2,6 +2,7 @@
 //
 // All matrices of a call are one tall GEMM of persistent blocks, see gemm/mainloop_tma.h. R and L are multiples of the
 // tile of a cluster, so that no tile has rows of two matrices.
+// newton_schulz_first_polynomial, which needs the trace of each matrix, stays in muon_mma.hip.
 // Grid: TMA_CLUSTERS clusters of two blocks, or as many as there are tiles for them.
 #include "gpu/gemm/mainloop_tma.h"
 #include "gpu/gemm/linear_layer.h"

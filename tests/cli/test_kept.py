@@ -129,7 +129,7 @@ def test_restore_says_which_settings_came_back_and_what_to_write_into_the_config
     about = f"default {kept.id}: training.steps 60, training.learning_rate_peak 0.001, 3 bits per byte, "
     assert status is None and first.startswith(f"restored {about}")
     assert second.startswith("the run that it replaces is kept as ")
-    assert rest[:3] == ["", "config.yaml differs; so that snakemake keeps this run, write:", ""]
+    assert rest[:3] == ["", "the config differs; so that snakemake keeps this run, write:", ""]
     pasted = yaml.safe_load("\n".join(rest[3:]))
     assert pasted == {"training": {"steps": 60, "learning_rate_peak": 1e-3}}
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.variants import CHANNELS, find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import CHANNELS, VARIANTS, find_variant, has_matrix_units, variants_of
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.tensor import DType
 
@@ -65,3 +65,17 @@ def test_attention_backward_on_hopper_takes_heads_of_64_channels_by_the_copy_eng
     )
     for others in ({"S": 130, "D": 64}, {"S": 124, "D": 64}, {"S": 132, "D": 128}):
         assert served_by("attention_backward", "sm_90a", DType.BF16, **sizes, **others) == "gpu/attention_mma.hip"
+
+
+def test_every_row_is_listed_for_some_chip():
+    """Compilers and checks of code objects go through `variants_of`."""
+    archs = (*WITH_MMA, "sm_75", "cpu-amx", "cpu-avx512bf16", "cpu-avx2")
+    listed = {
+        id(row)
+        for op in CATALOGUE.values()
+        for act in (DType.F32, DType.BF16)
+        for arch in archs
+        if op.name in ON_GPUS or arch.startswith("cpu")
+        for row in variants_of(op, arch, act)
+    }
+    assert [row for row in VARIANTS if id(row) not in listed] == []

@@ -312,3 +312,11 @@ def test_a_long_integer_in_a_string_loses_no_digit():
 def test_sizes_that_would_take_minutes_only_to_plan_are_refused(text, message):
     with pytest.raises(UserError, match=re.escape(f"config: {message}")):
         load(text)
+
+
+def test_gradients_in_bfloat16_need_activations_in_bfloat16():
+    text = "training: {reduce_precision: bfloat16, precision: float32}"
+    assert mistake(text) == (
+        "config: training.reduce_precision: got bfloat16, expected float32 with training.precision: float32"
+    )
+    assert load("training: {reduce_precision: bfloat16}")

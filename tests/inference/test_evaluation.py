@@ -158,7 +158,7 @@ def test_a_terminal_shows_how_many_tokens_are_evaluated(corpus, tmp_path):
     assert process.wait(timeout=60) == 0
     with open(folder / "evaluation.csv") as file:
         tokens = int(next(csv.DictReader(file))["tokens"])
-    assert b"[default] " in shown and f"/{tokens}, ".encode() in shown
+    assert b"[default] " in shown and f" {tokens}/{tokens}, ".encode() in shown
 
 
 def test_evaluation_csv_compares_the_model_with_baselines_on_the_same_bytes(device, corpus):

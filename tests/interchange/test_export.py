@@ -199,7 +199,7 @@ def test_the_model_card_says_what_the_config_states_of_the_sources(tmp_path):
     folder = tiny.save_run(tmp_path)
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"pretrained_sha256": {"config.json": "ef" * 32}}))
-    facts = {"license": "cc-by-4.0", "language": "en", "datasets": "ada/plays"}
+    facts = {"license": "cc-by-4.0", "language": "no", "datasets": "ada/plays"}
     _, front, text = model_card(folder, {**facts, "pretrained": "gpt2"}).split("---\n", 2)
     assert facts.items() <= yaml.safe_load(front).items()
     assert "starting from the weights of the folder `gpt2` whose hashes" in text and "licence `cc-by-4.0`" in text

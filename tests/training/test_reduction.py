@@ -15,6 +15,7 @@ from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.precision import on_device
 from hipgpt.training import reduction
+from hipgpt.training.estimate import job_resources
 from hipgpt.training.step import trainer_of
 
 MODEL = ModelConfig(50, 64, 6, 2, 128, 8, "gelu", tie_embeddings=False, output_bias=False)
@@ -78,6 +79,8 @@ def test_rounded_gradients_are_reduced_where_they_are_complete_and_widened_befor
     assert not reductions_of(gradients, launches)
     assert ops.count(REDUCE_ROUNDED) == ops.count(ROUND_WEIGHTS) > 4
     assert all(ops[i - 1] in (ROUND_WEIGHTS, REDUCE_ROUNDED) for i, op in enumerate(ops) if op is REDUCE_ROUNDED)
+    last = max(i for i, op in enumerate(ops) if op is MATMUL_BACKWARD_WEIGHT)
+    assert sum(op is REDUCE_ROUNDED for op in ops[:last]) >= 4  # beside the backward pass
     assert ops.index(WIDEN_GRADIENTS) > max(i for i, op in enumerate(ops) if op is REDUCE_ROUNDED)
     assert launches[ops.index(WIDEN_GRADIENTS)].tensor("gradients") == gradients
 
@@ -95,3 +98,9 @@ def test_bfloat16_between_ranks_that_compute_in_float32_is_refused():
         "means float32 on null",
     ):
         on_device(training, NullDevice(traits((DType.F32,))))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_memory_of_a_job_is_estimated_with_gradients_in_bfloat16(device):
+    settings = {"optimizer": "adamw", "precision": "auto", "reduce_precision": "bfloat16"}
+    assert job_resources(MODEL, dataclasses.replace(TRAINING, **settings), device, 2)["mem_mb"] > 0

@@ -195,12 +195,15 @@ def model(wildcards):
 
 
 def training(wildcards, output):
-    """Return the training section as JSON. It takes `output`, because the recipe has the keys that decide results."""
+    """Return the training section as JSON.
+
+    It takes `output`, so that Snakemake does not compare it: the recipe has the keys that decide results.
+    """
     return json.dumps(CONFIG.runs[wildcards.run].sections["training"])
 
 
 def card(wildcards, output):
-    """Return what the model card says of the run's sources, as JSON. The recipe has it too, so it takes `output`."""
+    """Return what the model card says of the run's sources, as JSON. It takes `output` for the same reason."""
     return json.dumps(CONFIG.card(wildcards.run))
 
 

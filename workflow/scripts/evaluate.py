@@ -31,6 +31,7 @@ def main() -> None:
     validation = open_split(arguments.manifest, "validation", tokenizer.sha256, tokenizer.vocab_size)
     with bar(len(validation) - 1, arguments.output.resolve().parent.name) as shown:
         predictions = predict(device, model, weights, validation, arguments.stride_tokens, shown.update)
+        shown.refresh()  # with the last count, and even if the text took less than a tenth of a second
     write_evaluation(arguments.output, predictions, arguments.baselines, tokenizer)
 
 

@@ -127,8 +127,8 @@ class CpuDevice:
         return values
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        near = [launch for launch in launches if launch.op not in COLLECTIVES]
-        _compile(tuple(dict.fromkeys(map(_library_of, near))), self._threads)
+        kernels = [launch for launch in launches if launch.op not in COLLECTIVES]
+        _compile(tuple(dict.fromkeys(map(_library_of, kernels))), self._threads)
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         groups = itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends.gpu import Driver
-from hipgpt.compute.communicator import REDUCE, REDUCE_ROUNDED
+from hipgpt.compute.communicator import REDUCTIONS
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import SECONDS_TO_ANSWER, ProcessGroup
 from hipgpt.compute.tensor import DType
@@ -23,7 +23,6 @@ LIBRARIES = {
     "cuda": ("libnccl.so.2", "nvidia.nccl", "pip install -e '.[nccl]'"),
     "hip": ("librccl.so.1", "", "install RCCL, which is a part of ROCm"),
 }
-REDUCTIONS = (REDUCE, REDUCE_ROUNDED)
 POLL_SECONDS = 0.0005
 
 

@@ -1,10 +1,9 @@
 """Which source serves an op on an architecture, dtype and size: a table, first match wins."""
 
-import functools
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
@@ -175,13 +174,17 @@ def _persistent_gemm() -> Variant:
     )  # fmt: skip
 
 
-def _stacked_newton_schulz() -> Iterator[Variant]:
-    """Yield the rows for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
-    for op in stacked_gemm.BOXES:
-        yield Variant(
-            op, HOPPER, "bf16", "gpu/muon_tma.hip", suits=stacked_gemm.suits, shared_bytes=stacked_gemm.SHARED_BYTES,
-            shapes={op: functools.partial(stacked_gemm.shape, op)}, boxes=stacked_gemm.boxes_of,
-        )  # fmt: skip
+def _stacked_newton_schulz() -> Variant:
+    """The row for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        return stacked_gemm.tiles(op, sizes) >= ENOUGH_TMA_ITEMS
+
+    return Variant(
+        r"newton_schulz_(gram|polynomial|step)", HOPPER, "bf16", "gpu/muon_tma.hip",
+        suits=suits, shapes=stacked_gemm.SHAPES, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
+        boxes=stacked_gemm.boxes_of,
+    )  # fmt: skip
 
 
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
@@ -248,7 +251,7 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
     _persistent_gemm(),
-    *_stacked_newton_schulz(),
+    _stacked_newton_schulz(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
@@ -279,7 +282,8 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     """Return every row that serves an op at some size."""
     found = {}
-    for combination in itertools.product((16, 48, 64, 120, 800, 1 << 14), repeat=max(1, min(3, len(op.dimensions)))):
+    some = CONSTANTS["MOST_ROWS"], 16, 48, 64, 120, 800, 1 << 14
+    for combination in itertools.product(some, repeat=max(1, min(3, len(op.dimensions)))):
         sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
         variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], CHANNELS[-1])})
         found[variant.source, *variant.macros.items()] = variant

@@ -1,5 +1,5 @@
-// What an epilogue does with the sums of gram gram, of one matrix or several below each other: a fused operation as in
-// epilogue.h that looks for the diagonal.
+// The fused operation of Muon's polynomial, as in epilogue.h: it combines the sums of gram gram with gram, of one matrix or
+// several below each other, and adds to the diagonal.
 #pragma once
 #include "gpu/gemm/linear_layer.h"
 #include "muon.h"
