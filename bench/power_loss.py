@@ -57,7 +57,7 @@ keep(Path("results"), "default")
 REMOVE = """import shutil
 shutil.rmtree("results/runs/default")
 """
-GO_BACK = """restore(Path("results"), "default", kept_runs(Path("results"))[0].id)
+GO_BACK = """restore(Path("results"), kept_runs(Path("results"))[0])
 """
 SEAL = """from pathlib import Path
 from hipgpt.base.files import replacing
