@@ -2,7 +2,6 @@
 
     python bench/gpu_train.py --device cuda --sizes S1,S2,S3
     python bench/gpu_train.py --device cuda --sizes S1 --peer 'python torch_gpt_gpu.py S1'
-
     python bench/gpu_train.py --device cuda --sizes S2,S3 --devices 1,2
 
 Each round runs HipGPT and then the command of the peer, each in its own process (A B A B). The peer prints a line of

@@ -63,5 +63,6 @@ def write_evaluation(path: Path, predictions: Predictions, baselines: Path, toke
     extent = len(predictions.targets), int(counts.sum())
     accuracy = float((predictions.ranks == 0).mean()), float((predictions.ranks < 5).mean())
     others = read_csv(baselines, dict.fromkeys(COLUMNS, str), "run the baselines stage again")
-    rows = [["model", *loss_columns(predictions.nats, counts), *accuracy, *extent], *(row.values() for row in others)]
-    write_csv(path, COLUMNS, [list(row) for row in rows])  # whole, because Snakemake takes a file that exists as done
+    model = ["model", *loss_columns(predictions.nats, counts), *accuracy, *extent]
+    rows = [model, *([*row.values()] for row in others)]
+    write_csv(path, COLUMNS, rows)  # whole, because Snakemake takes a file that exists as done

@@ -74,7 +74,7 @@ class Trainer:
             if training.optimizer == "muon"
             else AdamW(device, self.weights, training)
         )
-        # never wider than the activations: an estimate of memory assumes f32, where the settings ask for bf16
+        # act, because an estimate of memory may assume f32 for a device that will train in bf16
         reduced = act if training.reduce_precision == "bfloat16" else DType.F32
         self.reduction = Reduction(device, self.gradients, self.optimizer.ownership, reduced)
         self.steps_ahead = steps_ahead(training, S)

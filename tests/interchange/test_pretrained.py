@@ -216,7 +216,8 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
     record = json.loads((run / "run.json").read_text())
     assert model_from(record["config"]["model"]) == GPT2
     assert record["pretrained_sha256"] == files_sha256(project.folder / "gpt2")
-    assert "starting from the weights of the folder `gpt2` whose hashes are given below." in (project.folder / target).read_text()
+    card = (project.folder / target).read_text()
+    assert "starting from the weights of the folder `gpt2` whose hashes are given below." in card
     assert "Nothing to be done" in project.snakemake("--dry-run", target)
     change_weights(project.folder / "gpt2", lambda weights: weights[C_PROJ].__iadd__(1))
     assert "train tuned\n" in project.snakemake("--dry-run", target)
