@@ -23,7 +23,8 @@ class Traits:
     act_dtypes: the dtypes of activations that it has kernels for, fastest first.
     cache_bytes: the bytes of activations that its caches hold; None if larger batches are never slower.
     shares_host_memory: whether its tensors are stored in host memory, where the CPU can read them in place.
-    workspaces: the ops that only some devices have, with the number of elements of their scratch argument (W).
+    workspaces: the ops that only some devices have, with the number of elements of their workspace (W of
+    output_layer_training, K of decode_blocks), 0 if the op does not serve these sizes.
     """
 
     act_dtypes: tuple[DType, ...]

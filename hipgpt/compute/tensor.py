@@ -120,7 +120,7 @@ class Arena:
         self.offsets, end = {}, 0
         for field in self.fields:
             self.offsets[field.name] = end
-            end += -(-field.elements // ALIGNMENT_ELEMENTS) * ALIGNMENT_ELEMENTS * field.dtype.size_bytes
+            end += self.padded_elements(field.name) * field.dtype.size_bytes
         self.size_bytes = end
         self._address, self._owner = device.allocate(end)
 
@@ -133,6 +133,10 @@ class Arena:
         (dtype,) = dtypes
         elements = self.size_bytes // dtype.size_bytes
         return Tensor(self.name, (elements,), dtype, self._address, self._owner, self.name)
+
+    def padded_elements(self, name: str) -> int:
+        """Return how many elements a field takes, padding included."""
+        return -(-self._by_name[name].elements // ALIGNMENT_ELEMENTS) * ALIGNMENT_ELEMENTS
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name

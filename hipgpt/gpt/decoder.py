@@ -13,6 +13,7 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig, SamplingConfig
 from hipgpt.gpt.activations import activations, kv_cache
+from hipgpt.gpt.fused_decoding import fused_blocks
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
@@ -60,7 +61,9 @@ class Decoder:
         self._tokens, positions = (self._tokens_and_positions.rows(row, row + 1).view(sequences) for row in (0, 1))
         self._device_windows, self._drawn, self._keys = inputs["windows"], inputs["drawn"], inputs["keys"]
         self._settings = drawing["settings"]
+        fused = fused_blocks(device, model, weights, cache, sequences)
         given = [weights.arena.flat, inputs.flat, cache.flat, self._settings, self._logits]
+        given += [fused.exchange] if fused else []
         self._plan, self._draw_plan, self._step_plan = (
             Plan(device, name, given, act) for name in ("decode", "draw", "draw and decode")
         )
@@ -69,7 +72,7 @@ class Decoder:
                 DRAW_TOKEN, self._tokens, positions, self._device_windows, self._drawn, drawing["scores"],
                 self._logits, self._settings, self._keys,
             )  # fmt: skip
-        network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache)
+        network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache, fused=fused)
         for plan in (self._plan, self._step_plan):
             network.forward(plan)
             network.logits(plan)

@@ -30,6 +30,7 @@ from hipgpt.compute.catalogue import (
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
 from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.fused_decoding import FusedBlocks
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Attention, Mlp, Norm
 
@@ -40,7 +41,8 @@ class Network:
     weights: the parameters. saved: an Arena of `activations`. tokens (B, S) i32. starts (B) i32: the position of the
     first token of each sequence. cache: an Arena of `kv_cache`; with it, S is 1, and attention appends the new keys and
     values to it and reads the earlier ones. slots (B) i32: with it, the keys and values of these S tokens become the
-    beginning of the cache's sequence slots[b]; a slot that the cache does not have is left out. drop_probability: of
+    beginning of the cache's sequence slots[b]; a slot that the cache does not have is left out. fused: with a cache,
+    takes the place of all blocks. drop_probability: of
     the dropout after the embedding and after both branches of each block. counters (4) i32: seed low and high, step,
     micro step, from which the dropout masks are drawn. group: index of these sequences among the groups of a
     micro-batch; each group draws other masks.
@@ -55,12 +57,13 @@ class Network:
         starts: Tensor,
         cache: Arena | None = None,
         slots: Tensor | None = None,
+        fused: FusedBlocks | None = None,
         drop_probability: float = 0.0,
         counters: Tensor | None = None,
         group: int = 0,
     ):
         self.model, self.weights, self.saved = model, weights, saved
-        self.tokens, self.starts = tokens, starts
+        self.tokens, self.starts, self.fused = tokens, starts, fused
         self.drop_probability, self.counters, self.group = drop_probability, counters, group
         self.B, self.S = tokens.shape
         shared = model, weights, saved
@@ -71,6 +74,9 @@ class Network:
         """Record the pass from the tokens to saved["final_norm"] (N, E), the output of the last norm."""
         a, w, L = self.saved, self.weights, self.model.num_layers
         self._embed(plan, a["residual0"])
+        if self.fused:
+            self.fused(plan, a["final_norm"], a["residual0"], self.starts)
+            return
         self.attention.begin(plan)
         self.norm.forward(plan, "block0.attention_norm", a["residual0"])
         for i in range(L):

@@ -55,11 +55,12 @@ class CudaDriver:
         self._context = _checked(driver.cuDevicePrimaryCtxRetain(device), "cuDevicePrimaryCtxRetain")
         _checked(driver.cuCtxSetCurrent(self._context), "cuCtxSetCurrent")
         attribute = driver.CUdevice_attribute
-        major, minor = (
-            _checked(driver.cuDeviceGetAttribute(each, device), "cuDeviceGetAttribute")
+        major, minor, self.multiprocessors = (
+            int(_checked(driver.cuDeviceGetAttribute(each, device), "cuDeviceGetAttribute"))
             for each in (
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+                attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
             )
         )
         self.arch = f"sm_{major}{minor}" + "a" * ((major, minor) == (9, 0))  # a: has wgmma, which later chips lack
@@ -147,12 +148,20 @@ class CudaDriver:
         return (ctypes.c_uint64 * 16).from_buffer_copy(ctypes.string_at(tensor_map.getPtr(), 128))
 
     def launch(self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]) -> None:
-        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         name, handle = function
-        where = f"{name}: cuLaunchKernel (grid {grid}, {threads} threads)"
+        pointers = _addresses(arguments)
         address = ctypes.addressof(pointers)
         launched = driver.cuLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, address, 0)
-        _checked(launched, where)
+        _checked(launched, f"{name}: cuLaunchKernel (grid {grid}, {threads} threads)")
+
+    def launch_together(
+        self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        name, handle = function
+        pointers = _addresses(arguments)
+        address = ctypes.addressof(pointers)
+        launched = driver.cuLaunchCooperativeKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, address)
+        _checked(launched, f"{name}: cuLaunchCooperativeKernel (grid {grid}, {threads} threads)")
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -161,6 +170,11 @@ class CudaDriver:
         graph = _checked(driver.cuStreamEndCapture(self._stream), "cuStreamEndCapture")
         executable = _checked(driver.cuGraphInstantiate(graph, 0), "cuGraphInstantiate")
         return lambda: _checked(driver.cuGraphLaunch(executable, self._stream), "cuGraphLaunch")
+
+
+def _addresses(arguments: Sequence[Any]) -> Any:
+    """Return an array of the addresses of ctypes values."""
+    return (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
 
 
 def compile_cuda(name: str, source: str, headers: Mapping[str, str], macros: Mapping[str, int], arch: str) -> bytes:

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,23 +13,22 @@ import numpy as np
 from hipgpt.base.compiler import code_object, with_headers
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends import self_check
+from hipgpt.compute.backends import decode_blocks, self_check
 from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.backends.persistent_gemm import Boxes
-from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import HOPPER, Variant, find_variant, has_matrix_units
+from hipgpt.compute.catalogue import DECODE_BLOCKS
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
-from hipgpt.compute.device import Traits, check_transfer
+from hipgpt.compute.device import Traits, Workspace, check_transfer
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
 
-Call = tuple[Any, Grid, int, int, list[Any]]  # function, grid, threads, bytes of dynamic shared memory, C arguments
 
-
-def traits(act_dtypes: tuple[DType, ...]) -> Traits:
+def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = MappingProxyType({})) -> Traits:
     """Return how a GPU computes that is fastest with the first of these dtypes."""
-    return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces={})
+    return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces=workspaces)
 
 
 class OutOfMemory(Exception):
@@ -40,6 +40,7 @@ class Driver(Protocol):
     driver's own words if a call fails.
 
     backend: hip or cuda; name: the device's; arch: its architecture, such as gfx90a or sm_80; wave: lanes of a wave;
+    multiprocessors: how many of them, or of AMD's compute units;
     compiler: the run-time compiler and its version, which count in the key of a cached code object. stream: the
     handle of its stream, for libraries that put work on it. checks_kernels: whether kernels that use matrix units are
     compared with plain arithmetic at their first use.
@@ -49,6 +50,7 @@ class Driver(Protocol):
     name: str
     arch: str
     wave: int
+    multiprocessors: int
     compiler: str
     checks_kernels: bool
 
@@ -110,6 +112,14 @@ class Driver(Protocol):
         arguments: ctypes values in the order of the kernel's parameters.
         """
 
+    def launch_together(
+        self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        """Do as `launch` for a kernel whose blocks wait for each other. Only rows for NVIDIA need it.
+
+        Raises UserError if the device cannot hold all blocks at once.
+        """
+
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         """Return a function that replays, as one graph, the launches that record() makes. They do not run meanwhile."""
 
@@ -135,7 +145,9 @@ class GpuDevice:
         self.communicator: Communicator = communicator or HostCommunicator(ProcessGroup())
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
-        self.traits = traits((DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16))
+        fastest_first = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
+        extra = {DECODE_BLOCKS: decode_blocks.workspace(driver.multiprocessors)} if driver.arch == HOPPER else {}
+        self.traits = traits(fastest_first, extra)
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
         self._checked: set[tuple[Any, ...]] = set()
@@ -195,7 +207,7 @@ class GpuDevice:
                 if any(launch.shares_memory_with(each) for each in under_way):
                     calls.append(self.communicator.join)
                     under_way.clear()
-                calls += [functools.partial(self._driver.launch, *call) for call in self._bind(launch)]
+                calls += self._bind(launch)
         if under_way:
             calls.append(self.communicator.join)
 
@@ -211,7 +223,7 @@ class GpuDevice:
 
         return replay_with_its_memory
 
-    def _bind(self, launch: Launch) -> list[Call]:
+    def _bind(self, launch: Launch) -> list[Callable[[], None]]:
         """Return the kernel calls of a launch, whose kernel has passed its check if the chip's kernels are checked."""
         variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
         if self._driver.checks_kernels and variant.macros:  # that choose a matrix instruction
@@ -228,17 +240,18 @@ class GpuDevice:
     def run(self, variant: Variant, launch: Launch) -> None:
         """Run a launch by the kernel of one row of the table of variants."""
         for call in self._calls(variant, launch):
-            self._driver.launch(*call)
+            call()
 
-    def _calls(self, variant: Variant, launch: Launch) -> list[Call]:
+    def _calls(self, variant: Variant, launch: Launch) -> list[Callable[[], None]]:
         """Return the kernel calls of a launch by one row; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         workspace = self._workspace(variant.workspace_bytes(op, sizes))
         arguments = launch.c_arguments()
         maps = [self._tensor_map(launch.tensor(boxes.argument), boxes) for boxes in variant.boxes(op)]
+        start = self._driver.launch_together if variant.together else self._driver.launch
         return [
-            (function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])
+            functools.partial(start, function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])
             for (grid, threads), more in variant.launches(op, sizes, self._driver.wave, workspace)
         ]
 

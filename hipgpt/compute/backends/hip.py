@@ -61,6 +61,7 @@ class HipDriver:
             raise _absent(error) from error
         properties = _checked(hip.hipGetDeviceProperties(index), f"hipGetDeviceProperties({index})")
         self.name, self.wave = properties.name, properties.warpSize
+        self.multiprocessors = properties.multiProcessorCount
         self._target = properties.gcnArchName  # with its feature switches: gfx90a:sramecc+:xnack-
         self.arch = self._target.split(":")[0]
         self.compiler = f"hiprtc {major}.{minor}, HIP {version}, {self._target}"
@@ -133,6 +134,11 @@ class HipDriver:
         packed = tuple(arguments)
         launched = hip.hipModuleLaunchKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, None, packed)
         _checked(launched, where)
+
+    def launch_together(
+        self, function: Any, grid: Grid, threads: int, shared_bytes: int, arguments: Sequence[Any]
+    ) -> None:
+        raise NotImplementedError("no row of variants.py for AMD's chips has blocks that wait for each other")
 
     def capture(self, record: Callable[[], None]) -> Callable[[], None]:
         mode = hip.hipStreamCaptureMode.hipStreamCaptureModeThreadLocal

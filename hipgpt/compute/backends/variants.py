@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends import stacked_gemm
+from hipgpt.compute.backends import decode_blocks, stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
@@ -62,7 +62,8 @@ class Variant:
 
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
     dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
-    suits: which sizes the row is for. shared_bytes: dynamic shared memory. split_k: in place of shapes if its kernels
+    suits: which sizes the row is for. shared_bytes: dynamic shared memory. together: whether the blocks of a launch
+    wait for each other, so that all must be resident. split_k: in place of shapes if its kernels
     end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h. boxes: the arguments that its kernels move by
     the copy engine; their tensor maps are the last parameters.
     """
@@ -76,6 +77,7 @@ class Variant:
     shapes: Mapping[str, ShapeOf] = field(default_factory=dict)
     suits: Callable[[Op, Sizes], bool] = always
     shared_bytes: int = 0
+    together: bool = False
     split_k: SplitK | PersistentGemm | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
@@ -187,6 +189,15 @@ def _stacked_newton_schulz() -> Variant:
     )  # fmt: skip
 
 
+def _decode_blocks() -> Variant:
+    """The row for a decoder's blocks in one launch."""
+    return Variant(
+        "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip",
+        suits=lambda op, sizes: decode_blocks.suits(sizes), shapes={"decode_blocks": decode_blocks.shape},
+        shared_bytes=CONSTANTS["DECODE_SHARED_BYTES"], together=True,
+    )  # fmt: skip
+
+
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -252,6 +263,7 @@ VARIANTS = (
     _few_rows(),
     _persistent_gemm(),
     _stacked_newton_schulz(),
+    _decode_blocks(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),

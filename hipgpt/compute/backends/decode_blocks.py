@@ -1,0 +1,51 @@
+"""Where kernels/gpu/decode_blocks.hip serves a model, and how it is launched: all blocks of the grid stay resident."""
+
+import math
+
+from hipgpt.compute.backends.launch_shapes import CONSTANTS, Grid, Shape, Sizes
+from hipgpt.compute.device import Workspace
+from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
+
+OUTPUTS, UNIT, WARP = 8, 32, 32  # outputs of an mma; columns of two; lanes
+THREADS = CONSTANTS["DECODE_BLOCKS_THREADS"]
+
+
+def hidden(sizes: Sizes) -> int:
+    """Return the channels of the MLP, from the number of a block's weights."""
+    return (sizes["M"] - 4 * sizes["C"] ** 2) // (2 * sizes["C"])
+
+
+def _blocks(sizes: Sizes) -> int:
+    """A block for every OUTPUTS channels: then each has as many outputs of every layer."""
+    return sizes["C"] // OUTPUTS
+
+
+def shape(sizes: Sizes, wave: int) -> Shape:
+    """Return how the kernel is launched."""
+    grid: Grid = (_blocks(sizes), 1, 1)
+    return grid, THREADS
+
+
+def suits(sizes: Sizes) -> bool:
+    """Return whether the kernel serves a model: its blocks share each layer evenly and hold their part of it."""
+    C, F, D = sizes["C"], hidden(sizes), sizes["D"]
+    if sizes["N"] > CONSTANTS["MOST_ROWS"] or C % ALIGNMENT_ELEMENTS or F % C or D % OUTPUTS:
+        return False
+    most = (CONSTANTS[name] for name in ("MOST_DECODE_CHANNELS", "MOST_DECODE_HIDDEN", "MOST_CHANNELS"))
+    if any(size > limit for size, limit in zip((C, F, D), most, strict=True)):
+        return False
+    layers = (3 * C, C), (C, C), (F, C), (C, F)  # outputs, columns
+    held = (out // C * math.ceil(columns / (UNIT * (THREADS // WARP))) for out, columns in layers)
+    return max(held) <= CONSTANTS["DECODE_HELD"]
+
+
+def workspace(multiprocessors: int) -> Workspace:
+    """Return the function that says how many slots a GPU of so many multiprocessors needs; 0: it has no such kernel."""
+
+    def slots(sizes: Sizes, act: DType) -> int:
+        if act is not DType.BF16 or not suits(sizes) or _blocks(sizes) > multiprocessors:
+            return 0
+        pairs = sizes["N"] * (6 * sizes["C"] + hidden(sizes)) // 2
+        return pairs + 1  # and the number of launches
+
+    return slots

@@ -1,0 +1,131 @@
+"""A decoder whose blocks are one launch: the same numbers as those of an op after another, but for roundings."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hipgpt.compute.backends import decode_blocks
+from hipgpt.compute.backends.cpu import CpuDevice
+from hipgpt.compute.backends.gpu import traits
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.catalogue import DECODE_BLOCKS
+from hipgpt.compute.device import Device
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.parameters import ParameterTensors, parameters
+
+
+def gpt2(*sizes: int) -> ModelConfig:
+    """V, E, L, H, F, T."""
+    return ModelConfig(*sizes, activation="gelu", tie_embeddings=True, output_bias=False)
+
+
+SMALL = gpt2(500, 128, 2, 4, 256, 40)
+MODELS = {
+    "small": SMALL,
+    "relu": dataclasses.replace(SMALL, activation="relu"),
+    "relu2": dataclasses.replace(SMALL, activation="relu2"),
+    "heads of 8 channels": dataclasses.replace(SMALL, num_heads=16),
+    "heads of 128 channels": gpt2(500, 256, 3, 2, 1024, 150),
+    "of GPT-2's width": gpt2(1000, 768, 3, 12, 3072, 300),
+    "the widest": gpt2(1000, 1024, 2, 16, 4096, 64),
+}
+on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+
+
+def weights_of(model: ModelConfig, act: DType) -> list[Field]:
+    return [dataclasses.replace(field, dtype=act) for field in parameters(model)]
+
+
+def decoder_of(device: Device, model: ModelConfig, sequences: int, act: DType) -> Decoder:
+    """A decoder with weights that bf16 holds exactly, and under which every term matters."""
+    arena, random = Arena(device, "weights", weights_of(model, act)), np.random.default_rng(1)
+    for field in parameters(model):
+        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
+        values = field.mean + std * random.normal(size=field.shape)
+        device.write(arena[field.name], values.astype(DType.BF16.numpy).astype(act.numpy))
+    return Decoder(device, model, ParameterTensors(arena, model), sequences)
+
+
+def launches(decoder: Decoder) -> list[str]:
+    return [launch.op.name for launch in decoder._plan.launches]
+
+
+def logits_of(decoder: Decoder, steps: int) -> np.ndarray:
+    """The logits (steps, sequences, V) after texts of different lengths, and after each token more."""
+    generator, V = np.random.default_rng(5), decoder.model.vocab_size
+    texts = [generator.integers(V, size=3 + 4 * b).tolist() for b in range(decoder.sequences)]
+    decoder.restart(texts)
+    found = [decoder.logits()]
+    for _ in range(steps - 1):
+        decoder.append(generator.integers(V, size=decoder.sequences).tolist())
+        found.append(decoder.logits())
+    return np.stack(found)
+
+
+def without_the_op(device: Device) -> Callable[[], None]:
+    """Take the op from a device; return what gives it back."""
+    before = device.traits
+    device.traits = dataclasses.replace(before, workspaces={})
+    return lambda: setattr(device, "traits", before)
+
+
+@on_a_hopper
+@pytest.mark.parametrize("sequences", [1, 3, 8])
+@pytest.mark.parametrize("name", MODELS)
+def test_one_launch_is_as_close_to_f32_as_many_are(device, name, sequences):
+    model, steps = MODELS[name], 30
+    exact = logits_of(decoder_of(CpuDevice(), model, sequences, DType.F32), steps)
+    fused = decoder_of(device, model, sequences, DType.BF16)
+    assert "decode_blocks" in launches(fused)
+    give_back = without_the_op(device)
+    separate = decoder_of(device, model, sequences, DType.BF16)
+    give_back()
+    assert "decode_blocks" not in launches(separate)
+    one, many = (
+        np.sqrt(((logits_of(decoder, steps) - exact) ** 2).mean(axis=2)).max() for decoder in (fused, separate)
+    )
+    assert one <= 1.2 * many
+
+
+@on_a_hopper
+def test_one_launch_gives_the_same_bytes_again(device):
+    first, second = (decoder_of(device, MODELS["of GPT-2's width"], 2, DType.BF16) for _ in range(2))
+    before = logits_of(first, 60).tobytes()
+    assert before == logits_of(first, 60).tobytes() == logits_of(second, 60).tobytes()
+
+
+def hopper(multiprocessors: int = 132) -> NullDevice:
+    return NullDevice(traits((DType.BF16, DType.F32), {DECODE_BLOCKS: decode_blocks.workspace(multiprocessors)}))
+
+
+def recorded(model: ModelConfig, device: NullDevice, sequences: int = 1, act: DType = DType.BF16) -> list[str]:
+    arena = Arena(device, "weights", weights_of(model, act))
+    return launches(Decoder(device, model, ParameterTensors(arena, model), sequences))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_blocks_of_a_gpt2_are_one_launch(name):
+    assert recorded(MODELS[name], hopper()) == ["embedding_forward", "decode_blocks", "matmul_forward"]
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [
+        lambda: recorded(SMALL, hopper(), sequences=9),
+        lambda: recorded(SMALL, hopper(), act=DType.F32),
+        lambda: recorded(MODELS["of GPT-2's width"], hopper(multiprocessors=78)),
+        lambda: recorded(dataclasses.replace(SMALL, embed_dim=120), hopper()),
+        lambda: recorded(dataclasses.replace(SMALL, mlp_dim=200), hopper()),
+        lambda: recorded(dataclasses.replace(SMALL, embed_dim=2048, mlp_dim=8192, num_heads=16), hopper()),
+        lambda: recorded(dataclasses.replace(SMALL, architecture="llama", activation="swiglu"), hopper()),
+        lambda: recorded(SMALL, NullDevice(traits((DType.BF16, DType.F32)))),
+    ],
+    ids=["nine sequences", "f32", "a card of 78 multiprocessors", "120 channels", "200 in the MLP", "a wide model",
+         "llama", "another GPU"],
+)  # fmt: skip
+def test_any_other_decoder_takes_an_op_after_another(launched):
+    assert "decode_blocks" not in launched()
