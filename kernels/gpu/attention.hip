@@ -179,6 +179,66 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
     delta[(position / S * H + own_row % H) * S + position % S] = sum;
 }
 
+using Softmaxes = WaveSoftmaxes<DECODE_THREADS>;
+constexpr int LEAST_LANES = 4;
+
+// Loads WIDTH channels of one of a head's `length` cached rows; a row beyond the last may be any row. WIDE: D is a
+// multiple of WIDTH. Then there is no test, so that the loads of several rows do not wait for each other.
+template <bool WIDE>
+DEVICE void load_cached(float (&values)[WIDTH], const act* cached, int64_t row, int64_t length, int channel,
+                        int64_t D) {
+    const act* source = cached + (row < length ? row : length - 1) * D + (channel < D ? channel : 0);
+    if constexpr (WIDE)
+        load(values, source);
+    else
+        load_some(values, source, D - channel, false);
+}
+
+// A team visits every TEAMS-th key. A lane whose channels are beyond D has a query of zeros, and its sums are not read.
+template <int LANES, bool WIDE>
+DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, const act* values, int64_t length,
+                   int64_t D) {
+    constexpr int TEAMS = DECODE_THREADS / LANES,
+                  TOGETHER = 4;  // keys that a team visits in a turn
+    const int team = threadIdx.x / LANES, channel = threadIdx.x % LANES * WIDTH;
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+    TeamSoftmax<LANES> softmax;
+    float own_query[WIDTH];
+    load_some(own_query, query + channel, D - channel, WIDE);
+    for (int64_t first = 0; first < length; first += TEAMS * TOGETHER) {  // all lanes, because they exchange sums
+        float scores[TOGETHER], raised = softmax.maximum;
+#pragma unroll
+        for (int u = 0; u < TOGETHER; ++u) {
+            const int64_t j = first + u * TEAMS + team;
+            float key[WIDTH];
+            load_cached<WIDE>(key, keys, j, length, channel, D);
+            scores[u] = softmax.product(own_query, key) * scale;
+            if (j >= length) scores[u] = MASKED;
+            raised = fmaxf(raised, scores[u]);
+        }
+        softmax.raise_to(raised);
+#pragma unroll
+        for (int u = 0; u < TOGETHER; ++u) {
+            float value[WIDTH];
+            load_cached<WIDE>(value, values, first + u * TEAMS + team, length, channel, D);
+            softmax.add(scores[u], value);
+        }
+    }
+    of.store(softmax);
+    if (threadIdx.x < D) narrow(y[threadIdx.x], of.channel(threadIdx.x));
+}
+
+template <bool WIDE>
+DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, const act* values, int64_t length,
+                   int64_t D) {
+    if (D <= LEAST_LANES * WIDTH)
+        decode<LEAST_LANES, WIDE>(of, y, query, keys, values, length, D);
+    else if (D <= 2 * LEAST_LANES * WIDTH)
+        decode<2 * LEAST_LANES, WIDE>(of, y, query, keys, values, length, D);
+    else
+        decode<MOST_CHANNELS / WIDTH, WIDE>(of, y, query, keys, values, length, D);
+}
+
 KERNEL(DECODE_THREADS)
 attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B, int64_t H,
                  int64_t D, int64_t T) {
@@ -191,7 +251,7 @@ attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* 
         cached_values[row * D + threadIdx.x] = query[2 * H * D + threadIdx.x];
     }
     __syncthreads();
-    __shared__ Softmaxes<DECODE_THREADS> of;
+    __shared__ Softmaxes of;
     if (is_wide(D))
         decode<true>(of, y + head * D, query, cached_keys, cached_values, length, D);
     else

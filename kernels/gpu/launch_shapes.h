@@ -30,7 +30,7 @@ constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
 constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
 
-// decode_blocks.hip: the widest model; vectors of a layer's weights that a thread holds; dynamic shared memory.
+// decode_blocks.hip: the widest model; vectors of a layer's weights that a thread has registers for; dynamic shared memory.
 constexpr int MOST_DECODE_CHANNELS = 1024;
 constexpr int MOST_DECODE_HIDDEN = 4096;
 constexpr int DECODE_HELD = 8;

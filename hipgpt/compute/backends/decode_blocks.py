@@ -1,6 +1,7 @@
 """Where kernels/gpu/decode_blocks.hip serves a model, and how it is launched: all blocks of the grid stay resident."""
 
 import math
+from collections.abc import Mapping
 
 from hipgpt.compute.backends.launch_shapes import CONSTANTS, Grid, Shape, Sizes
 from hipgpt.compute.device import Workspace
@@ -26,10 +27,20 @@ def shape(sizes: Sizes, wave: int) -> Shape:
     return grid, THREADS
 
 
+def macros(sizes: Sizes) -> Mapping[str, int]:
+    """Return the sizes that the kernel is compiled for."""
+    return {
+        "SEQUENCES": sizes["N"],
+        "CHANNELS": sizes["C"],
+        "HIDDEN": hidden(sizes),
+        "HEAD_CHANNELS": sizes["D"],
+    }
+
+
 def suits(sizes: Sizes) -> bool:
     """Return whether the kernel serves a model: its blocks share each layer evenly and hold their part of it."""
     C, F, D = sizes["C"], hidden(sizes), sizes["D"]
-    if sizes["N"] > CONSTANTS["MOST_ROWS"] or C % ALIGNMENT_ELEMENTS or F % C or D % OUTPUTS:
+    if sizes["N"] > CONSTANTS["MOST_ROWS"] or C % ALIGNMENT_ELEMENTS or F % C or D < OUTPUTS or D & (D - 1):
         return False
     most = (CONSTANTS[name] for name in ("MOST_DECODE_CHANNELS", "MOST_DECODE_HIDDEN", "MOST_CHANNELS"))
     if any(size > limit for size, limit in zip((C, F, D), most, strict=True)):

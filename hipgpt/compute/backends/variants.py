@@ -63,7 +63,7 @@ class Variant:
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
     dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
     suits: which sizes the row is for. shared_bytes: dynamic shared memory. together: whether the blocks of a launch
-    wait for each other, so that all must be resident. split_k: in place of shapes if its kernels
+    wait for each other, so that all must be resident. macros_of: further macros by a call's sizes. split_k: in place of shapes if its kernels
     end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h. boxes: the arguments that its kernels move by
     the copy engine; their tensor maps are the last parameters.
     """
@@ -78,6 +78,7 @@ class Variant:
     suits: Callable[[Op, Sizes], bool] = always
     shared_bytes: int = 0
     together: bool = False
+    macros_of: Callable[[Sizes], Mapping[str, int]] | None = None
     split_k: SplitK | PersistentGemm | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
@@ -85,6 +86,10 @@ class Variant:
         """Return whether all patterns match and the row suits the sizes."""
         patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
         return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
+
+    def for_sizes(self, sizes: Sizes) -> "Variant":
+        """Return the row with the macros that a call's sizes ask for."""
+        return replace(self, macros={**self.macros, **self.macros_of(sizes)}) if self.macros_of else self
 
     def source_of(self, op: Op) -> str:
         """Return the source that has the op's kernel, a path relative to kernels/."""
@@ -194,7 +199,7 @@ def _decode_blocks() -> Variant:
     return Variant(
         "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip",
         suits=lambda op, sizes: decode_blocks.suits(sizes), shapes={"decode_blocks": decode_blocks.shape},
-        shared_bytes=CONSTANTS["DECODE_SHARED_BYTES"], together=True,
+        shared_bytes=CONSTANTS["DECODE_SHARED_BYTES"], together=True, macros_of=decode_blocks.macros,
     )  # fmt: skip
 
 
@@ -282,7 +287,7 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
     """
     for variant in VARIANTS:
         if variant.serves(op, arch, act, sizes):
-            return variant
+            return variant.for_sizes(sizes)
     if sizes.get("D", 0) > CHANNELS[-1]:
         raise UserError(
             f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise "

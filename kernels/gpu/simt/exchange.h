@@ -11,27 +11,40 @@ DEVICE void hand_out(Slot* slot, uint32_t pair, uint32_t tag) {
     asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(slot), "l"(value) : "memory");
 }
 
-// use(i, pair) for every slot i < count, which the threads of the block share. Waits for each to have the tag.
-template <class Use>
-DEVICE void receive(const Slot* slots, int count, uint32_t tag, const Use& use) {
+DEVICE Slot look(const Slot* slot) {
+    Slot got;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(got) : "l"(slot) : "memory");
+    return got;
+}
+
+// The pair of a slot, once it has the tag.
+DEVICE uint32_t receive_one(const Slot* slot, uint32_t tag) {
+    Slot got = look(slot);
+    while (got >> 32 != tag) got = look(slot);
+    return static_cast<uint32_t>(got);
+}
+
+// use(i, pair) for each of COUNT slots, which the threads of the block share, once all of a thread's have the tag.
+template <int BLOCK_THREADS, int COUNT, class Use>
+DEVICE void receive(const Slot* slots, uint32_t tag, const Use& use) {
     constexpr int TOGETHER = 8;  // loads that a thread issues at once, because each takes long
-    for (int first = threadIdx.x; first < count; first += TOGETHER * blockDim.x) {
-        Slot got[TOGETHER];
+    constexpr int EACH = (COUNT + BLOCK_THREADS - 1) / BLOCK_THREADS, BATCH = EACH < TOGETHER ? EACH : TOGETHER;
+    const auto is_inside = [](int i) { return COUNT % (BATCH * BLOCK_THREADS) == 0 || i < COUNT; };
+#pragma unroll 1
+    for (int first = threadIdx.x; first < COUNT; first += BATCH * BLOCK_THREADS) {
+        Slot got[BATCH];
         bool is_complete = false;
         while (!is_complete) {
             is_complete = true;
 #pragma unroll
-            for (int u = 0; u < TOGETHER; ++u) {
-                const int i = first + u * blockDim.x;
-                if (i >= count) break;
-                asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(got[u]) : "l"(slots + i) : "memory");
-            }
+            for (int u = 0; u < BATCH; ++u)
+                if (is_inside(first + u * BLOCK_THREADS)) got[u] = look(slots + first + u * BLOCK_THREADS);
 #pragma unroll
-            for (int u = 0; u < TOGETHER; ++u)
-                if (first + u * blockDim.x < count) is_complete = is_complete && got[u] >> 32 == tag;
+            for (int u = 0; u < BATCH; ++u)
+                if (is_inside(first + u * BLOCK_THREADS)) is_complete = is_complete && got[u] >> 32 == tag;
         }
 #pragma unroll
-        for (int u = 0; u < TOGETHER; ++u)
-            if (first + u * blockDim.x < count) use(first + u * blockDim.x, static_cast<uint32_t>(got[u]));
+        for (int u = 0; u < BATCH; ++u)
+            if (is_inside(first + u * BLOCK_THREADS)) use(first + u * BLOCK_THREADS, static_cast<uint32_t>(got[u]));
     }
 }

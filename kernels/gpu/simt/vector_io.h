@@ -40,13 +40,13 @@ DEVICE void load(float (&values)[WIDTH], const float* source) {
         for (int i = 0; i < 4; ++i) values[4 * half + i] = bits_float(vector.word[i]);
     }
 }
-DEVICE void load(float (&values)[WIDTH], const bf16* source) {
-    const Vector vector = *reinterpret_cast<const Vector*>(source);
+DEVICE void widen(float (&values)[WIDTH], const Vector& vector) {
     for (int i = 0; i < 4; ++i) {
         values[2 * i] = bits_float(vector.word[i] << 16);
         values[2 * i + 1] = bits_float(vector.word[i] & 0xFFFF0000u);
     }
 }
+DEVICE void load(float (&values)[WIDTH], const bf16* source) { widen(values, *reinterpret_cast<const Vector*>(source)); }
 
 DEVICE void store(float* target, const float (&values)[1]) { *target = values[0]; }
 DEVICE void store(bf16* target, const float (&values)[1]) { narrow(*target, values[0]); }
@@ -64,11 +64,12 @@ DEVICE void store(float* target, const float (&values)[WIDTH]) {
         reinterpret_cast<Vector*>(target)[half] = vector;
     }
 }
-DEVICE void store(bf16* target, const float (&values)[WIDTH]) {
+DEVICE Vector rounded(const float (&values)[WIDTH]) {
     Vector vector;
     for (int i = 0; i < 4; ++i) vector.word[i] = bf16_pair(values[2 * i], values[2 * i + 1]);
-    *reinterpret_cast<Vector*>(target) = vector;
+    return vector;
 }
+DEVICE void store(bf16* target, const float (&values)[WIDTH]) { *reinterpret_cast<Vector*>(target) = rounded(values); }
 
 // EACH neighbours of which the first `count` are inside a tensor. aligned: a vector load may read this address.
 template <class T, int EACH>
