@@ -361,8 +361,8 @@ RECORD_STEP = op("record_step", "optimizer", """
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
 
-# All blocks of a GPT-2 in one launch, where a device's traits have it. It is not in the CATALOGUE, because tests compare
-# it with the ops that it replaces: the bounds of so many ops in a row would be too wide to show a mistake.
+# All blocks of a GPT-2 in one launch, if a device's traits have it. It is not in the CATALOGUE: tests compare it with
+# the ops that it replaces, since the bounds of so many ops in a row would be too wide to show a mistake.
 DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     out    y          act (N, C)
     inout  cache      act (L, 2, N, H, T, D)

@@ -1,8 +1,9 @@
 """Sequences, continued token by token with cached keys and values."""
 
+import functools
 import operator
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
 
 MOST_SEQUENCES, MOST_CACHE_BYTES = 64, 4 << 30
+STEPS_TOGETHER = 8  # steps in one plan, because a small model computes a token faster than a plan is launched
 
 
 def sequences_together(model: ModelConfig, texts: int) -> int:
@@ -64,18 +66,28 @@ class Decoder:
         fused = fused_blocks(device, model, weights, cache, sequences)
         given = [weights.arena.flat, inputs.flat, cache.flat, self._settings, self._logits]
         given += [fused.exchange] if fused else []
-        self._plan, self._draw_plan, self._step_plan = (
-            Plan(device, name, given, act) for name in ("decode", "draw", "draw and decode")
-        )
-        for plan in (self._draw_plan, self._step_plan):
-            plan(
-                DRAW_TOKEN, self._tokens, positions, self._device_windows, self._drawn, drawing["scores"],
-                self._logits, self._settings, self._keys,
-            )  # fmt: skip
         network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache, fused=fused)
-        for plan in (self._plan, self._step_plan):
+
+        outputs = self._tokens, positions, self._device_windows, self._drawn
+        drawn_from = drawing["scores"], self._logits, self._settings, self._keys
+
+        # these functions do not know `self`: in a cycle it would keep its memory until a collection of garbage
+        def draw(plan: Plan) -> None:
+            plan(DRAW_TOKEN, *outputs, *drawn_from)
+
+        def decode(plan: Plan) -> None:
             network.forward(plan)
             network.logits(plan)
+
+        def recorded(name: str, *parts: Callable[[Plan], None]) -> Plan:
+            plan = Plan(device, name, given, act)
+            for record in parts:
+                record(plan)
+            return plan
+
+        self._plan, self._draw_plan = recorded("decode", decode), recorded("draw", draw)
+        self._step_plan = recorded("draw and decode", draw, decode)
+        self._steps_plan = functools.cache(lambda: recorded("several steps", *(draw, decode) * STEPS_TOGETHER))
         self._prefill = Prefill(device, model, weights, cache)
         self._forget()
         self.sample_by(SamplingConfig(0, temperature=0))
@@ -132,8 +144,13 @@ class Decoder:
         left = self._positions_left()
         steps = min(steps, max(1, left), self.model.context_length)  # the device keeps so many tokens
         first = self._positions.copy()
-        for _ in range(steps):
-            (self._step_plan if left else self._draw_plan).run()
+        if not left:
+            self._draw_plan.run()
+        else:
+            for _ in range(steps // STEPS_TOGETHER):
+                self._steps_plan().run()
+            for _ in range(steps % STEPS_TOGETHER):
+                self._step_plan.run()
         drawn = self._drawn_from(first, steps)
         if left:
             for tokens in drawn:

@@ -1,13 +1,14 @@
 """Continue texts by the tokens that the device draws."""
 
-import itertools
 import operator
+import time
 from collections.abc import Iterator, Sequence
 
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 
-STEPS_AHEAD = 16  # of a GPU; tokens are shown by so many at once
+STEPS_AHEAD = 16  # of a GPU, at first; tokens are shown by so many at once
+WAIT = 0.03  # seconds; after a shorter wait, twice as many steps run ahead
 
 
 def generate(
@@ -27,7 +28,7 @@ def generate(
     decoder.restart([list(prompt) or [end_of_text] for prompt in prompts])
     decoder.sample_by(sampling, stream)
     ended = [False] * len(prompts)
-    for tokens in itertools.islice(_drawn(decoder, sampling.num_tokens), sampling.num_tokens):
+    for tokens in _drawn(decoder, sampling.num_tokens):
         if sampling.stop_at_end_of_text:
             ended = [before or token == end_of_text for before, token in zip(ended, tokens, strict=True)]
         if all(ended):
@@ -60,7 +61,12 @@ def generate_all(
 
 
 def _drawn(decoder: Decoder, most: int) -> Iterator[list[int]]:
-    """Yield the tokens of each step. The device runs up to STEPS_AHEAD steps before the host waits for their tokens."""
-    ahead = 1 if decoder.device.traits.shares_host_memory else min(most, STEPS_AHEAD)
-    while True:
-        yield from decoder.draw(ahead)
+    """Yield the tokens of `most` steps. A GPU runs many of them before the host waits for their tokens."""
+    ahead = 1 if decoder.device.traits.shares_host_memory else STEPS_AHEAD
+    while most > 0:
+        started = time.perf_counter()
+        drawn = decoder.draw(min(ahead, most))
+        if ahead > 1 and time.perf_counter() - started < WAIT:
+            ahead *= 2
+        most -= len(drawn)
+        yield from drawn

@@ -7,8 +7,11 @@ constexpr int THREADS = 256;  // of a block, in kernels that name no other numbe
 // layernorm.hip: channels that a block of add_partials sums.
 constexpr int NORM_COLUMNS = 8;
 
-// matmul_rows.hip: the most rows of x.
+// matmul_rows.hip: the most rows of x; how many outputs of one row are enough for waves that compute several, and how many
+// they compute.
 constexpr int MOST_ROWS = 8;
+constexpr int MANY_OUTPUTS = 16384;
+constexpr int COLUMNS_OF_MANY = 4;
 
 // embedding.hip: a thread per channel; token ids that a block of embedding_backward owns.
 constexpr int EMBEDDING_THREADS = 128;

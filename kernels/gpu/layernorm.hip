@@ -103,6 +103,32 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
     }
 }
 
+// sums[c] and sums[C + c], a part's sums of dy * n and of dy, with `rows` more rows from `first` on. Each thread has W
+// neighbouring channels. is_new: whether these rows are the part's first.
+template <int W>
+DEVICE void add_rows_to_sums(float* sums, const act* dy, const act* x, const float* mean, const float* rstd,
+                             int64_t first, int64_t rows, int64_t C, bool is_new) {
+    for (int64_t c = threadIdx.x * W; c < C; c += THREADS * W) {
+        float of_gamma[W] = {}, of_beta[W] = {};
+        if (!is_new) {
+            load(of_gamma, sums + c);
+            load(of_beta, sums + C + c);
+        }
+#pragma unroll 4
+        for (int64_t row = first; row < first + rows; ++row) {
+            float gradients[W], values[W];
+            load(gradients, dy + row * C + c);
+            load(values, x + row * C + c);
+            for (int i = 0; i < W; ++i) {
+                of_gamma[i] += gradients[i] * (values[i] - mean[row]) * rstd[row];
+                of_beta[i] += gradients[i];
+            }
+        }
+        store(sums + c, of_gamma);
+        store(sums + C + c, of_beta);
+    }
+}
+
 KERNEL(THREADS)
 layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean, const float* rstd,
                    const act* gamma, int64_t N, int64_t C, int64_t K) {
@@ -111,7 +137,7 @@ layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const 
     if (begin >= N)
         for (int64_t c = threadIdx.x; c < 2 * C; c += THREADS) sums[c] = 0.0f;
 
-    // ROWS rows per turn, a wave each; then a thread per channel adds these rows to the partial sums, while they are
+    // ROWS rows per turn, a wave each; then each thread adds these rows' channels to the partial sums, while they are
     // still in the cache
     for (int64_t first = begin; first < end; first += ROWS) {
         const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end;
@@ -121,16 +147,10 @@ layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const 
             else
                 differentiate_row<1>(dx + n * C, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
         }
-        for (int64_t c = threadIdx.x; c < C; c += THREADS) {
-            float gamma_sum = 0.0f, beta_sum = 0.0f;
-            for (int64_t row = first; row < last; ++row) {
-                const float gradient = widen(dy[row * C + c]);
-                gamma_sum += gradient * (widen(x[row * C + c]) - mean[row]) * rstd[row];
-                beta_sum += gradient;
-            }
-            sums[c] = (first == begin ? 0.0f : sums[c]) + gamma_sum;
-            sums[C + c] = (first == begin ? 0.0f : sums[C + c]) + beta_sum;
-        }
+        if (C % 2 == 0)
+            add_rows_to_sums<2>(sums, dy, x, mean, rstd, first, last - first, C, first == begin);
+        else
+            add_rows_to_sums<1>(sums, dy, x, mean, rstd, first, last - first, C, first == begin);
     }
 }
 

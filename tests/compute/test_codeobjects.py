@@ -15,6 +15,7 @@ from support.amd import clang
 from support.fakehip.build import COMPILER, build, environment
 
 from hipgpt.base.paths import ROOT
+from hipgpt.compute.backends.split_k import SplitK
 from hipgpt.compute.backends.variants import variants_of
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
@@ -50,7 +51,7 @@ def test_every_op_is_there_with_every_variant(manifest):
         for act in (DType.F32, DType.BF16) if has_act else (DType.F32,):
             for variant in variants_of(op, ARCH, act):
                 macros = frozenset(variant.macros.items())
-                expected |= {(op.name, act.label, macros, cut) for cut in {False, variant.split_k is not None}}
+                expected |= {(op.name, act.label, macros, cut) for cut in {False, isinstance(variant.schedule, SplitK)}}
     found = manifest["cases"]
     assert {(c["op"], c["act"], frozenset(c["macros"].items()), c["slices"] > 1) for c in found} == expected
 

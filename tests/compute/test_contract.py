@@ -17,7 +17,7 @@ from hipgpt.compute.backends.launch_shapes import (
     muon_mma,
 )
 from hipgpt.compute.backends.variants import VARIANTS
-from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
+from hipgpt.compute.catalogue import CATALOGUE, DECODE_BLOCKS, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
@@ -73,22 +73,30 @@ def gpu_kernels() -> list[Function]:
 
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
-MMA, TMA, AMD, FEW = (
-    [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")] for end in ("mma", "tma", "amd", "rows")
+DECODE = [each for each in GPU_KERNELS if each.source == "decode_blocks.hip"]
+MMA, TMA, AMD, FEW, SORTED = (
+    [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")]
+    for end in ("mma", "tma", "amd", "rows", "sorted")
 )
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
-    "hip": ([function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW], "{}.hip"),
+    "hip": (
+        [function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW + SORTED + DECODE],
+        "{}.hip",
+    ),
     "mma": (MMA, "{}_mma.hip"),
     "tma": (TMA, "{}_tma.hip"),
     "amd": (AMD, "{}_amd.hip"),
     "rows": (FEW, "{}_rows.hip"),
+    "sorted": (SORTED, "{}_sorted.hip"),
+    "decode": (DECODE, "{}.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
-          "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS)}  # fmt: skip
+          "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS),
+          "sorted": {"embedding_backward", "token_embedding_backward"}, "decode": {"decode_blocks"}}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:
@@ -102,12 +110,13 @@ def pointer(argument: Argument) -> str:
 
 
 every_op = pytest.mark.parametrize("op", CATALOGUE.values(), ids=CATALOGUE)
+EVERY_OP = {**CATALOGUE, DECODE_BLOCKS.name: DECODE_BLOCKS}
 every_kernel = pytest.mark.parametrize(
     ("op", "place"),
     [
         pytest.param(op, place, id=f"{place}-{op.name}")
         for place in PLACES
-        for op in CATALOGUE.values()
+        for op in EVERY_OP.values()
         if op.name in OPS_OF[place]
     ],
 )
@@ -139,6 +148,8 @@ def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
     if place in ("mma", "tma") and op.family == "matmul":
         expected += ("float* workspace", "int32_t phase", "int32_t slice_count")  # SplitK of kernels/gpu/gemm/split_k.h
+    if place == "sorted":
+        expected += ("uint32_t* workspace", "int32_t phase")  # SortedTokens of kernels/gpu/simt/sorted_tokens.h
     if place == "tma":
         variant = next(each for each in VARIANTS if "_tma" in each.source and re.fullmatch(each.op, op.name))
         expected += tuple(f"TENSOR_MAP {boxes.argument}_map" for boxes in variant.boxes(op))

@@ -21,6 +21,7 @@ AWKWARD = (17, 31, 33, 3, 5, 2)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
 MATMUL += [(4, 72, 200), (8, 200, 1040)]  # few rows whose length vector loads divide
+MATMUL += [(1, 40, 16387), (1, 33, 16390)]  # one row with so many outputs that a wave computes several of them
 MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
@@ -56,7 +57,12 @@ LARGE = {
     "swiglu_forward": [{"N": 67, "C": 768}],
     "swiglu_backward": [{"N": 67, "C": 768}],
     "token_embedding_forward": [{"N": 130, "C": 64, "V": 1003}],
-    "token_embedding_backward": [{"N": 1100, "C": 130, "V": 1003}],
+    # many tokens, which are sorted: runs of equal ids longer than a tile, and short ones
+    "token_embedding_backward": [{"N": 1100, "C": 130, "V": 1003}, {"N": 8200, "C": 24, "V": 1003}],
+    "embedding_backward": [
+        {"B": 9, "S": 911, "C": 24, "V": 20, "T": 911},
+        {"B": 9, "S": 911, "C": 3, "V": 300, "T": 920},
+    ],
     "add_partials": [{"C": 768, "K": 130}],
     "muon_direction": [{"M": 2, "O": 70, "C": 300}, {"M": 3, "O": 300, "C": 70}],
     "muon_update": [{"M": 2, "O": 70, "C": 300, "K": 4}, {"M": 3, "O": 300, "C": 70, "K": 4}],

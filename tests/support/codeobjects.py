@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.compute.backends.gpu import GpuDevice
+from hipgpt.compute.backends.split_k import SplitK
 from hipgpt.compute.backends.variants import CDNA2_UP, Variant, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
@@ -41,6 +42,7 @@ GEMMS = {
     ],
 }  # fmt: skip
 CDNA_GEMM = (24, 58120, 8)  # in addition, of bf16, for the block tile of 256 that only CDNA has
+MANY_TOKENS = {"B": 9, "S": 911, "C": 24, "V": 20, "T": 911, "N": 8199}  # enough to be sorted
 ATTENTION = [{"B": 1, "S": 70, "H": 1, "D": 56}, {"B": 1, "S": 70, "H": 1, "D": 104}]  # tiles of 64 and 128 channels
 # so many small matrices that block tiles of 64 and of 128 a side are used
 NEWTON_SCHULZ = [{"M": 64, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
@@ -139,6 +141,8 @@ def chosen_cases(arch: str) -> Iterator[Case]:
                 yield from (Case(op, dict(zip(role, sizes, strict=True)), act=act) for sizes in gemms)
             elif name in ("attention_forward", "attention_backward"):
                 yield from (Case(op, sizes, act=act) for sizes in ATTENTION)
+            elif name.endswith("embedding_backward"):
+                yield Case(op, {key: MANY_TOKENS[key] for key in op.dimensions}, act=act)
             elif name.startswith("newton_schulz"):
                 yield from (Case(op, {key: sizes[key] for key in op.dimensions}, act=act) for sizes in NEWTON_SCHULZ)
 
@@ -166,12 +170,13 @@ def record(driver: Recorder, case: Case, file: Path) -> dict[str, Any]:
             outputs.append(argument.name)
             arrays |= _expected(argument.name, wanted[argument.name])
     variant = variant_of(case, driver.arch)
-    slices = variant.split_k.slices(case.op, case.sizes) if variant.split_k else 1
+    fields = variant.schedule.FIELDS if variant.schedule else ()
+    slices = variant.schedule.slices(case.op, case.sizes) if isinstance(variant.schedule, SplitK) else 1
     if size := variant.workspace_bytes(case.op, case.sizes):
-        addresses[driver.launches[0]["arguments"][-3]["value"]] = "workspace"
+        addresses[driver.launches[0]["arguments"][-len(fields)]["value"]] = "workspace"
         buffers.append(_buffer("workspace", "f32", (size // 4,), "scratch"))
     names = [*(a.name for a in case.op.arguments), *case.op.dimensions, *(name for name, _ in case.op.scalars)]
-    names += ["workspace", "phase", "slice_count"] if variant.split_k else []
+    names += fields
     for launch in driver.launches:
         for name, argument in zip(names, launch["arguments"], strict=True):
             argument["name"] = name

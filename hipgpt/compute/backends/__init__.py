@@ -1,5 +1,5 @@
 """The devices.
 
 Read cpu, gpu, cuda, hip, nccl, null, variants, self_check, launch_shapes, split_k, persistent_gemm, stacked_gemm,
-compile_commands.
+sorted_embedding, decode_blocks, compile_commands.
 """

@@ -1,9 +1,11 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
+import contextlib
 import functools
+import gc
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -216,7 +218,8 @@ class GpuDevice:
                 call()
 
         owners = [launch.tensors for launch in launches]
-        replay = self._driver.capture(run_all) if self._graphs else run_all
+        with _no_collection():
+            replay = self._driver.capture(run_all) if self._graphs else run_all
 
         def replay_with_its_memory(keep: Any = owners) -> None:
             replay()
@@ -275,6 +278,18 @@ class GpuDevice:
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: it could free device memory, which a driver refuses while it records a graph."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:

@@ -160,12 +160,14 @@ SIMT: Mapping[str, ShapeOf] = {
 }
 
 
-def _wave_per_column(s: Sizes, wave: int) -> Shape:
-    return (_ceil(s["O"], THREADS // wave), 1, 1), THREADS
+def _waves_of_columns(s: Sizes, wave: int) -> Shape:
+    has_many = s["N"] == 1 and s["O"] >= CONSTANTS["MANY_OUTPUTS"]
+    columns = CONSTANTS["COLUMNS_OF_MANY"] if has_many else 1
+    return (_ceil(s["O"], THREADS // wave * columns), 1, 1), THREADS
 
 
 MATMUL_ROWS: Mapping[str, ShapeOf] = {
-    f"{name}_forward": _wave_per_column for name in ("matmul", "matmul_gelu", "matmul_relu", "matmul_relu2")
+    f"{name}_forward": _waves_of_columns for name in ("matmul", "matmul_gelu", "matmul_relu", "matmul_relu2")
 }
 
 

@@ -24,6 +24,7 @@ from hipgpt.compute.backends.launch_shapes import (
     muon_mma,
 )
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
+from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
 from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
@@ -37,6 +38,7 @@ RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
 RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
+ENOUGH_TOKENS_TO_SORT = 8192
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
@@ -61,11 +63,11 @@ class Variant:
     """A row: patterns of op, architecture and activation dtype; what serves them.
 
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
-    dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a GPU, by op.
-    suits: which sizes the row is for. shared_bytes: dynamic shared memory. together: whether the blocks of a launch
-    wait for each other, so that all must be resident. macros_of: further macros by a call's sizes. split_k: in place of shapes if its kernels
-    end with the fields of struct SplitK in kernels/gpu/gemm/split_k.h. boxes: the arguments that its kernels move by
-    the copy engine; their tensor maps are the last parameters.
+    dtype's; headers of kernels/*/select choose files by them. macros_of: further macros by a call's sizes. shapes: how
+    its kernels are launched on a GPU, by op. suits: which sizes the row is for. shared_bytes: dynamic shared memory.
+    together: whether the blocks of a launch wait for each other, so that all must be resident. schedule: in place of
+    shapes if a call is several launches, or its kernels end with parameters of the schedule. boxes: the arguments that
+    its kernels move by the copy engine; their tensor maps are the last parameters.
     """
 
     op: str
@@ -79,7 +81,7 @@ class Variant:
     shared_bytes: int = 0
     together: bool = False
     macros_of: Callable[[Sizes], Mapping[str, int]] | None = None
-    split_k: SplitK | PersistentGemm | None = None
+    schedule: SplitK | PersistentGemm | SortedEmbedding | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
@@ -97,15 +99,15 @@ class Variant:
 
     def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
         """Return how much device memory a call's launches need in addition to its arguments."""
-        return self.split_k.workspace_bytes(op, sizes) if self.split_k else 0
+        return self.schedule.workspace_bytes(op, sizes) if self.schedule else 0
 
     def launches(self, op: Op, sizes: Sizes, wave: int, workspace: int | None) -> list[tuple[Shape, list[Any]]]:
         """Return the kernel launches of a call in order: each one's shape, and the arguments after the contract's.
 
         workspace: address of workspace_bytes bytes, None if that is 0.
         """
-        if self.split_k:
-            return self.split_k.launches(op, sizes, wave, workspace)
+        if self.schedule:
+            return self.schedule.launches(op, sizes, wave, workspace)
         return [(self.shapes[op.name](sizes, wave), [])]
 
 
@@ -146,7 +148,7 @@ def _gemm(arch: str, mainloop: Mapping[str, int], tile: BlockTile, shared_bytes:
 
     return Variant(
         r"matmul_.*", arch, "bf16", "gpu/matmul_mma.hip",
-        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=suits, shared_bytes=shared_bytes, split_k=split_k,
+        macros={**mainloop, "BLOCK_TILE": tile.side}, suits=suits, shared_bytes=shared_bytes, schedule=split_k,
     )  # fmt: skip
 
 
@@ -172,12 +174,21 @@ def _few_rows() -> Variant:
     )  # fmt: skip
 
 
+def _sorted_embedding() -> Variant:
+    """The row for the gradients of embeddings of large batches, on every GPU."""
+    schedule = SortedEmbedding(ENOUGH_TOKENS_TO_SORT)
+    return Variant(
+        r"(token_)?embedding_backward", r"(?!cpu).*", "f32|bf16", "gpu/embedding_sorted.hip",
+        suits=schedule.suits, schedule=schedule,
+    )  # fmt: skip
+
+
 def _persistent_gemm() -> Variant:
     """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
     schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_STAGES)
     return Variant(
         r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
-        suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], split_k=schedule, boxes=boxes_of,
+        suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes_of,
     )  # fmt: skip
 
 
@@ -266,6 +277,7 @@ VARIANTS = (
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
+    _sorted_embedding(),
     _persistent_gemm(),
     _stacked_newton_schulz(),
     _decode_blocks(),

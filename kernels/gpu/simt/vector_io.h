@@ -46,7 +46,9 @@ DEVICE void widen(float (&values)[WIDTH], const Vector& vector) {
         values[2 * i + 1] = bits_float(vector.word[i] & 0xFFFF0000u);
     }
 }
-DEVICE void load(float (&values)[WIDTH], const bf16* source) { widen(values, *reinterpret_cast<const Vector*>(source)); }
+DEVICE void load(float (&values)[WIDTH], const bf16* source) {
+    widen(values, *reinterpret_cast<const Vector*>(source));
+}
 
 DEVICE void store(float* target, const float (&values)[1]) { *target = values[0]; }
 DEVICE void store(bf16* target, const float (&values)[1]) { narrow(*target, values[0]); }

@@ -1,0 +1,34 @@
+// What a block of decode_blocks.hip keeps in shared memory: the inputs of the next layer, and sums.
+#pragma once
+#include "gpu/decode/exchange.h"
+#include "gpu/simt/cached_attention.h"
+#include "gpu/simt/reduce.h"
+
+constexpr int BLOCKS = CHANNELS / 8, WAVES = DECODE_BLOCKS_THREADS / WAVE;
+constexpr int OUTPUTS = 8, UNIT = 32;  // outputs of an mma; columns that a wave multiplies at once, by two of them
+constexpr int PADDING = 32;            // of rows in shared memory, against bank conflicts
+
+struct Statistics {
+    float mean, rstd;
+};
+
+struct Shared {
+    act x[SEQUENCES][CHANNELS + PADDING];
+    act inputs[SEQUENCES][HIDDEN + PADDING];   // of projection and of mlp_out
+    act parameters[2][9 * CHANNELS + HIDDEN];  // vectors of this block and of the next
+    float partials[WAVES][SEQUENCES][8 * HIDDEN / CHANNELS > 24 ? 8 * HIDDEN / CHANNELS : 24];
+    WaveSoftmaxes<DECODE_BLOCKS_THREADS> softmaxes;
+    act qkv[3][HEAD_CHANNELS];  // of the head that is attended to
+    Statistics statistics[SEQUENCES];
+    int32_t positions[SEQUENCES];
+};
+static_assert(sizeof(Shared) <= DECODE_SHARED_BYTES, "");
+
+// Fills rows from the slots of (N, COLUMNS), and waits for all threads.
+template <int COLUMNS, int ROW>
+DEVICE void receive_rows(act (&rows)[SEQUENCES][ROW], const Slot* slots, uint32_t tag) {
+    constexpr int PAIRS = COLUMNS / 2;
+    receive<DECODE_BLOCKS_THREADS, SEQUENCES * PAIRS>(
+        slots, tag, [&](int i, uint32_t pair) { reinterpret_cast<uint32_t*>(rows[i / PAIRS])[i % PAIRS] = pair; });
+    __syncthreads();
+}

@@ -1,0 +1,140 @@
+// The scores of all tokens of a sequence, and a draw from those that top_k and top_p leave, by a block of
+// SAMPLING_THREADS. The scores that they leave are bounded by a search for the bits of the least of them.
+#pragma once
+#include "gpu/simt/vector_io.h"
+#include "gpu/simt/reduce.h"
+#include "formulas.h"
+
+// Unsigned numbers in the order of floats; both zeros are the same.
+DEVICE uint32_t ordered(float score) {
+    const uint32_t bits = static_cast<uint32_t>(float_bits(score + 0.0f));
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+DEVICE float score_of(uint32_t key) {
+    return bits_float(static_cast<int32_t>(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key));
+}
+
+// A sequence's scores, and which of its tokens may be drawn: those above the least key, and the first `ties` at it.
+struct Scores {
+    const float* row;
+    int64_t V;
+    float greatest, temperature;
+    uint32_t step;  // between the keys of two numbers of one sign: 2^16 if all scores are those of bf16
+    uint32_t least = 0;
+    double ties = 0.0;
+
+    // visit(id, score) for every token from `begin` to `end`, WIDTH at once, and then `step` further on.
+    template <class Visit>
+    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t step, const Visit& visit) const {
+        const bool aligned = is_wide(V);
+        for (int64_t v = begin; v < end; v += step) {
+            float scores[WIDTH];
+            load_some(scores, row + v, end - v, aligned);
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i)
+                if (v + i < end) visit(v + i, scores[i]);
+        }
+    }
+
+    // The same for all tokens, which the threads of the block share.
+    template <class Visit>
+    DEVICE_MEMBER void visit_shared(const Visit& visit) const {
+        visit_tokens(threadIdx.x * WIDTH, V, SAMPLING_THREADS * WIDTH, visit);
+    }
+
+    DEVICE_MEMBER double weight(uint32_t key) const { return weight_of(score_of(key), greatest, temperature); }
+
+    // The block's sum of measure(key) over the keys from `first` on.
+    template <class Measure>
+    DEVICE_MEMBER auto sum_from(uint32_t first, const Measure& measure) const {
+        decltype(measure(first)) sum = 0;
+        visit_shared([&](int64_t, float score) {
+            if (const uint32_t key = ordered(score); key >= first) sum += measure(key);
+        });
+        return block_sum<SAMPLING_THREADS>(sum);
+    }
+
+    // Leaves the fewest tokens, from the greatest score down, whose measures sum to `wanted`.
+    template <class Measure>
+    DEVICE_MEMBER void keep(double wanted, const Measure& measure) {
+        uint32_t found = 0;
+        double above = 0.0;  // the sum of what is greater than `found`, in the end
+        for (uint32_t bit = 0x80000000u; bit >= step; bit /= 2) {
+            const uint32_t candidate = found | bit;
+            const double sum = candidate > least ? sum_from(candidate, measure) : wanted + 1.0;
+            if (sum == wanted) {
+                least = candidate - 1;
+                ties = 0.0;
+                return;
+            }
+            if (sum > wanted)
+                found = candidate;
+            else
+                above = sum;
+        }
+        if (found < 0x80000000u) found |= step - 1;  // the keys of negative numbers end in ones
+        const double needed = ceil((wanted - above) / measure(found));
+        if (found != least || needed < ties) ties = needed;
+        least = found;
+    }
+
+    DEVICE_MEMBER double sum_of_weights() const {
+        const double above = sum_from(least + 1, [this](uint32_t key) { return weight(key); });
+        return ties > 0.0 ? above + ties * weight(least) : above;
+    }
+};
+
+// The sum over this thread and those before it, in a fixed order. All threads of the block must call it.
+DEVICE double sum_up_to_here(double value, double (&sums)[SAMPLING_THREADS]) {
+    __syncthreads();
+    sums[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned step = 1; step < SAMPLING_THREADS; step *= 2) {
+        if (threadIdx.x >= step) value += sums[threadIdx.x - step];
+        __syncthreads();
+        sums[threadIdx.x] = value;
+        __syncthreads();
+    }
+    return value;
+}
+
+// A drawn token. Thread i has the i-th run of ids, so that sums are taken in the order of ids.
+DEVICE int32_t draw_from_all(const Scores& scores, double uniform) {
+    __shared__ double sums[SAMPLING_THREADS];
+    __shared__ int32_t chosen;
+    const int64_t each = (scores.V + SAMPLING_THREADS * WIDTH - 1) / (SAMPLING_THREADS * WIDTH) * WIDTH;
+    const int64_t begin = threadIdx.x * each, end = begin + each < scores.V ? begin + each : scores.V;
+    double ties = 0.0;
+    scores.visit_tokens(begin, end, WIDTH, [&](int64_t, float score) { ties += ordered(score) == scores.least; });
+    const double left = scores.ties - (sum_up_to_here(ties, sums) - ties);  // ties that this thread's run still has
+    const auto each_kept = [&](const auto& visit) {
+        double ties_left = left;
+        scores.visit_tokens(begin, end, WIDTH, [&](int64_t v, float score) {
+            const uint32_t key = ordered(score);
+            if (key > scores.least || (key == scores.least && ties_left-- > 0.0)) visit(v, scores.weight(key));
+        });
+    };
+    double own = 0.0;
+    each_kept([&](int64_t, double weight) { own += weight; });
+    const double up_to_here = sum_up_to_here(own, sums), wanted = uniform * sums[SAMPLING_THREADS - 1];
+    // The first thread whose sum exceeds what is wanted, because rounding may put neighbours' sums out of order. If
+    // rounding leaves none, the last thread that has a token.
+    const float self = static_cast<float>(threadIdx.x), none = SAMPLING_THREADS;
+    const float first = -block_maximum<SAMPLING_THREADS>(own > 0.0 && up_to_here > wanted ? -self : -none);
+    const float last_of_all = block_maximum<SAMPLING_THREADS>(own > 0.0 ? self : -1.0f);
+    if (threadIdx.x == 0) chosen = 0;
+    __syncthreads();
+    if (self == (first < none ? first : last_of_all)) {
+        double sum = up_to_here - own;
+        int32_t last = 0;
+        bool is_found = false;
+        each_kept([&](int64_t v, double weight) {
+            sum += weight;
+            if (!is_found) last = static_cast<int32_t>(v);
+            is_found = is_found || sum > wanted;
+        });
+        chosen = last;
+    }
+    __syncthreads();
+    return chosen;
+}
