@@ -40,6 +40,9 @@ constexpr int DECODE_HELD = 8;
 constexpr int DECODE_BLOCKS_THREADS = 512;
 constexpr int DECODE_SHARED_BYTES = 188416;
 
+// cross_entropy_large.hip
+constexpr int ROW_THREADS = 1024;
+
 // sampling.hip
 constexpr int SAMPLING_THREADS = 1024;
 

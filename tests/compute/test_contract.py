@@ -74,15 +74,15 @@ def gpu_kernels() -> list[Function]:
 EXPORTED = exported()
 GPU_KERNELS = gpu_kernels()
 DECODE = [each for each in GPU_KERNELS if each.source == "decode_blocks.hip"]
-MMA, TMA, AMD, FEW, SORTED = (
+MMA, TMA, AMD, FEW, SORTED, LARGE = (
     [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")]
-    for end in ("mma", "tma", "amd", "rows", "sorted")
+    for end in ("mma", "tma", "amd", "rows", "sorted", "large")
 )
 # the functions of a place, and the sources they are in
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
     "hip": (
-        [function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW + SORTED + DECODE],
+        [function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW + SORTED + LARGE + DECODE],
         "{}.hip",
     ),
     "mma": (MMA, "{}_mma.hip"),
@@ -90,13 +90,15 @@ PLACES = {
     "amd": (AMD, "{}_amd.hip"),
     "rows": (FEW, "{}_rows.hip"),
     "sorted": (SORTED, "{}_sorted.hip"),
+    "large": (LARGE, "{}_large.hip"),
     "decode": (DECODE, "{}.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
           "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS),
-          "sorted": {"embedding_backward", "token_embedding_backward"}, "decode": {"decode_blocks"}}  # fmt: skip
+          "sorted": {"embedding_backward", "token_embedding_backward"}, "large": {"cross_entropy_training"},
+          "decode": {"decode_blocks"}}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:

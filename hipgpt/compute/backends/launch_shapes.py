@@ -171,6 +171,11 @@ MATMUL_ROWS: Mapping[str, ShapeOf] = {
 }
 
 
+CROSS_ENTROPY_LARGE: Mapping[str, ShapeOf] = {
+    "cross_entropy_training": _blocks(lambda s: s["N"], CONSTANTS["ROW_THREADS"]),
+}
+
+
 def matmul_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:
     """Return the shapes of a linear layer's GEMMs with block tiles of one side, by blocks of so many waves."""
     forward, backward = _mma_gemm("O", "N", side, waves), _mma_gemm("C", "N", side, waves)

@@ -13,6 +13,7 @@ from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
     CONSTANTS,
+    CROSS_ENTROPY_LARGE,
     MATMUL_ROWS,
     SIMT,
     WIDTH,
@@ -39,6 +40,7 @@ RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 ENOUGH_TOKENS_TO_SORT = 8192
+LARGE_VOCABULARY = 16384
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
@@ -278,6 +280,14 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
     _sorted_embedding(),
+    Variant(
+        "cross_entropy_training",
+        SM80_UP,
+        "bf16",
+        "gpu/cross_entropy_large.hip",
+        shapes=CROSS_ENTROPY_LARGE,
+        suits=lambda op, sizes: sizes["V"] >= LARGE_VOCABULARY,
+    ),
     _persistent_gemm(),
     _stacked_newton_schulz(),
     _decode_blocks(),
