@@ -37,12 +37,13 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
             copy_chunk(shared.parameters[l % 2] + at, vectors + from * W + at, true);
         copies_commit();
     };
-    const auto residual_sum = [&](const act* bias) {
-        return
-            [&, bias](int n, int output, float sum) { return widen(shared.x[n][output]) + sum + widen(bias[output]); };
+    const auto residual_sum = [&](int which, const act* bias) {
+        return [&, which, bias](int n, int output, float sum) {
+            return widen(shared.residual[which][n][output]) + sum + widen(bias[output]);
+        };
     };
-    const auto of_norm = [&](const act* norm) {
-        return [&, norm](int n, int column) { return normalized(shared, norm, norm + C, n, column); };
+    const auto of_norm = [&](int which, const act* norm) {
+        return [&, which, norm](int n, int column) { return normalized(shared, which, norm, norm + C, n, column); };
     };
     const auto of_inputs = [&](int n, int column) {
         return *reinterpret_cast<const Vector*>(shared.inputs[n] + column);
@@ -56,7 +57,7 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
     if (threadIdx.x < N) shared.positions[threadIdx.x] = min(positions[threadIdx.x], static_cast<int32_t>(T) - 1);
     copy_vectors(0, 0);
     for (int at = threadIdx.x * WIDTH; at < N * C; at += DECODE_BLOCKS_THREADS * WIDTH)
-        *reinterpret_cast<Vector*>(shared.x[at / C] + at % C) = *reinterpret_cast<const Vector*>(x + at);
+        *reinterpret_cast<Vector*>(shared.residual[0][at / C] + at % C) = *reinterpret_cast<const Vector*>(x + at);
 
 #pragma unroll 1
     for (int64_t l = 0; l < L; ++l) {
@@ -71,11 +72,11 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
         Part<C, F> mlp_out;
 
         projection.fetch(weights + 3 * C * C);
-        if (l > 0) receive_rows<C>(shared.x, of_x, tag - 1);
+        if (l > 0) receive_rows<C>(shared.residual[0], of_x, tag - 1);
         copies_wait<0>();
         __syncthreads();
-        summarize(shared, epsilon);
-        qkv.multiply(shared, of_norm(attention_norm));
+        summarize(shared, 0, epsilon);
+        qkv.multiply(shared, of_norm(0, attention_norm));
         qkv.hand_out_sums(of_qkv, tag, shared,
                           [&](int, int output, float sum) { return sum + widen(qkv_bias[output]); });
         copy_vectors(l + 1, next);
@@ -85,12 +86,12 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
 
         receive_rows<C>(shared.inputs, of_heads, tag);
         projection.multiply(shared, of_inputs);
-        projection.hand_out_sums(of_middle, tag, shared, residual_sum(projection_bias));
+        projection.hand_out_sums(of_middle, tag, shared, residual_sum(0, projection_bias));
         mlp_out.fetch(weights + (4 * C + F) * C);
 
-        receive_rows<C>(shared.x, of_middle, tag);
-        summarize(shared, epsilon);
-        mlp_in.multiply(shared, of_norm(mlp_norm));
+        receive_rows<C>(shared.residual[1], of_middle, tag);
+        summarize(shared, 1, epsilon);
+        mlp_in.multiply(shared, of_norm(1, mlp_norm));
         mlp_in.hand_out_sums(of_hidden, tag, shared, [&](int, int output, float sum) {
             return activated(sum + widen(mlp_in_bias[output]), activation);
         });
@@ -98,12 +99,12 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
 
         receive_rows<F>(shared.inputs, of_hidden, tag);
         mlp_out.multiply(shared, of_inputs);
-        mlp_out.hand_out_sums(of_x, tag, shared, residual_sum(mlp_out_bias));
+        mlp_out.hand_out_sums(of_x, tag, shared, residual_sum(1, mlp_out_bias));
     }
     if (blockIdx.x > 0) return;
-    receive_rows<C>(shared.x, of_x, (launches + 1) * static_cast<uint32_t>(L));
-    summarize(shared, epsilon);
+    receive_rows<C>(shared.residual[0], of_x, (launches + 1) * static_cast<uint32_t>(L));
+    summarize(shared, 0, epsilon);
     for (int at = threadIdx.x * WIDTH; at < N * C; at += DECODE_BLOCKS_THREADS * WIDTH)
-        *reinterpret_cast<Vector*>(y + at) = normalized(shared, gamma, beta, at / C, at % C);
+        *reinterpret_cast<Vector*>(y + at) = normalized(shared, 0, gamma, beta, at / C, at % C);
     if (threadIdx.x == 0) *reinterpret_cast<volatile uint32_t*>(slots + K - 1) = launches + 1;
 }

@@ -33,12 +33,11 @@ constexpr int MOST_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
 constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
 
-// decode_blocks.hip: the widest model; vectors of a layer's weights that a thread has registers for; dynamic shared memory.
+// decode_blocks.hip: the widest model; vectors of a layer's weights that a thread has registers for.
 constexpr int MOST_DECODE_CHANNELS = 1024;
 constexpr int MOST_DECODE_HIDDEN = 4096;
 constexpr int DECODE_HELD = 8;
 constexpr int DECODE_BLOCKS_THREADS = 512;
-constexpr int DECODE_SHARED_BYTES = 188416;
 
 // cross_entropy_large.hip
 constexpr int ROW_THREADS = 1024;

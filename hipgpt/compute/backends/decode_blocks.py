@@ -8,6 +8,7 @@ from hipgpt.compute.device import Workspace
 from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
 
 OUTPUTS, UNIT, WARP = 8, 32, 32  # outputs of an mma; columns of two; lanes
+PADDING, OTHER_BYTES = 32, 1024  # elements of a row in shared memory; what a head and the sequences need
 THREADS = CONSTANTS["DECODE_BLOCKS_THREADS"]
 
 
@@ -34,7 +35,18 @@ def macros(sizes: Sizes) -> Mapping[str, int]:
         "CHANNELS": sizes["C"],
         "HIDDEN": hidden(sizes),
         "HEAD_CHANNELS": sizes["D"],
+        "SHARED_BYTES": shared_bytes(sizes),
     }
+
+
+def shared_bytes(sizes: Sizes) -> int:
+    """Return the size of struct Shared in kernels/gpu/decode/shared.h, rounded up. What is left of it is a cache."""
+    N, C, F, waves = sizes["N"], sizes["C"], hidden(sizes), THREADS // WARP
+    rows = 2 * N * (2 * (C + PADDING) + F + PADDING)
+    vectors = 2 * 2 * (9 * C + F)
+    partial_sums = 4 * waves * N * max(3 * OUTPUTS, F // C * OUTPUTS)
+    softmaxes = 4 * waves * (2 + CONSTANTS["MOST_CHANNELS"])
+    return -(-(rows + vectors + partial_sums + softmaxes + OTHER_BYTES) // 1024) * 1024
 
 
 def suits(sizes: Sizes) -> bool:

@@ -65,11 +65,12 @@ class Variant:
     """A row: patterns of op, architecture and activation dtype; what serves them.
 
     source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
-    dtype's; headers of kernels/*/select choose files by them. macros_of: further macros by a call's sizes. shapes: how
-    its kernels are launched on a GPU, by op. suits: which sizes the row is for. shared_bytes: dynamic shared memory.
+    dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a
+    GPU, by op. suits: which sizes the row is for. shared_bytes: dynamic shared memory.
     together: whether the blocks of a launch wait for each other, so that all must be resident. schedule: in place of
     shapes if a call is several launches, or its kernels end with parameters of the schedule. boxes: the arguments that
-    its kernels move by the copy engine; their tensor maps are the last parameters.
+    its kernels move by the copy engine; their tensor maps are the last parameters. for_sizes: the row with what is
+    compiled for a call's sizes.
     """
 
     op: str
@@ -82,7 +83,7 @@ class Variant:
     suits: Callable[[Op, Sizes], bool] = always
     shared_bytes: int = 0
     together: bool = False
-    macros_of: Callable[[Sizes], Mapping[str, int]] | None = None
+    for_sizes: Callable[["Variant", Sizes], "Variant"] | None = None
     schedule: SplitK | PersistentGemm | SortedEmbedding | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
@@ -90,10 +91,6 @@ class Variant:
         """Return whether all patterns match and the row suits the sizes."""
         patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
         return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
-
-    def for_sizes(self, sizes: Sizes) -> "Variant":
-        """Return the row with the macros that a call's sizes ask for."""
-        return replace(self, macros={**self.macros, **self.macros_of(sizes)}) if self.macros_of else self
 
     def source_of(self, op: Op) -> str:
         """Return the source that has the op's kernel, a path relative to kernels/."""
@@ -209,10 +206,13 @@ def _stacked_newton_schulz() -> Variant:
 
 def _decode_blocks() -> Variant:
     """The row for a decoder's blocks in one launch."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(row, macros=decode_blocks.macros(sizes), shared_bytes=decode_blocks.shared_bytes(sizes))
+
     return Variant(
-        "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip",
-        suits=lambda op, sizes: decode_blocks.suits(sizes), shapes={"decode_blocks": decode_blocks.shape},
-        shared_bytes=CONSTANTS["DECODE_SHARED_BYTES"], together=True, macros_of=decode_blocks.macros,
+        "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip", shapes={"decode_blocks": decode_blocks.shape},
+        suits=lambda op, sizes: decode_blocks.suits(sizes), together=True, for_sizes=for_sizes,
     )  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
     """
     for variant in VARIANTS:
         if variant.serves(op, arch, act, sizes):
-            return variant.for_sizes(sizes)
+            return variant.for_sizes(variant, sizes) if variant.for_sizes else variant
     if sizes.get("D", 0) > CHANNELS[-1]:
         raise UserError(
             f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise "

@@ -2,8 +2,8 @@
 #pragma once
 #include "gpu/decode/shared.h"
 
-// Mean and reciprocal standard deviation of each row of x, a wave for a row.
-DEVICE void summarize(Shared& shared, float epsilon) {
+// Mean and reciprocal standard deviation of each row of residual[which], a wave for a row.
+DEVICE void summarize(Shared& shared, int which, float epsilon) {
     constexpr int EACH = (CHANNELS + WAVE * WIDTH - 1) / (WAVE * WIDTH);
     const int n = threadIdx.x / WAVE, lane = threadIdx.x % WAVE;
     if (n < SEQUENCES) {
@@ -12,7 +12,7 @@ DEVICE void summarize(Shared& shared, float epsilon) {
         for (int i = 0; i < EACH; ++i) {
             const int c = (i * WAVE + lane) * WIDTH;
             if (c >= CHANNELS) continue;
-            load(values[i], shared.x[n] + c);
+            load(values[i], shared.residual[which][n] + c);
             for (float value : values[i]) total += value;
         }
         const float mean = wave_sum(total) / CHANNELS;
@@ -26,11 +26,11 @@ DEVICE void summarize(Shared& shared, float epsilon) {
     __syncthreads();
 }
 
-// WIDTH neighbours of the norm of x.
-DEVICE Vector normalized(const Shared& shared, const act* gamma, const act* beta, int n, int column) {
+// WIDTH neighbours of its norm.
+DEVICE Vector normalized(const Shared& shared, int which, const act* gamma, const act* beta, int n, int column) {
     const Statistics of = shared.statistics[n];
     float values[WIDTH], scales[WIDTH], shifts[WIDTH];
-    load(values, shared.x[n] + column);
+    load(values, shared.residual[which][n] + column);
     load(scales, gamma + column);
     load(shifts, beta + column);
     for (int i = 0; i < WIDTH; ++i) values[i] = (values[i] - of.mean) * of.rstd * scales[i] + shifts[i];

@@ -13,7 +13,8 @@ struct Statistics {
 };
 
 struct Shared {
-    act x[SEQUENCES][CHANNELS + PADDING];
+    act residual[2][SEQUENCES]
+                [CHANNELS + PADDING];          // stream at the beginning of a block, and between attention and MLP
     act inputs[SEQUENCES][HIDDEN + PADDING];   // of projection and of mlp_out
     act parameters[2][9 * CHANNELS + HIDDEN];  // vectors of this block and of the next
     float partials[WAVES][SEQUENCES][8 * HIDDEN / CHANNELS > 24 ? 8 * HIDDEN / CHANNELS : 24];
@@ -22,7 +23,7 @@ struct Shared {
     Statistics statistics[SEQUENCES];
     int32_t positions[SEQUENCES];
 };
-static_assert(sizeof(Shared) <= DECODE_SHARED_BYTES, "");
+static_assert(sizeof(Shared) <= SHARED_BYTES, "");
 
 // Fills rows from the slots of (N, COLUMNS), and waits for all threads.
 template <int COLUMNS, int ROW>
