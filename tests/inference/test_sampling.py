@@ -1,7 +1,9 @@
 """Sampling: the cache does not change the result, a seed fixes the text, and each setting has its documented effect."""
 
 import csv
+import gc
 import io
+import weakref
 from dataclasses import astuple, fields, replace
 from itertools import islice
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from support import tiny
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
-from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, Decoder, sequences_together
+from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, STEPS_TOGETHER, Decoder, sequences_together
 from hipgpt.inference.reference import probabilities
 from hipgpt.inference.samples import write_samples
 from hipgpt.inference.sampling import generate_all, generate_one
@@ -227,6 +229,19 @@ def test_a_share_that_is_zero_in_f32_leaves_the_greedy_token(decoder):
     )
 
 
+def test_a_decoder_is_freed_with_its_last_name():
+    """A cycle would keep its memory on the device until a collection of garbage, at a moment of Python's choice."""
+    device = open_device("cpu", threads=1)
+    decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
+    decoder.restart([[1]])
+    decoder.draw(STEPS_TOGETHER)
+    reference = weakref.ref(decoder)
+    gc.disable()
+    del decoder
+    gc.enable()
+    assert reference() is None
+
+
 class Counting:
     """Two sequences that count 0, 1, 2, ... and stay at 3, the second one from 2 on."""
 
@@ -249,6 +264,15 @@ def test_end_of_text_ends_a_continuation_and_is_not_part_of_it():
     assert list(generate_all(Counting(), [[0], [0]], sampling, end_of_text=3)) == [[0, 1, 2], [2]]
     endless = replace(sampling, stop_at_end_of_text=False)
     assert list(generate_all(Counting(), [[0], [0]], endless, 3)) == [[0, 1, 2, 3, 3, 3], [2, 3, 3, 3, 3, 3]]
+
+
+@pytest.mark.parametrize(("longest_wait", "steps"), [(float("inf"), [16, 32, 64, 38]), (0, [*[16] * 9, 6])])
+def test_a_fast_device_runs_further_ahead_but_never_too_far(monkeypatch, longest_wait, steps):
+    asked, counting = [], Counting()
+    monkeypatch.setattr(Counting, "draw", lambda self, steps: asked.append(steps) or [[0, 0]] * steps)
+    monkeypatch.setattr("hipgpt.inference.sampling.WAIT", longest_wait)
+    list(generate_all(counting, [[0], [0]], SamplingConfig(num_tokens=150, stop_at_end_of_text=False), END))
+    assert asked == steps
 
 
 def test_tokens_come_as_they_are_drawn(decoder):
