@@ -126,6 +126,8 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     Parts sum[ROW_TILES] = {};
     float reference[ROW_TILES];
     for (float& one : reference) one = MASKED;
+    const unsigned of_keys = OperandTile<HEAD_CHANNELS>::of_lane(),
+                   of_values = KEYS == HEAD_CHANNELS ? of_keys : OperandTile<KEYS>::of_lane();
 #pragma unroll 1
     for (int tile = 0; tile < key_tiles; ++tile) {
         __syncthreads();
@@ -134,13 +136,13 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         if (at < wave_first + ROW_TILES * 16) {
             const bf16 *keys = tiles + tile % 2 * 2 * STREAMED, *values = keys + STREAMED;
             Unit::Sum scores[ROW_TILES][KEY_TILES] = {};
-            multiply_rows(scores, keys, queries);
+            multiply_rows(scores, keys, of_keys, queries);
             if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
             Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
                 make_probabilities(probabilities[t], scores[t], out[t], reference[t], sum[t], scale);
-            accumulate(out, values, probabilities);
+            accumulate(out, values, of_values, probabilities);
         }
         put(tile + 1);
     }

@@ -12,7 +12,7 @@ as registers and LDS allow:
     one wave alone, in program order: a wait lasts until what it waits for has arrived, a vector instruction waits for
     the matrix instruction whose result it reads.
 
-It knows no bank conflicts, no misses of L2, no start and end of a kernel, and lets waves overlap ideally, so a chip is
+It knows no misses of L2, no start and end of a kernel, and lets waves overlap ideally, so a chip is
 slower. No chip has confirmed it. The best library reaches 785 of an MI300X's 1,307 TFLOP/s (hipBLASLt, 8192^3; 60 %),
 although such a loop could keep the matrix unit busy all the time: read an estimate as what the instructions allow, and
 take 40 % off for a forecast.
@@ -20,8 +20,10 @@ take 40 % off for a forecast.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from support.amd import lds
 from support.amd.chips import Chip, waves_of_a_simd
 from support.amd.disassembly import Instruction, Resources
 
@@ -37,7 +39,7 @@ class Loop(NamedTuple):
     """An iteration's instructions by kind, and the estimate.
 
     serial_waits: waits for a global load that was issued with no matrix instruction since. bound: what the estimate
-    says is busiest.
+    says is busiest. banks: the cycles that the LDS needs for a wave, with bank conflicts.
     """
 
     matrix: int
@@ -47,6 +49,7 @@ class Loop(NamedTuple):
     waits: dict[str, int]
     serial_waits: int
     cycles: float
+    banks: lds.Cycles
     lds_share: float  # LDS cycles per matrix cycle
     bound: str
     tflops: float
@@ -83,6 +86,24 @@ def main_loops(listed: list[Instruction]) -> list[list[Instruction]]:
             if body:
                 loops[header] = body
     return [_path(listed, at, header, body) for header, body in loops.items()]
+
+
+def way_to(listed: list[Instruction], path: list[Instruction]) -> list[Instruction]:
+    """Return the shortest path from a kernel's start to a loop, without the loop's first instruction."""
+    at = {one.address: i for i, one in enumerate(listed)}
+    header = at[path[0].address]
+    came_from = {0: 0}
+    ahead = [0]
+    for i in ahead:
+        for following in _followers(listed[i], i, at):
+            if following not in came_from:
+                came_from[following] = i
+                ahead.append(following)
+    way, i = [], header
+    while i:
+        i = came_from[i]
+        way.append(listed[i])
+    return way[::-1]
 
 
 def _followers(one: Instruction, i: int, at: dict[int, int]) -> list[int]:
@@ -183,20 +204,20 @@ def _taken(one: Instruction, i: int, at: dict[int, int]) -> list[int]:
     return ways[1:] if one.name.endswith("execnz") and ways[1] > i else ways
 
 
-def measure(path: list[Instruction], chip: Chip, needs: Resources) -> Loop:
-    """Count an iteration and estimate its time."""
+def measure(path: list[Instruction], chip: Chip, needs: Resources, before: Sequence[Instruction] = ()) -> Loop:
+    """Count an iteration and estimate its time. before: what leads to the loop, without which addresses are unknown."""
     kinds = Counter(map(kind, path))
     shape = next(MATRIX.match(one.name)[1] for one in path if kind(one) == "matrix")  # type: ignore[index]
     rows, columns, depth = map(int, shape.split("x"))
     waits = Counter(COUNTERS[name] for one in path for name in _waited(one))
     waves = waves_of_a_simd(chip, needs.registers, needs.lds_bytes, needs.threads)
     matrix_cycles = kinds["matrix"] * chip.matrix[shape]
-    lds_cycles = sum(_bytes(one) * chip.lanes / chip.lds_per_cycle for one in path if kind(one) == "lds")
+    banks = lds.cycles(before, path, chip, needs.threads)
     alone, serial = _alone(path, chip, chip.matrix[shape])
     needed = {
         "matrix unit": waves * matrix_cycles,
         "issue": waves * sum(_issue_cycles(one, chip) for one in path if kind(one) != "matrix"),
-        "LDS": waves * chip.simds * lds_cycles,
+        "LDS": waves * chip.simds * banks.counted,
         "L2": waves * chip.simds * chip.lanes * sum(map(_bytes, filter(_loads, path))) / chip.global_bytes,
         "one wave": alone,
     }
@@ -205,7 +226,7 @@ def measure(path: list[Instruction], chip: Chip, needs: Resources) -> Loop:
     tflops = operations / needed[bound] * chip.gigahertz / 1000
     return Loop(
         kinds["matrix"], kinds["valu"], kinds["lds"], kinds["load"], dict(waits), serial, needed[bound],
-        chip.simds * lds_cycles / matrix_cycles, bound, tflops,
+        banks, chip.simds * banks.counted / matrix_cycles, bound, tflops,
     )  # fmt: skip
 
 
