@@ -39,7 +39,7 @@ DEVICE unsigned lane_of_wave() { return threadIdx.x % WAVE; }
 // access adds the constant rest: one instruction for each different XOR, none for the rows of a multiple of 32.
 template <int K>
 struct OperandTile {
-    static constexpr int CHUNKS = K / WIDTH;
+    static constexpr unsigned CHUNKS = K / WIDTH, ROWS_OF_A_LINE = CHUNKS < 8 ? 8 / CHUNKS : 1;  // lines of all banks
     static constexpr unsigned PERMUTATION = Unit::permutation(CHUNKS);
 
     static DEVICE_MEMBER unsigned permutation(unsigned row) {
@@ -58,8 +58,9 @@ struct OperandTile {
     // Element (row, k) after the one at `first`, the offset of a row and a k that have no bits in common with these.
     template <class T>
     static DEVICE_MEMBER T* at(bf16* tile, unsigned first, unsigned row, unsigned k) {
-        char* moved = reinterpret_cast<char*>(tile) + (first ^ offset(0, k) ^ permutation(row) * (WIDTH * 2));
-        return reinterpret_cast<T*>(moved + row * K * 2);
+        const unsigned in_line = row % ROWS_OF_A_LINE, lines = row - in_line;
+        char* moved = reinterpret_cast<char*>(tile) + (first ^ offset(in_line, k) ^ permutation(lines) * (WIDTH * 2));
+        return reinterpret_cast<T*>(moved + lines * K * 2);
     }
 
     // The offset of the lane's first element of an operand.

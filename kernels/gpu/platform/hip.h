@@ -15,6 +15,10 @@ DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value
 DEVICE uint32_t other_half(uint32_t value) {
     return __builtin_amdgcn_permlanex16(0, value, 0x76543210, 0xFEDCBA98, false, true);
 }
+// The value of lane `lane % 16`, and of the one 16 lanes later: bits 0 to 4 of the pattern are an AND mask for the number
+// of the source lane, bits 5 to 9 an OR mask.
+DEVICE uint32_t of_first_half(uint32_t value) { return __builtin_amdgcn_ds_swizzle(value, 0x000F); }
+DEVICE uint32_t of_second_half(uint32_t value) { return __builtin_amdgcn_ds_swizzle(value, 0x020F); }
 #endif
 
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.

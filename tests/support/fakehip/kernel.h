@@ -61,6 +61,14 @@ inline unsigned __builtin_amdgcn_permlanex16(unsigned, unsigned value, unsigned 
     return fakehip_exchange(value, fakehip_lane() ^ 16);
 }
 
+// "RDNA3 ISA", DS_SWIZZLE_B32: the masks of the number of the source lane; other modes are not known here.
+inline int __builtin_amdgcn_ds_swizzle(int value, int pattern) {
+    if (pattern & 0x8000) __builtin_trap();
+    const unsigned lane = fakehip_lane(), masks = pattern;
+    const unsigned source = ((lane & masks & 31) | (masks >> 5 & 31)) ^ (masks >> 10 & 31);
+    return fakehip_exchange(value, (lane & ~31u) + source);
+}
+
 // Each byte of the result is one of the eight bytes of `high` and `low`, low's first, that a byte of `select` numbers.
 inline unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned select) {
     const unsigned long long bytes = static_cast<unsigned long long>(high) << 32 | low;
