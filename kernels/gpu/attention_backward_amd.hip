@@ -107,6 +107,7 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + (b * S * H + h) * D;
     const Matrix queries = {q, stride}, keys = {k, stride}, values = {v, stride}, gradients = {dout, H * D};
     const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
+    const float minus_logsumexp = -1.0f / scale;  // times a logsumexp: what the matrix unit adds to scores
     const float *head_logsumexp = logsumexp + head * S, *head_delta = delta + head * S;
 
     // of a turn, in shared memory: rows and transposed tile of qk, rows of vdy, and transposed if dv is computed
@@ -141,11 +142,10 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     own_vdy.tile = own_qk.tile + Own::TILE;
     own_qk.load(OWNS_KEYS ? keys : queries, wave_first, S, D);
     own_vdy.load(OWNS_KEYS ? values : gradients, wave_first, S, D, true);
-    float own_logsumexp[ROW_TILES];
-    Unit::Sum own_delta[ROW_TILES];
+    Unit::Sum own_logsumexp[ROW_TILES], own_delta[ROW_TILES];  // the former as `minus_logsumexp` says
     for (int t = 0; t < ROW_TILES; ++t) {
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
-        own_logsumexp[t] = !OWNS_KEYS && query < length ? head_logsumexp[query] * LOG2_E : NO_QUERY;
+        own_logsumexp[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_logsumexp[query] : NO_QUERY) * minus_logsumexp;
         own_delta[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_delta[query] : 0.0f);
     }
     put(0);
@@ -161,11 +161,14 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
                        channels = FEW_REGISTERS ? opaque(of_channels) : of_channels;
         const bf16 *qk = tiles + turn % 2 * TURN, *vdy = qk + 2 * TILE;
         if (ALWAYS_MULTIPLIES || (OWNS_KEYS ? at + VISITED > wave_first : at < wave_end)) {
-            Unit::Sum scores[ROW_TILES][VISITED_TILES] = {}, differences[ROW_TILES][VISITED_TILES];
+            Unit::Sum scores[ROW_TILES][VISITED_TILES], differences[ROW_TILES][VISITED_TILES];
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
-                for (int j = 0; j < VISITED_TILES; ++j) differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
+                for (int j = 0; j < VISITED_TILES; ++j) {
+                    scores[t][j] = OWNS_KEYS ? visited.logsumexp[j] * minus_logsumexp : own_logsumexp[t];
+                    differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
+                }
             multiply_rows(scores, qk, rows, own_qk);
             multiply_rows(differences, vdy, rows, own_vdy);
             if (OWNS_KEYS ? at < wave_end : at + VISITED > wave_first) mask<OWNS_KEYS>(scores, at - wave_first);
@@ -179,10 +182,6 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
                     for (int i = 0; i < TILES; ++i) {
                         const int tile = j * TILES + i;
                         Unit::Sum p = scores[t][tile] * power_scale;
-                        if (OWNS_KEYS)
-                            p -= visited.logsumexp[tile] * LOG2_E;
-                        else
-                            p -= own_logsumexp[t];
 #pragma unroll
                         for (int e = 0; e < Unit::SIZE; ++e) p[e] = quick_exp2(p[e]);
                         const Unit::Sum negative_ds = p * differences[t][tile];
