@@ -37,12 +37,8 @@ struct KeyLoader : RowLoader<KEYS, HEAD_CHANNELS, true, ATTENTION_THREADS> {
 // Reduces over the lanes that hold one query, in a fixed order.
 template <class Op>
 DEVICE float across_query(float value, const Op& op) {
-#if WAVE == 32
-    return op(value, bits_float(other_half(float_bits(value))));
-#else
-    for (int mask = 16; mask < WAVE; mask *= 2) value = op(value, wave_exchange(value, mask));
-    return value;
-#endif
+    value = op(value, wave_exchange<16>(value));
+    return WAVE == 32 ? value : op(value, wave_exchange<WAVE / 2>(value));
 }
 
 // Makes probabilities of the scores of a query, which are relative to its reference. A tile whose largest score exceeds

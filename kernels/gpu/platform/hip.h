@@ -7,9 +7,6 @@
 #define BOUNDED_KERNEL(threads, waves) \
     extern "C" __global__ __attribute__((amdgpu_waves_per_eu(waves))) void __launch_bounds__(threads)
 
-// The value of the lane whose index differs in the bits of lane_mask.
-DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
-
 #if WAVE == 32
 // The value of the lane whose index differs by 16. Without `bound_ctrl` clang would first set the result to 0.
 DEVICE uint32_t other_half(uint32_t value) {
@@ -20,6 +17,47 @@ DEVICE uint32_t other_half(uint32_t value) {
 DEVICE uint32_t of_first_half(uint32_t value) { return __builtin_amdgcn_ds_swizzle(value, 0x000F); }
 DEVICE uint32_t of_second_half(uint32_t value) { return __builtin_amdgcn_ds_swizzle(value, 0x020F); }
 #endif
+
+// The value of the lane whose index differs in the bits of lane_mask.
+DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
+
+// The value of one of the lane's 15 neighbours, as DPP selects it: a part of the instruction that uses it.
+template <int CONTROL>
+DEVICE float by_dpp(float value) {
+    return bits_float(__builtin_amdgcn_update_dpp(0, float_bits(value), CONTROL, 0xF, 0xF, true));
+}
+
+// The same as wave_exchange, for a constant. Only what DPP cannot do goes through the LDS unit. DPP: "AMD Instinct MI300
+// ISA", 3.12 and "RDNA3 ISA", DPP16.
+template <int LANE_MASK>
+DEVICE float wave_exchange(float value) {
+    if constexpr (LANE_MASK == 1) return by_dpp<0xB1>(value);   // quad_perm:[1,0,3,2]
+    if constexpr (LANE_MASK == 2) return by_dpp<0x4E>(value);   // quad_perm:[2,3,0,1]
+    if constexpr (LANE_MASK == 8) return by_dpp<0x128>(value);  // row_ror:8
+#if WAVE == 32
+    if constexpr (LANE_MASK == 4) return by_dpp<0x164>(value);  // row_xmask:4
+    if constexpr (LANE_MASK == 16) return bits_float(other_half(float_bits(value)));
+#else
+    if constexpr (LANE_MASK == 4) return by_dpp<0x1B>(by_dpp<0x141>(value));  // row_half_mirror, quad_perm:[3,2,1,0]
+    if constexpr (LANE_MASK == 16) return bits_float(__builtin_amdgcn_ds_swizzle(float_bits(value), 0x401F));
+    if constexpr (LANE_MASK == 32) return wave_exchange(value, 32);
+#endif
+}
+
+// Over the lanes of a wave, in a fixed order.
+template <int LANE_MASK = WAVE / 2>
+DEVICE float wave_sum(float value) {
+    value += wave_exchange<LANE_MASK>(value);
+    if constexpr (LANE_MASK > 1) value = wave_sum<LANE_MASK / 2>(value);
+    return value;
+}
+
+template <int LANE_MASK = WAVE / 2>
+DEVICE float wave_maximum(float value) {
+    value = fmaxf(value, wave_exchange<LANE_MASK>(value));
+    if constexpr (LANE_MASK > 1) value = wave_maximum<LANE_MASK / 2>(value);
+    return value;
+}
 
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot(chosen); }
