@@ -220,7 +220,7 @@ DEVICE void decode(Softmaxes& of, act* y, const act* query, const act* keys, con
             load_cached<WIDE>(key, keys, j, length, channel, D);
             score[u] = 0.0f;
             for (int i = 0; i < WIDTH; ++i) score[u] += own_query[i] * key[i];
-            for (int mask = LANES / 2; mask > 0; mask /= 2) score[u] += wave_exchange(score[u], mask);
+            score[u] = sum_of_lanes<LANES>(score[u]);
             score[u] = j < length ? score[u] * scale : MASKED;
             raised = fmaxf(raised, score[u]);
         }

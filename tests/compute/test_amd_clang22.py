@@ -9,7 +9,7 @@ import pytest
 from support.amd import clang, count, disassembly
 from support.amd.builds import Build, builds
 from support.amd.chips import CHIPS
-from support.amd.main_loop import main_loops, measure
+from support.amd.main_loop import main_loops, measure, way_to
 
 from hipgpt.compute.backends.gpu import compile_source
 from hipgpt.compute.backends.variants import variants_of
@@ -79,4 +79,5 @@ def test_assembly_and_code_object_of_a_kernel_are_counted_alike():
         listed, needs = disassembly.of_assembly(compile_source(driver, variant, op, DType.BF16))[op.name]
     (in_code_object,) = count.loops(op.name, "gfx942", 64)
     assert needs == in_code_object.needs
-    assert [measure(path, chip, needs) for path in main_loops(listed)] == [in_code_object.loop]
+    measured = [measure(path, chip, needs, way_to(listed, path)) for path in main_loops(listed)]
+    assert measured == [in_code_object.loop]

@@ -18,16 +18,13 @@ DEVICE uint32_t of_first_half(uint32_t value) { return __builtin_amdgcn_ds_swizz
 DEVICE uint32_t of_second_half(uint32_t value) { return __builtin_amdgcn_ds_swizzle(value, 0x020F); }
 #endif
 
-// The value of the lane whose index differs in the bits of lane_mask.
-DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor(value, lane_mask, WAVE); }
-
 // The value of one of the lane's 15 neighbours, as DPP selects it: a part of the instruction that uses it.
 template <int CONTROL>
 DEVICE float by_dpp(float value) {
     return bits_float(__builtin_amdgcn_update_dpp(0, float_bits(value), CONTROL, 0xF, 0xF, true));
 }
 
-// The same as wave_exchange, for a constant. Only what DPP cannot do goes through the LDS unit. DPP: "AMD Instinct MI300
+// The value of the lane whose index differs in the bits of LANE_MASK. Only what DPP cannot do goes through the LDS unit. DPP: "AMD Instinct MI300
 // ISA", 3.12 and "RDNA3 ISA", DPP16.
 template <int LANE_MASK>
 DEVICE float wave_exchange(float value) {
@@ -40,22 +37,22 @@ DEVICE float wave_exchange(float value) {
 #else
     if constexpr (LANE_MASK == 4) return by_dpp<0x1B>(by_dpp<0x141>(value));  // row_half_mirror, quad_perm:[3,2,1,0]
     if constexpr (LANE_MASK == 16) return bits_float(__builtin_amdgcn_ds_swizzle(float_bits(value), 0x401F));
-    if constexpr (LANE_MASK == 32) return wave_exchange(value, 32);
+    if constexpr (LANE_MASK == 32)  // by the source lane's number, modulo the wave, times 4
+        return bits_float(__builtin_amdgcn_ds_bpermute((threadIdx.x ^ 32) * 4, float_bits(value)));
 #endif
 }
 
-// Over the lanes of a wave, in a fixed order.
-template <int LANE_MASK = WAVE / 2>
-DEVICE float wave_sum(float value) {
-    value += wave_exchange<LANE_MASK>(value);
-    if constexpr (LANE_MASK > 1) value = wave_sum<LANE_MASK / 2>(value);
+// Over LANES neighbouring lanes, in a fixed order.
+template <int LANES>
+DEVICE float sum_of_lanes(float value) {
+    value += wave_exchange<LANES / 2>(value);
+    if constexpr (LANES > 2) value = sum_of_lanes<LANES / 2>(value);
     return value;
 }
-
-template <int LANE_MASK = WAVE / 2>
-DEVICE float wave_maximum(float value) {
-    value = fmaxf(value, wave_exchange<LANE_MASK>(value));
-    if constexpr (LANE_MASK > 1) value = wave_maximum<LANE_MASK / 2>(value);
+template <int LANES>
+DEVICE float maximum_of_lanes(float value) {
+    value = fmaxf(value, wave_exchange<LANES / 2>(value));
+    if constexpr (LANES > 2) value = maximum_of_lanes<LANES / 2>(value);
     return value;
 }
 

@@ -1,6 +1,9 @@
-// Sums and maxima over a block; wave_sum and wave_maximum are the platform's. The order is fixed, so the same inputs give the same bits.
+// Sums and maxima over the lanes of a wave and over a block. The order is fixed, so the same inputs give the same bits.
 #pragma once
 #include "gpu/select/platform.h"
+
+DEVICE float wave_sum(float value) { return sum_of_lanes<WAVE>(value); }
+DEVICE float wave_maximum(float value) { return maximum_of_lanes<WAVE>(value); }
 
 // Over a one-dimensional block. All its threads must call it, and every thread gets the result.
 template <int BLOCK_THREADS>

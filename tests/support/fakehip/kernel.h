@@ -89,6 +89,11 @@ inline int __builtin_amdgcn_ds_swizzle(int value, int pattern) {
     return fakehip_exchange(value, (lane & ~31u) + source);
 }
 
+// "AMD Instinct MI300 ISA", DS_BPERMUTE_B32: the source lane's number times 4; of a larger one, the rest by the wave.
+inline int __builtin_amdgcn_ds_bpermute(int address, int value) {
+    return fakehip_exchange(value, static_cast<unsigned>(address) / 4 % WAVE);
+}
+
 // Each byte of the result is one of the eight bytes of `high` and `low`, low's first, that a byte of `select` numbers.
 inline unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned select) {
     const unsigned long long bytes = static_cast<unsigned long long>(high) << 32 | low;
