@@ -144,7 +144,8 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
             Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
-                make_probabilities(probabilities[t], scores[t], out[t], minus_reference[t], sum[t], tile ? limit : 2 * MASKED, scale);
+                make_probabilities(probabilities[t], scores[t], out[t], minus_reference[t], sum[t],
+                                   tile ? limit : 2 * MASKED, scale);
             accumulate(out, values, of_values, probabilities);
         }
         put(tile + 1);
@@ -154,7 +155,8 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         const float total = across_query(sum[t][0] + sum[t][1], [](float a, float b) { return a + b; });
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
         if (query >= S) continue;
-        if (lane_of_wave() < 16) logsumexp[int64_t{head} * S + query] = logf(total) - minus_reference[t][0] * scale / LOG2_E;
+        if (lane_of_wave() < 16)
+            logsumexp[int64_t{head} * S + query] = logf(total) - minus_reference[t][0] * scale / LOG2_E;
         store(y + ((b * S + query) * H + h) * D, out[t], 1.0f / total, D);
     }
 }

@@ -145,7 +145,8 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     Unit::Sum own_logsumexp[ROW_TILES], own_delta[ROW_TILES];  // the former as `minus_logsumexp` says
     for (int t = 0; t < ROW_TILES; ++t) {
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
-        own_logsumexp[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_logsumexp[query] : NO_QUERY) * minus_logsumexp;
+        own_logsumexp[t] =
+            Unit::Sum{} + (!OWNS_KEYS && query < length ? head_logsumexp[query] : NO_QUERY) * minus_logsumexp;
         own_delta[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_delta[query] : 0.0f);
     }
     put(0);

@@ -3,6 +3,7 @@
 // Fetching needs no test: rows beyond the end are replaced by the last one, and their sums are not stored. A stage that
 // is not whole, or whose rows are not aligned for vector loads, is loaded by `copy`, element by element.
 //
+// Where a stage begins is the same for all lanes, so it is kept in scalar registers, where advancing costs nothing.
 // `opaque` keeps the compiler from computing addresses ahead of where they are needed: those of `copy` would cost every
 // stage, and a fetch adds its 32-bit offset to a scalar address without an instruction only where it sees both.
 #pragma once
@@ -38,7 +39,9 @@ struct RowLoader {
     Chunk fetched[EACH];
 
     DEVICE_MEMBER RowLoader(const Source& given) : source(given), target(opaque(first_target(threadIdx.x))) {
-        base = reinterpret_cast<const char*>(given.matrix.data + given.first_row * given.matrix.stride + given.k);
+        const int64_t first = uniform_wide(given.first_row * given.matrix.stride + given.k);
+        base = reinterpret_cast<const char*>(given.matrix.data + first);
+        source.k = uniform(given.k);
         for (int e = 0; e < EACH; ++e) {
             const unsigned i = source.clamped(row(threadIdx.x, e), source.rows - 1);
             offset[e] = (i * static_cast<unsigned>(given.matrix.stride) + chunk(threadIdx.x) * WIDTH) * 2;
@@ -95,7 +98,9 @@ struct TransposingLoader {
     HalfChunk fetched[EACH][4];
 
     DEVICE_MEMBER TransposingLoader(const Source& given) : source(given), target(opaque(first_target(thread()))) {
-        base = reinterpret_cast<const char*>(given.matrix.data + given.k * given.matrix.stride + given.first_row);
+        const int64_t first = uniform_wide(given.k * given.matrix.stride + given.first_row);
+        base = reinterpret_cast<const char*>(given.matrix.data + first);
+        source.k = uniform(given.k);
         const unsigned i = source.clamped(first_i(thread()), source.rows - 4);
         offset = (first_k(thread()) * static_cast<unsigned>(given.matrix.stride) + i) * 2;
     }

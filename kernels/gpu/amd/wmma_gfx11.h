@@ -15,7 +15,9 @@ struct Unit {
     static constexpr int PLACE_STEP = 2;
     static DEVICE_MEMBER unsigned place_of(unsigned row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
 
-    static constexpr unsigned permutation(int chunks) { return chunks == 2 ? 0x41100 : chunks == 4 ? 0x25120 : chunks == 8 ? 0x25421 : 0x04421; }
+    static constexpr unsigned permutation(int chunks) {
+        return chunks == 2 ? 0x41100 : chunks == 4 ? 0x25120 : chunks == 8 ? 0x25421 : 0x04421;
+    }
 
     // The operand whose k are a lane's segment of a sum, in pairs of bf16, and that of the lane in the wave's other half.
     // The LDS unit exchanges them, because it has more time to spare than the vector unit.

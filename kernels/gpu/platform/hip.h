@@ -69,6 +69,9 @@ DEVICE T opaque(T value) {
 
 // The same value, which all lanes of the wave have, in a scalar register.
 DEVICE int uniform(int64_t value) { return __builtin_amdgcn_readfirstlane(static_cast<int>(value)); }
+DEVICE int64_t uniform_wide(int64_t value) {
+    return static_cast<int64_t>(uniform(value >> 32)) << 32 | static_cast<uint32_t>(uniform(value));
+}
 
 // The low, and the high, 16 bits of two words in one, those of `first` in its low half.
 DEVICE uint32_t low_halves(uint32_t first, uint32_t second) {
