@@ -9,7 +9,8 @@ import pytest
 from support.amd import clang, count, disassembly
 from support.amd.builds import Build, builds
 from support.amd.chips import CHIPS
-from support.amd.main_loop import main_loops, measure, way_to
+from support.amd.main_loop import measure
+from support.amd.paths import main_loops, way_to
 
 from hipgpt.compute.backends.gpu import compile_source
 from hipgpt.compute.backends.variants import variants_of

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import pytest
 from support.amd import clang, count, disassembly
 from support.amd.chips import CHIPS
-from support.amd.main_loop import main_loops, measure
+from support.amd.main_loop import measure
+from support.amd.paths import main_loops
 
 from hipgpt.compute.backends.gpu import compile_source
 from hipgpt.compute.backends.variants import find_variant

@@ -4,12 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from support.amd import count, lds
+from support.amd import clang, count, lds
 from support.amd.chips import CHIPS
 from support.amd.disassembly import Instruction, of_image
 from support.amd.integers import Threads
-
-from support.amd import clang  # isort: skip
 
 BY_WIDTH = list(itertools.product(CHIPS, (True, False), (4, 8, 16)))
 PROBE = """
@@ -51,14 +49,19 @@ def test_lanes_in_one_bank_take_a_cycle_each(name):
     assert cycles(name, np.arange(chip.lanes) * chip.read_banks * 4)[1] == chip.lanes
 
 
-def test_only_lanes_of_a_phase_conflict():
-    """By 16 bytes, CDNA 3 loads lanes 0-3 and 20-23 together, and stores lanes 0-7."""
-    address = np.arange(64) * 16
-    address[20] = 4096  # bank 0, as lane 0
-    assert cycles("gfx942", address) == (8, 9)
-    assert cycles("gfx942", address, stores=True) == (8, 9)  # as lane 16
-    address[16] = 4096 + 64
-    assert cycles("gfx942", address, stores=True) == (8, 8)
+@pytest.mark.parametrize(
+    "chip, stores, together",
+    [("gfx942", False, {1, 2, 3, 20, 21, 22, 23}), ("gfx942", True, set(range(1, 8))), ("gfx950", True, set(range(1, 8))),
+     ("gfx950", False, {1, 2, 3, *range(12, 16), *range(20, 28)}), ("gfx1100", False, set(range(1, 8)))],
+)  # fmt: skip
+def test_lane_0_conflicts_with_the_lanes_of_its_phase_alone(chip, stores, together):
+    def conflicts_with(lane: int) -> bool:
+        address = np.zeros(CHIPS[chip].lanes, int)
+        address[[0, lane]] = 16, 4096 + 16  # one bank; all other lanes load or store one word of another
+        least, counted = cycles(chip, address, stores=stores)
+        return counted > least
+
+    assert {lane for lane in range(1, CHIPS[chip].lanes) if conflicts_with(lane)} == together
 
 
 def test_an_instruction_that_is_not_known_makes_its_result_unknown():
@@ -76,9 +79,9 @@ def test_an_instruction_that_is_not_known_makes_its_result_unknown():
 def test_conflicts_of_a_kernel_are_those_of_its_source(arch, permuted, conflicts):
     """Rows of 128 bytes: eight lanes of a phase load the same chunk, or eight different ones."""
     chip = CHIPS[arch]
-    listed, needs = of_image(clang.OfflineDriver(arch).compile("k.hip", PROBE % permuted, {}, {"WAVE": chip.lanes}))["probe"]
-    loads = [i for i, one in enumerate(listed) if one.name in ("ds_read_b128", "ds_load_b128")]
-    (load,) = loads
+    image = clang.OfflineDriver(arch).compile("k.hip", PROBE % permuted, {}, {"WAVE": chip.lanes})
+    listed, needs = of_image(image)["probe"]
+    (load,) = [i for i, one in enumerate(listed) if one.name in ("ds_read_b128", "ds_load_b128")]
     found = lds.cycles(listed[:load], [listed[load]], chip, needs.threads)
     phases = chip.lanes / 8
     assert found == lds.Cycles(phases, phases * (1 + conflicts), 0)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
-
 from support.amd.disassembly import Instruction
 
 WORD = 1 << 32

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
 from support.amd.chips import Chip
 from support.amd.disassembly import Instruction
 from support.amd.integers import Threads, Values

@@ -122,7 +122,8 @@ MATRIX_KERNEL = """
     const int l = threadIdx.x;
     Operand a, b;
     Sum c;
-    for (int k = 0; k < {terms}; ++k) {{  // A[i][k] = 1 if k == (3 i + 1) % K, B[k][j] = k + j / 16, 16 - k - j / 16 from 16 on
+    // A[i][k] = 1 if k == (3 i + 1) % K, B[k][j] = k + j / 16; from k = 16 on 16 - k - j / 16
+    for (int k = 0; k < {terms}; ++k) {{
         const int term = {first_term} + k;
         a[k] = term == (3 * (l % 16) + 1) % {depth} ? 0x3F80 : 0;
         b[k] = __float_as_int((term < 16 ? 1 : -1) * (term % 16 + l % 16 / 16.0f)) >> 16;
