@@ -37,39 +37,38 @@ struct KeyLoader : RowLoader<KEYS, HEAD_CHANNELS, true, ATTENTION_THREADS> {
 // Reduces over the lanes that hold one query, in a fixed order.
 template <class Op>
 DEVICE float across_query(float value, const Op& op) {
-#if WAVE == 32
-    return op(value, bits_float(other_half(float_bits(value))));
-#else
-    for (int mask = 16; mask < WAVE; mask *= 2) value = op(value, wave_exchange(value, mask));
-    return value;
-#endif
+    value = op(value, wave_exchange<16>(value));
+    return WAVE == 32 ? value : op(value, wave_exchange<WAVE / 2>(value));
 }
 
-// Makes probabilities of the scores of a query, relative to its reference. A tile whose largest score exceeds it by
-// HEADROOM raises it and scales the sums of earlier tiles. Most tiles do not, so the wave skips that. The first one does,
-// because the reference starts at MASKED. sum: of the probabilities of the lane's own keys, in two parts.
-DEVICE void make_probabilities(Unit::Operand (&probabilities)[KEY_STEPS], const Unit::Sum (&scores)[KEY_TILES],
-                               Unit::Sum (&out)[CHANNEL_TILES], float& reference, Parts& sum, float scale) {
+// Makes probabilities of the scores of a query, which are relative to its reference. A tile whose largest score exceeds
+// `limit` raises the reference and scales the sums of earlier tiles. Most tiles do not, so the wave skips that. sum: of
+// the probabilities of the lane's own keys, in two parts. minus_reference: the same in each element.
+DEVICE void make_probabilities(Unit::Operand (&probabilities)[KEY_STEPS], Unit::Sum (&scores)[KEY_TILES],
+                               Unit::Sum (&out)[CHANNEL_TILES], Unit::Sum& minus_reference, Parts& sum, float limit,
+                               float scale) {
     float largest = MASKED;
 #pragma unroll
     for (int j = 0; j < KEY_TILES; ++j)
 #pragma unroll
         for (int e = 0; e < Unit::SIZE; ++e) largest = fmaxf(largest, scores[j][e]);
-    largest = across_query(largest, [](float a, float b) { return fmaxf(a, b); }) * scale;
-    const bool rises = largest > reference + HEADROOM;
+    largest = across_query(largest, [](float a, float b) { return fmaxf(a, b); });
+    const bool rises = largest > limit;
     if (wave_ballot(rises)) {
-        const float raised = rises ? largest : reference, shrink = quick_exp2(reference - raised);
-        reference = raised;
+        const float rise = rises ? largest : 0.0f, shrink = quick_exp2(-rise * scale);
+        minus_reference -= rise;
         sum *= shrink;
 #pragma unroll
         for (int c = 0; c < CHANNEL_TILES; ++c) out[c] *= shrink;
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j) scores[j] -= rise;
     }
 #pragma unroll
     for (int j = 0; j < KEY_STEPS; ++j) {
         uint32_t pairs[WIDTH / 2];
 #pragma unroll
         for (int i = 0; i < WIDTH; i += Unit::SIZE) {
-            const Unit::Sum powers = scores[j * TILES + i / Unit::SIZE] * scale - reference;
+            const Unit::Sum powers = scores[j * TILES + i / Unit::SIZE] * scale;
 #pragma unroll
             for (int e = 0; e < Unit::SIZE; e += 2) {
                 const Parts values = {quick_exp2(powers[e]), quick_exp2(powers[e + 1])};
@@ -91,6 +90,7 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     const int64_t stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
     const float scale = LOG2_E / sqrtf(static_cast<float>(D));  // scores become powers of 2: exp2 is one instruction
+    const float limit = HEADROOM / scale;  // for the scores of all tiles but the first, which sets the reference
     const int wave_first = first + uniform(threadIdx.x / WAVE) * ROW_TILES * 16, end = first + ATTENTION_ROWS;
     const int key_tiles = ((end < S ? end : static_cast<int>(S)) + KEYS - 1) / KEYS;
     const int whole_tiles = is_wide(D) ? static_cast<int>(S) / KEYS : 0;
@@ -124,8 +124,9 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     queries.load({q, stride}, wave_first, S, D);
     Unit::Sum out[ROW_TILES][CHANNEL_TILES] = {};
     Parts sum[ROW_TILES] = {};
-    float reference[ROW_TILES];
-    for (float& one : reference) one = MASKED;
+    Unit::Sum minus_reference[ROW_TILES] = {};
+    const unsigned of_keys = OperandTile<HEAD_CHANNELS>::of_lane(),
+                   of_values = KEYS == HEAD_CHANNELS ? of_keys : OperandTile<KEYS>::of_lane();
 #pragma unroll 1
     for (int tile = 0; tile < key_tiles; ++tile) {
         __syncthreads();
@@ -133,14 +134,19 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         const int at = tile * KEYS;
         if (at < wave_first + ROW_TILES * 16) {
             const bf16 *keys = tiles + tile % 2 * 2 * STREAMED, *values = keys + STREAMED;
-            Unit::Sum scores[ROW_TILES][KEY_TILES] = {};
-            multiply_rows(scores, keys, queries);
+            Unit::Sum scores[ROW_TILES][KEY_TILES];  // the matrix unit subtracts the reference
+#pragma unroll
+            for (int t = 0; t < ROW_TILES; ++t)
+#pragma unroll
+                for (int j = 0; j < KEY_TILES; ++j) scores[t][j] = minus_reference[t];
+            multiply_rows(scores, keys, of_keys, queries);
             if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
             Unit::Operand probabilities[ROW_TILES][KEY_STEPS];
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
-                make_probabilities(probabilities[t], scores[t], out[t], reference[t], sum[t], scale);
-            accumulate(out, values, probabilities);
+                make_probabilities(probabilities[t], scores[t], out[t], minus_reference[t], sum[t],
+                                   tile ? limit : 2 * MASKED, scale);
+            accumulate(out, values, of_values, probabilities);
         }
         put(tile + 1);
     }
@@ -149,7 +155,8 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
         const float total = across_query(sum[t][0] + sum[t][1], [](float a, float b) { return a + b; });
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
         if (query >= S) continue;
-        if (lane_of_wave() < 16) logsumexp[int64_t{head} * S + query] = reference[t] / LOG2_E + logf(total);
+        if (lane_of_wave() < 16)
+            logsumexp[int64_t{head} * S + query] = logf(total) - minus_reference[t][0] * scale / LOG2_E;
         store(y + ((b * S + query) * H + h) * D, out[t], 1.0f / total, D);
     }
 }

@@ -14,7 +14,7 @@
 
 constexpr int VISITED = WAVE == 32 ? HEAD_CHANNELS == 32 ? 32 : 16 : HEAD_CHANNELS == 32 ? 64 : 32;  // rows of a tile
 constexpr int STEPS = VISITED / Unit::STEP_K, VISITED_TILES = VISITED / 16, TILE = VISITED * HEAD_CHANNELS;
-// The own rows stay in shared memory, and addresses are computed in every turn.
+// The own rows stay in shared memory.
 constexpr bool FEW_REGISTERS = !Unit::MANY_REGISTERS && HEAD_CHANNELS == 128;
 using Own = OwnRows<!FEW_REGISTERS>;
 // A SIMD holds one wave of this kernel, which would only wait for the block's other waves if it left out a tile.
@@ -23,8 +23,18 @@ constexpr float NO_QUERY = 1e30f;  // the logsumexp of queries beyond the sequen
 
 // Loads tiles of a head's rows: half of the block's threads load qk, the other half vdy.
 struct TileLoader : TransposingLoader<HEAD_CHANNELS, VISITED, true, ATTENTION_THREADS / 2> {
-    using TransposingLoader::TransposingLoader;
+    using Rows = OperandTile<HEAD_CHANNELS>;
+    unsigned row_target;  // of the thread's first k and i in a tile of rows
 
+    DEVICE_MEMBER explicit TileLoader(const Source& given) : TransposingLoader(given) {
+        row_target = opaque(Rows::offset(Unit::place_of(first_k(thread())), first_i(thread())));
+    }
+
+    // Or clang would keep more offsets than there are registers for.
+    DEVICE_MEMBER void hide_targets() {
+        target = opaque(target);
+        row_target = opaque(row_target);
+    }
     // The same as `fetch` for a tile that is not whole or not aligned: zero outside.
     DEVICE_MEMBER void fetch_elements() {
         const unsigned own = opaque(thread());
@@ -41,14 +51,12 @@ struct TileLoader : TransposingLoader<HEAD_CHANNELS, VISITED, true, ATTENTION_TH
     }
     // Stores the tile's rows in the unit's order, with K along channels.
     DEVICE_MEMBER void put_rows(bf16* tile) const {
-        const unsigned own = FEW_REGISTERS ? opaque(thread()) : thread(), channel = first_i(own);
 #pragma unroll
         for (int e = 0; e < EACH; ++e)
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                const unsigned place = Unit::place_of(first_k(own) + e * DOWN * 4) + k * Unit::PLACE_STEP;
-                bf16* target = tile + OperandTile<HEAD_CHANNELS>::offset(place, channel / WIDTH) + channel % WIDTH;
-                *reinterpret_cast<HalfChunk*>(target) = fetched[e][k];
+                const unsigned place = Unit::place_of(e * DOWN * 4) + k * Unit::PLACE_STEP;
+                *Rows::at<HalfChunk>(tile, row_target, place, 0) = fetched[e][k];
             }
     }
 };
@@ -99,6 +107,7 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + (b * S * H + h) * D;
     const Matrix queries = {q, stride}, keys = {k, stride}, values = {v, stride}, gradients = {dout, H * D};
     const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
+    const float minus_logsumexp = -1.0f / scale;  // times a logsumexp: what the matrix unit adds to scores
     const float *head_logsumexp = logsumexp + head * S, *head_delta = delta + head * S;
 
     // of a turn, in shared memory: rows and transposed tile of qk, rows of vdy, and transposed if dv is computed
@@ -119,21 +128,25 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     };
     auto put = [&](int turn) {
         bf16* target = tiles + turn % 2 * TURN + (loads_vdy ? 2 * TILE : 0);
+        if (FEW_REGISTERS) loader.hide_targets();
         loader.put_rows(target);
         if (OWNS_KEYS || !loads_vdy) loader.put(target + TILE);
         loader.advance();
     };
     fetch(0);
+    const unsigned of_rows = OperandTile<HEAD_CHANNELS>::of_lane(),
+                   of_channels = VISITED == HEAD_CHANNELS ? of_rows : OperandTile<VISITED>::of_lane();
     Own own_qk, own_vdy;
+    own_qk.own = own_vdy.own = of_rows;
     own_qk.tile = own_rows + threadIdx.x / WAVE * 2 * Own::TILE;
     own_vdy.tile = own_qk.tile + Own::TILE;
     own_qk.load(OWNS_KEYS ? keys : queries, wave_first, S, D);
     own_vdy.load(OWNS_KEYS ? values : gradients, wave_first, S, D, true);
-    float own_logsumexp[ROW_TILES];
-    Unit::Sum own_delta[ROW_TILES];
+    Unit::Sum own_logsumexp[ROW_TILES], own_delta[ROW_TILES];  // the former as `minus_logsumexp` says
     for (int t = 0; t < ROW_TILES; ++t) {
         const int query = wave_first + t * 16 + lane_of_wave() % 16;
-        own_logsumexp[t] = !OWNS_KEYS && query < length ? head_logsumexp[query] * LOG2_E : NO_QUERY;
+        own_logsumexp[t] =
+            Unit::Sum{} + (!OWNS_KEYS && query < length ? head_logsumexp[query] : NO_QUERY) * minus_logsumexp;
         own_delta[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_delta[query] : 0.0f);
     }
     put(0);
@@ -145,16 +158,20 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
         const Queries visited = next;
         fetch(turn + 1);
         const int at = begin + turn * VISITED;
-        const unsigned lane = FEW_REGISTERS ? opaque(lane_of_wave()) : lane_of_wave();
+        const unsigned rows = FEW_REGISTERS ? opaque(of_rows) : of_rows,
+                       channels = FEW_REGISTERS ? opaque(of_channels) : of_channels;
         const bf16 *qk = tiles + turn % 2 * TURN, *vdy = qk + 2 * TILE;
         if (ALWAYS_MULTIPLIES || (OWNS_KEYS ? at + VISITED > wave_first : at < wave_end)) {
-            Unit::Sum scores[ROW_TILES][VISITED_TILES] = {}, differences[ROW_TILES][VISITED_TILES];
+            Unit::Sum scores[ROW_TILES][VISITED_TILES], differences[ROW_TILES][VISITED_TILES];
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
-                for (int j = 0; j < VISITED_TILES; ++j) differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
-            multiply_rows(scores, qk, own_qk, lane);
-            multiply_rows(differences, vdy, own_vdy, lane);
+                for (int j = 0; j < VISITED_TILES; ++j) {
+                    scores[t][j] = OWNS_KEYS ? visited.logsumexp[j] * minus_logsumexp : own_logsumexp[t];
+                    differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
+                }
+            multiply_rows(scores, qk, rows, own_qk);
+            multiply_rows(differences, vdy, rows, own_vdy);
             if (OWNS_KEYS ? at < wave_end : at + VISITED > wave_first) mask<OWNS_KEYS>(scores, at - wave_first);
             Unit::Operand probabilities[ROW_TILES][STEPS], ds[ROW_TILES][STEPS];
 #pragma unroll
@@ -166,10 +183,6 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
                     for (int i = 0; i < TILES; ++i) {
                         const int tile = j * TILES + i;
                         Unit::Sum p = scores[t][tile] * power_scale;
-                        if (OWNS_KEYS)
-                            p -= visited.logsumexp[tile] * LOG2_E;
-                        else
-                            p -= own_logsumexp[t];
 #pragma unroll
                         for (int e = 0; e < Unit::SIZE; ++e) p[e] = quick_exp2(p[e]);
                         const Unit::Sum negative_ds = p * differences[t][tile];
@@ -183,8 +196,8 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
                     probabilities[t][j] = Unit::operand_of(pairs);
                     ds[t][j] = Unit::operand_of(ds_pairs);
                 }
-            accumulate(dqk, qk + TILE, ds, lane);
-            if (OWNS_KEYS) accumulate(dv, vdy + TILE, probabilities, lane);
+            accumulate(dqk, qk + TILE, channels, ds);
+            if (OWNS_KEYS) accumulate(dv, vdy + TILE, channels, probabilities);
         }
         put(turn + 1);
     }

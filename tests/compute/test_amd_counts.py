@@ -1,9 +1,12 @@
 """What the main loops of GEMMs and attention consist of on AMD's chips, counted in the code objects, as bounds."""
 
+from typing import NamedTuple
+
 import pytest
 from support.amd import clang, count, disassembly
 from support.amd.chips import CHIPS
-from support.amd.main_loop import main_loops, measure
+from support.amd.main_loop import measure
+from support.amd.paths import main_loops
 
 from hipgpt.compute.backends.gpu import compile_source
 from hipgpt.compute.backends.variants import find_variant
@@ -12,6 +15,7 @@ from hipgpt.compute.tensor import DType
 
 needs_tools = pytest.mark.skipif(count.missing() is not None, reason=f"cannot count: {count.missing()}")
 pytestmark = [pytest.mark.slow, needs_tools]
+ARCHS = ("gfx942", "gfx950", "gfx1100", "gfx1201")
 PROBE = """
 typedef short Operand __attribute__((vector_size(8)));
 typedef float Sum __attribute__((vector_size(16)));
@@ -62,55 +66,68 @@ def test_a_wait_that_leaves_more_loads_than_are_outstanding_waits_for_none():
     assert [serial_waits(left) for left in (0, 1, 2, 3, 5)] == [1, 1, 0, 0, 0]
 
 
-# op, block tile: VALU for each matrix instruction, registers of a lane, at most. A GEMM waits for no load that was
-# issued after the last matrix instruction before it.
-MOST_ON_GFX942 = [
-    ("matmul_forward", 256, 0.3, 256), ("matmul_backward_input", 256, 0.5, 256),
-    ("matmul_backward_weight", 256, 0.6, 256), ("matmul_forward", 128, 0.6, 256),
-    ("matmul_backward_input", 128, 1.0, 256), ("matmul_backward_weight", 128, 2.0, 256),
-]  # fmt: skip
+class Most(NamedTuple):
+    """Upper bounds of a main loop. size: block tile or channels. lds_share: LDS cycles for each matrix cycle."""
+
+    arch: str
+    name: str
+    size: int
+    valu_per_matrix: float
+    registers: int  # 256 leave room for two waves of a SIMD on CDNA
+    lds_share: float
+
+    def __str__(self) -> str:
+        return f"{self.arch}-{self.name}-{self.size}"
 
 
-@pytest.mark.parametrize("name, side, valu_per_matrix, registers", MOST_ON_GFX942)
-def test_main_loops_of_gemms_on_gfx942_stay_within_bounds(name, side, valu_per_matrix, registers):
-    counted = count.loops(name, "gfx942", side)[0]
-    assert counted.loop.valu_per_matrix <= valu_per_matrix
-    assert counted.needs.registers <= registers
-    assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
-    assert counted.loop.lds_share <= 1
-    assert counted.loop.bound == "matrix unit"
+MOST = [Most(*row) for row in [
+    ("gfx942", "matmul_forward", 256, 0.35, 256, 0.5), ("gfx942", "matmul_backward_input", 256, 0.5, 256, 0.5),
+    ("gfx942", "matmul_backward_weight", 256, 0.6, 256, 0.55), ("gfx942", "matmul_forward", 128, 0.6, 256, 0.8),
+    ("gfx942", "matmul_backward_input", 128, 0.8, 256, 0.8), ("gfx942", "matmul_backward_weight", 128, 1.7, 256, 0.8),
+    ("gfx942", "attention_forward", 64, 2.7, 256, 0.7), ("gfx942", "attention_forward", 128, 1.8, 256, 0.7),
+    ("gfx942", "attention_backward", 64, 1.9, 256, 0.7), ("gfx942", "attention_backward", 128, 2.8, 400, 0.7),
+    ("gfx950", "matmul_forward", 256, 0.4, 256, 0.7), ("gfx950", "matmul_backward_input", 256, 0.9, 256, 0.7),
+    ("gfx950", "matmul_backward_weight", 256, 1.3, 256, 0.7), ("gfx950", "matmul_forward", 128, 0.7, 170, 1.0),
+    ("gfx950", "matmul_backward_input", 128, 1.6, 170, 1.0), ("gfx950", "matmul_backward_weight", 128, 2.4, 170, 1.0),
+    ("gfx950", "attention_forward", 64, 4.7, 170, 0.8), ("gfx950", "attention_forward", 128, 3.3, 256, 0.8),
+    ("gfx950", "attention_backward", 64, 3.2, 256, 0.85), ("gfx950", "attention_backward", 128, 3.0, 400, 0.85),
+    ("gfx1100", "matmul_forward", 128, 1.6, 192, 0.5), ("gfx1100", "matmul_backward_input", 128, 2.0, 192, 0.5),
+    ("gfx1100", "matmul_backward_weight", 128, 2.9, 192, 0.5),
+    ("gfx1100", "attention_forward", 64, 5.8, 256, 0.65), ("gfx1100", "attention_forward", 128, 4.0, 256, 0.65),
+    ("gfx1100", "attention_backward", 64, 6.3, 256, 0.65), ("gfx1100", "attention_backward", 128, 3.8, 256, 0.95),
+    ("gfx1201", "attention_forward", 64, 5.9, 192, 0.65), ("gfx1201", "attention_forward", 128, 3.7, 256, 0.65),
+    ("gfx1201", "attention_backward", 64, 5.6, 192, 0.7), ("gfx1201", "attention_backward", 128, 3.4, 256, 1.0),
+]]  # fmt: skip
 
 
-# op, channels: VALU for each matrix instruction, registers of a lane, at most. 256 registers leave room for two waves.
-ATTENTION_ON_GFX942 = [
-    ("attention_forward", 64, 3.0, 256), ("attention_forward", 128, 2.0, 256),
-    ("attention_backward", 64, 2.0, 256), ("attention_backward", 128, 3.0, 400),
-]  # fmt: skip
+def counts_on(arch: str):
+    return pytest.mark.skipif(count.missing(arch) is not None, reason=f"cannot count: {count.missing(arch)}")
 
 
-@pytest.mark.parametrize("name, channels, valu_per_matrix, registers", ATTENTION_ON_GFX942)
-def test_main_loops_of_attention_on_gfx942_stay_within_bounds(name, channels, valu_per_matrix, registers):
-    for counted in count.loops(name, "gfx942", channels):
-        assert counted.loop.valu_per_matrix <= valu_per_matrix
-        assert counted.needs.registers <= registers
+@pytest.mark.parametrize("most", [pytest.param(most, marks=counts_on(most.arch), id=str(most)) for most in MOST])
+def test_main_loops_stay_within_bounds(most):
+    for counted in count.loops(most.name, most.arch, most.size):
+        assert counted.loop.valu_per_matrix <= most.valu_per_matrix
+        assert counted.needs.registers <= most.registers
+        assert counted.loop.lds_share <= most.lds_share
         assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
-        assert counted.loop.lds_share <= 0.8
 
 
-# chip, channels: VALU for each matrix instruction of the forward and of the backward pass, at most
-ATTENTION_ON_RDNA = [
-    ("gfx1100", 64, 8.2, 8.5), ("gfx1100", 128, 5.2, 10.5), ("gfx1201", 64, 6.2, 5.8), ("gfx1201", 128, 4.2, 8.3),
-]  # fmt: skip
+@pytest.mark.parametrize("arch", [pytest.param(arch, marks=counts_on(arch)) for arch in ARCHS])
+def test_no_access_of_a_main_loop_has_bank_conflicts(arch):
+    """Every address is computed from the code object: none is unknown, so none is left out."""
+    banks = {f"{one.kernel} {one.size}": one.loop.banks for name in count.KERNELS for one in count.counted(name, arch)}
+    assert {name: (found.conflicts, found.unknown) for name, found in banks.items()} == dict.fromkeys(banks, (0, 0))
 
 
-@pytest.mark.parametrize("arch, channels, forward, backward", ATTENTION_ON_RDNA)
-def test_main_loops_of_attention_on_rdna_stay_within_bounds(arch, channels, forward, backward):
-    for name, valu_per_matrix in (("attention_forward", forward), ("attention_backward", backward)):
-        for counted in count.loops(name, arch, channels):
-            assert counted.loop.valu_per_matrix <= valu_per_matrix
-            assert (counted.loop.serial_waits, counted.needs.spilled) == (0, 0)
-            # its waves do not wait for each operand's load from LDS
-            assert name == "attention_backward" or counted.loop.bound == "matrix unit"
+@pytest.mark.parametrize(
+    "arch, names, sizes",
+    [("gfx942", "matmul", (128, 256)), ("gfx1100", "matmul", (128,)), ("gfx1100", "attention_forward", (64, 128)),
+     ("gfx1201", "matmul", (128,)), ("gfx1201", "attention_forward", (64, 128))],
+)  # fmt: skip
+def test_the_matrix_unit_sets_the_pace(arch, names, sizes):
+    found = [one for name in count.KERNELS if names in name for size in sizes for one in count.loops(name, arch, size)]
+    assert {one.loop.bound for one in found} == {"matrix unit"}
 
 
 def test_attention_is_counted_for_the_heads_that_it_is_asked_for():

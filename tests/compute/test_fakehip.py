@@ -48,6 +48,7 @@ RUNS = {
     "gfx90a:sramecc+:xnack-": (("compute/test_ops",), "result", EVERY_CASE // BOTH_PASSES),
     "gfx1201": (("compute/test_ops",), MATRICES, OF_MATRICES),
     "gfx1030": (("compute/test_ops",), MATRICES, OF_MATRICES),
+    "gfx950": (("compute/test_ops", "support/fakehip/checks"), f"({MATRICES} or matrix_unit)", OF_MATRICES),
     ",".join(several.CHIPS): (("support/fakehip/several",), "hip", 10),
 }
 

@@ -43,6 +43,7 @@ struct OwnRows {
     using Layout = OperandTile<HEAD_CHANNELS>;
     Unit::Operand operands[IN_REGISTERS ? ROW_TILES : 1][IN_REGISTERS ? CHANNEL_STEPS : 1];
     bf16* tile;
+    unsigned own;  // Layout::of_lane()
 
     // negative: change all signs. The loads have arrived when this returns: otherwise clang lets the first product of
     // every visit wait for all loads that are under way, those for the next visit too.
@@ -54,7 +55,7 @@ struct OwnRows {
                 if constexpr (IN_REGISTERS)
                     operands[t][c] = row;
                 else
-                    Layout::store(tile, t * 16, c * Unit::STEP_K, row);
+                    Layout::store(tile, own, t * 16, c * Unit::STEP_K, row);
             }
         if constexpr (IN_REGISTERS)
             for (int t = 0; t < ROW_TILES; ++t)
@@ -65,11 +66,11 @@ struct OwnRows {
                     operands[t][c] = hidden.operand;
                 }
     }
-    DEVICE_MEMBER Unit::Operand operand(int t, int c, unsigned lane) const {
+    DEVICE_MEMBER Unit::Operand operand(int t, int c) const {
         if constexpr (IN_REGISTERS)
             return operands[t][c];
         else
-            return Layout::load(tile, t * 16, c * Unit::STEP_K, lane);
+            return Layout::load(tile, own, t * 16, c * Unit::STEP_K);
     }
 };
 
@@ -88,29 +89,28 @@ DEVICE void for_operands(const Load& load, const Use& use) {
     }
 }
 
-// products += the VISITED * 16 rows of a tile in shared memory times the wave's own rows.
+// products += the VISITED * 16 rows of a tile in shared memory times the wave's own rows. lane: of_lane() of the tile.
 template <int VISITED, class Own>
-DEVICE void multiply_rows(Unit::Sum (&products)[ROW_TILES][VISITED], const bf16* tile, const Own& own,
-                          unsigned lane = lane_of_wave()) {
+DEVICE void multiply_rows(Unit::Sum (&products)[ROW_TILES][VISITED], const bf16* tile, unsigned lane, const Own& own) {
     for_operands<CHANNEL_STEPS * VISITED>(
         [&](int i) {
-            return OperandTile<HEAD_CHANNELS>::load(tile, i % VISITED * 16, i / VISITED * Unit::STEP_K, lane);
+            return OperandTile<HEAD_CHANNELS>::load(tile, lane, i % VISITED * 16, i / VISITED * Unit::STEP_K);
         },
         [&](int i, const Unit::Operand& visited) {
 #pragma unroll
             for (int t = 0; t < ROW_TILES; ++t)
-                Unit::multiply(products[t][i % VISITED], visited, own.operand(t, i / VISITED, lane));
+                Unit::multiply(products[t][i % VISITED], visited, own.operand(t, i / VISITED));
         });
 }
 
-// sums += channels of a transposed tile times factors of the wave's own rows.
+// sums += channels of a transposed tile times factors of the wave's own rows. lane: of_lane() of the tile.
 template <int STEPS>
-DEVICE void accumulate(Unit::Sum (&sums)[ROW_TILES][CHANNEL_TILES], const bf16* tile,
-                       const Unit::Operand (&factors)[ROW_TILES][STEPS], unsigned lane = lane_of_wave()) {
+DEVICE void accumulate(Unit::Sum (&sums)[ROW_TILES][CHANNEL_TILES], const bf16* tile, unsigned lane,
+                       const Unit::Operand (&factors)[ROW_TILES][STEPS]) {
     for_operands<STEPS * CHANNEL_TILES>(
         [&](int i) {
             const int c = i % CHANNEL_TILES, j = i / CHANNEL_TILES;
-            return OperandTile<STEPS * Unit::STEP_K>::load(tile, c * 16, j * Unit::STEP_K, lane);
+            return OperandTile<STEPS * Unit::STEP_K>::load(tile, lane, c * 16, j * Unit::STEP_K);
         },
         [&](int i, const Unit::Operand& channels) {
 #pragma unroll

@@ -25,6 +25,10 @@ struct Unit {
         return row / 32 * 32 + row / 4 % 2 * 16 + row / 8 % 4 * 4 + row % 4;
     }
 
+    static constexpr unsigned permutation(int chunks) {
+        return chunks == 4 ? 0x43210 : chunks == 8 ? 0x43241 : 0x49241;
+    }
+
     // The operand whose k are a lane's segment of a sum, in pairs of bf16.
     static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
         typedef uint32_t Words __attribute__((vector_size(16)));

@@ -3,6 +3,7 @@
 // Fetching needs no test: rows beyond the end are replaced by the last one, and their sums are not stored. A stage that
 // is not whole, or whose rows are not aligned for vector loads, is loaded by `copy`, element by element.
 //
+// Where a stage begins is the same for all lanes, so it is kept in scalar registers, where advancing costs nothing.
 // `opaque` keeps the compiler from computing addresses ahead of where they are needed: those of `copy` would cost every
 // stage, and a fetch adds its 32-bit offset to a scalar address without an instruction only where it sees both.
 #pragma once
@@ -34,10 +35,13 @@ struct RowLoader {
     Source source;
     const char* base;
     unsigned offset[EACH];  // bytes from base
+    unsigned target;        // of the thread's first chunk, in a tile
     Chunk fetched[EACH];
 
-    DEVICE_MEMBER RowLoader(const Source& given) : source(given) {
-        base = reinterpret_cast<const char*>(given.matrix.data + given.first_row * given.matrix.stride + given.k);
+    DEVICE_MEMBER RowLoader(const Source& given) : source(given), target(opaque(first_target(threadIdx.x))) {
+        const int64_t first = uniform_wide(given.first_row * given.matrix.stride + given.k);
+        base = reinterpret_cast<const char*>(given.matrix.data + first);
+        source.k = uniform(given.k);
         for (int e = 0; e < EACH; ++e) {
             const unsigned i = source.clamped(row(threadIdx.x, e), source.rows - 1);
             offset[e] = (i * static_cast<unsigned>(given.matrix.stride) + chunk(threadIdx.x) * WIDTH) * 2;
@@ -56,13 +60,10 @@ struct RowLoader {
     }
     DEVICE_MEMBER void put(bf16* tile) const {
 #pragma unroll
-        for (int e = 0; e < EACH; ++e) *reinterpret_cast<Chunk*>(at(tile, e)) = fetched[e];
+        for (int e = 0; e < EACH; ++e) *Tile::template at<Chunk>(tile, target, e * STEP, 0) = fetched[e];
     }
-    // Where the thread's chunk is stored. The permutation of a tile's chunks repeats after 16 rows.
-    static DEVICE_MEMBER bf16* at(bf16* tile, int e) {
-        constexpr bool REPEATS = STEP % 16 == 0;
-        const unsigned first = Tile::offset(place(threadIdx.x, REPEATS ? 0 : e), chunk(threadIdx.x));
-        return tile + first + (REPEATS ? e * STEP * STAGE_K : 0);
+    static DEVICE_MEMBER unsigned first_target(unsigned thread) {
+        return Tile::offset(place(thread, 0), chunk(thread) * WIDTH);
     }
     DEVICE_MEMBER void copy(bf16* tile) const {
         const unsigned thread = opaque(threadIdx.x);
@@ -70,7 +71,7 @@ struct RowLoader {
         for (int pair = 0; pair < EACH * WIDTH / 2; ++pair) {
             const int e = pair / (WIDTH / 2), within = pair % (WIDTH / 2) * 2;
             const int i = row(thread, e), k = chunk(thread) * WIDTH + within;
-            *reinterpret_cast<uint32_t*>(tile + Tile::offset(place(thread, e), chunk(thread)) + within) =
+            *Tile::template at<uint32_t>(tile, first_target(thread), e * STEP, within) =
                 source.element<true>(i, k) | source.element<true>(i, k + 1) << 16;
         }
     }
@@ -93,10 +94,13 @@ struct TransposingLoader {
     Source source;
     const char* base;
     unsigned offset;  // bytes from base, of the first k and i
+    unsigned target;  // of the same in a tile
     HalfChunk fetched[EACH][4];
 
-    DEVICE_MEMBER TransposingLoader(const Source& given) : source(given) {
-        base = reinterpret_cast<const char*>(given.matrix.data + given.k * given.matrix.stride + given.first_row);
+    DEVICE_MEMBER TransposingLoader(const Source& given) : source(given), target(opaque(first_target(thread()))) {
+        const int64_t first = uniform_wide(given.k * given.matrix.stride + given.first_row);
+        base = reinterpret_cast<const char*>(given.matrix.data + first);
+        source.k = uniform(given.k);
         const unsigned i = source.clamped(first_i(thread()), source.rows - 4);
         offset = (first_k(thread()) * static_cast<unsigned>(given.matrix.stride) + i) * 2;
     }
@@ -131,7 +135,7 @@ struct TransposingLoader {
                     const uint32_t first = fetched[e][2 * half][i / 2], second = fetched[e][2 * half + 1][i / 2];
                     row[half] = i % 2 ? high_halves(first, second) : low_halves(first, second);
                 }
-                *at(tile, thread(), e, i) = row;
+                *at(tile, target, e, i) = row;
             }
     }
     DEVICE_MEMBER void copy(bf16* tile) const {
@@ -142,14 +146,15 @@ struct TransposingLoader {
             HalfChunk pairs;
             for (int half = 0; half < 2; ++half)
                 pairs[half] = source.element<false>(i, k + 2 * half) | source.element<false>(i, k + 2 * half + 1) << 16;
-            *at(tile, own, e, row % 4) = pairs;
+            *at(tile, first_target(own), e, row % 4) = pairs;
         }
     }
+    static DEVICE_MEMBER unsigned first_target(unsigned thread) {
+        return Tile::offset(ARRANGED ? Unit::place_of(first_i(thread)) : first_i(thread), first_k(thread));
+    }
     // Where 4 k of one of the thread's rows are stored.
-    static DEVICE_MEMBER HalfChunk* at(bf16* tile, unsigned thread, int e, int i) {
-        const unsigned first = ARRANGED ? Unit::place_of(first_i(thread)) : first_i(thread);
-        const unsigned k = first_k(thread) + e * DOWN * 4;
-        return reinterpret_cast<HalfChunk*>(tile + Tile::offset(first + i * PLACE_STEP, k / WIDTH) + k % WIDTH);
+    static DEVICE_MEMBER HalfChunk* at(bf16* tile, unsigned first, int e, int i) {
+        return Tile::template at<HalfChunk>(tile, first, i * PLACE_STEP, e * DOWN * 4);
     }
     DEVICE_MEMBER void advance() {
         source.k += STAGE_K;

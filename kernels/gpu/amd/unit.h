@@ -30,42 +30,58 @@ union OperandChunks {
 
 DEVICE unsigned lane_of_wave() { return threadIdx.x % WAVE; }
 
-// Rows i of K neighbouring k in shared memory. The chunks of a row are permuted, so that eight neighbouring rows have the
-// same chunk in eight different groups of banks, and so that Transposer's stores of every fourth row are spread too. The
-// permutation repeats after 16 rows: then the lane's part of an address is the same for all operands of a tile.
+// Rows i of K neighbouring k in shared memory. Chunks are permuted, so that no access of a main loop has bank conflicts:
+// tests/support/amd/lds.py counts them. Each of the five lowest bits of a row's number moves the row's chunks by XOR with
+// a hexadecimal digit of PERMUTATION, the lowest bit with the last digit.
+//
+// So an element's offset is an XOR of what each bit of its row and of its k contributes. A thread computes that of its
+// first element once, and hides it by `opaque`, because clang would compute the offsets of all others before a loop. An
+// access adds the constant rest: one instruction for each different XOR, none for the rows of a multiple of 32.
 template <int K>
 struct OperandTile {
-    static constexpr int CHUNKS = K / WIDTH;
-    static constexpr int ROWS_OF_A_LINE = CHUNKS < 8 ? 8 / CHUNKS : 1, MASK = CHUNKS < 8 ? CHUNKS - 1 : 7;
+    static constexpr unsigned CHUNKS = K / WIDTH, ROWS_OF_A_LINE = CHUNKS < 8 ? 8 / CHUNKS : 1;  // lines of all banks
+    static constexpr unsigned PERMUTATION = Unit::permutation(CHUNKS);
 
-    // The offset in elements of a chunk.
-    static DEVICE_MEMBER unsigned offset(unsigned row, unsigned chunk) {
-        const unsigned permutation = (row / ROWS_OF_A_LINE ^ row / 8 % 2) & MASK;
-        return row * K + (chunk ^ permutation) * WIDTH;
+    static DEVICE_MEMBER unsigned permutation(unsigned row) {
+        unsigned moved = 0;
+#pragma unroll
+        for (int bit = 0; bit < 5; ++bit)
+#pragma unroll
+            for (int to = 0; to < 4; ++to)
+                if (PERMUTATION >> (4 * bit + to) & 1) moved ^= (row >> bit & 1) << to;
+        return moved;
+    }
+    // In bytes.
+    static DEVICE_MEMBER unsigned offset(unsigned row, unsigned k) {
+        return ((row * CHUNKS + k / WIDTH) ^ permutation(row)) * (WIDTH * 2) + k % WIDTH * 2;
+    }
+    // Element (row, k) after the one at `first`, the offset of a row and a k that have no bits in common with these.
+    template <class T>
+    static DEVICE_MEMBER T* at(bf16* tile, unsigned first, unsigned row, unsigned k) {
+        const unsigned in_line = row % ROWS_OF_A_LINE, lines = row - in_line;
+        char* moved = reinterpret_cast<char*>(tile) + (first ^ offset(in_line, k) ^ permutation(lines) * (WIDTH * 2));
+        return reinterpret_cast<T*>(moved + lines * K * 2);
     }
 
-    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K. lane: of the wave; a
-    // loop that has no registers for addresses hides it by `opaque` in every turn.
-    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, int first_i, int first_k,
-                                            unsigned lane = lane_of_wave()) {
+    // The offset of the lane's first element of an operand.
+    static DEVICE_MEMBER unsigned of_lane() {
+        return opaque(offset(lane_of_wave() % 16, Unit::first_k(lane_of_wave())));
+    }
+    // The operand of rows first_i + 0 ... 15 and k from first_k on, multiples of 16 and STEP_K. own: of_lane().
+    static DEVICE_MEMBER Unit::Operand load(const bf16* tile, unsigned own, int first_i, int first_k) {
         OperandChunks read;
 #pragma unroll
-        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c) {
-            const unsigned chunk = (first_k + Unit::first_k(lane)) / WIDTH + c;
-            read.chunk[c] = *reinterpret_cast<const Chunk*>(tile + first_i * K + offset(lane % 16, chunk));
-        }
+        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c)
+            read.chunk[c] = *at<const Chunk>(const_cast<bf16*>(tile), own, first_i, first_k + c * WIDTH);
         return read.operand;
     }
     // Stores an operand where `load` finds it.
-    static DEVICE_MEMBER void store(bf16* tile, int first_i, int first_k, const Unit::Operand& operand) {
-        const unsigned lane = lane_of_wave();
+    static DEVICE_MEMBER void store(bf16* tile, unsigned own, int first_i, int first_k, const Unit::Operand& operand) {
         OperandChunks written;
         written.operand = operand;
 #pragma unroll
-        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c) {
-            const unsigned chunk = (first_k + Unit::first_k(lane)) / WIDTH + c;
-            *reinterpret_cast<Chunk*>(tile + first_i * K + offset(lane % 16, chunk)) = written.chunk[c];
-        }
+        for (int c = 0; c < Unit::HELD_K / WIDTH; ++c)
+            *at<Chunk>(tile, own, first_i, first_k + c * WIDTH) = written.chunk[c];
     }
 };
 

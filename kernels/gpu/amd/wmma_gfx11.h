@@ -15,15 +15,18 @@ struct Unit {
     static constexpr int PLACE_STEP = 2;
     static DEVICE_MEMBER unsigned place_of(unsigned row) { return row / 16 * 16 + row % 8 * 2 + row / 8 % 2; }
 
+    static constexpr unsigned permutation(int chunks) {
+        return chunks == 2 ? 0x41100 : chunks == 4 ? 0x25120 : chunks == 8 ? 0x25421 : 0x04421;
+    }
+
     // The operand whose k are a lane's segment of a sum, in pairs of bf16, and that of the lane in the wave's other half.
+    // The LDS unit exchanges them, because it has more time to spare than the vector unit.
     static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
         typedef uint32_t Words __attribute__((vector_size(32)));
-        const bool second_half = threadIdx.x / 16 % 2;
         Words words;
         for (int i = 0; i < 4; ++i) {
-            const uint32_t other = other_half(pairs[i]);
-            words[i] = second_half ? other : pairs[i];
-            words[i + 4] = second_half ? pairs[i] : other;
+            words[i] = of_first_half(pairs[i]);
+            words[i + 4] = of_second_half(pairs[i]);
         }
         return __builtin_bit_cast(Operand, words);
     }

@@ -15,6 +15,10 @@ struct Unit {
     static constexpr int PLACE_STEP = 1;
     static DEVICE_MEMBER unsigned place_of(unsigned row) { return row; }
 
+    static constexpr unsigned permutation(int chunks) {
+        return chunks == 2 ? 0x42100 : chunks == 4 ? 0x21610 : chunks == 8 ? 0x21421 : 0x00421;
+    }
+
     // The operand whose k are a lane's segment of a sum, in pairs of bf16.
     static DEVICE_MEMBER Operand operand_of(const uint32_t (&pairs)[4]) {
         typedef uint32_t Words __attribute__((vector_size(16)));

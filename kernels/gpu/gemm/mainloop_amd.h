@@ -73,6 +73,9 @@ struct Gemm {
             }
         };
 
+        // where the lane's operands of the wave's first rows are
+        const unsigned own = Tile::of_lane(), of_a = own ^ Tile::offset(wave_row, 0),
+                       of_b = own ^ Tile::offset(wave_column, 0), of_summed = own ^ Tile::offset(summed, 0);
         Unit::Sum sums[ROWS][COLUMNS] = {}, row_sums[SUMMED] = {};
         fetch(0);
         put(0);
@@ -85,9 +88,9 @@ struct Gemm {
             for (int k = 0; k < STAGE_K; k += Unit::STEP_K) {
                 Unit::Operand left[ROWS], right[COLUMNS];
 #pragma unroll
-                for (int c = 0; c < COLUMNS; ++c) right[c] = Tile::load(tile_b, wave_column + c * 16, k);
+                for (int c = 0; c < COLUMNS; ++c) right[c] = Tile::load(tile_b, of_b, c * 16, k);
 #pragma unroll
-                for (int r = 0; r < ROWS; ++r) left[r] = Tile::load(tile_a, wave_row + r * 16, k);
+                for (int r = 0; r < ROWS; ++r) left[r] = Tile::load(tile_a, of_a, r * 16, k);
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r)
 #pragma unroll
@@ -96,7 +99,7 @@ struct Gemm {
                     if (wave_sums)  // as a product with ones
 #pragma unroll
                         for (int r = 0; r < SUMMED; ++r)
-                            Unit::multiply(row_sums[r], operand_of_ones(), Tile::load(tile_a, summed + r * 16, k));
+                            Unit::multiply(row_sums[r], operand_of_ones(), Tile::load(tile_a, of_summed, r * 16, k));
             }
             put(stage + 1);
         }

@@ -7,6 +7,18 @@
 DEVICE int uniform(int64_t value) { return __shfl_sync(0xffffffffu, static_cast<int>(value), 0); }
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor_sync(0xffffffffu, value, lane_mask); }
 
+// Over LANES neighbouring lanes, in a fixed order.
+template <int LANES>
+DEVICE float sum_of_lanes(float value) {
+    for (int mask = LANES / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
+    return value;
+}
+template <int LANES>
+DEVICE float maximum_of_lanes(float value) {
+    for (int mask = LANES / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
+    return value;
+}
+
 // A bit per lane, set where `chosen` is true. All lanes of the wave must call it.
 DEVICE uint64_t wave_ballot(bool chosen) { return __ballot_sync(0xffffffffu, chosen); }
 

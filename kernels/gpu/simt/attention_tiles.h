@@ -55,12 +55,5 @@ struct Tiles {
 };
 
 // Reductions over the SIDE threads that share y, which are neighbours in a wave.
-DEVICE float row_sum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
-    return value;
-}
-
-DEVICE float row_maximum(float value) {
-    for (int mask = SIDE / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
-    return value;
-}
+DEVICE float row_sum(float value) { return sum_of_lanes<SIDE>(value); }
+DEVICE float row_maximum(float value) { return maximum_of_lanes<SIDE>(value); }

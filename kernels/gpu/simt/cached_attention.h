@@ -15,8 +15,7 @@ struct TeamSoftmax {
     static DEVICE_MEMBER float product(const float (&query)[WIDTH], const float (&key)[WIDTH]) {
         float sum = 0.0f;
         for (int i = 0; i < WIDTH; ++i) sum += query[i] * key[i];
-        for (int mask = LANES / 2; mask > 0; mask /= 2) sum += wave_exchange(sum, mask);
-        return sum;
+        return sum_of_lanes<LANES>(sum);
     }
 
     DEVICE_MEMBER void raise_to(float raised) {

@@ -2,15 +2,8 @@
 #pragma once
 #include "gpu/select/platform.h"
 
-DEVICE float wave_sum(float value) {
-    for (int mask = WAVE / 2; mask > 0; mask /= 2) value += wave_exchange(value, mask);
-    return value;
-}
-
-DEVICE float wave_maximum(float value) {
-    for (int mask = WAVE / 2; mask > 0; mask /= 2) value = fmaxf(value, wave_exchange(value, mask));
-    return value;
-}
+DEVICE float wave_sum(float value) { return sum_of_lanes<WAVE>(value); }
+DEVICE float wave_maximum(float value) { return maximum_of_lanes<WAVE>(value); }
 
 // Over a one-dimensional block. All its threads must call it, and every thread gets the result.
 template <int BLOCK_THREADS>

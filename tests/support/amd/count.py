@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from support.amd import clang, disassembly
 from support.amd.chips import CHIPS, waves_of_a_simd
-from support.amd.main_loop import Loop, main_loops, measure
+from support.amd.main_loop import Loop, measure
+from support.amd.paths import main_loops, way_to
 
 from hipgpt.compute.backends.gpu import compile_source
 from hipgpt.compute.backends.variants import Variant, variants_of
@@ -22,8 +23,9 @@ from hipgpt.compute.tensor import DType
 
 KERNELS = ("matmul_forward", "matmul_backward_input", "matmul_backward_weight", "attention_forward",
            "attention_backward")  # fmt: skip
-COLUMNS = ("kernel", "chip", "VALU per matrix instruction", "matrix", "LDS", "LDS cycles", "loads", "waits (serial)",
-           "registers", "LDS KiB", "waves", "spilled", "estimate, TFLOP/s", "bound")  # fmt: skip
+COLUMNS = ("kernel", "chip", "VALU per matrix instruction", "matrix", "LDS", "LDS cycles", "bank conflicts (unknown)",
+           "loads", "waits (serial)", "registers", "LDS KiB", "waves", "spilled", "estimate, TFLOP/s",
+           "bound")  # fmt: skip
 
 
 class Counted(NamedTuple):
@@ -40,7 +42,8 @@ class Counted(NamedTuple):
         waves = waves_of_a_simd(chip, self.needs.registers, self.needs.lds_bytes, self.needs.threads)
         return (
             f"{self.kernel} {self.size}", self.arch, f"{loop.valu_per_matrix:.1f}", f"{loop.matrix}", f"{loop.lds}",
-            f"{loop.lds_share:.2f}", f"{loop.loads}", f"{loop.waits.get('global', 0)} ({loop.serial_waits})",
+            f"{loop.lds_share:.2f}", f"{loop.banks.conflicts:g} ({loop.banks.unknown})", f"{loop.loads}",
+            f"{loop.waits.get('global', 0)} ({loop.serial_waits})",
             f"{self.needs.registers}", f"{self.needs.lds_bytes / 1024:.0f}", f"{waves:g}", f"{self.needs.spilled}",
             f"{loop.tflops:.0f} of {chip.peak_tflops:.0f}", loop.bound,
         )  # fmt: skip
@@ -62,7 +65,7 @@ def counted(name: str, arch: str) -> list[Counted]:
 def loops(name: str, arch: str, size: int) -> list[Counted]:
     """Return the main loops of the kernel of one size, that with the most matrix instructions first."""
     listed, needs = _kernels(name, arch, size)[name]
-    measured = [measure(path, CHIPS[arch], needs) for path in main_loops(listed)]
+    measured = [measure(path, CHIPS[arch], needs, way_to(listed, path)) for path in main_loops(listed)]
     return [Counted(name, size, arch, loop, needs) for loop in sorted(measured, key=lambda loop: -loop.matrix)]
 
 

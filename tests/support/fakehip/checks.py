@@ -112,6 +112,7 @@ def test_a_ballot_has_a_bit_of_each_lane(driver):
 # by chip: the call, how many elements a lane has of A and B and of C, and where these are in AMD's ISA documents
 MATRIX_UNITS = {
     "gfx90a": ("mfma_f32_16x16x16bf16_1k(a, b, c, 0, 0, 0)", 4, 4, "l / 16 * 4", "l / 16 * 4 + e"),
+    "gfx950": ("mfma_f32_16x16x32_bf16(a, b, c, 0, 0, 0)", 8, 4, "l / 16 * 8", "l / 16 * 4 + e"),
     "gfx1100": ("wmma_f32_16x16x16_bf16_w32(a, b, c)", 16, 8, "0", "2 * e + l / 16"),
     "gfx1201": ("wmma_f32_16x16x16_bf16_w32_gfx12(a, b, c)", 8, 8, "l / 16 * 8", "l / 16 * 8 + e"),
 }
@@ -121,10 +122,11 @@ MATRIX_KERNEL = """
     const int l = threadIdx.x;
     Operand a, b;
     Sum c;
-    for (int k = 0; k < {terms}; ++k) {{  // A[i][k] = 1 if k == (3 i + 1) % 16, B[k][j] = k + j / 16
+    // A[i][k] = 1 if k == (3 i + 1) % K, B[k][j] = k + j / 16; from k = 16 on 16 - k - j / 16
+    for (int k = 0; k < {terms}; ++k) {{
         const int term = {first_term} + k;
-        a[k] = term == (3 * (l % 16) + 1) % 16 ? 0x3F80 : 0;
-        b[k] = __float_as_int(term + l % 16 / 16.0f) >> 16;
+        a[k] = term == (3 * (l % 16) + 1) % {depth} ? 0x3F80 : 0;
+        b[k] = __float_as_int((term < 16 ? 1 : -1) * (term % 16 + l % 16 / 16.0f)) >> 16;
     }}
     for (int e = 0; e < {sums}; ++e) c[e] = 100.0f * ({row});
     {before}
@@ -136,8 +138,13 @@ MATRIX_KERNEL = """
 
 def matrix_kernel(driver, before=""):
     call, terms, sums, first_term, row = MATRIX_UNITS[driver.arch]
-    body = MATRIX_KERNEL.format(call=call, terms=terms, sums=sums, first_term=first_term, row=row, before=before)
-    return Kernel(driver, body)
+    values = {"call": call, "terms": terms, "sums": sums, "first_term": first_term, "row": row, "before": before}
+    return Kernel(driver, MATRIX_KERNEL.format(**values, depth=depth(driver.arch)))
+
+
+def depth(arch):
+    """Return the k of a product."""
+    return 32 if arch == "gfx950" else 16
 
 
 has_matrix_units = pytest.mark.skipif(CHIP.split(":")[0] not in MATRIX_UNITS, reason=f"{CHIP} has no matrix units")
@@ -147,7 +154,8 @@ has_matrix_units = pytest.mark.skipif(CHIP.split(":")[0] not in MATRIX_UNITS, re
 @pytest.mark.parametrize("column", [0, 3, 15])
 def test_a_matrix_unit_multiplies(driver, column):
     i = np.arange(16)
-    wanted = 100 * i + (3 * i + 1) % 16 + column / 16
+    k = (3 * i + 1) % depth(driver.arch)
+    wanted = 100 * i + np.where(k < 16, 1, -1) * (k % 16 + column / 16)
     kernel = matrix_kernel(driver)
     for lane in range(column, WAVE, 16):
         kernel.launch(lane)

@@ -20,6 +20,7 @@ unsigned fakehip_lane();
 unsigned fakehip_exchange(unsigned word, unsigned source_lane);
 unsigned long long fakehip_ballot(bool chosen);
 void fakehip_mfma(const unsigned short* a, const unsigned short* b, float* c);
+void fakehip_wide_mfma(const unsigned short* a, const unsigned short* b, float* c);
 void fakehip_wmma_of_rdna3(const unsigned short* a, const unsigned short* b, float* c);
 void fakehip_wmma_of_rdna4(const unsigned short* a, const unsigned short* b, float* c);
 
@@ -61,6 +62,38 @@ inline unsigned __builtin_amdgcn_permlanex16(unsigned, unsigned value, unsigned 
     return fakehip_exchange(value, fakehip_lane() ^ 16);
 }
 
+// "RDNA3 ISA", DPP16, and "AMD Instinct MI300 ISA", DPP: which of the 16 lanes of its row a lane reads. Only these controls
+// are known here, with all rows and banks enabled.
+inline int __builtin_amdgcn_update_dpp(int, int value, int control, int rows, int banks, bool) {
+    const unsigned lane = fakehip_lane(), within = lane % 16;
+    unsigned source = within;
+    if (rows != 15 || banks != 15) __builtin_trap();
+    if (control < 0x100)  // quad_perm
+        source = within / 4 * 4 + (control >> within % 4 * 2 & 3);
+    else if (control > 0x120 && control < 0x130)  // row_ror: to the right, from the left
+        source = (within + 16 - control % 16) % 16;
+    else if (control == 0x141)  // row_half_mirror
+        source = within ^ 7;
+    else if (control >= 0x160 && control < 0x170 && WAVE == 32)  // row_xmask, of RDNA only
+        source = within ^ control % 16;
+    else
+        __builtin_trap();
+    return fakehip_exchange(value, lane - within + source);
+}
+
+// "RDNA3 ISA", DS_SWIZZLE_B32: the masks of the number of the source lane; other modes are not known here.
+inline int __builtin_amdgcn_ds_swizzle(int value, int pattern) {
+    if (pattern & 0x8000) __builtin_trap();
+    const unsigned lane = fakehip_lane(), masks = pattern;
+    const unsigned source = ((lane & masks & 31) | (masks >> 5 & 31)) ^ (masks >> 10 & 31);
+    return fakehip_exchange(value, (lane & ~31u) + source);
+}
+
+// "AMD Instinct MI300 ISA", DS_BPERMUTE_B32: the source lane's number times 4; of a larger one, the rest by the wave.
+inline int __builtin_amdgcn_ds_bpermute(int address, int value) {
+    return fakehip_exchange(value, static_cast<unsigned>(address) / 4 % WAVE);
+}
+
 // Each byte of the result is one of the eight bytes of `high` and `low`, low's first, that a byte of `select` numbers.
 inline unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned select) {
     const unsigned long long bytes = static_cast<unsigned long long>(high) << 32 | low;
@@ -98,6 +131,23 @@ inline Floats fakehip_multiply(Packed a, Packed b, Floats c) {
 inline Registers<4>::Floats __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(Registers<4>::Packed a, Registers<4>::Packed b,
                                                                       Registers<4>::Floats c, int, int, int) {
     return fakehip_multiply<fakehip_mfma>(a, b, c);
+}
+#elif defined(__gfx950__)
+inline Registers<4>::Floats __builtin_amdgcn_mfma_f32_16x16x32_bf16(Registers<8>::Packed a, Registers<8>::Packed b,
+                                                                    Registers<4>::Floats c, int, int, int) {
+    return fakehip_multiply<fakehip_wide_mfma>(a, b, c);
+}
+
+// v_cvt_pk_bf16_f32, as clang spells it: GCC has no arithmetic in bf16. To nearest, ties to even; NaN stays NaN.
+#define __bf16 short
+#define __builtin_convertvector(floats, pair) fakehip_bf16_pair(floats)
+inline short fakehip_bf16(float value) {
+    const unsigned bits = __float_as_int(value);
+    return value != value ? bits >> 16 | 64 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+}
+inline Registers<2>::Packed fakehip_bf16_pair(Registers<2>::Floats floats) {
+    const Registers<2>::Packed pair = {fakehip_bf16(floats[0]), fakehip_bf16(floats[1])};
+    return pair;
 }
 #elif defined(__gfx1100__)
 inline Registers<8>::Floats __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(Registers<16>::Packed a,
