@@ -5,6 +5,7 @@
 #include "cpu/gemm/pack_bf16.h"
 
 constexpr int MR = 12;
+constexpr int UPPER_ROWS = 6;  // see tile_vector.h
 constexpr int64_t K_STEP = 2, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 
 constexpr bool SUMS_IN_REGISTERS = true;
@@ -30,15 +31,16 @@ __attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int6
 template <int R>
 void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
     __m512 values[R][2] = {};
-    const int64_t pairs = (K + 1) / 2;
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-        const __m512bh left = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR);
-        const __m512bh right = (__m512bh)_mm512_loadu_ps(b_panel + pair * NR + 16);
-        const char* column = a.data + pair * a.step_stride;
+    const int64_t row_stride = a.row_stride, step_stride = a.step_stride;
+    const char *upper = a.data, *lower = a.data + UPPER_ROWS * row_stride;
+    const PackedWord* const end = b_panel + b_panel_size(K);
+    for (; b_panel < end; b_panel += NR, upper += step_stride, lower += step_stride) {
+        const __m512bh left = (__m512bh)_mm512_loadu_ps(b_panel);
+        const __m512bh right = (__m512bh)_mm512_loadu_ps(b_panel + 16);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
             int32_t word;
-            memcpy(&word, column + r * a.row_stride, 4);
+            memcpy(&word, (r < UPPER_ROWS ? upper : lower) + r % UPPER_ROWS * row_stride, 4);
             const __m512bh factor = (__m512bh)_mm512_set1_epi32(word);
             values[r][0] = _mm512_dpbf16_ps(values[r][0], factor, left);
             values[r][1] = _mm512_dpbf16_ps(values[r][1], factor, right);

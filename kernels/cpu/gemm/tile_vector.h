@@ -10,6 +10,9 @@ constexpr int MR = 12;
 #else
 constexpr int MR = 6;
 #endif
+// Rows of A that one pointer reaches by multiples of the row stride. With 12, the strides need more registers than there
+// are, and GCC keeps them in vector registers.
+constexpr int UPPER_ROWS = 6;
 constexpr int64_t K_STEP = 1, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
 constexpr int NR = 2 * LANES, WORD_TERMS = 1, SPLITS = 1;
 constexpr bool SUMS_IN_REGISTERS = true;
@@ -60,13 +63,14 @@ void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, i
     const char* block = a.data;
     const int64_t row_stride = a.row_stride, step_stride = a.step_stride;
     for (int64_t first = 0; first < K; first += a.block_steps, block += a.block_stride) {
-        const char* column = block;
+        const char *upper = block, *lower = block + UPPER_ROWS * row_stride;
         const PackedWord* const end = b_panel + std::min(K - first, a.block_steps) * NR;
-        for (; b_panel < end; b_panel += NR, column += step_stride) {
+        for (; b_panel < end; b_panel += NR, upper += step_stride, lower += step_stride) {
             const Vector left = vector_at(b_panel), right = vector_at(b_panel + LANES);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                const float factor = *reinterpret_cast<const float*>(column + r * row_stride);
+                const char* const rows = r < UPPER_ROWS ? upper : lower;
+                const float factor = *reinterpret_cast<const float*>(rows + r % UPPER_ROWS * row_stride);
                 values[r][0] += factor * left;
                 values[r][1] += factor * right;
             }
