@@ -1,7 +1,7 @@
 // A matrix that is packed once and read by two GEMMs: as B (K = its rows) while it is produced, NR columns after NR
 // columns, and later as A (K = its columns). For vectors it is stored in activations: blocks of MR rows, in each block
 // panels of NR columns, row by row. The register tile reads its words in place, unless it makes f32 of bf16. If the matrix
-// takes more than half of the last cache, which other data and other cores need too, stores go past the caches.
+// takes more than a quarter of the last cache, which other data and other cores need too, stores go past the caches.
 #pragma once
 #include "cpu/runtime/caches.h"
 #include "cpu/select/gemm_tile.h"
@@ -12,7 +12,7 @@ class DualOperand {
    public:
     DualOperand(act* memory, int64_t rows, int64_t columns) : memory(memory), panels(padded(columns, NR) / NR) {
         const int64_t bytes = rows * panels * NR * static_cast<int64_t>(sizeof(act));
-        streams = CAN_STREAM && last_cache_bytes() > 0 && bytes > last_cache_bytes() / 2;
+        streams = CAN_STREAM && last_cache_bytes() > 0 && bytes > last_cache_bytes() / 4;
     }
 
     // left and right: the NR columns of one row of a panel
