@@ -1,5 +1,5 @@
 // The register tile of a GEMM by vectors: MR x NR sums, two vectors of B a row. The including file defines MR, K_STEP,
-// add_products and b_panel_size first.
+// b_panel_size, has_words and add_products first.
 #pragma once
 #include "cpu/gemm/pack.h"
 #include <algorithm>
@@ -10,7 +10,7 @@ constexpr int UPPER_ROWS = 6;
 // How far A in blocks is prefetched: it comes from L3 or memory, and hardware does not foresee its strides.
 constexpr int64_t PREFETCHED_BYTES = 3072;
 constexpr bool SUMS_IN_REGISTERS = true;
-constexpr int64_t TILE_K = 1 << 20;                                // the most terms of a tile: no limit
+constexpr int64_t TILE_K = 1 << 20;                            // the most terms of a tile: no limit
 constexpr int64_t ACCUMULATED_TERMS = 4096 / NR * WORD_TERMS;  // a B micro-panel of so many takes 16 KB, half of an L1
 
 // A thread calls this before its first tile.
@@ -23,7 +23,12 @@ __attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int6
     return {reinterpret_cast<const char*>(copy), 4, MR * 4, a_panel_size(K) * 4};
 }
 
-// A whose words are stored as the tile reads them.
+// The tile reads A in place, unless its rows share a set of L1: there are 64 sets, many of 8 lines.
+inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) {
+    constexpr int64_t SET_BYTES = 64 * 64, SET_LINES = 8;
+    const bool share_a_set = MR > SET_LINES && a.row_stride * int64_t{sizeof(act)} % SET_BYTES == 0;
+    return has_words(a, K) && !share_a_set;
+}
 inline PackedA a_in_place(const Matrix& a) {
     constexpr int64_t SIZE = sizeof(act);
     return {reinterpret_cast<const char*>(a.data), a.row_stride * SIZE, 4, MR * a.row_stride * SIZE};

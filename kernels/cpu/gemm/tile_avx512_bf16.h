@@ -9,8 +9,8 @@ constexpr int64_t K_STEP = 2;
 
 constexpr int64_t b_panel_size(int64_t K) { return (K + 1) / 2 * NR; }
 
-// The tile reads A in place if pairs are contiguous.
-inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) { return a.column_stride == 1 && K % 2 == 0; }
+// Whether the terms of a row of A are stored as words.
+inline bool has_words(const Matrix& a, int64_t K) { return a.column_stride == 1 && K % 2 == 0; }
 
 inline Vector add_products(Vector sums, PackedWord a, Vector b) {
     return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)_mm512_set1_ps(a), (__m512bh)b);

@@ -32,10 +32,8 @@ inline WordVector words_from_terms(Vector x, Vector /*y*/) { return {{x}}; }
 // The packed words of a B micro-panel of K terms.
 constexpr int64_t b_panel_size(int64_t K) { return K * NR; }
 
-// The tile reads A in place if it is f32 with contiguous terms.
-inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t /*K*/) {
-    return std::is_same_v<act, float> && a.column_stride == 1;
-}
+// Whether the terms of a row of A are stored as words.
+inline bool has_words(const Matrix& a, int64_t /*K*/) { return std::is_same_v<act, float> && a.column_stride == 1; }
 
 inline Vector add_products(Vector sums, PackedWord a, Vector b) { return sums + a * b; }
 
