@@ -1,8 +1,9 @@
 // The register tile of a GEMM by vectors: MR x NR sums, two vectors of B a row. The including file defines MR, K_STEP,
-// b_panel_size, has_words and add_products first.
+// WordSource, b_panel_size, has_words and add_products first.
 #pragma once
 #include "cpu/gemm/pack.h"
 #include <algorithm>
+#include <cstring>
 
 // Rows of A that one pointer reaches by multiples of the row stride. With 12, the strides need more registers than there
 // are, and GCC keeps them in vector registers.
@@ -50,7 +51,8 @@ void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, i
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
                 const char* const rows = r < UPPER_ROWS ? upper : lower;
-                const PackedWord word = *reinterpret_cast<const PackedWord*>(rows + r % UPPER_ROWS * row_stride);
+                PackedWord word;
+                memcpy(&word, rows + r % UPPER_ROWS * row_stride, sizeof word);
                 values[r][0] = add_products(values[r][0], word, left);
                 values[r][1] = add_products(values[r][1], word, right);
             }
