@@ -21,7 +21,7 @@ class MergeTable {
         for (size_t at = mixed(key);; ++at) {
             const Bucket& bucket = buckets_[at & (buckets_.size() - 1)];
             uint32_t found = NONE;
-            for (size_t i = 0; i < SLOTS; ++i) found &= bucket.keys[i] == key ? bucket.tokens[i] : NONE;
+            for (size_t i = 0; i < SLOTS; ++i) found &= bucket.tokens[i] | -uint32_t{bucket.keys[i] != key};
             if (found != NONE || bucket.tokens[SLOTS - 1] == NONE) return found;
         }
     }

@@ -11,6 +11,7 @@
 // INTERIOR promises that nothing is beyond it.
 #pragma once
 #include "cpu/gemm/matrix.h"
+#include "cpu/select/load_some.h"
 #include "cpu/simd/vector.h"
 #include <cstdint>
 

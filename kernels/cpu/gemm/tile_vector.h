@@ -1,7 +1,6 @@
-// The register tile of a GEMM in f32, by the compiler's vectors: MR x NR sums.
+// The register tile of a GEMM in f32, by the compiler's vectors.
 #pragma once
 #include "cpu/simd/vector.h"
-#include <algorithm>
 #include <type_traits>
 
 // MR * 2 sums, 2 vectors of B and one of A fill the registers: 32 with AVX-512 and on aarch64, otherwise 16.
@@ -10,10 +9,8 @@ constexpr int MR = 12;
 #else
 constexpr int MR = 6;
 #endif
-constexpr int64_t K_STEP = 1, TILE_K = 1 << 20;  // terms of a step; the most terms of a tile: no limit
+constexpr int64_t K_STEP = 1;
 constexpr int NR = 2 * LANES, WORD_TERMS = 1, SPLITS = 1;
-constexpr bool SUMS_IN_REGISTERS = true;
-constexpr int64_t ACCUMULATED_TERMS = 4096 / NR;  // a B micro-panel of so many takes 16 KB, half of an L1
 #include "cpu/gemm/pack.h"
 
 // A matrix (lines, terms) as packed words; activations in bf16 become f32.
@@ -35,51 +32,10 @@ inline WordVector words_from_terms(Vector x, Vector /*y*/) { return {{x}}; }
 // The packed words of a B micro-panel of K terms.
 constexpr int64_t b_panel_size(int64_t K) { return K * NR; }
 
-// A thread calls this before its first tile.
-inline void begin_tiles() {}
+// Whether the terms of a row of A are stored as words.
+inline bool has_words(const Matrix& a, int64_t /*K*/) { return std::is_same_v<act, float> && a.column_stride == 1; }
 
-// The tile reads A in place if it is f32 with contiguous terms.
-inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t /*K*/) {
-    return std::is_same_v<act, float> && a.column_stride == 1;
-}
-inline PackedA a_in_place(const Matrix& a) {
-    return {reinterpret_cast<const char*>(a.data), a.row_stride * 4, 4, MR * a.row_stride * 4};
-}
+inline Vector add_products(Vector sums, PackedWord a, Vector b) { return sums + a * b; }
 
-// The packed words of an A micro-panel of K terms, and A[0:rows, 0:K] packed into `copy`.
-constexpr int64_t a_panel_size(int64_t K) { return K * MR + padded(MR) - MR; }
-__attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int64_t rows, int64_t K) {
-    pack_micro_panels(copy, MR, a_panel_size(K), WordSource{a, rows, K}, rows, K);
-    return {reinterpret_cast<const char*>(copy), 4, MR * 4, a_panel_size(K) * 4};
-}
-
-// sums (R, NR) = A times a B micro-panel, or += if `accumulate`.
-template <int R>
-void tile(int64_t K, const PackedA& a, const PackedWord* b_panel, float* sums, int64_t stride, bool accumulate) {
-    Vector values[R][2] = {};
-    const char* block = a.data;
-    const int64_t row_stride = a.row_stride, step_stride = a.step_stride;
-    for (int64_t first = 0; first < K; first += a.block_steps, block += a.block_stride) {
-        const char* column = block;
-        const PackedWord* const end = b_panel + std::min(K - first, a.block_steps) * NR;
-        for (; b_panel < end; b_panel += NR, column += step_stride) {
-            const Vector left = vector_at(b_panel), right = vector_at(b_panel + LANES);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) {
-                const float factor = *reinterpret_cast<const float*>(column + r * row_stride);
-                values[r][0] += factor * left;
-                values[r][1] += factor * right;
-            }
-        }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            Vector& sum = vector_at(sums + r * stride + half * LANES);
-            sum = accumulate ? sum + values[r][half] : values[r][half];
-        }
-}
 #include "cpu/select/gemv_terms.h"
-#include "cpu/gemm/tile_rows.h"
-#include "cpu/gemm/macro_kernel.h"
+#include "cpu/gemm/register_tile.h"

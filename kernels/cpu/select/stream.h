@@ -1,6 +1,12 @@
-// stream: stores past the caches.
+// stream_row: stores past the caches.
 #pragma once
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if CPU_AMX || (ACT_BF16 && !CPU_AVX512_BF16)
+#include "cpu/simd/stream_none.h"
+#elif ACT_BF16
+#include "cpu/simd/stream_avx512_bf16.h"
+#elif defined(__AVX512F__)
+#include "cpu/simd/stream_avx512.h"
+#elif defined(__AVX2__)
 #include "cpu/simd/stream_avx2.h"
 #else
 #include "cpu/simd/stream_none.h"

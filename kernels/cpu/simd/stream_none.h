@@ -1,7 +1,8 @@
-// Plain stores in place of stores past the caches: for AMX those were slower, for other instruction sets nobody measured them.
+// Nothing is stored past the caches: for AMX that was slower, and other instruction sets were not measured.
 #pragma once
+#include "cpu/select/act.h"
 #include "cpu/simd/vector.h"
 
 constexpr bool CAN_STREAM = false;
-inline void stream(float* target, Vector value) { vector_at(target) = value; }
+inline void stream_row(act*, Vector, Vector) {}
 inline void finish_streams() {}

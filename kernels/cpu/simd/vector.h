@@ -25,15 +25,6 @@ inline Vector load_vector(const T* values) {
     return result;
 }
 
-// The first `count` of LANES values, then zeros.
-template <class T>
-inline Vector load_some(const T* values, int64_t count) {
-    if (count >= LANES) return load_vector(values);
-    Vector result = {};
-    for (int64_t lane = 0; lane < count; ++lane) result[lane] = values[lane];
-    return result;
-}
-
 // The first `count` lanes of x, the other lanes of y.
 inline Vector first_lanes(int64_t count, Vector x, Vector y) {
     if (count >= LANES) return x;
