@@ -2,9 +2,10 @@
 #pragma once
 #include "gpu/platform/common.h"
 
-// The value of the lane whose index differs in the bits of lane_mask.
 // The first lane's value, in a scalar register. For values that are equal in all lanes of a wave.
 DEVICE int uniform(int64_t value) { return __shfl_sync(0xffffffffu, static_cast<int>(value), 0); }
+
+// The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor_sync(0xffffffffu, value, lane_mask); }
 
 // Over LANES neighbouring lanes, in a fixed order.
