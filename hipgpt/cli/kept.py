@@ -10,12 +10,13 @@ from hipgpt.base.tables import cell
 from hipgpt.base.terminal import first_of, printable
 from hipgpt.cli.info import load
 from hipgpt.config.settings import DEFAULT_RUN, ModelConfig, RunConfig, TrainingConfig
+from hipgpt.config.stated import optional
 from hipgpt.pipeline.history import FILES, KeptRun
 from hipgpt.reports.runs import read_record, run_row
 
 MOST_SETTINGS = 4  # of a run, in a line
-# their value `auto` is stored as the one that was chosen, and says nothing about the run
-CHOSEN = ("devices", "training.precision")
+# its value `auto` is stored as the one that was chosen, and says nothing about the run
+CHOSEN = "training.precision"
 
 
 def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str, Any]]:
@@ -80,25 +81,23 @@ def _described(kept: KeptRun, configured: RunConfig | None) -> dict[str, Any]:
 
 
 def _changed_settings(record: Mapping[str, Any], configured: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run.json, by dotted key, that have another value in the config."""
-    before, sections = record["config"], configured.sections
-    then = {key: before[key] for key in ("device", "devices") if key in before} | {"corpus": record["corpus"]["corpus"]}
-    now = {key: sections[key] for key in then}
+    """Return the settings of a run.json, by dotted key, that have another value in the config.
+
+    Where it was trained, `device` and `devices`, is not among them, because another value reruns nothing.
+    """
+    then, now = {"corpus": record["corpus"]["corpus"]}, {"corpus": configured.corpus}
     settings: dict[str, ModelConfig | TrainingConfig] = {"training": configured.training}
     if not configured.pretrained:  # which decides the model
         settings = {"model": configured.model, **settings}
     for section, values in settings.items():
-        then |= {_key(section, name): value for name, value in (_optional(type(values)) | before[section]).items()}
+        before = optional(type(values)) | record["config"][section]
+        then |= {_key(section, name): value for name, value in before.items()}
         now |= {_key(section, name): value for name, value in dataclasses.asdict(values).items()}
-    unchanged = {key for key in CHOSEN if now.get(key) == "auto"}
-    return {key: value for key, value in then.items() if key in now and now[key] != value and key not in unchanged}
+    if now[CHOSEN] == "auto":
+        del now[CHOSEN]
+    return {key: value for key, value in then.items() if key in now and now[key] != value}
 
 
 def _key(section: str, name: str) -> str:
     """Return the dotted key of a setting in the config, where the tokenizer states the size of the vocabulary."""
     return "tokenizer.vocab_size" if name == "vocab_size" else f"{section}.{name}"
-
-
-def _optional(section: type[ModelConfig] | type[TrainingConfig]) -> dict[str, Any]:
-    """Return the settings that a run.json leaves out, with the values that they then have."""
-    return {f.name: f.default for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING}

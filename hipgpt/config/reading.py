@@ -26,8 +26,8 @@ from hipgpt.config.settings import (
     Config,
     RunConfig,
     mistakes,
-    stated,
 )
+from hipgpt.config.stated import stated
 from hipgpt.config.values import check_values, shown, shown_key
 
 LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits

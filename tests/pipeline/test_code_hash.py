@@ -271,7 +271,7 @@ SHAKESPEARE = yaml.safe_load((ROOT / "config.yaml").read_text())["corpora"]["sha
         ({"training": {"learning_rate_peak": 1e-3}}, OF_MODEL | {"plot"}),
         ({"training": {"save_every_steps": 7, "keep_last": 5}}, set()),
         ({"model": {"num_layers": 4, "num_heads": 2}}, OF_MODEL | {"plot"}),
-        ({"device": "cpu"}, OF_MODEL | {"plot"}),
+        ({"device": "cpu"}, set()),
         ({"train_shards": 2}, OF_MODEL | {"plot", "tokenize", "manifest", "baselines"}),
         ({"tokenizer": {"vocab_size": 600}}, set(STAGES) - {"download"}),
         ({"corpus": "tiny_shakespeare"}, set(STAGES)),

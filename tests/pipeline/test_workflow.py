@@ -86,6 +86,7 @@ CHANGES = {
     "a sentence in README": (append("README.md", "\nanother line\n"), set()),
     "a tracker": (lambda p: override(p, training={"trackers": ["tensorboard"]}), set()),
     "how the state is saved": (lambda p: override(p, training={"keep_last": 3, "save_every_steps": 4}), set()),
+    "the device by name, which `auto` chose": (lambda p: p.write_config({**TINY, "device": "cpu"}), set()),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),

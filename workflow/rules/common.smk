@@ -15,7 +15,7 @@ min_version("9.27")
 
 from hipgpt.base.errors import UserError, exit_on_user_error
 from hipgpt.base.files import alone_in
-from hipgpt.config.settings import stated
+from hipgpt.config.stated import stated
 from hipgpt.interchange.pretrained import check_weights
 from hipgpt.pipeline.history import keep
 from hipgpt.pipeline.recipes import Recipes, check_sources
@@ -181,7 +181,8 @@ def setting(key, name):
     return lambda wildcards: CONFIG.runs[wildcards.run].sections[key][name]
 
 
-def device(wildcards):
+def device(wildcards, output):
+    """Return the device that runs a stage. It takes `output`, so that another one reruns nothing."""
     return CONFIG.runs[wildcards.run].sections["device"]
 
 

@@ -17,7 +17,8 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.open_device import available_cores, count_devices, open_device
 from hipgpt.compute.process_group import meet
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import ModelConfig, TrainingConfig, deciding, stated
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.stated import deciding, stated
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.precision import on_device
