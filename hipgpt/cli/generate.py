@@ -123,7 +123,7 @@ def generate(arguments: argparse.Namespace) -> None:
         _write(itertools.chain([prompt], pieces))
     if arguments.json:
         context = prompt.decode("utf-8", "replace")
-        print_json({"run": arguments.run, "prompt": context, "sampling": vars(settings), "samples": found})
+        print_json({"run": folder.name, "prompt": context, "sampling": vars(settings), "samples": found})
 
 
 def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:

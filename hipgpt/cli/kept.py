@@ -9,7 +9,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.tables import cell
 from hipgpt.base.terminal import first_of, printable
 from hipgpt.cli.info import load
-from hipgpt.config.settings import DEFAULT_RUN, ModelConfig, RunConfig, TrainingConfig
+from hipgpt.config.settings import Config, ModelConfig, RunConfig, TrainingConfig
 from hipgpt.config.stated import optional
 from hipgpt.pipeline.history import FILES, KeptRun
 from hipgpt.reports.runs import read_record, run_row
@@ -29,10 +29,10 @@ def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str
     bytes: on the disk, which deleting the run would free.
     """
     try:
-        runs: Mapping[str, RunConfig] = load(configfiles).runs
+        config: Config | None = load(configfiles)
     except UserError:
-        runs = {}
-    found = [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]
+        config = None
+    found = [_described(one, config and config.runs.get(one.run, config.runs[config.name])) for one in kept]
     settings = [one["settings"] or {} for one in found]
     told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
     for one in found:
@@ -52,17 +52,20 @@ def in_words(description: Mapping[str, Any]) -> str:
     return f"{description['run']} {description['id']}: {', '.join([*parts, size(description['bytes'])])}"
 
 
-def as_config(description: Mapping[str, Any]) -> str:
-    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments."""
+def as_config(description: Mapping[str, Any], name: str) -> str:
+    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments.
+
+    name: of the run that the sections of the config describe. The settings of other runs are below `runs`.
+    """
     import yaml
 
     nested: dict[str, Any] = {}
     for key, value in description["settings"].items():
-        section, _, name = key.rpartition(".")
+        section, _, setting = key.rpartition(".")
         if value is not None:
-            (nested.setdefault(section, {}) if section else nested)[name] = value
+            (nested.setdefault(section, {}) if section else nested)[setting] = value
     run, absent = description["run"], [key for key, value in description["settings"].items() if value is None]
-    text = yaml.safe_dump(nested if run == DEFAULT_RUN else {"runs": {run: nested}}, sort_keys=False)
+    text = yaml.safe_dump(nested if run == name else {"runs": {run: nested}}, sort_keys=False)
     return text + "".join(f"# and without {key}\n" for key in absent)
 
 

@@ -70,13 +70,14 @@ def load_config(config: Mapping[str, Any]) -> Config:
     config = _coerce(config, schema)
     _validate(config, schema, prefix="")
     base = {key: config[key] for key in RUN_KEYS}
-    overrides = {DEFAULT_RUN: {}} | config["runs"]
-    runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
-    for name, corpus in config["corpora"].items():
-        _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
-    corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    cards = {name: {key: corpus.pop(key) for key in CARD_KEYS if key in corpus} for name, corpus in corpora.items()}
-    return Config(runs, corpora, config["train_shards"], config["keep_text"], cards=cards)
+    name = config.get("name", DEFAULT_RUN)
+    overrides = {name: {}} | config["runs"]
+    runs = {run: _run(run, base, changes, config["corpora"]) for run, changes in overrides.items()}
+    for key, corpus in config["corpora"].items():
+        _check_encoding(f"corpora.{key}.encoding", corpus.get("encoding", "utf-8"))
+    corpora = {key: CORPUS_DEFAULTS | corpus for key, corpus in config["corpora"].items()}
+    cards = {key: {fact: corpus.pop(fact) for fact in CARD_KEYS if fact in corpus} for key, corpus in corpora.items()}
+    return Config(name, runs, corpora, config["train_shards"], config["keep_text"], cards=cards)
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:

@@ -148,11 +148,14 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: the runs by name, `default` first; entries of corpora; the runs of each sweep.
+    """All of config.yaml, checked: the runs by name; entries of corpora; the runs of each sweep.
+
+    name: of the run that the sections of the config describe, which is the first of runs.
 
     cards: the CARD_KEYS of each corpus, which are not in its entry because entries determine texts.
     """
 
+    name: str
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int

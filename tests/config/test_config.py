@@ -78,16 +78,29 @@ def test_every_overlay_loads_over_the_shipped_config(overlay):
     ],
 )
 def test_a_preset_has_the_parameters_that_it_names(name, parameters):
-    run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"]
+    run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs[name]
     assert parameter_count(run.model) == parameters
 
 
 @pytest.mark.parametrize("name, tokens", [("gpt2-124m", 10e9), ("gpt2-350m", 30e9)])
 def test_a_web_preset_sees_the_tokens_that_it_names(name, tokens):
-    training = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"].training
+    training = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs[name].training
     per_step = training.batch_sequences * training.accumulation_steps * 1024
     assert per_step == 524_288 and training.steps * per_step == pytest.approx(tokens, rel=1e-3)
     assert training.steps * training.warmup_fraction == pytest.approx(700, rel=3e-3)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_names_its_run_after_itself_and_so_replaces_none(overlay):
+    config = load(overlay.read_text())
+    assert config.name == overlay.stem and next(iter(config.runs)) == config.name
+
+
+def test_a_name_may_be_given_and_is_default_otherwise():
+    assert list(load("{name: long, runs: {wide: {}}}").runs) == ["long", "wide"]
+    shipped = {key: value for key, value in SHIPPED.items() if key != "name"}
+    assert load_config(shipped).name == "default"
+    assert mistake("name: a/b").startswith("config: name: got 'a/b', expected string matching ")
 
 
 def test_a_corpus_needs_its_place_only():

@@ -87,6 +87,7 @@ CHANGES = {
     "a tracker": (lambda p: override(p, training={"trackers": ["tensorboard"]}), set()),
     "how the state is saved": (lambda p: override(p, training={"keep_last": 3, "save_every_steps": 4}), set()),
     "the device by name, which `auto` chose": (lambda p: p.write_config({**TINY, "device": "cpu"}), set()),
+    "a name of its own": (lambda p: p.write_config({**TINY, "name": "long"}), {"train"} | AFTER_TRAIN),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),

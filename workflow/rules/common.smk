@@ -272,7 +272,7 @@ def keep_finished_runs():
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
                 f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}; "
-                "to have both, give the new settings a name under runs: in config.yaml",
+                "to have both, give the new settings a name, as `name: NEW` next to them or --config name=NEW",
                 file=sys.stderr,
             )
 
