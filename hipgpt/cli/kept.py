@@ -1,6 +1,7 @@
 """Kept runs in words: the settings in which they differ from the config, their loss and their size."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.tables import cell
 from hipgpt.base.terminal import first_of, printable
 from hipgpt.cli.info import load
-from hipgpt.config.settings import Config, ModelConfig, RunConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig, RunConfig, TrainingConfig
 from hipgpt.config.stated import optional
 from hipgpt.pipeline.history import FILES, KeptRun
 from hipgpt.reports.runs import read_record, run_row
@@ -29,10 +30,11 @@ def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str
     bytes: on the disk, which deleting the run would free.
     """
     try:
-        config: Config | None = load(configfiles)
+        config = load(configfiles)
+        configured = [config.runs.get(one.run, config.runs[config.name]) for one in kept]
     except UserError:
-        config = None
-    found = [_described(one, config and config.runs.get(one.run, config.runs[config.name])) for one in kept]
+        configured = []
+    found = list(itertools.starmap(_described, itertools.zip_longest(kept, configured)))
     settings = [one["settings"] or {} for one in found]
     told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
     for one in found:
