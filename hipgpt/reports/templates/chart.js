@@ -71,7 +71,8 @@ function draw(state) {
   state.y = scale(all.map(([, y]) => y), state.logY, HEIGHT - MARGIN.bottom, MARGIN.top);
   for (const [tick, label] of labelled(state.x.ticks(Math.max(3, width / 110)))) {
     shape(drawing, "line", {class: "grid", x1: state.x(tick), x2: state.x(tick), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom});
-    shape(drawing, "text", {x: state.x(tick), y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, label);
+    const text = shape(drawing, "text", {y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, label);
+    text.setAttribute("x", Math.min(state.x(tick), width - text.getComputedTextLength() / 2)); // the last one whole
   }
   for (const [tick, label] of labelled(state.y.ticks(6))) {
     shape(drawing, "line", {class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: state.y(tick), y2: state.y(tick)});
@@ -186,6 +187,7 @@ function shape(parent, name, attributes, text) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   if (text !== undefined) element.textContent = text;
   parent.append(element);
+  return element;
 }
 
 document.querySelectorAll(".chart").forEach(drawChart);
