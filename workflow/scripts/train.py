@@ -97,7 +97,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
         run = Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights)
         run.trainer.compile(sampler.plans(run.trainer.compute_weights))
         try:
-            with contextlib.closing(Trackers(arguments.trackers, arguments.output, config)) as trackers:
+            with Trackers(arguments.trackers, arguments.output, config) as trackers:
                 run.run(trackers.follow)
         except Interrupted:
             requeue_at_the_time_limit(os.environ)
