@@ -53,8 +53,8 @@ def generate_all(
 ) -> Iterator[list[int]]:
     """Yield the continuation of each prompt. Prompt number i draws from stream i. See `generate`.
 
-    The decoder takes as many prompts at once as it has sequences. It draws no more for them when is_enough has been true
-    of the continuation of each.
+    The decoder takes as many prompts at once as it has sequences. It draws no more for them when is_enough has been
+    true of the continuation of each.
     """
     for first in range(0, len(prompts), decoder.sequences):
         group = prompts[first : first + decoder.sequences]
@@ -62,9 +62,7 @@ def generate_all(
         found: list[list[int]] = [[] for _ in group]
         enough = [False] * len(group)
         for step in generate(decoder, filled, sampling, end_of_text, stream=first):
-            for number, (tokens, token) in enumerate(
-                zip(found, step, strict=False)
-            ):  # those of `filled` are not wanted
+            for number, (tokens, token) in enumerate(zip(found, step[: len(group)], strict=True)):
                 if token is not None:
                     tokens.append(token)
                 enough[number] = enough[number] or token is None or is_enough(tokens)
