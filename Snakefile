@@ -9,6 +9,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/config_files.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/handlers.smk"
 
 
 wildcard_constraints:

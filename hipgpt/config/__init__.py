@@ -1,4 +1,4 @@
 """config.yaml as checked values.
 
-Read architectures, settings, stated, sampling, reading, yaml_file, values, huggingface, huggingface_llama.
+Read architectures, settings, stated, sampling, reading, schema, yaml_file, values, huggingface, huggingface_llama.
 """

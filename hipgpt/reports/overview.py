@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from hipgpt.reports.pages import write_runs_page
-from hipgpt.reports.runs import read_record, run_row
-from hipgpt.reports.swept import SEED, means_over_seeds, swept_settings
+from hipgpt.reports.summary import rows_of
+from hipgpt.reports.swept import SEED, means_over_seeds
 
 
 def write_overview(folders: list[Path], page: Path) -> None:
     """Write the rows of summary.csv, the curves of the runs, and the means over seeds if runs differ in seeds."""
-    rows = [run_row(folder) for folder in folders]
-    settings = swept_settings([read_record(folder) for folder in folders])
+    rows, settings = rows_of(folders)
     seeded = any(SEED in found for found in settings)
     means = [row for row in means_over_seeds(settings, rows) if row["runs"] != 1] if seeded else []
     # settings come right after the name, because they tell the rows apart

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.paths import ROOT
-from hipgpt.config.reading import SCHEMA, load_config
+from hipgpt.base.paths import ROOT, SCHEMA
+from hipgpt.config.reading import load_config
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.gpt.parameters import parameter_count
 from hipgpt.pipeline.sweeps import load_runs

@@ -99,7 +99,7 @@ EDITS = {
     "hipgpt/interchange/pretrained.py": {"train", "export"},
     "hipgpt/reports/model_card.py": {"export"},
     "hipgpt/reports/plots.py": {"plot", "plot_tokenizer", "compare"},
-    "hipgpt/reports/summary.py": {"summarize"},
+    "hipgpt/reports/summary.py": {"summarize", "overview"},
     "hipgpt/reports/comparison.py": {"compare"},
     "hipgpt/reports/overview.py": {"overview"},
     "hipgpt/reports/swept.py": {"describe", "summarize", "overview", "compare"},

@@ -4,11 +4,15 @@ import copy
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.workflow_copy import TINY, Project
+
+from hipgpt.base.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +135,15 @@ CHANGES = {
         {"train"} | AFTER_TRAIN,
     ),
 }
+
+
+def test_the_small_test_that_a_user_runs_needs_the_repository_only(tmp_path):
+    project = Project(tmp_path)
+    for part in (".test", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("results", ".snakemake"))
+    command = (tmp_path / ".test/config.yaml").read_text().split("#   ")[1].split("\n")[0]
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, env=project.environment())
+    assert done.returncode == 0 and (tmp_path / ".test/results/runs/tiny/report.html").exists()
 
 
 @pytest.mark.parametrize("change", CHANGES)
