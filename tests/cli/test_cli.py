@@ -98,6 +98,11 @@ def test_a_continuation_ends_before_the_text_to_stop_at(hipgpt, monkeypatch, sto
     assert hipgpt("generate", "--prompt", ">", "--stop", stop)[1] == expected
 
 
+def test_without_a_command_the_help_is_shown(hipgpt):
+    status, output, _ = hipgpt()
+    assert status is None and output.startswith("usage: hipgpt ") and "continue a text with a trained run" in output
+
+
 def test_the_only_run_needs_no_name(hipgpt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.save_run(tmp_path / "results", "fast")
@@ -159,7 +164,6 @@ def test_a_mistake_is_one_line_with_what_was_got_and_expected(hipgpt, options, m
     [
         ("foo", "no command 'foo'; hipgpt --help shows the commands"),
         ("generat", "no command 'generat', did you mean 'generate'?; hipgpt --help shows the commands"),
-        ("", "the following arguments are required: COMMAND; hipgpt --help shows the commands"),
         ("generate --top-k many", "--top-k: got 'many', expected an integer >= 0; 0 samples among all tokens; {}"),
         ("generate --top-k None", "--top-k: got 'None', expected an integer >= 0; 0 samples among all tokens; {}"),
         ("generate --top-k=-1", "--top-k: got '-1', expected an integer >= 0; 0 samples among all tokens; {}"),

@@ -42,9 +42,10 @@ function drawChart(place) {
   addEventListener("resize", () => draw(state));
 }
 
-// The words with which the names of all lines but the default run's begin, such as those of a sweep: rates_steps-.
+// The words with which the names of all lines but the first begin, such as those of a sweep: rates_steps-. The first is
+// that of the run from which a sweep starts.
 function sharedPrefix(names) {
-  const swept = names.filter((name) => name !== "default");
+  const swept = names.slice(1);
   if (swept.length < 2) return "";
   let end = 0;
   while (end < swept[0].length && swept.every((name) => name[end] === swept[0][end])) end++;
