@@ -240,4 +240,4 @@ def test_without_keep_text_the_text_goes_and_nothing_misses_it(tmp_path):
 def test_the_report_is_written_offline_with_captions(finished):
     finished.snakemake("--report", "results/report.html")
     report = (finished.folder / "results/report.html").read_text()
-    assert "on the whole validation split" in report and "loss.png" in report
+    assert "on the whole validation split" in report and '"labels": {"result": "loss.png"}' in report

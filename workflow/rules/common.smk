@@ -115,6 +115,17 @@ def folder_of(file):
     return lambda wildcards, output: str(Path(str(output[file])).parent)
 
 
+def in_report_of_run(file, caption):
+    """Return an output of a run that the report shows, under the run's name and the name of the file."""
+    return in_report(file, caption, "Runs", "{run}")
+
+
+def in_report(file, caption, category, subcategory=None):
+    """Return an output that the report shows, in the table of its category under the name of the file."""
+    words, labels = f"workflow/report/{caption}.rst", {"result": Path(file).name}
+    return report(file, caption=words, category=category, subcategory=subcategory, labels=labels)
+
+
 def answers(run):
     """Return tasks.csv of a run that has tasks, as a list."""
     return expand(f"{RUN}/tasks.csv", run=run) if CONFIG.runs[run].sections["tasks"] else []
