@@ -13,7 +13,7 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import did_you_mean
-from hipgpt.base.paths import DEFAULTS
+from hipgpt.base.paths import DEFAULTS, HUB
 from hipgpt.config.huggingface import TOKENIZER, model_section
 from hipgpt.config.schema import check, coerced, load_schema
 from hipgpt.config.settings import (
@@ -26,6 +26,7 @@ from hipgpt.config.settings import (
     mistakes,
 )
 from hipgpt.config.stated import stated
+from hipgpt.config.tokenizer_size import states_no_size, tokens_of
 from hipgpt.config.values import check_values, shown
 
 CORPUS_DEFAULTS = {"cleaning": [], "validation_fraction": 0.1}
@@ -89,6 +90,8 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
     if "from" in sections["model"]:
         sections |= _pretrained(sections, overrides, prefix)
+    if "vocab_size" not in sections["tokenizer"]:
+        sections["tokenizer"] = sections["tokenizer"] | {"vocab_size": _vocab_size(sections["tokenizer"], prefix)}
     training = {key: value for key, value in sections["training"].items() if key != "trackers"}
     run = RunConfig(name, sections | {"training": training}, tuple(sections["training"].get("trackers", ())))
     _cross_check(run, prefix)
@@ -138,6 +141,17 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
     return {"model": {**found, "from": source}, "tokenizer": tokenizer}
 
 
+def _vocab_size(tokenizer: Mapping[str, Any], prefix: str) -> int:
+    source = tokenizer.get("from", "")
+    if not source or source.startswith(HUB):
+        about = f"state the number of tokens of {source}, which a stage fetches" if source else "the number of tokens"
+        raise UserError(f"config: {prefix}tokenizer.vocab_size: missing; {about}")
+    try:
+        return tokens_of(Path(source))
+    except UserError as error:
+        raise UserError(f"config: {prefix}tokenizer.from: {error}") from error
+
+
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     batch, device, devices = run.training.batch_sequences, run.sections["device"], run.sections["devices"]
@@ -166,9 +180,14 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
 
 
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return base with the values of overrides in their places, section by section."""
+    """Return base with the values of overrides in their places, section by section.
+
+    The size of a vocabulary belongs to its tokenizer, so another tokenizer does not inherit it.
+    """
     merged = dict(base)
     for key, value in overrides.items():
         nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
         merged[key] = merge(base[key], value) if nested else value
+    if states_no_size(overrides):
+        merged.pop("vocab_size", None)
     return merged

@@ -13,10 +13,10 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, matching_files, sha256_of
+from hipgpt.base.paths import HUB
 from hipgpt.config.huggingface import files_sha256
 from hipgpt.config.settings import Config
 from hipgpt.config.stated import deciding
-from hipgpt.data.hub import HUB
 from hipgpt.pipeline.code_hash import code_hash
 
 

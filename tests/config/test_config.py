@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from support import tiny
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT, SCHEMA
-from hipgpt.config.reading import load_config
+from hipgpt.config.reading import load_config, merge
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
+from hipgpt.config.tokenizer_size import tokens_of
 from hipgpt.gpt.parameters import parameter_count
 from hipgpt.pipeline.sweeps import load_runs
 
@@ -101,6 +103,36 @@ def test_a_name_may_be_given_and_is_default_otherwise():
     shipped = {key: value for key, value in SHIPPED.items() if key != "name"}
     assert load_config(shipped).name == "default"
     assert mistake("name: a/b").startswith("config: name: got 'a/b', expected string matching ")
+
+
+@pytest.mark.parametrize("where", ["tokenizer: {{from: {}}}", "runs: {{a: {{tokenizer: {{from: {}}}}}}}"])
+def test_the_size_of_an_existing_tokenizer_is_that_of_its_file(tmp_path, where):
+    tiny.tokenizer().save(tmp_path / "tokenizer.json")
+    config = load_config(merge(SHIPPED, yaml.safe_load(where.format(tmp_path / "tokenizer.json"))))
+    assert list(config.runs.values())[-1].vocab_size == tiny.tokenizer().vocab_size
+    (tmp_path / "ranks.tiktoken").write_text("IQ== 0\nIg== 1\n")
+    assert tokens_of(tmp_path / "ranks.tiktoken") == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "hub:a/b",
+            "config: tokenizer.vocab_size: missing; state the number of tokens of hub:a/b, which a stage fetches",
+        ),
+        ("nowhere.json", "config: tokenizer.from: nowhere.json: no such file"),
+        (
+            "config.yaml",
+            "config: tokenizer.from: config.yaml: not a tokenizer.json of Hugging Face with byte-level BPE",
+        ),
+    ],
+)
+def test_a_size_that_cannot_be_read_must_be_stated(monkeypatch, source, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as refused:
+        load_config(merge(SHIPPED, {"tokenizer": {"from": source}}))
+    assert str(refused.value) == message
 
 
 def test_a_corpus_needs_its_place_only():

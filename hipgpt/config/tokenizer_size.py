@@ -1,0 +1,34 @@
+"""How many tokens a tokenizer's file has, for a config that does not state it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hipgpt.base.errors import UserError
+from hipgpt.base.files import check_regular
+
+RANKS = ".tiktoken"
+
+
+def tokens_of(path: Path) -> int:
+    """Return the number of ids of a tokenizer.json of Hugging Face, or of tiktoken's ranks with <|endoftext|>.
+
+    Only the ids are read. Raises UserError if it is neither; the stage that takes the file over checks the rest.
+    """
+    try:
+        check_regular(path)
+        content = path.read_bytes()
+        if path.suffix == RANKS:
+            return len(content.splitlines()) + 1
+        document = json.loads(content)
+        ids = [*document["model"]["vocab"].values(), *(token["id"] for token in document["added_tokens"])]
+        return int(max(ids)) + 1
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a tokenizer.json of Hugging Face with byte-level BPE") from error
+
+
+def states_no_size(tokenizer: object) -> bool:
+    """Return whether a section `tokenizer` names a tokenizer and not its size."""
+    return isinstance(tokenizer, Mapping) and "from" in tokenizer and "vocab_size" not in tokenizer
