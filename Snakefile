@@ -9,6 +9,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/config_files.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/handlers.smk"
 
 
 wildcard_constraints:
@@ -55,7 +56,7 @@ rule download:
         train=text(f"{CORPUS}/train.txt"),
         validation=text(f"{CORPUS}/validation.txt"),
         documents=text(f"{CORPUS}/documents.bin"),
-        provenance=report(f"{CORPUS}/provenance.json", caption="workflow/report/provenance.rst", category="Corpus"),
+        provenance=in_report(f"{CORPUS}/provenance.json", "provenance", "Corpora", "{corpus}"),
     log:
         f"{CORPUS}/logs/download.log",
     cache: True
@@ -96,7 +97,7 @@ rule plot_tokenizer:
     input:
         tables=TOKENIZER_TABLES,
     output:
-        picture=report(f"{TOKENS}/compression.png", caption="workflow/report/compression.rst", category="Corpus"),
+        picture=in_report(f"{TOKENS}/compression.png", "compression", "Corpora", "{corpus}"),
         vectors=f"{TOKENS}/compression.svg",
     log:
         f"{TOKENS}/logs/plot_tokenizer.log",
@@ -185,9 +186,7 @@ rule train:
         best=f"{RUN}/checkpoints/best.safetensors",
         last=f"{RUN}/checkpoints/last.safetensors",
         curves=in_run(*CURVES),
-        samples=report(
-            f"{RUN}/training_samples.txt", caption="workflow/report/training_samples.rst", category="Run {run}"
-        ),
+        samples=in_report_of_run(f"{RUN}/training_samples.txt", "training_samples"),
     log:
         f"{RUN}/logs/train.log",
     threads: EVERY_CORE
@@ -222,7 +221,7 @@ rule evaluate:
         shards=run_files(*SHARDS),
         baselines=run_files(f"{TOKENS}/baselines.csv"),
     output:
-        table=report(f"{RUN}/evaluation.csv", caption="workflow/report/evaluation.rst", category="Run {run}"),
+        table=in_report_of_run(f"{RUN}/evaluation.csv", "evaluation"),
     log:
         f"{RUN}/logs/evaluate.log",
     threads: EVERY_CORE
@@ -245,7 +244,7 @@ rule answer:
         checkpoint=f"{RUN}/checkpoints/best.safetensors",
         tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
     output:
-        table=report(f"{RUN}/tasks.csv", caption="workflow/report/tasks.rst", category="Run {run}"),
+        table=in_report_of_run(f"{RUN}/tasks.csv", "tasks"),
     log:
         f"{RUN}/logs/answer.log",
     threads: EVERY_CORE
@@ -288,7 +287,7 @@ rule sample:
         checkpoint=f"{RUN}/checkpoints/best.safetensors",
         tokenizer=run_files(f"{TOKENS}/tokenizer.json"),
     output:
-        text=report(f"{RUN}/samples.txt", caption="workflow/report/samples.rst", category="Run {run}"),
+        text=in_report_of_run(f"{RUN}/samples.txt", "samples"),
         table=f"{RUN}/samples.csv",
     log:
         f"{RUN}/logs/sample.log",
@@ -355,7 +354,7 @@ rule plot:
     input:
         curves=in_run(*CURVES),
     output:
-        pictures=report(in_run(*PLOTS), caption="workflow/report/curves.rst", category="Run {run}"),
+        pictures=[in_report_of_run(picture, "curves") for picture in in_run(*PLOTS)],
         vectors=in_run(*as_svg(PLOTS)),
     log:
         f"{RUN}/logs/plot.log",
@@ -380,7 +379,7 @@ rule describe:
         tasks=lambda wildcards: answers(wildcards.run),
         playground=lambda wildcards: playground_of(wildcards.run),  # it has a link to it
     output:
-        page=report(f"{RUN}/report.html", caption="workflow/report/run.rst", category="Run {run}"),
+        page=in_report_of_run(f"{RUN}/report.html", "run"),
     log:
         f"{RUN}/logs/describe.log",
     params:
@@ -398,7 +397,7 @@ rule summarize:
         curves=expand(in_run(*CURVES), run=CONFIG.runs),
         evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
     output:
-        table=report("results/summary.csv", caption="workflow/report/summary.rst", category="All runs"),
+        table=in_report("results/summary.csv", "summary", "All runs"),
     log:
         "results/logs/summarize.log",
     params:
@@ -417,7 +416,7 @@ rule overview:
         evaluations=expand(f"{RUN}/evaluation.csv", run=CONFIG.runs),
         pages=expand(f"{RUN}/report.html", run=CONFIG.runs),
     output:
-        page=report("results/summary.html", caption="workflow/report/summary.rst", category="All runs"),
+        page=in_report("results/summary.html", "summary", "All runs"),
     log:
         "results/logs/overview.log",
     params:
@@ -433,17 +432,9 @@ rule compare:
     input:
         lambda wildcards: expand(in_run("run.json", "evaluation.csv", *CURVES), run=CONFIG.sweeps[wildcards.sweep]),
     output:
-        pictures=report(
-            expand(f"{SWEEP}/{{file}}", file=COMPARISON_PICTURES, allow_missing=True),
-            caption="workflow/report/comparison.rst",
-            category="Sweep {sweep}",
-        ),
+        pictures=[in_report(f"{SWEEP}/{file}", "comparison", "Sweeps", "{sweep}") for file in COMPARISON_PICTURES],
         vectors=expand(f"{SWEEP}/{{file}}", file=as_svg(COMPARISON_PICTURES), allow_missing=True),
-        tables=report(
-            expand(f"{SWEEP}/{{file}}", file=COMPARISON_TABLES, allow_missing=True),
-            caption="workflow/report/comparison.rst",
-            category="Sweep {sweep}",
-        ),
+        tables=[in_report(f"{SWEEP}/{file}", "comparison", "Sweeps", "{sweep}") for file in COMPARISON_TABLES],
     log:
         f"{SWEEP}/logs/compare.log",
     params:

@@ -27,9 +27,9 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from hipgpt.base.paths import SCHEMA  # noqa: E402
 from hipgpt.cli import main as cli  # noqa: E402
 from hipgpt.compute import catalogue as ops  # noqa: E402
-from hipgpt.config.reading import SCHEMA  # noqa: E402
 
 KERNELS = """# Kernels and their formulas
 

@@ -5,6 +5,7 @@ set that `-march=native` stands for here, so machines, branches and compilers ma
 without a compiler uses the cached objects of the last one (compiler_answers.py).
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -12,8 +13,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -139,13 +141,17 @@ def compile_libraries(wanted: Sequence[tuple[Path, Mapping[str, int]]], threads:
     missing = [one for one in wanted if not is_cached(_library_name(*one))]
     if not missing:
         return
-    LOG.info("compiling kernels for this processor, once (%d to go); they are kept in %s", len(missing), cache_folder())
-    with (
-        tqdm(total=len(missing), desc="compile kernels", unit="file", disable=None, leave=False) as bar,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with _announced(len(missing), "this processor") as compiled, ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(lambda one: host_library(*one), missing):
-            bar.update()
+            compiled()
+
+
+@contextlib.contextmanager
+def _announced(count: int, processor: str) -> Iterator[Callable[[], object]]:
+    """Say in the log that so many kernels are compiled, and show a bar. Yields a function to call after each."""
+    LOG.info("compiling kernels for %s, once (%d to go); they are kept in %s", processor, count, cache_folder())
+    with tqdm(total=count, desc="compile kernels", unit="file", disable=None, leave=False) as bar:
+        yield bar.update
 
 
 def load_library(source: Path, macros: Mapping[str, int] = MappingProxyType({})) -> ctypes.CDLL:
@@ -162,11 +168,31 @@ def load_library(source: Path, macros: Mapping[str, int] = MappingProxyType({}))
         ) from error
 
 
-def code_object(name: str, key: Sequence[str], compile: Callable[[], bytes]) -> bytes:
-    """Return a GPU code object: from the cache, which has it by the hash of all of `key`, or by `compile`."""
-    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:24]
-    return cached(f"{name}-{digest}.gpu", lambda path: _write(path, compile())).read_bytes()
+@dataclass(frozen=True)
+class CodeObject:
+    """A GPU code object, which the cache has by the hash of all of `key`, or which compile() returns."""
+
+    name: str
+    key: Sequence[str]
+    compile: Callable[[], bytes]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}-{hashlib.sha256(chr(0).join(self.key).encode()).hexdigest()[:24]}.gpu"
+
+    def read(self) -> bytes:
+        return cached(self.file, self._write).read_bytes()
+
+    def _write(self, path: Path) -> None:
+        path.write_bytes(self.compile())
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def compile_code_objects(wanted: Iterable[CodeObject]) -> None:
+    """Compile the code objects that the cache lacks. The log and a terminal say so."""
+    missing = list({code.file: code for code in wanted if not is_cached(code.file)}.values())
+    if not missing:
+        return
+    with _announced(len(missing), "this GPU") as compiled:
+        for code in missing:
+            code.read()
+            compiled()

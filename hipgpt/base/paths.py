@@ -8,4 +8,5 @@ KERNELS = ROOT / "kernels"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 SNAKEFILE = ROOT / "Snakefile"
 DEFAULTS = ROOT / "config.yaml"
+HUB = "hub:"  # in the config, before the name of a repository where a path may stand too
 TEMPLATES = PACKAGE / "reports" / "templates"  # of pages

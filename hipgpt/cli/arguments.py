@@ -65,7 +65,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add --run and --results."""
-    parser.add_argument("--run", default=DEFAULT_RUN, metavar="NAME", help="a run of the config (default: %(default)s)")
+    parser.add_argument("--run", metavar="NAME", help=f"name of a run (default: {DEFAULT_RUN}, or the only one)")
     add_results(parser)
 
 
@@ -104,15 +104,24 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number") from None
 
 
+def run_name(arguments: argparse.Namespace) -> str:
+    """Return the value of --run. Without one: the only run that there is, otherwise `default`."""
+    if arguments.run is not None:
+        return str(arguments.run)
+    found = [path.parent.name for path in arguments.results.glob("runs/*/run.json")]
+    return found[0] if len(found) == 1 else DEFAULT_RUN
+
+
 def run_folder(results: Path, name: str, having: str, wanted: str = "run") -> Path:
     """Return the folder of a run, which must contain the file `having`. Otherwise raises UserError naming such runs."""
     runs = results / "runs"
     found = sorted(path.name for path in runs.glob("*") if (path / having).exists())
     if not re.fullmatch(NAME, name) or name not in found:
-        raise UserError(f"no {wanted} {name!r} in {runs}; found: {names_like(name, found)}; run snakemake first")
+        remedy = "name one of them, or run snakemake first" if found else "run snakemake first"
+        raise UserError(f"no {wanted} {name!r} in {runs}; found: {names_like(name, found)}; {remedy}")
     return runs / name
 
 
 def finished_run(arguments: argparse.Namespace, having: str = "checkpoints/best.safetensors") -> Path:
     """Return the folder of the run that --run and --results name. It must contain the file `having`."""
-    return run_folder(arguments.results, arguments.run, having, "finished run")
+    return run_folder(arguments.results, run_name(arguments), having, "finished run")

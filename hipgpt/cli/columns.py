@@ -50,6 +50,8 @@ def column_named(name: str, rows: Sequence[Row], option: str) -> str:
         raise UserError(f"{option}: {name!r} may be {' or '.join(named)}; write one of these names")
     if not named:
         close = did_you_mean(name, dict.fromkeys([*columns, *headings.values(), *map(_last_part, columns)]))
+        with_word = [column for column in columns if name in column.split("_")]
+        close = close or (f", did you mean {' or '.join(map(repr, with_word))}?" if with_word else "")
         shown = ", ".join(column for column in columns if "." not in column)
         raise UserError(f"{option}: no column {name!r}{close or f'; columns are {shown}, and the keys of the config'}")
     return named[0]

@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hipgpt.base.errors import UserError
@@ -100,6 +100,10 @@ def generate(arguments: argparse.Namespace) -> None:
         pieces = map(tokenizer.token_bytes, drawn)
         return pieces if stop is None else _until(stop, pieces)
 
+    def has_stopped(drawn: Sequence[int]) -> bool:
+        """Return whether `stop` is in the tokens that the last one may have completed; each has a byte or more."""
+        return stop is not None and stop in b"".join(map(tokenizer.token_bytes, drawn[-len(stop) :]))
+
     if arguments.chat:
         _chat(lambda said, index: text(generate_one(decoder, tokenizer.encode(said).tolist(), *how, stream=index)))
         return
@@ -107,7 +111,10 @@ def generate(arguments: argparse.Namespace) -> None:
     ids = tokenizer.encode(prompt).tolist()
     one = at_once == 1  # shown token by token
     samples: Iterable[Iterable[int]]
-    samples = [generate_one(decoder, ids, *how)] if one else generate_all(decoder, [ids] * arguments.num_samples, *how)
+    if one:
+        samples = [generate_one(decoder, ids, *how)]
+    else:
+        samples = generate_all(decoder, [ids] * arguments.num_samples, *how, has_stopped)
     found = []
     for index, tokens in enumerate(samples):
         drawn: list[int] = []
@@ -123,7 +130,7 @@ def generate(arguments: argparse.Namespace) -> None:
         _write(itertools.chain([prompt], pieces))
     if arguments.json:
         context = prompt.decode("utf-8", "replace")
-        print_json({"run": arguments.run, "prompt": context, "sampling": vars(settings), "samples": found})
+        print_json({"run": folder.name, "prompt": context, "sampling": vars(settings), "samples": found})
 
 
 def _chat(answer: Callable[[bytes, int], Iterator[bytes]]) -> None:

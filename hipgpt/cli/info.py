@@ -16,7 +16,7 @@ from hipgpt.compute.device import DeviceAbsent, Traits
 from hipgpt.compute.open_device import GPUS, count_devices, open_device
 from hipgpt.compute.tensor import DType
 from hipgpt.config.reading import read_config, with_defaults
-from hipgpt.config.settings import DEFAULT_RUN, Config, RunConfig
+from hipgpt.config.settings import Config, RunConfig
 from hipgpt.data.tokens import open_split
 
 if TYPE_CHECKING:  # plans take long to import, and other commands need not wait
@@ -28,7 +28,7 @@ CONFIG = Path("config.yaml")
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, info, "show the parameters, memory and operations of a run before it is trained")
-    parser.add_argument("--run", default=DEFAULT_RUN, help="its name in the config (default: %(default)s)")
+    parser.add_argument("--run", metavar="NAME", help="its name in the config (default: that of the key `name`)")
     add_configfile(parser)
     parser.add_argument(
         "--memory-gib",
@@ -49,11 +49,10 @@ def info(arguments: argparse.Namespace) -> None:
     if arguments.memory_gib is not None and not arguments.memory_gib > 0:
         raise UserError(f"--memory-gib: got {arguments.memory_gib}, expected a number > 0")
     config = load(arguments.configfile)
-    if arguments.run not in config.runs:
-        raise UserError(
-            f"--run: no run {arguments.run!r} in the config; it has {names_like(arguments.run, config.runs)}"
-        )
-    run = config.runs[arguments.run]
+    name = arguments.run or config.name
+    if name not in config.runs:
+        raise UserError(f"--run: no run {name!r} in the config; it has {names_like(name, config.runs)}")
+    run = config.runs[name]
     ranks = devices_of(run)
     traits, available = _device(run.sections["device"], arguments.memory_gib)
     found = estimate(run.model, run.training, traits, _tokens(run), ranks)

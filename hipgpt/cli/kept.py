@@ -1,6 +1,7 @@
 """Kept runs in words: the settings in which they differ from the config, their loss and their size."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.tables import cell
 from hipgpt.base.terminal import first_of, printable
 from hipgpt.cli.info import load
-from hipgpt.config.settings import DEFAULT_RUN, ModelConfig, RunConfig, TrainingConfig
+from hipgpt.config.settings import ModelConfig, RunConfig, TrainingConfig
+from hipgpt.config.stated import optional
 from hipgpt.pipeline.history import FILES, KeptRun
 from hipgpt.reports.runs import read_record, run_row
 
 MOST_SETTINGS = 4  # of a run, in a line
-# their value `auto` is stored as the one that was chosen, and says nothing about the run
-CHOSEN = ("devices", "training.precision")
+# its value `auto` is stored as the one that was chosen, and says nothing about the run
+CHOSEN = "training.precision"
 
 
 def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str, Any]]:
@@ -28,10 +30,11 @@ def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str
     bytes: on the disk, which deleting the run would free.
     """
     try:
-        runs: Mapping[str, RunConfig] = load(configfiles).runs
+        config = load(configfiles)
+        configured = [config.runs.get(one.run, config.runs[config.name]) for one in kept]
     except UserError:
-        runs = {}
-    found = [_described(one, runs.get(one.run, runs.get(DEFAULT_RUN))) for one in kept]
+        configured = []
+    found = list(itertools.starmap(_described, itertools.zip_longest(kept, configured)))
     settings = [one["settings"] or {} for one in found]
     told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
     for one in found:
@@ -51,17 +54,20 @@ def in_words(description: Mapping[str, Any]) -> str:
     return f"{description['run']} {description['id']}: {', '.join([*parts, size(description['bytes'])])}"
 
 
-def as_config(description: Mapping[str, Any]) -> str:
-    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments."""
+def as_config(description: Mapping[str, Any], name: str) -> str:
+    """Return the settings in which a run differs from the config as YAML. Those that it lacks are named in comments.
+
+    name: of the run that the sections of the config describe. The settings of other runs are below `runs`.
+    """
     import yaml
 
     nested: dict[str, Any] = {}
     for key, value in description["settings"].items():
-        section, _, name = key.rpartition(".")
+        section, _, setting = key.rpartition(".")
         if value is not None:
-            (nested.setdefault(section, {}) if section else nested)[name] = value
+            (nested.setdefault(section, {}) if section else nested)[setting] = value
     run, absent = description["run"], [key for key, value in description["settings"].items() if value is None]
-    text = yaml.safe_dump(nested if run == DEFAULT_RUN else {"runs": {run: nested}}, sort_keys=False)
+    text = yaml.safe_dump(nested if run == name else {"runs": {run: nested}}, sort_keys=False)
     return text + "".join(f"# and without {key}\n" for key in absent)
 
 
@@ -80,25 +86,23 @@ def _described(kept: KeptRun, configured: RunConfig | None) -> dict[str, Any]:
 
 
 def _changed_settings(record: Mapping[str, Any], configured: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run.json, by dotted key, that have another value in the config."""
-    before, sections = record["config"], configured.sections
-    then = {key: before[key] for key in ("device", "devices") if key in before} | {"corpus": record["corpus"]["corpus"]}
-    now = {key: sections[key] for key in then}
+    """Return the settings of a run.json, by dotted key, that have another value in the config.
+
+    Where it was trained, `device` and `devices`, is not among them, because another value reruns nothing.
+    """
+    then, now = {"corpus": record["corpus"]["corpus"]}, {"corpus": configured.corpus}
     settings: dict[str, ModelConfig | TrainingConfig] = {"training": configured.training}
     if not configured.pretrained:  # which decides the model
         settings = {"model": configured.model, **settings}
     for section, values in settings.items():
-        then |= {_key(section, name): value for name, value in (_optional(type(values)) | before[section]).items()}
+        before = optional(type(values)) | record["config"][section]
+        then |= {_key(section, name): value for name, value in before.items()}
         now |= {_key(section, name): value for name, value in dataclasses.asdict(values).items()}
-    unchanged = {key for key in CHOSEN if now.get(key) == "auto"}
-    return {key: value for key, value in then.items() if key in now and now[key] != value and key not in unchanged}
+    if now[CHOSEN] == "auto":
+        del now[CHOSEN]
+    return {key: value for key, value in then.items() if key in now and now[key] != value}
 
 
 def _key(section: str, name: str) -> str:
     """Return the dotted key of a setting in the config, where the tokenizer states the size of the vocabulary."""
     return "tokenizer.vocab_size" if name == "vocab_size" else f"{section}.{name}"
-
-
-def _optional(section: type[ModelConfig] | type[TrainingConfig]) -> dict[str, Any]:
-    """Return the settings that a run.json leaves out, with the values that they then have."""
-    return {f.name: f.default for f in dataclasses.fields(section) if f.default is not dataclasses.MISSING}

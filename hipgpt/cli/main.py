@@ -1,5 +1,6 @@
 """The command `hipgpt`, which inspects, compares and uses the runs of the workflow."""
 
+import sys
 from importlib.metadata import version
 
 import shtab
@@ -17,6 +18,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (init, run, generate, tokenize, runs, watch, diff, why, info, export, restore, prune):
         command.add(commands)
+    if not sys.argv[1:]:
+        parser.print_help()
+        return
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command not in (run.run, why.why):
         arguments.parser.refuse(rest)

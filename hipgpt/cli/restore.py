@@ -5,6 +5,7 @@ import sys
 
 from hipgpt.base.errors import UserError
 from hipgpt.cli.arguments import Commands, add_command, add_configfile, add_json, add_results, print_json
+from hipgpt.cli.info import load
 from hipgpt.cli.kept import as_config, described, in_words
 from hipgpt.pipeline.history import other_runs, restore
 from hipgpt.pipeline.seals import seal
@@ -46,4 +47,5 @@ def restore_run(arguments: argparse.Namespace) -> None:
     if replaced:
         sys.stdout.write(f"the run that it replaces is kept as {replaced.id}\n")
     if found["settings"]:
-        sys.stdout.write(f"\nthe config differs; so that snakemake keeps this run, write:\n\n{as_config(found)}")
+        settings = as_config(found, load(arguments.configfile).name)
+        sys.stdout.write(f"\nthe config differs; so that snakemake keeps this run, write:\n\n{settings}")

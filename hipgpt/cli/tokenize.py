@@ -10,7 +10,7 @@ from pathlib import Path
 from hipgpt.base.errors import UserError
 from hipgpt.base.json_files import read_json
 from hipgpt.base.terminal import readable
-from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, print_json
+from hipgpt.cli.arguments import Commands, add_command, add_json, add_run, print_json, run_name
 from hipgpt.config.settings import NAME
 from hipgpt.reports.runs import RETRAIN
 
@@ -29,7 +29,7 @@ def tokenize(arguments: argparse.Namespace) -> None:
     from hipgpt.cli.show_tokens import show_tokens
     from hipgpt.data.tokenizer.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(arguments.tokenizer or _tokenizer_of(arguments.results, arguments.run))
+    tokenizer = Tokenizer.load(arguments.tokenizer or _tokenizer_of(arguments.results, run_name(arguments)))
     text = sys.stdin.buffer.read() if arguments.text is None else os.fsencode(arguments.text)
     ids = tokenizer.encode(text)
     if arguments.json:

@@ -1,4 +1,5 @@
 """config.yaml as checked values.
 
-Read architectures, settings, sampling, reading, yaml_file, values, huggingface, huggingface_llama.
+Read architectures, settings, stated, sampling, reading, schema, yaml_file, tokenizer_size, values, huggingface,
+huggingface_llama.
 """

@@ -6,18 +6,16 @@ then checked against workflow/schemas/config.schema.yaml, then against each othe
 
 import codecs
 import dataclasses
-import functools
 import importlib.util
-import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.nearest import did_you_mean
-from hipgpt.base.paths import DEFAULTS, SCHEMA
+from hipgpt.base.paths import DEFAULTS, HUB
 from hipgpt.config.huggingface import TOKENIZER, model_section
+from hipgpt.config.schema import check, coerced, load_schema
 from hipgpt.config.settings import (
     CARD_KEYS,
     DEFAULT_RUN,
@@ -26,11 +24,11 @@ from hipgpt.config.settings import (
     Config,
     RunConfig,
     mistakes,
-    stated,
 )
-from hipgpt.config.values import check_values, shown, shown_key
+from hipgpt.config.stated import stated
+from hipgpt.config.tokenizer_size import states_no_size, tokens_of
+from hipgpt.config.values import check_values, shown
 
-LONGEST_NUMBER = 100  # characters; Python refuses to read integers of thousands of digits
 CORPUS_DEFAULTS = {"cleaning": [], "validation_fraction": 0.1}
 MOST_TOKENS = 1 << 22  # of a batch: its plan is recorded in seconds, and the largest GPUs hold fewer tokens
 
@@ -65,25 +63,26 @@ def without_empty_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_config(config: Mapping[str, Any]) -> Config:
     """Return the checked form of a parsed config.yaml. Raises UserError on the first mistake."""
-    schema, config = _schema(), without_empty_keys(config)
+    schema, config = load_schema(), without_empty_keys(config)
     check_values(config)
-    config = _coerce(config, schema)
-    _validate(config, schema, prefix="")
+    config = coerced(config, schema)
+    check(config, schema, prefix="")
     base = {key: config[key] for key in RUN_KEYS}
-    overrides = {DEFAULT_RUN: {}} | config["runs"]
-    runs = {name: _run(name, base, changes, config["corpora"]) for name, changes in overrides.items()}
-    for name, corpus in config["corpora"].items():
-        _check_encoding(f"corpora.{name}.encoding", corpus.get("encoding", "utf-8"))
-    corpora = {name: CORPUS_DEFAULTS | corpus for name, corpus in config["corpora"].items()}
-    cards = {name: {key: corpus.pop(key) for key in CARD_KEYS if key in corpus} for name, corpus in corpora.items()}
-    return Config(runs, corpora, config["train_shards"], config["keep_text"], cards=cards)
+    name = config.get("name", DEFAULT_RUN)
+    overrides = {name: {}} | config["runs"]
+    runs = {run: _run(run, base, changes, config["corpora"]) for run, changes in overrides.items()}
+    for key, corpus in config["corpora"].items():
+        _check_encoding(f"corpora.{key}.encoding", corpus.get("encoding", "utf-8"))
+    corpora = {key: CORPUS_DEFAULTS | corpus for key, corpus in config["corpora"].items()}
+    cards = {key: {fact: corpus.pop(fact) for fact in CARD_KEYS if fact in corpus} for key, corpus in corpora.items()}
+    return Config(name, runs, corpora, config["train_shards"], config["keep_text"], cards=cards)
 
 
 def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpora: Mapping[str, Any]) -> RunConfig:
     prefix = f"runs.{name}." if overrides else ""
-    schema = {**_schema(), "required": list(RUN_KEYS)}
-    sections = _coerce(merge(base, overrides), schema)
-    _validate(sections, schema, prefix)
+    schema = {**load_schema(), "required": list(RUN_KEYS)}
+    sections = coerced(merge(base, overrides), schema)
+    check(sections, schema, prefix)
     corpus = sections["corpus"]
     if corpus not in corpora:
         known = ", ".join(corpora)
@@ -91,6 +90,8 @@ def _run(name: str, base: Mapping[str, Any], overrides: Mapping[str, Any], corpo
         raise UserError(f"config: {prefix}corpus: got {corpus!r}, expected {expected}")
     if "from" in sections["model"]:
         sections |= _pretrained(sections, overrides, prefix)
+    if "vocab_size" not in sections["tokenizer"]:
+        sections["tokenizer"] = sections["tokenizer"] | {"vocab_size": _vocab_size(sections["tokenizer"], prefix)}
     training = {key: value for key, value in sections["training"].items() if key != "trackers"}
     run = RunConfig(name, sections | {"training": training}, tuple(sections["training"].get("trackers", ())))
     _cross_check(run, prefix)
@@ -140,6 +141,17 @@ def _pretrained(sections: Mapping[str, Any], overrides: Mapping[str, Any], prefi
     return {"model": {**found, "from": source}, "tokenizer": tokenizer}
 
 
+def _vocab_size(tokenizer: Mapping[str, Any], prefix: str) -> int:
+    source = tokenizer.get("from", "")
+    if not source or source.startswith(HUB):
+        about = f"state the number of tokens of {source}, which a stage fetches" if source else "the number of tokens"
+        raise UserError(f"config: {prefix}tokenizer.vocab_size: missing; {about}")
+    try:
+        return tokens_of(Path(source))
+    except UserError as error:
+        raise UserError(f"config: {prefix}tokenizer.from: {error}") from error
+
+
 def _cross_check(run: RunConfig, prefix: str) -> None:
     model, stride = run.model, run.sections["evaluation"]["stride_tokens"]
     batch, device, devices = run.training.batch_sequences, run.sections["device"], run.sections["devices"]
@@ -167,102 +179,15 @@ def _cross_check(run: RunConfig, prefix: str) -> None:
             )
 
 
-@functools.cache
-def _schema() -> dict[str, Any]:
-    import yaml
-
-    schema: dict[str, Any] = yaml.load(
-        SCHEMA.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    return schema
-
-
 def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return base with the values of overrides in their places, section by section."""
+    """Return base with the values of overrides in their places, section by section.
+
+    The size of a vocabulary belongs to its tokenizer, so another tokenizer does not inherit it.
+    """
     merged = dict(base)
     for key, value in overrides.items():
         nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
         merged[key] = merge(base[key], value) if nested else value
+    if states_no_size(overrides):
+        merged.pop("vocab_size", None)
     return merged
-
-
-def _coerce(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return value with strings turned into the numbers, booleans and nulls that the schema asks for, if possible."""
-    if isinstance(value, Mapping):
-        known, other = schema.get("properties", {}), schema.get("additionalProperties")
-        other = other if isinstance(other, Mapping) else {}
-        return {key: _coerce(item, known.get(key, other)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_coerce(item, schema.get("items", {})) for item in value]
-    types = schema.get("type", [])
-    types = [types] if isinstance(types, str) else types
-    if isinstance(value, str) and "string" not in types:
-        return _read_string(value, types)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # the schema refuses a string here, but its comparisons would accept NaN
-    if isinstance(value, float) and value.is_integer() and "integer" in types:
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and "number" in types:
-        return float(value)
-    return value
-
-
-def _read_string(text: str, types: list[str]) -> Any:
-    word = text.strip().lower()
-    if len(word) > LONGEST_NUMBER:
-        return text
-    if "boolean" in types and word in ("true", "false"):
-        return word == "true"
-    if "null" in types and word in ("null", "none", "~"):
-        return None
-    if "integer" in types and re.fullmatch(r"[+-]?\d+", word):
-        return int(word)
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", word):
-        number = float(word)
-        if not math.isfinite(number):
-            return text
-        if "number" in types:
-            return number
-        if "integer" in types and number.is_integer():
-            return int(number)
-    return text
-
-
-def _validate(config: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        raise UserError(f"config: {_explain(error, prefix)}")
-
-
-def _explain(error: Any, prefix: str) -> str:
-    where = prefix + ".".join(shown_key(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = next(key for key in error.instance if key not in known)
-        key = f"{where}.{shown_key(unknown)}".lstrip(".")
-        remedy = did_you_mean(str(unknown), known) or f"; accepted here: {', '.join(known)}"
-        return f"{key}: unknown key{remedy}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        about = error.schema.get("properties", {}).get(missing, {}).get("description", "")
-        return f"{where}.{missing}".lstrip(".") + f": missing; {about}".rstrip("; ")
-    got = "nothing" if error.instance is None else shown(error.instance)
-    return f"{where or 'top level'}: got {got}, expected {' '.join(_expected(error.schema))}"
-
-
-def _expected(schema: Mapping[str, Any]) -> Iterator[str]:
-    if "enum" in schema:
-        yield "one of " + ", ".join(str(value) for value in schema["enum"])
-    if "type" in schema:
-        types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-        yield " or ".join("keys and values" if kind == "object" else kind for kind in types)
-    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "pattern": "matching",
-              "minLength": "of length >=", "minItems": "of length >="}  # fmt: skip
-    limits = [f"{sign} {schema[key]}".replace(r"\Z", "$") for key, sign in bounds.items() if key in schema]
-    if limits:
-        yield " and ".join(limits)
-    if schema.get("description"):
-        yield f"({schema['description'].rstrip('.')})"

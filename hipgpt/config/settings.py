@@ -3,14 +3,12 @@
 import dataclasses
 import hashlib
 import re
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hipgpt.config.architectures import ARCHITECTURES, Architecture
-from hipgpt.config.values import shown
 
 DEFAULT_RUN = "default"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of runs, corpora and sweeps, which become folders; the schema has the same
@@ -150,11 +148,14 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of config.yaml, checked: the runs by name, `default` first; entries of corpora; the runs of each sweep.
+    """All of config.yaml, checked: the runs by name; entries of corpora; the runs of each sweep.
+
+    name: of the run that the sections of the config describe, which is the first of runs.
 
     cards: the CARD_KEYS of each corpus, which are not in its entry because entries determine texts.
     """
 
+    name: str
     runs: Mapping[str, RunConfig]
     corpora: Mapping[str, Mapping[str, Any]]
     train_shards: int
@@ -179,59 +180,6 @@ class Config:
         if run.pretrained:
             facts["pretrained"] = run.pretrained.name
         return facts
-
-
-# optional keys that say how another one works, and are stated together with it
-OF_ANOTHER_KEY = {"muon_learning_rate_peak": "optimizer", "decay_fraction": "schedule"}
-
-
-def stated(settings: ModelConfig | TrainingConfig) -> dict[str, Any]:
-    """Return the settings by key, without optional ones that have their default.
-
-    What describes a run holds these: a new optional key then changes nothing about runs that do not use it.
-    """
-    found = dataclasses.asdict(settings)
-    for field in dataclasses.fields(settings):
-        if OF_ANOTHER_KEY.get(field.name) in found:
-            continue
-        others = {key: value for key, value in found.items() if key != field.name}
-        if field.default is not dataclasses.MISSING and type(settings)(**others) == settings:
-            found = others
-    return found
-
-
-def deciding(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a `training` section that decide the results: all but how the state is saved."""
-    return {key: value for key, value in training.items() if key not in SAVING_KEYS}
-
-
-def model_from(stated: Any) -> ModelConfig:
-    """Return the model that a file of a run states, a value for each key.
-
-    Raises ValueError, which names the key if it is one, unless keys, types and values are those of a model.
-    """
-    fields = {field.name: field for field in dataclasses.fields(ModelConfig)}
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if not isinstance(stated, dict) or not required <= stated.keys() <= fields.keys():
-        raise ValueError(f"model: got {shown(stated)}, expected the keys {', '.join(sorted(required))}")
-    for key, value in stated.items():
-        kinds = _kinds(fields[key].type)
-        if type(value) not in kinds:  # not isinstance, because bool is a subclass of int
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise ValueError(f"model.{key}: got {shown(value)}, expected {expected}")
-        if type(value) is int and value < 1:
-            raise ValueError(f"model.{key}: got {value}, expected 1 or more")
-    model = ModelConfig(**stated)
-    if model.architecture not in ARCHITECTURES:
-        raise ValueError(f"model.architecture: got {model.architecture!r}, expected {' or '.join(ARCHITECTURES)}")
-    for key, got, expected in mistakes(model):
-        raise ValueError(f"model.{key}: got {got!r}, expected {expected}")
-    return model
-
-
-def _kinds(annotation: Any) -> tuple[type, ...]:
-    """Return the types of the values of a field: those of a union one by one."""
-    return typing.get_args(annotation) or (annotation,)
 
 
 def mistakes(model: ModelConfig) -> Iterator[tuple[str, Any, str]]:

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import make_folder, replacing
 
-HUB = "hub:"  # in the config, before the name of a repository where a path may stand too
 INSTALL = "pip install -e '.[hub]'"
 NAMES_SHOWN = 8
 

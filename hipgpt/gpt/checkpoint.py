@@ -15,7 +15,8 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, replacing
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena
-from hipgpt.config.settings import ModelConfig, model_from
+from hipgpt.config.settings import ModelConfig
+from hipgpt.config.stated import model_from
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 READABLE = ("F32", "F64", "F16", "BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")  # dtypes of NumPy

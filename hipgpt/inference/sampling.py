@@ -2,7 +2,7 @@
 
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
@@ -46,18 +46,30 @@ def generate_one(
 
 
 def generate_all(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, end_of_text: int
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingConfig,
+    end_of_text: int,
+    is_enough: Callable[[Sequence[int]], bool] = lambda tokens: False,
 ) -> Iterator[list[int]]:
     """Yield the continuation of each prompt. Prompt number i draws from stream i. See `generate`.
 
-    The decoder takes as many prompts at once as it has sequences.
+    The decoder takes as many prompts at once as it has sequences. It draws no more for them when is_enough has been
+    true of the continuation of each.
     """
     for first in range(0, len(prompts), decoder.sequences):
         group = prompts[first : first + decoder.sequences]
         filled = [*group, *[[end_of_text]] * (decoder.sequences - len(group))]
-        steps = list(generate(decoder, filled, sampling, end_of_text, stream=first))
-        for number in range(len(group)):
-            yield [token for step in steps if (token := step[number]) is not None]
+        found: list[list[int]] = [[] for _ in group]
+        enough = [False] * len(group)
+        for step in generate(decoder, filled, sampling, end_of_text, stream=first):
+            for number, (tokens, token) in enumerate(zip(found, step[: len(group)], strict=True)):
+                if token is not None:
+                    tokens.append(token)
+                enough[number] = enough[number] or token is None or is_enough(tokens)
+            if all(enough):
+                break
+        yield from found
 
 
 def _drawn(decoder: Decoder, most: int) -> Iterator[list[int]]:

@@ -11,6 +11,7 @@ from hipgpt.base.terminal import first_of
 from hipgpt.pipeline.recipes import STAGES
 
 MOST_NAMES = 2  # of runs or files, in a line
+SHA256 = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # a line shows the beginning of one
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _runs_are(change: str, names: Sequence[str]) -> Iterator[str]:
 
 def _in_words(difference: str) -> str:
     code = re.match(r"(?:\S+\.)?code\.(\w+) ", difference)
-    return f"the code of {code[1]} changed" if code else difference.removeprefix("source.")
+    return f"the code of {code[1]} changed" if code else SHA256.sub(r"\1", difference.removeprefix("source."))
 
 
 def _recipe(params: Sequence[str]) -> Mapping[str, Any] | None:

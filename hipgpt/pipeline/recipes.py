@@ -1,7 +1,8 @@
 """Recipes: a recipe is the settings and the code that determine the result of a stage, earlier stages included.
 
 The workflow gives a recipe to Snakemake as the param `depends` of a rule. Snakemake stores it with the outputs. If it
-differs from the stored one, Snakemake runs the stage again.
+differs from the stored one, Snakemake runs the stage again. `device` and `devices` say where a stage runs and are in no
+recipe (docs/design.md, What reruns).
 """
 
 import contextlib
@@ -12,9 +13,10 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular, matching_files, sha256_of
+from hipgpt.base.paths import HUB
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import Config, deciding
-from hipgpt.data.hub import HUB
+from hipgpt.config.settings import Config
+from hipgpt.config.stated import deciding
 from hipgpt.pipeline.code_hash import code_hash
 
 
@@ -42,7 +44,7 @@ STAGES = {
     "train": Stage(
         ("hipgpt.training.loop", "hipgpt.interchange.pretrained", DEVICES),
         ("manifest",),
-        ("device", "model", "training"),
+        ("model", "training"),
     ),
     "evaluate": Stage(("hipgpt.inference.evaluation", DEVICES), ("baselines", "train"), ("evaluation",)),
     "answer": Stage(("hipgpt.inference.multiple_choice", DEVICES), ("train",), ("tasks",)),

@@ -30,6 +30,9 @@ STOPPED_BY = "stopped by"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent by people and clusters, not by the system
 STATUS = re.compile(r"exit status (\d+)|Signals\.(\w+)")
 OF_A_COMMAND = ("RuleException", "CalledProcessError")
+# the beginnings of what Snakemake answers to an option such as -n, --delete-all-output, --archive or --lint
+ANSWERS = ("Nothing to be done", "This was a dry-run", "Would delete ", "Deleting ", "archived ", "Congratulations",
+           "Unlocked ")  # fmt: skip
 # said in other words by a line of this file, or not useful to people who only run the workflow
 UNSHOWN = re.compile("At least one job did not|Exiting because a job|Workflow defines that rule")
 
@@ -147,7 +150,7 @@ class StageLines(LogHandlerBase):
             self._status = _how_it_ended(int(ended[1]) if ended[1] else 128 + signal.Signals[ended[2]])
             return
         of_snakemake = SNAKEMAKE in Path(record.pathname).parents  # and not of an executor, such as Slurm's
-        shown = record.levelno >= logging.WARNING or not of_snakemake or text.startswith("Nothing to be done")
+        shown = record.levelno >= logging.WARNING or not of_snakemake or text.startswith(ANSWERS)
         if shown and not UNSHOWN.search(text):
             yield text
 
@@ -165,7 +168,7 @@ class StageLines(LogHandlerBase):
                 yield f"\n{record.msg}"
         elif event in (None, LogEvent.ERROR):
             text = str(record.msg)
-            shown = record.levelno >= logging.WARNING or text.startswith(("Nothing to be done", "This was a dry-run"))
+            shown = record.levelno >= logging.WARNING or text.startswith(ANSWERS)
             if (shown and not UNSHOWN.search(text)) or SNAKEMAKE not in Path(record.pathname).parents:
                 yield text
 

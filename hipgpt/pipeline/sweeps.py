@@ -9,7 +9,7 @@ from typing import Any
 
 from hipgpt.base.errors import UserError
 from hipgpt.config.reading import load_config, without_empty_keys
-from hipgpt.config.settings import DEFAULT_RUN, RUN_KEYS, Config
+from hipgpt.config.settings import RUN_KEYS, Config
 from hipgpt.gpt.parameters import parameter_count
 
 MOST_RUNS = 1024  # of a sweep: Snakemake plans more than ten jobs for each
@@ -24,7 +24,7 @@ def load_runs(config: Mapping[str, Any]) -> Config:
     for name, sweep in config["sweep"].items():
         points = list(_points(name, sweep))
         overrides = dict(zip(_names(name, points), map(_nested, points), strict=True))
-        if taken := sorted(overrides.keys() & (runs.keys() | {DEFAULT_RUN})):
+        if taken := sorted(overrides.keys() & (runs.keys() | {loaded.name})):
             raise UserError(f"config: sweep.{name}: makes a run named {taken[0]!r}, which exists; rename the sweep")
         if "tokens_per_parameter" in sweep:
             overrides = _with_steps({**config, "runs": overrides, "sweep": {}}, float(sweep["tokens_per_parameter"]))

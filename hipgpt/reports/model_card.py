@@ -8,7 +8,7 @@ from typing import Any
 from hipgpt.base.csv_file import read_csv
 from hipgpt.base.nested import leaves
 from hipgpt.base.tables import table
-from hipgpt.config.settings import stated
+from hipgpt.config.stated import stated
 from hipgpt.reports.runs import EVALUATION, RERUN, model_of, read_record, run_row
 
 CARD = Template("""\

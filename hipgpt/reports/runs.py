@@ -10,13 +10,14 @@ from hipgpt.base.csv_file import read_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.json_files import read_json
 from hipgpt.base.nested import leaves
-from hipgpt.config.settings import ModelConfig, model_from
+from hipgpt.config.settings import ModelConfig
+from hipgpt.config.stated import model_from, optional
 from hipgpt.gpt.parameters import parameter_count
 
 RETRAIN, RERUN = "run the train stage again", "run snakemake again"
 HASH_DIGITS = 12  # of a SHA-256 in a table; run.json has all of them
 MOST_LAYERS = 1 << 16  # so many layers are counted one by one in about a second
-MODEL = {field.name: field.type for field in dataclasses.fields(ModelConfig) if field.default is dataclasses.MISSING}
+MODEL = {f.name: f.type for f in dataclasses.fields(ModelConfig) if f.name not in optional(ModelConfig)}
 # the fields and columns that are read from the files of a run, with their types
 RECORD = {
     "config": {"model": MODEL, "training": {"precision": str}},

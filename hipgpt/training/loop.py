@@ -14,7 +14,8 @@ from hipgpt.base.errors import UserError
 from hipgpt.base.files import append, remove, replacing, sync
 from hipgpt.base.log import LOG, STOPPED, Progress
 from hipgpt.compute.device import Device
-from hipgpt.config.settings import ModelConfig, TrainingConfig, stated
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.stated import stated
 from hipgpt.gpt.checkpoint import load_checkpoint, save_checkpoint
 from hipgpt.gpt.parameters import ParameterTensors, parameter_count
 from hipgpt.training.interruption import Interrupted, stop_requests

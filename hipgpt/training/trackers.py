@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from hipgpt.base.files import make_folder
@@ -40,14 +41,15 @@ class Tracker(Protocol):
     def log(self, rows: Sequence[Row]) -> None:
         """Add rows, in the order of their steps."""
 
-    def close(self) -> None: ...
+    def close(self, finished: bool) -> None:
+        """End the run of this process. finished: whether training came to its last step."""
 
 
 class Trackers:
     """The trackers of a run. A tracker that fails is left out with a warning, because training is worth more.
 
-    names: keys of TRACKERS; run: the folder of the run; config: its settings. Local data are stored in the folder
-    `trackers` next to the folder of all runs.
+    A context, whose end waits until all rows are stored. names: keys of TRACKERS; run: the folder of the run;
+    config: its settings. Local data are stored in the folder `trackers` next to the folder of all runs.
     """
 
     def __init__(self, names: Sequence[str], run: Path, config: Config):
@@ -76,11 +78,15 @@ class Trackers:
             with self._spared(name):
                 tracker.log(by_step)
 
-    def close(self) -> None:
-        """Wait until all rows are stored."""
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for name, tracker in list(self._open.items()):
             with self._spared(name):
-                tracker.close()
+                tracker.close(finished=kind is None)
 
     @contextlib.contextmanager
     def _spared(self, name: str) -> Iterator[None]:
@@ -138,7 +144,7 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, row.step)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         self._writer.close()
 
 
@@ -160,7 +166,7 @@ class Trackio:
         for row in rows:
             self._run.log(row.values, step=row.step)
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             self._run.finish()
 
@@ -187,8 +193,8 @@ class MLflow:
         for first in range(0, len(values), MOST_VALUES):
             self._client.log_batch(self._run, values[first : first + MOST_VALUES])
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, finished: bool) -> None:
+        self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
 
 
 class Wandb:
@@ -208,8 +214,8 @@ class Wandb:
         for row in rows:
             self._run.log(row.values, step=row.step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, finished: bool) -> None:
+        self._run.finish(exit_code=0 if finished else 1)  # by which its page says finished or failed
 
 
 TRACKERS: Mapping[str, Callable[[Path, str, Config], Tracker]] = {

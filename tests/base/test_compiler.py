@@ -153,6 +153,22 @@ def test_missing_libraries_are_compiled_together_and_the_log_says_so_once(source
     assert [answer(compiler.host_library(*one)) for one in wanted] == [2, 3, 4]
 
 
+def test_missing_code_objects_of_a_gpu_are_compiled_one_by_one_and_the_log_says_so_once(source, caplog):
+    compiled = []
+
+    def code(number: int) -> compiler.CodeObject:
+        return compiler.CodeObject("k", ["gfx", str(number)], lambda: compiled.append(number) or bytes([number]))
+
+    assert code(1).read() == b"\1"
+    with caplog.at_level("INFO", logger="hipgpt"):
+        for _ in range(2):
+            compiler.compile_code_objects([code(1), code(2), code(3), code(3)])
+    assert [record.message for record in caplog.records] == [
+        f"compiling kernels for this GPU, once (2 to go); they are kept in {cache_folder()}"
+    ]
+    assert compiled == [1, 2, 3] and code(3).read() == b"\3"
+
+
 def test_a_source_that_does_not_compile_ends_the_others_with_its_own_words(source):
     source.write_text("not C++")
     with pytest.raises(UserError, match=r"answer.cpp: .* failed with exit status"):

@@ -1,6 +1,7 @@
 """The command `hipgpt`: it streams the tokens that the sampler draws, and a mistake is one line without traceback."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 from hipgpt.inference import samples
 from hipgpt.inference.sampling import generate_one
+
+THE_FINISHED = "in results/runs; found: default, wide; name one of them, or run snakemake first"
 
 
 def command(results: Path, *arguments: str, **options) -> subprocess.Popen:
@@ -95,6 +98,21 @@ def test_a_continuation_ends_before_the_text_to_stop_at(hipgpt, monkeypatch, sto
     assert hipgpt("generate", "--prompt", ">", "--stop", stop)[1] == expected
 
 
+def test_without_a_command_the_help_is_shown(hipgpt):
+    status, output, _ = hipgpt()
+    assert status is None and output.startswith("usage: hipgpt ") and "continue a text with a trained run" in output
+
+
+def test_the_only_run_needs_no_name(hipgpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_run(tmp_path / "results", "fast")
+    (found,) = json.loads(hipgpt("generate", "to be", "--json", "--num-tokens", "2")[1])["samples"]
+    assert found["text"] and hipgpt("tokenize", "to be")[0] is None
+    tiny.save_run(tmp_path / "results", "best")
+    message = "no finished run 'default' in results/runs; found: best, fast; name one of them, or run snakemake first"
+    assert hipgpt("generate", "to be")[0] == f"error: {message}"
+
+
 @pytest.mark.parametrize("program", [["-m", "hipgpt"], ["-c", "from hipgpt.cli.main import main; main()"]])
 def test_the_version_is_that_of_the_package(program):
     done = subprocess.run([sys.executable, *program, "--version"], cwd=ROOT, capture_output=True, text=True)
@@ -119,8 +137,8 @@ def test_each_token_is_shown_as_it_is_drawn(hipgpt, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--run other", "no finished run 'other' in results/runs; found: default, wide; run snakemake first"),
-        ("--run unfinished", "no finished run 'unfinished' in results/runs; found: default, wide; run snakemake first"),
+        ("--run other", f"no finished run 'other' {THE_FINISHED}"),
+        ("--run unfinished", f"no finished run 'unfinished' {THE_FINISHED}"),
         ("--results nowhere", "no finished run 'default' in nowhere/runs; found: none; run snakemake first"),
         ("--num-tokens 0", "--num-tokens: got 0, expected an integer >= 1 and <= 1,000,000"),
         ("--temperature -1", "--temperature: got -1.0, expected a finite number >= 0"),
@@ -146,7 +164,6 @@ def test_a_mistake_is_one_line_with_what_was_got_and_expected(hipgpt, options, m
     [
         ("foo", "no command 'foo'; hipgpt --help shows the commands"),
         ("generat", "no command 'generat', did you mean 'generate'?; hipgpt --help shows the commands"),
-        ("", "the following arguments are required: COMMAND; hipgpt --help shows the commands"),
         ("generate --top-k many", "--top-k: got 'many', expected an integer >= 0; 0 samples among all tokens; {}"),
         ("generate --top-k None", "--top-k: got 'None', expected an integer >= 0; 0 samples among all tokens; {}"),
         ("generate --top-k=-1", "--top-k: got '-1', expected an integer >= 0; 0 samples among all tokens; {}"),

@@ -140,6 +140,13 @@ def test_the_settings_of_a_further_run_are_below_its_name(hipgpt, project):
     assert yaml.safe_load(output.partition("write:")[2]) == {"runs": {"wide": {"training": {"steps": 60}}}}
 
 
+def test_the_settings_of_the_run_that_the_config_describes_are_at_the_top(hipgpt, project, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"name": "wide"}))
+    project("wide", steps=60)
+    pasted = hipgpt("restore", "wide")[1].partition("write:")[2]
+    assert yaml.safe_load(pasted) == {"training": {"steps": 60}}
+
+
 def test_a_config_that_says_what_the_run_says_needs_no_change(hipgpt, project):
     kept = project(precision="bfloat16")  # `auto` in the config may mean it
     status, output, _ = hipgpt("restore", "default")

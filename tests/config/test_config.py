@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from support import tiny
 
 from hipgpt.base.errors import UserError
-from hipgpt.base.paths import ROOT
-from hipgpt.config.reading import SCHEMA, load_config
+from hipgpt.base.paths import ROOT, SCHEMA
+from hipgpt.config.reading import load_config, merge
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
+from hipgpt.config.tokenizer_size import tokens_of
 from hipgpt.gpt.parameters import parameter_count
 from hipgpt.pipeline.sweeps import load_runs
 
@@ -78,16 +80,59 @@ def test_every_overlay_loads_over_the_shipped_config(overlay):
     ],
 )
 def test_a_preset_has_the_parameters_that_it_names(name, parameters):
-    run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"]
+    run = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs[name]
     assert parameter_count(run.model) == parameters
 
 
 @pytest.mark.parametrize("name, tokens", [("gpt2-124m", 10e9), ("gpt2-350m", 30e9)])
 def test_a_web_preset_sees_the_tokens_that_it_names(name, tokens):
-    training = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs["default"].training
+    training = load((ROOT / "configs" / f"{name}.yaml").read_text()).runs[name].training
     per_step = training.batch_sequences * training.accumulation_steps * 1024
     assert per_step == 524_288 and training.steps * per_step == pytest.approx(tokens, rel=1e-3)
     assert training.steps * training.warmup_fraction == pytest.approx(700, rel=3e-3)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_names_its_run_after_itself_and_so_replaces_none(overlay):
+    config = load(overlay.read_text())
+    assert config.name == overlay.stem and next(iter(config.runs)) == config.name
+
+
+def test_a_name_may_be_given_and_is_default_otherwise():
+    assert list(load("{name: long, runs: {wide: {}}}").runs) == ["long", "wide"]
+    shipped = {key: value for key, value in SHIPPED.items() if key != "name"}
+    assert load_config(shipped).name == "default"
+    assert mistake("name: a/b").startswith("config: name: got 'a/b', expected string matching ")
+
+
+@pytest.mark.parametrize("where", ["tokenizer: {{from: {}}}", "runs: {{a: {{tokenizer: {{from: {}}}}}}}"])
+def test_the_size_of_an_existing_tokenizer_is_that_of_its_file(tmp_path, where):
+    tiny.tokenizer().save(tmp_path / "tokenizer.json")
+    config = load_config(merge(SHIPPED, yaml.safe_load(where.format(tmp_path / "tokenizer.json"))))
+    assert list(config.runs.values())[-1].vocab_size == tiny.tokenizer().vocab_size
+    (tmp_path / "ranks.tiktoken").write_text("IQ== 0\nIg== 1\n")
+    assert tokens_of(tmp_path / "ranks.tiktoken") == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "hub:a/b",
+            "config: tokenizer.vocab_size: missing; state the number of tokens of hub:a/b, which a stage fetches",
+        ),
+        ("nowhere.json", "config: tokenizer.from: nowhere.json: no such file"),
+        (
+            "config.yaml",
+            "config: tokenizer.from: config.yaml: not a tokenizer.json of Hugging Face with byte-level BPE",
+        ),
+    ],
+)
+def test_a_size_that_cannot_be_read_must_be_stated(monkeypatch, source, message):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError) as refused:
+        load_config(merge(SHIPPED, {"tokenizer": {"from": source}}))
+    assert str(refused.value) == message
 
 
 def test_a_corpus_needs_its_place_only():

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from jsonschema import Draft202012Validator
 
-from hipgpt.config.reading import _schema
 from hipgpt.config.sampling import ACCEPTED, with_settings
+from hipgpt.config.schema import load_schema
 from hipgpt.config.settings import SamplingConfig
 
 RUN = SamplingConfig(num_tokens=100)
@@ -20,7 +20,7 @@ def test_every_setting_of_a_run_is_checked():
 @pytest.mark.parametrize("field", ACCEPTED)
 @pytest.mark.parametrize("value", VALUES)
 def test_a_value_is_accepted_if_the_config_accepts_it(field, value):
-    rule = Draft202012Validator(_schema()["properties"]["sampling"]["properties"][field])
+    rule = Draft202012Validator(load_schema()["properties"]["sampling"]["properties"][field])
     if rule.is_valid(value):
         assert with_settings(RUN, {field: value}) == dataclasses.replace(RUN, **{field: value})
     else:

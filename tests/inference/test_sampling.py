@@ -275,6 +275,12 @@ def test_a_fast_device_runs_further_ahead_but_never_too_far(monkeypatch, longest
     assert asked == steps
 
 
+def test_no_more_is_drawn_when_each_continuation_is_enough():
+    sampling, decoder = SamplingConfig(num_tokens=10**9, stop_at_end_of_text=False), Counting()
+    found = list(generate_all(decoder, [[0], [0]], sampling, 3, lambda tokens: tokens[-1] == 3))
+    assert found == [[0, 1, 2, 3], [2, 3, 3, 3]] and max(decoder.counts) < 100
+
+
 def test_tokens_come_as_they_are_drawn(decoder):
     endless = generate_one(decoder, [1], replace(PLAIN, num_tokens=10**9), END)
     assert list(islice(endless, 3)) == continued(decoder, [1])[:3]

@@ -15,7 +15,8 @@ from support.workflow_copy import ROOT, TINY, Project
 from hipgpt.base.errors import UserError
 from hipgpt.config.huggingface import files_sha256, model_section
 from hipgpt.config.reading import load_config
-from hipgpt.config.settings import Config, ModelConfig, model_from
+from hipgpt.config.settings import Config, ModelConfig
+from hipgpt.config.stated import model_from
 from hipgpt.gpt.checkpoint import load_model
 from hipgpt.interchange.huggingface import export_huggingface
 from hipgpt.interchange.pretrained import read_weights

@@ -1,10 +1,12 @@
 """Another workflow imports this one: `module hipgpt`, its rules renamed, its files below a prefix."""
 
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 from support.workflow_copy import TINY, Project
 
 from hipgpt.base.paths import ROOT
@@ -24,6 +26,36 @@ rule report_size:
     output: "size.txt"
     shell: "wc -c < {{input}} > {{output}}"
 """
+
+
+DEPLOYED = """
+configfile: "config/config.yaml"
+
+module hipgpt:
+    snakefile: "git+file://{repository}/workflow/Snakefile@main"
+    config: config
+
+use rule * from hipgpt
+"""  # as snakedeploy writes it
+
+
+@pytest.mark.slow
+def test_a_deployed_project_imports_the_workflow_from_a_repository(tmp_path):
+    project = Project(tmp_path / "project")
+    repository, deployed = tmp_path / "repository", tmp_path / "deployed"
+    shutil.copytree(ROOT / "workflow", repository / "workflow")
+    for words in ("init -q -b main", "add .", "-c user.name=a -c user.email=a@b commit -q -m all"):
+        subprocess.run(["git", "-C", repository, *words.split()], check=True)
+    (deployed / "workflow").mkdir(parents=True)
+    (deployed / "workflow/Snakefile").write_text(DEPLOYED.format(repository=repository))
+    (deployed / "config").mkdir()
+    texts = {"tiny": {**TINY["corpora"]["tiny"], "path": str(project.folder / "texts/*.txt")}}
+    (deployed / "config/config.yaml").write_text(yaml.safe_dump({**TINY, "corpora": texts}))
+    for expected in ("rule train:", "Nothing to be done"):
+        command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+        done = subprocess.run(command, cwd=deployed, env=project.environment(), capture_output=True, text=True)
+        assert done.returncode == 0 and expected in done.stdout + done.stderr, done.stderr
+    assert (deployed / "results/runs/default/report.html").exists()
 
 
 @pytest.mark.slow

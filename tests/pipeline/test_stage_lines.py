@@ -124,6 +124,13 @@ def test_warnings_and_messages_of_executors_are_shown():
     assert lines_of({"msg": "disk is slow", "levelno": logging.WARNING}) == "disk is slow\n"
 
 
+@pytest.mark.parametrize("dryrun", [False, True])
+def test_what_an_option_asks_for_is_answered(dryrun):
+    answers = ["Would delete results/summary.csv", "Deleting results/summary.csv", "Unlocked working directory."]
+    records = [{"msg": text, "pathname": __import__("snakemake").__file__} for text in answers]
+    assert lines_of(*records, dryrun=dryrun).splitlines() == answers
+
+
 def test_durations_are_short():
     assert [duration(s) for s in (0.04, 59.9, 59.97, 185, 7805)] == [
         "0.0 s",

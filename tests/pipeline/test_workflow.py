@@ -4,11 +4,15 @@ import copy
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.workflow_copy import TINY, Project
+
+from hipgpt.base.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +90,8 @@ CHANGES = {
     "a sentence in README": (append("README.md", "\nanother line\n"), set()),
     "a tracker": (lambda p: override(p, training={"trackers": ["tensorboard"]}), set()),
     "how the state is saved": (lambda p: override(p, training={"keep_last": 3, "save_every_steps": 4}), set()),
+    "the device by name, which `auto` chose": (lambda p: p.write_config({**TINY, "device": "cpu"}), set()),
+    "a name of its own": (lambda p: p.write_config({**TINY, "name": "long"}), {"train"} | AFTER_TRAIN),
     "learning rate": (lambda p: override(p, training={"learning_rate_peak": 1e-3}), {"train"} | AFTER_TRAIN),
     "layers and heads swapped": (
         lambda p: override(p, model={"num_layers": 2, "num_heads": 1}),
@@ -129,6 +135,15 @@ CHANGES = {
         {"train"} | AFTER_TRAIN,
     ),
 }
+
+
+def test_the_small_test_that_a_user_runs_needs_the_repository_only(tmp_path):
+    project = Project(tmp_path)
+    for part in (".test", "docs"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("results", ".snakemake"))
+    command = (tmp_path / ".test/config.yaml").read_text().split("#   ")[1].split("\n")[0]
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=tmp_path, env=project.environment())
+    assert done.returncode == 0 and (tmp_path / ".test/results/runs/tiny/report.html").exists()
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -225,4 +240,4 @@ def test_without_keep_text_the_text_goes_and_nothing_misses_it(tmp_path):
 def test_the_report_is_written_offline_with_captions(finished):
     finished.snakemake("--report", "results/report.html")
     report = (finished.folder / "results/report.html").read_text()
-    assert "on the whole validation split" in report and "loss.png" in report
+    assert "on the whole validation split" in report and '"labels": {"result": "loss.png"}' in report

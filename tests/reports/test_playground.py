@@ -14,7 +14,8 @@ from support import tiny
 from support.chromium import browse, needs_chromium
 
 from hipgpt.base.errors import UserError
-from hipgpt.config.settings import ModelConfig, SamplingConfig, stated
+from hipgpt.config.settings import ModelConfig, SamplingConfig
+from hipgpt.config.stated import stated
 from hipgpt.data.tokenizer.pretokenize import PATTERNS
 from hipgpt.data.tokenizer.tokenizer import Tokenizer, train
 from hipgpt.gpt.checkpoint import save_checkpoint

@@ -174,6 +174,10 @@ PROBE = """<pre id="answers"></pre><script>setTimeout(() => {
     [...document.querySelectorAll(`.heads .${side} span`)].map((one) => one.textContent));
   answers.ticks = [...document.querySelectorAll(".chart")].map((chart) =>
     [...chart.querySelectorAll("text[text-anchor=end]")].map((one) => one.textContent));
+  answers.cut = [...document.querySelectorAll(".chart svg")].flatMap((drawing) => {
+    const edge = drawing.getBoundingClientRect().right + 0.5;
+    return [...drawing.querySelectorAll("text")].filter((one) => one.getBoundingClientRect().right > edge);
+  }).map((one) => one.textContent);
   const first = document.querySelector(".chart");
   answers.strengths = [first.querySelector("path").getAttribute("opacity"), first.querySelector("i").style.opacity];
   const runs = document.getElementById("runs");
@@ -218,7 +222,7 @@ def asked_of(page: Path, work: Path) -> dict:
 def test_a_run_s_page_draws_its_curves_and_heads(tmp_path):
     folder = tiny.save_run(tmp_path)
     written(folder)
-    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,{step * 2e-5}\n" for step in range(1, 101))
+    rows = "".join(f"{step},{step * 8},{9 / step:.4f},1.0,{step * 2e-5 / 15}\n" for step in range(15, 1501, 15))
     (folder / "metrics.csv").write_text(f"step,tokens_seen,loss_nats_per_token,gradient_norm,learning_rate\n{rows}")
     write_run_page(folder, tmp_path / "page.html")
     answers = asked_of(tmp_path / "page.html", tmp_path)
@@ -226,6 +230,7 @@ def test_a_run_s_page_draws_its_curves_and_heads(tmp_path):
     assert answers["tokens"] == [["<|endoftext|>", "<i>"]] * 2
     assert answers["strengths"] == ["1", "1"]  # of a line of few points, and of its mark in the legend
     assert answers["ticks"][2] == ["5e-4", "1e-3", "1.5e-3", "2e-3"]
+    assert answers["cut"] == []
     assert "training batches: " in answers["tip"] and answers["zoomed"] and answers["whole"]
 
 

@@ -97,8 +97,9 @@ def test_sort_and_filter(hipgpt, options, names):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--sort size", "--sort: no column 'size'; columns are run, parameters, "),
-        ("--filter size>1", "--filter: no column 'size'; columns are run, parameters, "),
+        ("--sort weight", "--sort: no column 'weight'; columns are run, parameters, "),
+        ("--filter weight>1", "--filter: no column 'weight'; columns are run, parameters, "),
+        ("--sort loss", "--sort: no column 'loss', did you mean 'validation_loss_nats_per_token'?"),
         ("--sort bits", "--sort: no column 'bits', did you mean 'bits/byte'?"),
         ("--filter learning_rate_peek>1", "--filter: no column 'learning_rate_peek'; columns are run, parameters, "),
         ("--filter num_layer=2", "--filter: no column 'num_layer', did you mean 'num_layers'?"),
@@ -278,7 +279,7 @@ def test_diff_shows_the_first_digits_of_hashes(hipgpt, tmp_path):
 @pytest.mark.parametrize("name", ["other", "unfinished", "..", "../runs/wide"])
 def test_diff_of_a_run_that_is_not_there(hipgpt, name):
     status, _, _ = hipgpt("diff", "default", name)
-    assert status.startswith(f"error: no run '{name}' in results/runs; found: default, wide; run ")
+    assert status.startswith(f"error: no run '{name}' in results/runs; found: default, wide; name one of them, or run ")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """A process that trains nothing: it writes the CSV files of a run as training does, and gives the rows to a tracker.
 
-python -m support.tracked_run TRACKER RUN KEPT LAST close|kill: the files have the rows up to step KEPT when it begins,
-as after a resume. It adds those up to LAST, and then ends as said.
+python -m support.tracked_run TRACKER RUN KEPT LAST close|kill|interrupt: the files have the rows up to step KEPT
+when it begins, as after a resume. It adds those up to LAST, and then ends as said.
 """
 
+import contextlib
 import csv
 import os
 import sys
 from pathlib import Path
 
+from hipgpt.training.interruption import Interrupted
 from hipgpt.training.trackers import Trackers
 
 CONFIG = {"device": "cpu", "model": {"embed_dim": 16}}
@@ -45,14 +47,15 @@ def rows(run: Path) -> list[tuple[str, int, float]]:
 def main(tracker: str, folder: str, kept: str, last: str, end: str) -> None:
     run, middle = Path(folder), (int(kept) + int(last)) // 2
     begin(run, int(kept))
-    trackers = Trackers([tracker], run, CONFIG)
-    trackers.follow()
-    for first, until in ((int(kept) + 1, middle), (middle + 1, int(last))):
-        train(run, first, until)
+    with contextlib.suppress(Interrupted), Trackers([tracker], run, CONFIG) as trackers:
         trackers.follow()
-    if end == "kill":
-        os._exit(9)
-    trackers.close()
+        for first, until in ((int(kept) + 1, middle), (middle + 1, int(last))):
+            train(run, first, until)
+            trackers.follow()
+        if end == "kill":
+            os._exit(9)
+        if end == "interrupt":
+            raise Interrupted("stopped")
 
 
 if __name__ == "__main__":

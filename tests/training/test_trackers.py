@@ -20,6 +20,7 @@ from hipgpt.base.paths import DEFAULTS, ROOT, SCHEMA
 from hipgpt.config.reading import load_config, merge, read_config
 from hipgpt.config.settings import TRACKER_MODULES, Config
 from hipgpt.pipeline.recipes import Recipes
+from hipgpt.training.interruption import Interrupted
 from hipgpt.training.trackers import TRACKERS, Trackers
 
 
@@ -127,22 +128,21 @@ class Recorder:
         if any(row.step == self.failing for row in rows):
             raise OSError("no server")
 
-    def close(self):
-        self.rows.append("closed")
+    def close(self, finished):
+        self.rows.append("finished" if finished else "stopped")
 
 
 def test_the_rows_of_a_step_in_both_files_come_together_and_in_order(run, monkeypatch):
     recorder = Recorder()
     monkeypatch.setitem(TRACKERS, "wandb", lambda *arguments: recorder)
-    following = Trackers(["wandb"], run, CONFIG)
-    train(run, 1, 3)
-    following.follow()
-    train(run, 4, 4)
-    following.follow()
-    following.follow()
-    following.close()
+    with Trackers(["wandb"], run, CONFIG) as following:
+        train(run, 1, 3)
+        following.follow()
+        train(run, 4, 4)
+        following.follow()
+        following.follow()
     *given, last = recorder.rows
-    assert [row.step for row in given] == [1, 2, 3, 4] and last == "closed"
+    assert [row.step for row in given] == [1, 2, 3, 4] and last == "finished"
     assert given[3].values == {"metrics/loss_nats_per_token": 7.0, "validation/bits_per_byte": 2.5}
 
 
@@ -154,16 +154,31 @@ def test_a_tracker_that_fails_is_left_out_and_the_others_continue(run, monkeypat
 
     for name, tracker in {"mlflow": absent, "trackio": lambda *_: bad, "wandb": lambda *_: good}.items():
         monkeypatch.setitem(TRACKERS, name, tracker)
-    following = Trackers(["mlflow", "trackio", "wandb"], run, CONFIG)
-    for step in (1, 2, 3):
-        train(run, step, step)
-        following.follow()
-    following.close()
+    with Trackers(["mlflow", "trackio", "wandb"], run, CONFIG) as following:
+        for step in (1, 2, 3):
+            train(run, step, step)
+            following.follow()
     assert len(good.rows) == 4 and len(bad.rows) == 2
     assert [record.getMessage().split(" and gets")[0] for record in caplog.records] == [
         "training.trackers: mlflow failed (RuntimeError: disk gone)",
         "training.trackers: trackio failed (OSError: no server)",
     ]
+
+
+def test_a_tracker_hears_that_an_interrupted_training_is_not_finished(run, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(TRACKERS, "mlflow", lambda *arguments: recorder)
+    with pytest.raises(Interrupted), Trackers(["mlflow"], run, CONFIG):
+        raise Interrupted("stopped after step 3")
+    assert recorder.rows == ["stopped"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs pip install -e '.[mlflow]'")
+@pytest.mark.parametrize(("end", "status"), [("interrupt", "KILLED"), ("close", "FINISHED")])
+def test_mlflow_shows_whether_a_run_is_finished(run, end, status):
+    process("mlflow", run, 0, 3, end)
+    query = "select status from runs where name = ? and lifecycle_stage = 'active'"
+    assert sqlite3.connect(run.parents[1] / "trackers/mlflow.db").execute(query, [run.name]).fetchall() == [(status,)]
 
 
 def with_trackers(*names: str) -> Config:

@@ -1,9 +1,6 @@
 # Definitions that the rules share: the checked config, the paths of results, and functions that read a run's settings.
 
-import atexit
-import contextlib
 import json
-import os
 import re
 import shlex
 import sys
@@ -13,16 +10,12 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-from hipgpt.base.errors import UserError, exit_on_user_error
-from hipgpt.base.files import alone_in
-from hipgpt.config.settings import stated
-from hipgpt.interchange.pretrained import check_weights
-from hipgpt.pipeline.history import keep
+from hipgpt.base.errors import exit_on_user_error
+from hipgpt.config.stated import stated
 from hipgpt.pipeline.recipes import Recipes, check_sources
-from hipgpt.pipeline.seals import check_seals, open_seals, seal
+from hipgpt.pipeline.seals import check_seals
 from hipgpt.pipeline.stage_lines import StageLines
 from hipgpt.pipeline.sweeps import load_runs
-from hipgpt.reports.closing import closing
 from hipgpt.reports.page_size import fits_a_page
 from hipgpt.training.estimate import job_resources
 
@@ -43,8 +36,7 @@ def checked_config():
 
 CONFIG = checked_config()
 StageLines.workflow = workflow  # for the reasons in a dry run
-RECIPES, LOCK = Recipes(CONFIG), contextlib.ExitStack()
-REPLACED = []  # the kept runs that this workflow replaces
+RECIPES = Recipes(CONFIG)
 EVERY_CORE = 1024  # more than any machine has, because Snakemake gives a job at most --cores
 # Slurm sends SIGTERM to every process of a job. The shell must wait for training to save its state, because Snakemake
 # deletes the outputs of a job whose shell has ended.
@@ -123,6 +115,17 @@ def folder_of(file):
     return lambda wildcards, output: str(Path(str(output[file])).parent)
 
 
+def in_report_of_run(file, caption):
+    """Return an output of a run that the report shows, under the run's name and the name of the file."""
+    return in_report(file, caption, "Runs", "{run}")
+
+
+def in_report(file, caption, category, subcategory=None):
+    """Return an output that the report shows, in the table of its category under the name of the file."""
+    words, labels = f"workflow/report/{caption}.rst", {"result": Path(file).name}
+    return report(file, caption=words, category=category, subcategory=subcategory, labels=labels)
+
+
 def answers(run):
     """Return tasks.csv of a run that has tasks, as a list."""
     return expand(f"{RUN}/tasks.csv", run=run) if CONFIG.runs[run].sections["tasks"] else []
@@ -181,7 +184,8 @@ def setting(key, name):
     return lambda wildcards: CONFIG.runs[wildcards.run].sections[key][name]
 
 
-def device(wildcards):
+def device(wildcards, output):
+    """Return the device that runs a stage. It takes `output`, so that another one reruns nothing."""
     return CONFIG.runs[wildcards.run].sections["device"]
 
 
@@ -233,69 +237,3 @@ def needs(resource):
         return min(needed, limits[resource].value) if resource in limits else needed
 
     return of_wildcards
-
-
-@exit_on_user_error
-def begin_alone():
-    """Lock this folder against a second snakemake until this one ends, and prepare results for changes."""
-    results = Path("results")
-    if results.exists() and not os.access(results, os.W_OK):
-        raise UserError("results: cannot be written to; mount it or set its mode so that it can")
-    LOCK.enter_context(alone_in(Path(".snakemake"), "another snakemake is at work in this folder"))
-    check_pretrained_weights()
-    keep_finished_runs()
-    open_seals(results)
-
-
-def jobs_that_train():
-    return [job for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
-
-
-def check_pretrained_weights():
-    """Refuse pretrained weights that do not fit their run, before Snakemake deletes old outputs of that run."""
-    for name in [job.wildcards.run for job in jobs_that_train()]:
-        run = CONFIG.runs[name]
-        try:
-            if run.pretrained:
-                check_weights(run.pretrained, run.model)
-        except UserError as error:
-            raise UserError(f"run {name}: {error}") from error
-
-
-def keep_finished_runs():
-    """Keep finished runs that another recipe is about to replace, and say how to go back."""
-    for job in jobs_that_train():
-        name = job.wildcards.run
-        if workflow.persistence.params_changed(job) and (kept := keep(Path("results"), name)):
-            REPLACED.append(kept)
-            print(
-                f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
-                f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}; "
-                "to have both, give the new settings a name under runs: in config.yaml",
-                file=sys.stderr,
-            )
-
-
-def say_how_to_go_back():
-    """Name, after the last line of a failure, each finished run that was to be replaced by one that is not trained."""
-    for kept in REPLACED:
-        if not Path("results/runs", kept.run, "run.json").exists():
-            words = f"the finished run {kept.run} is kept; to go back: hipgpt restore {kept.run} {kept.id}"
-            atexit.register(print, words, file=sys.stderr)
-
-
-def seal_finished_files():
-    """Write the hashes of the outputs of all finished jobs."""
-    dag = workflow.dag
-    jobs = [job for job in dag.jobs if dag.finished(job) or not dag.needrun(job)]
-    files = {Path(str(file)) for job in jobs for file in job.output}
-    seal(Path("results"), sorted(file for file in files if file.is_file()))
-
-
-@exit_on_user_error
-def show_results():
-    """Say how good the models of this workflow are, and how to continue, after the last line of Snakemake."""
-    runs = [job.wildcards.run for job in workflow.dag.jobs if job.rule.name == "evaluate"]
-    sweeps = [job.wildcards.sweep for job in workflow.dag.jobs if job.rule.name == "compare"]
-    overlays = [os.path.relpath(path) for path in workflow.config_settings.configfiles]
-    atexit.register(print, closing(Path("results"), runs, overlays, sweeps), end="", file=sys.stderr)

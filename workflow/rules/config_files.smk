@@ -15,8 +15,14 @@ ROOT = Path(workflow.current_basedir).parents[1]
 if (ROOT / "hipgpt").is_dir():  # a checkout
     sys.path.insert(0, str(ROOT))
 from hipgpt.base.errors import exit_on_user_error
-from hipgpt.config.reading import read_config, with_defaults
+from hipgpt.config.reading import merge, read_config, with_defaults
+from hipgpt.config.tokenizer_size import states_no_size
 
-given = [Path(path) for path in workflow.configfiles]
-exit_on_user_error(read_config)(*(path for path in given if path.suffix != ".json"))
+on_the_command_line = workflow.config_settings.configfiles
+given = [Path(path) for path in workflow.configfiles if Path(path) not in on_the_command_line]
+read_yaml_files = exit_on_user_error(lambda paths: read_config(*(path for path in paths if path.suffix != ".json")))
+read_yaml_files(on_the_command_line)
+# Snakemake merges files without the rule that another tokenizer does not inherit the size of the vocabulary
+if states_no_size(merge(read_yaml_files(given), workflow.config_settings.overwrite_config).get("tokenizer")):
+    config.get("tokenizer", {}).pop("vocab_size", None)
 config.update(exit_on_user_error(with_defaults)(config))

@@ -17,7 +17,8 @@ from hipgpt.compute.device import Device
 from hipgpt.compute.open_device import available_cores, count_devices, open_device
 from hipgpt.compute.process_group import meet
 from hipgpt.config.huggingface import files_sha256
-from hipgpt.config.settings import ModelConfig, TrainingConfig, deciding, stated
+from hipgpt.config.settings import ModelConfig, TrainingConfig
+from hipgpt.config.stated import deciding, stated
 from hipgpt.data.tokenizer.tokenizer import Tokenizer
 from hipgpt.data.tokens import open_split
 from hipgpt.gpt.precision import on_device
@@ -96,7 +97,7 @@ def train(arguments: argparse.Namespace, device: Device) -> None:
         run = Run(model, training, device, splits, arguments.output, fingerprint, sampler, read_initial_weights)
         run.trainer.compile(sampler.plans(run.trainer.compute_weights))
         try:
-            with contextlib.closing(Trackers(arguments.trackers, arguments.output, config)) as trackers:
+            with Trackers(arguments.trackers, arguments.output, config) as trackers:
                 run.run(trackers.follow)
         except Interrupted:
             requeue_at_the_time_limit(os.environ)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hipgpt.base.compiler import code_object, with_headers
+from hipgpt.base.compiler import CodeObject, compile_code_objects, with_headers
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends import decode_blocks, self_check
@@ -187,16 +187,19 @@ class GpuDevice:
         return values
 
     def compile(self, launches: Sequence[Launch]) -> None:
-        for launch in launches:
-            if launch.op not in COLLECTIVES:
-                variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
-                self._module(variant, launch.op, launch.act)
+        kernels = [launch for launch in launches if launch.op not in COLLECTIVES]
+        rows = [(find_variant(one.op, self._driver.arch, one.act, one.sizes), one.op, one.act) for one in kernels]
+        new = {_key(*row): row for row in rows if _key(*row) not in self._modules}
+        compile_code_objects(code_of(self._driver, *row) for row in new.values())
+        for row in new.values():
+            self._module(*row)
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind the kernels of launches; return a function that runs them in order, without waiting.
 
         A collective starts in its place; the launches after it run beside it up to the first that shares its memory.
         """
+        self.compile(launches)
         calls: list[Callable[[], None]] = []
         under_way: list[Launch] = []  # collectives that later launches have not waited for
         for far, group in itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES):
@@ -274,7 +277,7 @@ class GpuDevice:
         return self._workspaces[-1][0]
 
     def _module(self, variant: Variant, op: Op, act: DType) -> Any:
-        key = variant.source_of(op), *variant.macros.items(), act
+        key = _key(variant, op, act)
         if key not in self._modules:
             self._modules[key] = self._driver.load(compile_source(self._driver, variant, op, act))
         return self._modules[key]
@@ -292,6 +295,10 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _key(variant: Variant, op: Op, act: DType) -> tuple[Any, ...]:
+    return variant.source_of(op), *variant.macros.items(), act
+
+
 def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
     """Return the macros that a row is compiled with: kernels/gpu/select/*.h choose files by them."""
     platform = {f"PLATFORM_{driver.backend.upper()}": 1, "WAVE": driver.wave}
@@ -300,11 +307,16 @@ def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
 
 def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
     """Return the code object of the .hip file that serves an op on the device, from the cache or compiled now."""
+    return code_of(driver, variant, op, act).read()
+
+
+def code_of(driver: Driver, variant: Variant, op: Op, act: DType) -> CodeObject:
+    """Return the code object of the .hip file that serves an op on the device, which need not be compiled yet."""
     source, macros = KERNELS / variant.source_of(op), macros_of(driver, variant, act)
     text, headers = source.read_text(encoding="utf-8"), included(source)
     defined = [f"{name}={value}" for name, value in macros.items()]
     key = [driver.backend, driver.arch, driver.compiler, *defined, text, *headers, *headers.values()]
-    return code_object(source.stem, key, lambda: driver.compile(source.name, text, headers, macros))
+    return CodeObject(source.stem, key, lambda: driver.compile(source.name, text, headers, macros))
 
 
 def included(source: Path) -> dict[str, str]:

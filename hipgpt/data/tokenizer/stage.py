@@ -18,7 +18,8 @@ from tqdm import tqdm
 from hipgpt.base.csv_file import write_csv
 from hipgpt.base.errors import UserError
 from hipgpt.base.log import LOG
-from hipgpt.data.hub import HUB, fetch_from_hub
+from hipgpt.base.paths import HUB
+from hipgpt.data.hub import fetch_from_hub
 from hipgpt.data.tokenizer.chunks import file_chunks
 from hipgpt.data.tokenizer.native import native_library
 from hipgpt.data.tokenizer.reference import BYTES, spell_merges

@@ -42,9 +42,10 @@ function drawChart(place) {
   addEventListener("resize", () => draw(state));
 }
 
-// The words with which the names of all lines but the default run's begin, such as those of a sweep: rates_steps-.
+// The words with which the names of all lines but the first begin, such as those of a sweep: rates_steps-. The first is
+// that of the run from which a sweep starts.
 function sharedPrefix(names) {
-  const swept = names.filter((name) => name !== "default");
+  const swept = names.slice(1);
   if (swept.length < 2) return "";
   let end = 0;
   while (end < swept[0].length && swept.every((name) => name[end] === swept[0][end])) end++;
@@ -71,7 +72,8 @@ function draw(state) {
   state.y = scale(all.map(([, y]) => y), state.logY, HEIGHT - MARGIN.bottom, MARGIN.top);
   for (const [tick, label] of labelled(state.x.ticks(Math.max(3, width / 110)))) {
     shape(drawing, "line", {class: "grid", x1: state.x(tick), x2: state.x(tick), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom});
-    shape(drawing, "text", {x: state.x(tick), y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, label);
+    const text = shape(drawing, "text", {y: HEIGHT - MARGIN.bottom + 16, "text-anchor": "middle"}, label);
+    text.setAttribute("x", Math.min(state.x(tick), width - text.getComputedTextLength() / 2)); // the last one whole
   }
   for (const [tick, label] of labelled(state.y.ticks(6))) {
     shape(drawing, "line", {class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: state.y(tick), y2: state.y(tick)});
@@ -186,6 +188,7 @@ function shape(parent, name, attributes, text) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   if (text !== undefined) element.textContent = text;
   parent.append(element);
+  return element;
 }
 
 document.querySelectorAll(".chart").forEach(drawChart);
