@@ -36,7 +36,8 @@ def open_device(
 
 
 def _open_gpu(backend: str, index: int, group: ProcessGroup | None) -> Device:
-    from hipgpt.compute.backends.gpu import Driver, GpuDevice
+    from hipgpt.compute.backends.driver import Driver
+    from hipgpt.compute.backends.gpu import GpuDevice
 
     driver: Driver
     if backend == "hip":

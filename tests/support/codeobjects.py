@@ -20,7 +20,8 @@ import numpy as np
 
 from hipgpt.compute.backends.gpu import GpuDevice
 from hipgpt.compute.backends.split_k import SplitK
-from hipgpt.compute.backends.variants import CDNA2_UP, Variant, find_variant, has_matrix_units
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variants import CDNA2_UP, find_variant, has_matrix_units
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.tensor import DType
 from support import reference
@@ -49,7 +50,7 @@ NEWTON_SCHULZ = [{"M": 64, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
 
 
 class Recorder(clang.OfflineDriver):
-    """A gpu.Driver that compiles, and keeps what it is asked to launch."""
+    """A driver.Driver that compiles, and keeps what it is asked to launch."""
 
     name = "recorder"
 

@@ -17,7 +17,8 @@ from hipgpt.base.compiler import compile_libraries, host_compiler_version, host_
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends.variants import Variant, find_variant, has_matrix_units
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variants import find_variant, has_matrix_units
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.device import Traits, check_transfer

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.gpu import OutOfMemory
+from hipgpt.compute.backends.driver import OutOfMemory
 from hipgpt.compute.backends.launch_shapes import Grid
 from hipgpt.compute.device import DeviceAbsent
 

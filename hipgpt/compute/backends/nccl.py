@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.gpu import Driver
+from hipgpt.compute.backends.driver import Driver
 from hipgpt.compute.communicator import REDUCTIONS
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import SECONDS_TO_ANSWER, ProcessGroup

@@ -15,7 +15,8 @@ import numpy as np
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.kernel_cache import cached
-from hipgpt.compute.backends.variants import VARIANTS, Variant
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variants import VARIANTS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.tensor import DType, Tensor

@@ -3,9 +3,8 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends import decode_blocks, stacked_gemm
@@ -17,8 +16,6 @@ from hipgpt.compute.backends.launch_shapes import (
     MATMUL_ROWS,
     SIMT,
     WIDTH,
-    Shape,
-    ShapeOf,
     Sizes,
     amd_attention,
     matmul_mma,
@@ -27,6 +24,7 @@ from hipgpt.compute.backends.launch_shapes import (
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
 from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
 from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
+from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
@@ -45,69 +43,9 @@ CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
 
-def always(op: Op, sizes: Sizes) -> bool:
-    """Suit every size."""
-    return True
-
-
-def no_boxes(op: Op) -> tuple[Boxes, ...]:
-    """Read all arguments by address."""
-    return ()
-
-
 def holds_a_head(op: Op, sizes: Sizes) -> bool:
     """Return whether the widest tiles have room for a head's channels; true of an op without heads."""
     return sizes.get("D", 0) <= CHANNELS[-1]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row: patterns of op, architecture and activation dtype; what serves them.
-
-    source: a file in kernels/, `{family}` standing for the op's. macros: what it is compiled with, in addition to the
-    dtype's; headers of kernels/*/select choose files by them. shapes: how its kernels are launched on a
-    GPU, by op. suits: which sizes the row is for. shared_bytes: dynamic shared memory.
-    together: whether the blocks of a launch wait for each other, so that all must be resident. schedule: in place of
-    shapes if a call is several launches, or its kernels end with parameters of the schedule. boxes: the arguments that
-    its kernels move by the copy engine; their tensor maps are the last parameters. for_sizes: the row with what is
-    compiled for a call's sizes.
-    """
-
-    op: str
-    arch: str
-    dtype: str
-    source: str
-    _: KW_ONLY
-    macros: Mapping[str, int] = field(default_factory=dict)
-    shapes: Mapping[str, ShapeOf] = field(default_factory=dict)
-    suits: Callable[[Op, Sizes], bool] = always
-    shared_bytes: int = 0
-    together: bool = False
-    for_sizes: Callable[["Variant", Sizes], "Variant"] | None = None
-    schedule: SplitK | PersistentGemm | SortedEmbedding | None = None
-    boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
-
-    def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
-        """Return whether all patterns match and the row suits the sizes."""
-        patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
-        return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
-
-    def source_of(self, op: Op) -> str:
-        """Return the source that has the op's kernel, a path relative to kernels/."""
-        return self.source.format(family=op.family)
-
-    def workspace_bytes(self, op: Op, sizes: Sizes) -> int:
-        """Return how much device memory a call's launches need in addition to its arguments."""
-        return self.schedule.workspace_bytes(op, sizes) if self.schedule else 0
-
-    def launches(self, op: Op, sizes: Sizes, wave: int, workspace: int | None) -> list[tuple[Shape, list[Any]]]:
-        """Return the kernel launches of a call in order: each one's shape, and the arguments after the contract's.
-
-        workspace: address of workspace_bytes bytes, None if that is 0.
-        """
-        if self.schedule:
-            return self.schedule.launches(op, sizes, wave, workspace)
-        return [(self.shapes[op.name](sizes, wave), [])]
 
 
 @dataclass(frozen=True)

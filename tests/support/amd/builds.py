@@ -4,7 +4,8 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from hipgpt.compute.backends.variants import Variant, variants_of
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variants import variants_of
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType

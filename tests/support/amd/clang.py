@@ -82,7 +82,7 @@ def fresh_cache() -> Iterator[None]:
 
 
 class OfflineDriver:
-    """The compiling half of a gpu.Driver for one architecture. usage: by kernel, its resources as clang names them."""
+    """The compiling half of a driver for one architecture. usage: by kernel, its resources as clang names them."""
 
     backend = "hip"
     checks_kernels = False  # nothing runs here

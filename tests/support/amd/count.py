@@ -17,7 +17,8 @@ from support.amd.main_loop import Loop, measure
 from support.amd.paths import main_loops, way_to
 
 from hipgpt.compute.backends.gpu import compile_source
-from hipgpt.compute.backends.variants import Variant, variants_of
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variants import variants_of
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.tensor import DType
 
