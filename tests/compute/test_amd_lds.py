@@ -51,14 +51,9 @@ def test_lanes_in_one_bank_take_a_cycle_each(name):
 
 @pytest.mark.parametrize(
     "chip, stores, together",
-    [
-        ("gfx942", False, {1, 2, 3, 20, 21, 22, 23}),
-        ("gfx942", True, set(range(1, 8))),
-        ("gfx950", True, set(range(1, 8))),
-        ("gfx950", False, {1, 2, 3, *range(12, 16), *range(20, 28)}),
-        ("gfx1100", False, set(range(1, 8))),
-    ],
-)
+    [("gfx942", False, {1, 2, 3, 20, 21, 22, 23}), ("gfx950", False, {1, 2, 3, *range(12, 16), *range(20, 28)}),
+     ("gfx942", True, {*range(1, 8)}), ("gfx950", True, {*range(1, 8)}), ("gfx1100", False, {*range(1, 8)})],
+)  # fmt: skip
 def test_lane_0_conflicts_with_the_lanes_of_its_phase_alone(chip, stores, together):
     def conflicts_with(lane: int) -> bool:
         address = np.zeros(CHIPS[chip].lanes, int)
