@@ -7,6 +7,10 @@ DEVICE int uniform(int64_t value) { return __shfl_sync(0xffffffffu, static_cast<
 
 // The value of the lane whose index differs in the bits of lane_mask.
 DEVICE float wave_exchange(float value, int lane_mask) { return __shfl_xor_sync(0xffffffffu, value, lane_mask); }
+template <int LANE_MASK>
+DEVICE float wave_exchange(float value) {
+    return wave_exchange(value, LANE_MASK);
+}
 
 // Over LANES neighbouring lanes, in a fixed order.
 template <int LANES>

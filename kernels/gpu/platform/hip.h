@@ -24,8 +24,8 @@ DEVICE float by_dpp(float value) {
     return bits_float(__builtin_amdgcn_update_dpp(0, float_bits(value), CONTROL, 0xF, 0xF, true));
 }
 
-// The value of the lane whose index differs in the bits of LANE_MASK. Only what DPP cannot do goes through the LDS unit. DPP: "AMD Instinct MI300
-// ISA", 3.12 and "RDNA3 ISA", DPP16.
+// The value of the lane whose index differs in the bits of LANE_MASK. Only what DPP cannot do goes through the LDS unit.
+// DPP: "AMD Instinct MI300 ISA", 3.12 and "RDNA3 ISA", DPP16.
 template <int LANE_MASK>
 DEVICE float wave_exchange(float value) {
     if constexpr (LANE_MASK == 1) return by_dpp<0xB1>(value);   // quad_perm:[1,0,3,2]

@@ -33,12 +33,13 @@ struct TeamSoftmax {
     }
 
     // Adds the softmaxes of the wave's teams, in a fixed order. Each team gets the result.
+    template <int DISTANCE = LANES>
     DEVICE_MEMBER void add_teams_of_wave() {
-#pragma unroll
-        for (int mask = LANES; mask < WAVE; mask *= 2) {
-            raise_to(fmaxf(maximum, wave_exchange(maximum, mask)));
-            sum += wave_exchange(sum, mask);
-            for (int i = 0; i < WIDTH; ++i) out[i] += wave_exchange(out[i], mask);
+        if constexpr (DISTANCE < WAVE) {
+            raise_to(fmaxf(maximum, wave_exchange<DISTANCE>(maximum)));
+            sum += wave_exchange<DISTANCE>(sum);
+            for (int i = 0; i < WIDTH; ++i) out[i] += wave_exchange<DISTANCE>(out[i]);
+            add_teams_of_wave<2 * DISTANCE>();
         }
     }
 };
