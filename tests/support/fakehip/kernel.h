@@ -74,7 +74,7 @@ inline int __builtin_amdgcn_update_dpp(int, int value, int control, int rows, in
         source = (within + 16 - control % 16) % 16;
     else if (control == 0x141)  // row_half_mirror
         source = within ^ 7;
-    else if (control >= 0x160 && control < 0x170 && WAVE == 32)  // row_xmask, of RDNA only
+    else if (control >= 0x160 && control < 0x170)  // row_xmask, of RDNA: clang refuses it for CDNA
         source = within ^ control % 16;
     else
         __builtin_trap();
@@ -89,9 +89,9 @@ inline int __builtin_amdgcn_ds_swizzle(int value, int pattern) {
     return fakehip_exchange(value, (lane & ~31u) + source);
 }
 
-// "AMD Instinct MI300 ISA", DS_BPERMUTE_B32: the source lane's number times 4; of a larger one, the rest by the wave.
+// "AMD Instinct MI300 ISA", DS_BPERMUTE_B32: the source lane's number times 4, modulo a wave of 64.
 inline int __builtin_amdgcn_ds_bpermute(int address, int value) {
-    return fakehip_exchange(value, static_cast<unsigned>(address) / 4 % WAVE);
+    return fakehip_exchange(value, static_cast<unsigned>(address) / 4 % 64);
 }
 
 // Each byte of the result is one of the eight bytes of `high` and `low`, low's first, that a byte of `select` numbers.
