@@ -21,7 +21,6 @@ AWKWARD = (17, 31, 33, 3, 5, 2)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
 MATMUL += [(4, 72, 200), (8, 200, 1040)]  # few rows whose length vector loads divide
-MATMUL += [(1, 40, 16387), (1, 33, 16390)]  # one row with so many outputs that a wave computes several of them
 MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
@@ -73,8 +72,14 @@ LARGE = {
     "sum_of_squares": [{"K": 256, "P": 100_003}, {"K": 7, "P": 3}],
     "gradient_norm": [{"K": 1}, {"K": 256}],
 }
+# forward: one row with so many outputs that a wave computes several of them
+MANY_OUTPUTS = [(1, 40, 16387), (1, 33, 16390)]
 LARGE |= {
-    name: [dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL] for name in CATALOGUE if name.startswith("matmul")
+    name: [
+        dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL + (MANY_OUTPUTS if name.endswith("forward") else [])
+    ]
+    for name in CATALOGUE
+    if name.startswith("matmul")
 }
 # products of more than one tile, ragged: in f32 tiles of 64 and of 128 a side; in bf16 pieces of these sides, and sums
 # cut into parts
