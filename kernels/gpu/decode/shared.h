@@ -13,10 +13,11 @@ struct Statistics {
 };
 
 struct Shared {
-    act residual[2][SEQUENCES]
-                [CHANNELS + PADDING];          // stream at the beginning of a block, and between attention and MLP
+    // the stream at the beginning of a block of the model, and between its attention and its MLP
+    act residual[2][SEQUENCES][CHANNELS + PADDING];
     act inputs[SEQUENCES][HIDDEN + PADDING];   // of projection and of mlp_out
     act parameters[2][9 * CHANNELS + HIDDEN];  // vectors of this block and of the next
+    // sums over each wave's columns, for a block's part of the layer with most outputs: qkv or mlp_in
     float partials[WAVES][SEQUENCES][8 * HIDDEN / CHANNELS > 24 ? 8 * HIDDEN / CHANNELS : 24];
     WaveSoftmaxes<DECODE_BLOCKS_THREADS> softmaxes;
     act qkv[3][HEAD_CHANNELS];  // of the head that is attended to
