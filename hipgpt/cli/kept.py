@@ -1,7 +1,6 @@
 """Kept runs in words: the settings in which they differ from the config, their loss and their size."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str
         config = load(configfiles)
         configured = [config.runs.get(one.run, config.runs[config.name]) for one in kept]
     except UserError:
-        configured = []
-    found = list(itertools.starmap(_described, itertools.zip_longest(kept, configured)))
+        configured = [None] * len(kept)
+    found = [_described(one, config_of_run) for one, config_of_run in zip(kept, configured, strict=True)]
     settings = [one["settings"] or {} for one in found]
     told_apart_by = {key for one in settings for key in one if len({repr(other.get(key)) for other in settings}) > 1}
     for one in found:

@@ -49,11 +49,10 @@ def read_config(*paths: Path) -> dict[str, Any]:
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config over the defaults, those in config.yaml of the package or the checkout.
 
-    A config that has all of their sections gets none of them: a project has all, so it does not change with a checkout
-    whose config.yaml somebody edits.
+    A config that has all sections that the schema requires gets none of them: a project has all, so it does not change
+    with a checkout whose config.yaml somebody edits, or with a version that has one more optional key.
     """
-    defaults = read_config(DEFAULTS)
-    return dict(config) if defaults.keys() <= config.keys() else merge(defaults, config)
+    return dict(config) if set(load_schema()["required"]) <= config.keys() else merge(read_config(DEFAULTS), config)
 
 
 def without_empty_keys(config: Mapping[str, Any]) -> dict[str, Any]:

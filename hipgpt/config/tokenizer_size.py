@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.files import check_regular
+from hipgpt.base.json_files import MOST_BYTES
 
 RANKS = ".tiktoken"
 
@@ -18,10 +19,15 @@ def tokens_of(path: Path) -> int:
     """
     try:
         check_regular(path)
-        return _tokens_of(path, path.stat().st_mtime_ns)
+        found = path.stat()
+        if found.st_size > MOST_BYTES:
+            raise UserError(f"{path}: got {found.st_size:,} bytes, expected at most {MOST_BYTES:,}; it is no tokenizer")
+        return _tokens_of(path, found.st_mtime_ns)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a tokenizer.json of Hugging Face with byte-level BPE") from error
 
 
@@ -30,9 +36,9 @@ def _tokens_of(path: Path, changed: int) -> int:
     """Return the same for a file that was last changed at that time: all runs of a sweep may name it."""
     content = path.read_bytes()
     if path.suffix == RANKS:
-        return len(content.splitlines()) + 1
+        return max(int(line.split()[1]) for line in content.splitlines()) + 2
     document = json.loads(content)
-    ids = [*document["model"]["vocab"].values(), *(token["id"] for token in document["added_tokens"])]
+    ids = [*document["model"]["vocab"].values(), *(token["id"] for token in document.get("added_tokens", []))]
     return int(max(ids)) + 1
 
 

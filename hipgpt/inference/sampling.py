@@ -78,7 +78,8 @@ def _drawn(decoder: Decoder, most: int) -> Iterator[list[int]]:
     while most > 0:
         started = time.perf_counter()
         drawn = decoder.draw(min(ahead, most))
-        if ahead > 1 and time.perf_counter() - started < WAIT:
+        is_full = ahead > 1 and len(drawn) == ahead
+        if is_full and time.perf_counter() - started < WAIT:
             ahead *= 2
         most -= len(drawn)
         yield from drawn

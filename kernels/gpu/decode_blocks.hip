@@ -4,14 +4,15 @@
 // attention.hip (attention_decode); activation: 0 GELU, 1 ReLU, 2 ReLU^2. y, x (N, C) row-major, bf16; sums in f32.
 // matrices[l]: weights (out, in) of qkv, projection, mlp_in, mlp_out. vectors[l]: gamma, beta of attention_norm; bias of
 // qkv, of projection; gamma, beta of mlp_norm; bias of mlp_in, of mlp_out. cache[l]: keys and values (N, H, T, D).
-// positions[n] is below T. The MLP has F = (M - 4 C^2) / 2 C channels. exchange (K, 2): slots of decode/exchange.h, the last
+// positions[n] is below T. The MLP has F = (M - 4 C^2) / (2 C) channels. exchange (K, 2): slots of decode/exchange.h, the last
 // one the number of earlier launches.
 //
-// If each op is a launch, the time for few sequences is that of launches, not of bytes. So all blocks stay, and hand each
-// other the outputs of a layer. Each computes as many outputs of every layer. Weights do not depend on the inputs: they
-// are loaded into registers one layer ahead. A wave has a range of K, and multiplies eight outputs by up to eight
-// sequences. Grid C / 8, all resident. Macros: SEQUENCES, CHANNELS, HIDDEN and HEAD_CHANNELS are N, C, F and D, so that
-// every loop has a known length and weights stay in registers. Minimum traffic: L*M*sizeof(act) bytes.
+// With one launch for each op, the latency of launches bounds the time for few sequences. So all thread blocks stay
+// resident and exchange the outputs of each layer. Each computes the same number of outputs of a layer. Weights do not
+// depend on the inputs: they are loaded into registers one layer ahead. A wave has a range of K, and multiplies eight
+// outputs by up to eight sequences. Grid C / 8, all resident. Macros: SEQUENCES, CHANNELS, HIDDEN and HEAD_CHANNELS are N,
+// C, F and D, so that every loop has a known length and weights stay in registers; SHARED_BYTES: dynamic shared memory.
+// Minimum traffic: (L*M + 2*L*C*sum(positions))*sizeof(act) bytes.
 #include "gpu/decode/heads.h"
 #include "gpu/decode/linear.h"
 #include "gpu/decode/norm.h"

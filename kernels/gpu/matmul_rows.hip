@@ -1,8 +1,8 @@
 // The forward passes of a linear layer for few rows, as a decoder has them: formulas and layouts as in matmul.hip.
 //
 // The weights are read once, and their bytes bound the time. A wave computes one column of y, or COLUMNS_OF_MANY if there
-// are MANY_OUTPUTS of a single row: they share what is read of x. Its lanes read WIDTH neighbours of a row of `weight` at a
-// time, and multiply them by as many of every row of x, which the cache holds. Grid ceil(O / (columns of a block)).
+// are MANY_OUTPUTS of a single row: they share the loads of x. A lane loads WIDTH neighbours of a row of `weight` and
+// multiplies them by the same columns of every row of x, which the cache holds. Grid ceil(O / (columns of a block)).
 // MOST_ROWS: of x. Minimum traffic: O*C*sizeof(act) bytes.
 #include "gpu/gemm/linear_layer.h"
 #include "gpu/simt/reduce.h"

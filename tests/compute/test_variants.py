@@ -68,7 +68,7 @@ def test_attention_backward_on_hopper_takes_heads_of_64_channels_by_the_copy_eng
 
 
 def test_every_row_is_listed_for_some_chip():
-    """Compilers and checks of code objects go through `variants_of`. Only decode_blocks does not: it is for NVIDIA."""
+    """Compilers and checks of code objects go through `variants_of`; decode_blocks is not in the CATALOGUE."""
     archs = (*WITH_MMA, "sm_75", "cpu-amx", "cpu-avx512bf16", "cpu-avx2")
     listed = {
         id(row)

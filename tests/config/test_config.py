@@ -12,7 +12,7 @@ from support import tiny
 
 from hipgpt.base.errors import UserError
 from hipgpt.base.paths import ROOT, SCHEMA
-from hipgpt.config.reading import load_config, merge
+from hipgpt.config.reading import load_config, merge, with_defaults
 from hipgpt.config.settings import Config, ModelConfig, SamplingConfig, TrainingConfig
 from hipgpt.config.tokenizer_size import tokens_of
 from hipgpt.gpt.parameters import parameter_count
@@ -112,6 +112,24 @@ def test_the_size_of_an_existing_tokenizer_is_that_of_its_file(tmp_path, where):
     assert list(config.runs.values())[-1].vocab_size == tiny.tokenizer().vocab_size
     (tmp_path / "ranks.tiktoken").write_text("IQ== 0\nIg== 1\n")
     assert tokens_of(tmp_path / "ranks.tiktoken") == 3
+    (tmp_path / "hole.tiktoken").write_text("IQ== 0\nIg== 4\n")
+    assert tokens_of(tmp_path / "hole.tiktoken") == 6
+    (tmp_path / "bare.json").write_text('{"model": {"vocab": {"a": 0, "b": 7}}}')
+    assert tokens_of(tmp_path / "bare.json") == 8
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/tokenizer.json: Not a directory"):
+        tokens_of(tmp_path / "file" / "tokenizer.json")
+
+
+def test_a_project_of_an_earlier_version_keeps_its_own_defaults():
+    """It has all required sections, and lacks optional keys that have come since."""
+    training = {key: value for key, value in SHIPPED["training"].items() if key != "optimizer"}
+    project = {key: value for key, value in SHIPPED.items() if key != "name"} | {"training": training}
+    assert with_defaults(project) == project
+    assert with_defaults({"name": "other"}) == {**SHIPPED, "name": "other"}
 
 
 @pytest.mark.parametrize(

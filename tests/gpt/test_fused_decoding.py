@@ -14,7 +14,9 @@ from hipgpt.compute.catalogue import DECODE_BLOCKS
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.activations import kv_cache
 from hipgpt.gpt.decoder import Decoder
+from hipgpt.gpt.fused_decoding import fused_blocks
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 
@@ -88,7 +90,7 @@ def test_one_launch_is_as_close_to_f32_as_many_are(device, name, sequences):
     one, many = (
         np.sqrt(((logits_of(decoder, steps) - exact) ** 2).mean(axis=2)).max() for decoder in (fused, separate)
     )
-    assert one <= 1.2 * many
+    assert one <= 1.2 * many  # both round activations to bf16; one rounds fewer of them, in another order
 
 
 @on_a_hopper
@@ -96,6 +98,31 @@ def test_one_launch_gives_the_same_bytes_again(device):
     first, second = (decoder_of(device, MODELS["of GPT-2's width"], 2, DType.BF16) for _ in range(2))
     before = logits_of(first, 60).tobytes()
     assert before == logits_of(first, 60).tobytes() == logits_of(second, 60).tobytes()
+
+
+def test_the_op_gets_the_weights_of_each_block():
+    device, model, L = CpuDevice(1), MODELS["heads of 128 channels"], 3
+    device.traits = dataclasses.replace(device.traits, workspaces={DECODE_BLOCKS: decode_blocks.workspace(132)})
+    arena = Arena(device, "weights", weights_of(model, DType.BF16))
+    for field in arena.fields:
+        device.write(
+            arena[field.name], np.random.default_rng(len(field.name)).random(field.shape).astype(DType.BF16.numpy)
+        )
+    weights, cache = ParameterTensors(arena, model), Arena(device, "cache", kv_cache(model, 1, DType.BF16))
+    fused = fused_blocks(device, model, weights, cache, sequences=1)
+    assert fused is not None
+    for stacked, names in (
+        (fused.matrices, ("qkv.weight", "projection.weight", "mlp_in.weight", "mlp_out.weight")),
+        (
+            fused.vectors,
+            ("attention_norm.gamma", "attention_norm.beta", "qkv.bias", "projection.bias",
+             "mlp_norm.gamma", "mlp_norm.beta", "mlp_in.bias", "mlp_out.bias"),
+        ),
+    ):  # fmt: skip
+        for block, row in enumerate(device.read(stacked)):
+            parts = [device.read(weights[f"block{block}.{name}"]).ravel() for name in names]
+            assert np.concatenate(parts).tobytes() == row.tobytes()
+    assert fused.cache.shape == (L, 2, 1, 2, 150, 128)
 
 
 def hopper(multiprocessors: int = 132) -> NullDevice:

@@ -21,8 +21,8 @@ from hipgpt.config.tokenizer_size import states_no_size
 on_the_command_line = workflow.config_settings.configfiles
 given = [Path(path) for path in workflow.configfiles if Path(path) not in on_the_command_line]
 read_yaml_files = exit_on_user_error(lambda paths: read_config(*(path for path in paths if path.suffix != ".json")))
-read_yaml_files(on_the_command_line)
+files = read_yaml_files([*given, *on_the_command_line])
 # Snakemake merges files without the rule that another tokenizer does not inherit the size of the vocabulary
-if states_no_size(merge(read_yaml_files(given), workflow.config_settings.overwrite_config).get("tokenizer")):
+if states_no_size(merge(files, workflow.config_settings.config or {}).get("tokenizer")):
     config.get("tokenizer", {}).pop("vocab_size", None)
 config.update(exit_on_user_error(with_defaults)(config))

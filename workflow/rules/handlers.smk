@@ -48,10 +48,11 @@ def keep_finished_runs():
         name = job.wildcards.run
         if workflow.persistence.params_changed(job) and (kept := keep(Path("results"), name)):
             REPLACED.append(kept)
+            elsewhere = "as `name: NEW` next to them or --config name=NEW" if name == CONFIG.name else "below `runs:`"
             print(
                 f"run {name} was finished and will be replaced, because its recipe changed (hipgpt why). "
                 f"It is kept in {kept.folder}; to go back: hipgpt restore {name} {kept.id}; "
-                "to have both, give the new settings a name, as `name: NEW` next to them or --config name=NEW",
+                f"to have both, give the new settings another name, {elsewhere}",
                 file=sys.stderr,
             )
 

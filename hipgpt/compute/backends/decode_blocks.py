@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 
+from hipgpt.base.kernel_constants import kernel_constants
+from hipgpt.base.paths import KERNELS
 from hipgpt.compute.backends.launch_shapes import CONSTANTS, Grid, Shape, Sizes
 from hipgpt.compute.device import Workspace
 from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
 
-OUTPUTS, UNIT, WARP = 8, 32, 32  # outputs of an mma; columns of two; lanes
-PADDING, OTHER_BYTES = 32, 1024  # elements of a row in shared memory; what a head and the sequences need
-THREADS = CONSTANTS["DECODE_BLOCKS_THREADS"]
+HEADER = kernel_constants(KERNELS / "gpu" / "decode" / "shared.h")
+OUTPUTS, UNIT, PADDING = HEADER["OUTPUTS"], HEADER["UNIT"], HEADER["PADDING"]
+THREADS, WARP = CONSTANTS["DECODE_BLOCKS_THREADS"], 32
+OTHER_BYTES = 1024  # of struct Shared: a head's query, key and value, and a few numbers of each sequence
 
 
 def hidden(sizes: Sizes) -> int:
@@ -18,7 +21,7 @@ def hidden(sizes: Sizes) -> int:
 
 
 def _blocks(sizes: Sizes) -> int:
-    """A block for every OUTPUTS channels: then each has as many outputs of every layer."""
+    """Return the number of thread blocks: one for OUTPUTS channels, so that all have equal parts of every layer."""
     return sizes["C"] // OUTPUTS
 
 
@@ -40,7 +43,7 @@ def macros(sizes: Sizes) -> Mapping[str, int]:
 
 
 def shared_bytes(sizes: Sizes) -> int:
-    """Return the size of struct Shared in kernels/gpu/decode/shared.h, rounded up. What is left of it is a cache."""
+    """Return the size of struct Shared in the header, rounded up. The rest of a multiprocessor's memory is L1."""
     N, C, F, waves = sizes["N"], sizes["C"], hidden(sizes), THREADS // WARP
     rows = 2 * N * (2 * (C + PADDING) + F + PADDING)
     vectors = 2 * 2 * (9 * C + F)

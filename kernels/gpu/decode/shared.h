@@ -1,12 +1,16 @@
-// What a block of decode_blocks.hip keeps in shared memory: the inputs of the next layer, and sums.
+// The shared memory of a thread block of decode_blocks.hip: the inputs of the next layer, and sums.
 #pragma once
 #include "gpu/decode/exchange.h"
 #include "gpu/simt/cached_attention.h"
 #include "gpu/simt/reduce.h"
 
-constexpr int BLOCKS = CHANNELS / 8, WAVES = DECODE_BLOCKS_THREADS / WAVE;
-constexpr int OUTPUTS = 8, UNIT = 32;  // outputs of an mma; columns that a wave multiplies at once, by two of them
-constexpr int PADDING = 32;            // of rows in shared memory, against bank conflicts
+// hipgpt/compute/backends/decode_blocks.py reads the first three.
+constexpr int OUTPUTS = 8;   // of an mma
+constexpr int UNIT = 32;     // columns that a wave multiplies at once, by two mma
+constexpr int PADDING = 32;  // of rows in shared memory, against bank conflicts
+constexpr int BLOCKS = CHANNELS / OUTPUTS, WAVES = DECODE_BLOCKS_THREADS / WAVE;
+constexpr int MOST_OUTPUTS =
+    OUTPUTS * (HIDDEN > 3 * CHANNELS ? HIDDEN / CHANNELS : 3);  // of a thread block: qkv or mlp_in
 
 struct Statistics {
     float mean, rstd;
@@ -15,10 +19,9 @@ struct Statistics {
 struct Shared {
     // the stream at the beginning of a block of the model, and between its attention and its MLP
     act residual[2][SEQUENCES][CHANNELS + PADDING];
-    act inputs[SEQUENCES][HIDDEN + PADDING];   // of projection and of mlp_out
-    act parameters[2][9 * CHANNELS + HIDDEN];  // vectors of this block and of the next
-    // sums over each wave's columns, for a block's part of the layer with most outputs: qkv or mlp_in
-    float partials[WAVES][SEQUENCES][8 * HIDDEN / CHANNELS > 24 ? 8 * HIDDEN / CHANNELS : 24];
+    act inputs[SEQUENCES][HIDDEN + PADDING];         // of projection and of mlp_out
+    act parameters[2][9 * CHANNELS + HIDDEN];        // vectors of this block and of the next
+    float partials[WAVES][SEQUENCES][MOST_OUTPUTS];  // sums over each wave's columns
     WaveSoftmaxes<DECODE_BLOCKS_THREADS> softmaxes;
     act qkv[3][HEAD_CHANNELS];  // of the head that is attended to
     Statistics statistics[SEQUENCES];

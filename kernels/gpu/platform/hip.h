@@ -28,6 +28,8 @@ DEVICE float by_dpp(float value) {
 // DPP: "AMD Instinct MI300 ISA", 3.12 and "RDNA3 ISA", DPP16.
 template <int LANE_MASK>
 DEVICE float wave_exchange(float value) {
+    static_assert((LANE_MASK & (LANE_MASK - 1)) == 0 && LANE_MASK > 0 && LANE_MASK < WAVE,
+                  "one bit of a lane's number");
     if constexpr (LANE_MASK == 1) return by_dpp<0xB1>(value);   // quad_perm:[1,0,3,2]
     if constexpr (LANE_MASK == 2) return by_dpp<0x4E>(value);   // quad_perm:[2,3,0,1]
     if constexpr (LANE_MASK == 8) return by_dpp<0x128>(value);  // row_ror:8
