@@ -28,6 +28,7 @@ def described(kept: Sequence[KeptRun], configfiles: list[Path]) -> list[dict[str
     settings and bits_per_byte are None if the files cannot be read, and settings are empty if the config cannot.
     bytes: on the disk, which deleting the run would free.
     """
+    configured: Sequence[RunConfig | None]
     try:
         config = load(configfiles)
         configured = [config.runs.get(one.run, config.runs[config.name]) for one in kept]
