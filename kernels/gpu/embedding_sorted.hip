@@ -6,8 +6,9 @@
 //   RANK         a thread looks for its token's place among all: its place in its chunk, and the number of tokens before
 //                it in every other chunk, by binary search. Grid N padded to whole chunks / EMBEDDING_THREADS.
 //   SUM_TILES    a block adds TILE neighbours in this order, a run of equal ids after another, and each run to its row of
-//                the table. The first run of a tile may continue the tile before, and its last run may go on: their sums
-//                go to `partials`. Further S blocks of embedding_backward own a position each. Grid tiles + S.
+//                the table. The first run of a tile may continue the tile before, and its last run may continue in the
+//                next one: their sums go to `partials`. Further S blocks of embedding_backward own a position each.
+//                Grid tiles + S.
 //   ADD_RUNS     the block of the tile in which such a run begins adds its sums, tile by tile. Grid tiles.
 // No two blocks add to the same number, and the order of every sum is fixed. Minimum traffic as in embedding.hip.
 #include "gpu/simt/vector_io.h"
@@ -18,7 +19,7 @@ constexpr int IN_FLIGHT = 8;  // rows of dx whose loads are issued together, bec
 // table[id] += sum of the rows of dx from each run of tokens, for the W channels of a thread from c on.
 template <int W>
 DEVICE void sum_tile(const SortedTokens& sorted, const Tile& tile, float* table, const act* dx, int64_t c, int64_t C) {
-    const bool continues = tile.continues(), goes_on = tile.goes_on();
+    const bool continues_before = tile.continues_before(), continues_after = tile.continues_after();
     float sum[W] = {};
     bool is_first_run = true;
     for (int begin = 0; begin < tile.count; begin += IN_FLIGHT) {
@@ -33,9 +34,9 @@ DEVICE void sum_tile(const SortedTokens& sorted, const Tile& tile, float* table,
             for (int e = 0; e < W; ++e) sum[e] += rows[i][e];
             const uint32_t id = tile.id(at);
             if (at + 1 < tile.count && tile.id(at + 1) == id) continue;
-            if (is_first_run && continues) {
+            if (is_first_run && continues_before) {
                 store(sorted.partials + tile.index * 2 * C + c, sum);
-            } else if (at + 1 == tile.count && goes_on) {
+            } else if (at + 1 == tile.count && continues_after) {
                 store(sorted.partials + (tile.index * 2 + 1) * C + c, sum);
             } else {
                 float before[W];

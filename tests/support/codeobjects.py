@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hipgpt.compute.backends.gpu import GpuDevice
+from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
 from hipgpt.compute.backends.split_k import SplitK
 from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.backends.variants import CDNA2_UP, find_variant, has_matrix_units
@@ -44,6 +45,12 @@ GEMMS = {
 }  # fmt: skip
 CDNA_GEMM = (24, 58120, 8)  # in addition, of bf16, for the block tile of 256 that only CDNA has
 MANY_TOKENS = {"B": 9, "S": 911, "C": 24, "V": 20, "T": 911, "N": 8199}  # enough to be sorted
+# last arguments of a kernel, by the schedule of its row
+FIELDS = {
+    type(None): (),
+    SplitK: ("workspace", "phase", "slice_count"),
+    SortedEmbedding: ("workspace", "phase"),
+}
 ATTENTION = [{"B": 1, "S": 70, "H": 1, "D": 56}, {"B": 1, "S": 70, "H": 1, "D": 104}]  # tiles of 64 and 128 channels
 # so many small matrices that block tiles of 64 and of 128 a side are used
 NEWTON_SCHULZ = [{"M": 64, "R": 10, "L": 12}, {"M": 256, "R": 6, "L": 9}]
@@ -171,7 +178,7 @@ def record(driver: Recorder, case: Case, file: Path) -> dict[str, Any]:
             outputs.append(argument.name)
             arrays |= _expected(argument.name, wanted[argument.name])
     variant = variant_of(case, driver.arch)
-    fields = variant.schedule.FIELDS if variant.schedule else ()
+    fields = FIELDS[type(variant.schedule)]
     slices = variant.schedule.slices(case.op, case.sizes) if isinstance(variant.schedule, SplitK) else 1
     if size := variant.workspace_bytes(case.op, case.sizes):
         addresses[driver.launches[0]["arguments"][-len(fields)]["value"]] = "workspace"

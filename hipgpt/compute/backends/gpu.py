@@ -87,9 +87,10 @@ class GpuDevice:
         kernels = [launch for launch in launches if launch.op not in COLLECTIVES]
         rows = [(find_variant(one.op, self._driver.arch, one.act, one.sizes), one.op, one.act) for one in kernels]
         new = {_key(*row): row for row in rows if _key(*row) not in self._modules}
-        compile_code_objects(code_of(self._driver, *row) for row in new.values())
-        for row in new.values():
-            self._module(*row)
+        codes = {key: code_of(self._driver, *row) for key, row in new.items()}
+        compile_code_objects(codes.values())
+        for key, code in codes.items():
+            self._modules[key] = self._driver.load(code.read())
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind the kernels of launches; return a function that runs them in order, without waiting.

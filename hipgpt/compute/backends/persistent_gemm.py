@@ -3,10 +3,10 @@
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, Sizes
-from hipgpt.compute.backends.split_k import PHASES, SplitK
+from hipgpt.compute.backends.split_k import PHASES
 from hipgpt.compute.contract import Op
 
 CLUSTER, CLUSTERS, THREADS = (CONSTANTS[f"TMA_{name}"] for name in ("CLUSTER", "CLUSTERS", "THREADS"))
@@ -54,7 +54,6 @@ class PersistentGemm:
 
     least_items: int
     least_stages: int
-    FIELDS: ClassVar = SplitK.FIELDS
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call has rows that the copy engine can address, and enough work for all clusters.

@@ -2,7 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
@@ -19,7 +19,6 @@ class SortedEmbedding:
     """least_tokens: with fewer, one launch that looks through all tokens is faster."""
 
     least_tokens: int
-    FIELDS: ClassVar = ("workspace", "phase")  # last arguments of a kernel
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call has so many tokens, of a vocabulary whose ids fit the keys."""

@@ -8,7 +8,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
@@ -39,7 +39,6 @@ class SplitK:
     enough_blocks: int
     resident_blocks: int
     most_slices: int = MOST_SLICES
-    FIELDS: ClassVar = ("workspace", "phase", "slice_count")  # last arguments of a kernel
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call gives at least enough_blocks blocks, cut into as many slices as are allowed."""

@@ -96,10 +96,12 @@ struct Tile {
     DEVICE_MEMBER int64_t row(int i) const { return memory.rows[i]; }
     DEVICE_MEMBER uint32_t id(int i) const { return memory.ids[i]; }
 
-    // Whether the first run continues the last one of the tile before, and whether the last run goes on in the next tile.
-    DEVICE_MEMBER bool continues() const { return index > 0 && sorted.ids[index * TILE - 1] == id(0); }
-    DEVICE_MEMBER bool goes_on() const {
+    // Whether the first run continues the last one of the tile before, and whether the last one continues in the next tile.
+    DEVICE_MEMBER bool continues_before() const { return index > 0 && sorted.ids[index * TILE - 1] == id(0); }
+    DEVICE_MEMBER bool continues_after() const {
         return (index + 1) * TILE < sorted.N && sorted.ids[(index + 1) * TILE] == id(count - 1);
     }
-    DEVICE_MEMBER bool begins_a_long_run() const { return goes_on() && !(id(0) == id(count - 1) && continues()); }
+    DEVICE_MEMBER bool begins_a_long_run() const {
+        return continues_after() && !(id(0) == id(count - 1) && continues_before());
+    }
 };
