@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
+from hipgpt.compute import fused_ops
 from hipgpt.compute.backends import stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
@@ -17,7 +18,7 @@ from hipgpt.compute.backends.launch_shapes import (
     muon_mma,
 )
 from hipgpt.compute.backends.variants import VARIANTS
-from hipgpt.compute.catalogue import CATALOGUE, DECODE_BLOCKS, ON_GPUS
+from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
@@ -112,7 +113,8 @@ def pointer(argument: Argument) -> str:
 
 
 every_op = pytest.mark.parametrize("op", CATALOGUE.values(), ids=CATALOGUE)
-EVERY_OP = {**CATALOGUE, DECODE_BLOCKS.name: DECODE_BLOCKS}
+FUSED = {value.name: value for name, value in vars(fused_ops).items() if name.isupper()}
+EVERY_OP = CATALOGUE | FUSED
 every_kernel = pytest.mark.parametrize(
     ("op", "place"),
     [

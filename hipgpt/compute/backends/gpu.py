@@ -1,6 +1,7 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
 import contextlib
+import ctypes
 import functools
 import gc
 import itertools
@@ -13,28 +14,34 @@ import numpy as np
 
 from hipgpt.base.compiler import compile_code_objects
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends import decode_blocks, self_check
+from hipgpt.compute.backends import decode_blocks, self_check, token_layers
 from hipgpt.compute.backends.code_objects import code_of, compile_source
 from hipgpt.compute.backends.driver import Allocation, Driver, OutOfMemory
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.backends.variants import HOPPER, find_variant, has_matrix_units
-from hipgpt.compute.catalogue import DECODE_BLOCKS
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
 from hipgpt.compute.dependencies import Use, predecessors, uses
 from hipgpt.compute.device import Traits, Workspace, check_transfer
+from hipgpt.compute.fused_ops import DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
 
 Call = Callable[[], None]
+NO_TENSOR_MAP = (ctypes.c_uint64 * 16)()
 WORKSPACES = 4  # for launches that run side by side
 
 
 def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = MappingProxyType({})) -> Traits:
     """Return how a GPU computes that is fastest with the first of these dtypes."""
     return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces=workspaces)
+
+
+def hopper_ops(multiprocessors: int) -> Mapping[Op, Workspace]:
+    """Return the ops that only a Hopper has, with their workspaces, for a GPU of so many multiprocessors."""
+    return {DECODE_BLOCKS: decode_blocks.workspace(multiprocessors), TOKEN_LAYERS_BACKWARD: token_layers.partials}
 
 
 class GpuDevice:
@@ -48,8 +55,8 @@ class GpuDevice:
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         fastest_first = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
-        extra = {DECODE_BLOCKS: decode_blocks.workspace(driver.multiprocessors)} if driver.arch == HOPPER else {}
-        self.traits = traits(fastest_first, extra)
+        fused = hopper_ops(driver.multiprocessors) if driver.arch == HOPPER else {}
+        self.traits = traits(fastest_first, fused)
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
         self._checked: set[tuple[Any, ...]] = set()
@@ -180,14 +187,16 @@ class GpuDevice:
         op, sizes = launch.op, launch.sizes
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         arguments = launch.c_arguments()
-        maps = [self._tensor_map(launch.tensor(boxes.argument), boxes) for boxes in variant.boxes(op)]
+        maps = [self._tensor_map(launch.given(boxes.argument), boxes) for boxes in variant.boxes(op)]
         start = self._driver.launch_together if variant.together else self._driver.launch
         return [
             functools.partial(start, function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])
             for (grid, threads), more in variant.launches(op, sizes, self._driver.wave, workspace)
         ]
 
-    def _tensor_map(self, tensor: Tensor, boxes: Boxes) -> Any:
+    def _tensor_map(self, tensor: Tensor | None, boxes: Boxes) -> Any:
+        if tensor is None:
+            return NO_TENSOR_MAP
         columns = math.prod(tensor.shape[-boxes.inner :])
         return self._driver.tensor_map(tensor.address, tensor.elements // columns, columns, boxes.rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends import decode_blocks, stacked_gemm
+from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     ATTENTION_TMA,
@@ -154,6 +154,19 @@ def _decode_blocks() -> Variant:
     )  # fmt: skip
 
 
+def _token_layers() -> Variant:
+    """The row for a narrow model's layers between two attentions."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(row, macros=token_layers.macros(sizes))
+
+    return Variant(
+        r"token_layers_(forward|backward)", HOPPER, "bf16", "gpu/token_layers.hip", shapes=token_layers.SHAPES,
+        suits=lambda op, sizes: token_layers.suits(sizes), for_sizes=for_sizes, boxes=token_layers.boxes_of,
+        shared_bytes=CONSTANTS["TOKEN_LAYERS_SHARED_BYTES"],
+    )  # fmt: skip
+
+
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -229,6 +242,7 @@ VARIANTS = (
     _persistent_gemm(),
     _stacked_newton_schulz(),
     _decode_blocks(),
+    _token_layers(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),

@@ -1,0 +1,211 @@
+// token_layers_forward, token_layers_backward: the layers of a GPT-2 from one attention to the next, which compute each
+// token by itself. With `attention` (N, C), the output of a block's attention, and x, its residual stream:
+//   middle = x + projection(attention);  y = middle + mlp_out(activation(mlp_in(mlp_norm(middle))))
+//   qkv of the next block = qkv(norm(y)); without qkv, norm is the model's last norm.
+// activation: 0 GELU, 1 ReLU, 2 ReLU^2; `active` and `slope` (N, F) are its values and derivatives. Weights (out, in),
+// qkv's (3, C, C). All bf16 but the statistics of the norms; sums in f32. Formulas as in layernorm.hip and matmul.hip.
+//
+// backward: from dqkv, or from dnorm if there is no qkv, and dy_after, the gradient of y by the layers after it, to
+// dy, dhidden (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for
+// gamma and beta of norm and of mlp_norm. The gradients of the weights are products of what these kernels store.
+//
+// In a narrow model each of these layers takes some microseconds, of which launch and latency are most. A block keeps 64
+// tokens in shared memory and takes them through all layers, while weights stream past from L2: they are read once for two
+// blocks. Macros: CHANNELS and HIDDEN are C and F, so that all loops have known lengths. Grid N / 64; N is a multiple of
+// 128, F of C. Minimum traffic: forward (8*C + 2*F)*N*2 bytes, backward (10*C + 2*F)*N*2, and the weights.
+#include "gpu/token_layers/rows.h"
+#include "formulas.h"
+
+// Tiles: the rows that are multiplied, a chunk of the hidden layer, and what comes from or goes to global memory.
+constexpr int INPUT = 0, CHUNK = 1, OTHER = 2;
+
+PERSISTENT_KERNEL(TOKEN_LAYERS_THREADS, TOKEN_LAYERS_CLUSTER)
+token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float* mlp_rstd, act* /*active*/,
+                     act* /*slope*/, act* /*y*/, act* /*norm*/, float* mean, float* rstd, act* qkv,
+                     const act* /*attention*/, const act* /*x*/, const act* /*projection*/, const act* projection_bias,
+                     const act* mlp_gamma, const act* mlp_beta, const act* /*mlp_in*/, const act* mlp_in_bias,
+                     const act* /*mlp_out*/, const act* mlp_out_bias, const act* gamma, const act* beta,
+                     const act* /*qkv_weight*/, const act* qkv_bias, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/,
+                     float epsilon, int32_t activation, TENSOR_MAP attentions, TENSOR_MAP xs, TENSOR_MAP projections,
+                     TENSOR_MAP mlp_ins, TENSOR_MAP mlp_outs, TENSOR_MAP qkv_weights, TENSOR_MAP middles,
+                     TENSOR_MAP mlp_norms, TENSOR_MAP actives, TENSOR_MAP slopes, TENSOR_MAP ys, TENSOR_MAP norms,
+                     TENSOR_MAP qkvs) {
+    extern __shared__ __align__(1024) unsigned char bytes[];
+    Memory& memory = *reinterpret_cast<Memory*>(bytes);
+    init(memory);
+    const int64_t first = int64_t{blockIdx.x} * ROWS;
+    if (threadIdx.x >= MULTIPLIERS * WARPGROUP) {
+        give_up_registers<40>();
+        if (threadIdx.x % WARPGROUP == 0) {
+            Loader loader = {memory, static_cast<int>(first)};
+            loader.tile(INPUT, attentions);
+            loader.product<FORWARD>(projections, 0, 0);
+            loader.tile(OTHER, xs);
+            loader.vectors({projection_bias, mlp_gamma, mlp_beta, mlp_in_bias, mlp_out_bias, gamma, beta, qkv_bias},
+                           {C, C, C, F, C, C, C, 3 * C});
+            for (int chunk = 0; chunk < F; chunk += C) {
+                loader.product<FORWARD>(mlp_ins, 0, chunk);
+                loader.product<FORWARD>(mlp_outs, chunk, 0);
+            }
+            for (int part = 0; qkv && part < 3; ++part) loader.product<FORWARD>(qkv_weights, 0, part * C);
+        }
+    } else {
+        take_registers<232>();
+        Multiplier multiplier = {memory};
+        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK], *const other = memory.tiles[OTHER];
+        const act *const of_projection = memory.vectors, *const of_mlp_norm = of_projection + C,
+                         *const of_mlp_in = of_mlp_norm + 2 * C, *const of_mlp_out = of_mlp_in + F,
+                         *const of_norm = of_mlp_out + C, *const of_qkv = of_norm + 2 * C;
+        float sums[SUMS], others[SUMS];
+
+        multiplier.wait_for(INPUT);
+        multiplier.product<FORWARD>(sums, INPUT);
+        memory.vectors_full.wait(0);
+        multiplier.wait_for(OTHER);
+        for_pairs([&](int i, int, int row, int column) {
+            const Pair bias(of_projection + column), before(in_tile(other, row, column));
+            for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e] + before.value[e];
+        });
+        round_into(other, sums);
+        store_tile(middles, other, first);
+        normalize(memory, sums, input, mlp_mean + first, mlp_rstd + first, of_mlp_norm, of_mlp_norm + C, epsilon);
+        store_tile(mlp_norms, input, first);
+
+        for_pairs([&](int i, int, int, int column) {  // the products of mlp_out are added to middle
+            const Pair bias(of_mlp_out + column);
+            for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e];
+        });
+#pragma unroll 1
+        for (int chunk = 0; chunk < F; chunk += C) {
+            multiplier.product<FORWARD>(others, INPUT);
+            meet_to_write();
+            for_pairs([&](int i, int, int row, int column) {
+                const Pair bias(of_mlp_in + chunk + column);
+                float values[2], slopes_of[2];
+                for (int e = 0; e < 2; ++e) {
+                    const Activated of = activated(others[i + e] + bias.value[e], activation);
+                    values[e] = of.value;
+                    slopes_of[e] = of.slope;
+                }
+                store(in_tile(hidden, row, column), values);
+                store(in_tile(other, row, column), slopes_of);
+            });
+            meet();
+            store_tile(actives, hidden, first, chunk);
+            store_tile(slopes, other, first, chunk);
+            multiplier.product<FORWARD>(sums, CHUNK, true);
+        }
+        meet_to_write();
+        round_into(other, sums);
+        store_tile(ys, other, first);
+        normalize(memory, sums, input, mean + first, rstd + first, of_norm, of_norm + C, epsilon);
+        store_tile(norms, input, first);
+
+#pragma unroll 1
+        for (int part = 0; qkv && part < 3; ++part) {
+            bf16* const tile = memory.tiles[part % 2 ? OTHER : CHUNK];
+            multiplier.product<FORWARD>(sums, INPUT);
+            meet_to_write();
+            for_pairs([&](int i, int, int row, int column) {
+                const Pair bias(of_qkv + part * C + column);
+                const float values[2] = {sums[i] + bias.value[0], sums[i + 1] + bias.value[1]};
+                store(in_tile(tile, row, column), values);
+            });
+            meet();
+            store_tile(qkvs, tile, first, part * C);
+        }
+        stores_wait<0>();
+    }
+    cluster_barrier();  // a block must not end while the other still arrives at its barriers
+}
+
+PERSISTENT_KERNEL(TOKEN_LAYERS_THREADS, TOKEN_LAYERS_CLUSTER)
+token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*dattention*/, float* partials,
+                      float* mlp_partials, const act* dqkv, const act* /*dnorm*/, const act* dy_after, const act* /*y*/,
+                      const float* mean, const float* rstd, const act* gamma, const act* /*slope*/,
+                      const act* /*middle*/, const float* mlp_mean, const float* mlp_rstd, const act* mlp_gamma,
+                      const act* /*qkv_weight*/, const act* /*mlp_out*/, const act* /*mlp_in*/,
+                      const act* /*projection*/, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/, int64_t /*K*/,
+                      TENSOR_MAP dqkvs, TENSOR_MAP dnorms, TENSOR_MAP dys_after, TENSOR_MAP ys, TENSOR_MAP slopes,
+                      TENSOR_MAP middles, TENSOR_MAP qkv_weights, TENSOR_MAP mlp_outs, TENSOR_MAP mlp_ins,
+                      TENSOR_MAP projections, TENSOR_MAP dys, TENSOR_MAP dhiddens, TENSOR_MAP dmiddles,
+                      TENSOR_MAP dattentions) {
+    extern __shared__ __align__(1024) unsigned char bytes[];
+    Memory& memory = *reinterpret_cast<Memory*>(bytes);
+    init(memory);
+    const int64_t first = int64_t{blockIdx.x} * ROWS;
+    if (threadIdx.x >= MULTIPLIERS * WARPGROUP) {
+        give_up_registers<40>();
+        if (threadIdx.x % WARPGROUP == 0) {
+            Loader loader = {memory, static_cast<int>(first)};
+            if (dqkv) {
+                for (int part = 0; part < 3; ++part) loader.tile(part, dqkvs, part * C);
+                for (int part = 0; part < 3; ++part) loader.product<BACKWARD>(qkv_weights, part * C, 0);
+            }
+            loader.tile(INPUT, ys);
+            if (!dqkv) loader.tile(CHUNK, dnorms);
+            if (dy_after) loader.tile(CHUNK, dys_after);
+            loader.vectors({gamma, mlp_gamma}, {C, C});
+            for (int chunk = 0; chunk < F; chunk += C) {
+                loader.tile(OTHER, slopes, chunk);
+                loader.product<BACKWARD>(mlp_outs, 0, chunk);
+                loader.product<BACKWARD>(mlp_ins, chunk, 0);
+            }
+            loader.tile(OTHER, middles);
+            loader.product<BACKWARD>(projections, 0, 0);
+        }
+    } else {
+        take_registers<232>();
+        Multiplier multiplier = {memory};
+        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK], *const other = memory.tiles[OTHER];
+        float sums[SUMS], others[SUMS];
+        if (dqkv) {
+            for (int part = 0; part < 3; ++part) {
+                multiplier.wait_for(part);
+                multiplier.product<BACKWARD>(sums, part, part > 0);
+                multiplier.release_tile(part);
+            }
+        } else {
+            multiplier.wait_for(CHUNK);
+            for_pairs([&](int i, int, int row, int column) {
+                const Pair gradient(in_tile(hidden, row, column));
+                for (int e = 0; e < 2; ++e) sums[i + e] = gradient.value[e];
+            });
+        }
+        memory.vectors_full.wait(0);
+        if (dy_after) multiplier.wait_for(CHUNK);
+        multiplier.wait_for(INPUT);
+        normalize_backward(memory, sums, input, dy_after ? hidden : nullptr, input, mean + first, rstd + first,
+                           memory.vectors, partials + blockIdx.x * 2 * C);
+        store_tile(dys, input, first);
+#pragma unroll 1
+        for (int chunk = 0; chunk < F; chunk += C) {
+            multiplier.product<BACKWARD>(others, INPUT);
+            meet_to_write();
+            multiplier.wait_for(OTHER);
+            for_pairs([&](int i, int, int row, int column) {
+                const Pair factor(in_tile(other, row, column));
+                const float gradient[2] = {others[i] * factor.value[0], others[i + 1] * factor.value[1]};
+                store(in_tile(hidden, row, column), gradient);
+            });
+            meet();
+            multiplier.release_tile(OTHER);
+            store_tile(dhiddens, hidden, first, chunk);
+            multiplier.product<BACKWARD>(sums, CHUNK, chunk > 0);
+        }
+        multiplier.wait_for(OTHER);
+        normalize_backward(memory, sums, input, input, other, mlp_mean + first, mlp_rstd + first, memory.vectors + C,
+                           mlp_partials + blockIdx.x * 2 * C);
+        store_tile(dmiddles, input, first);
+        multiplier.product<BACKWARD>(sums, INPUT);
+        meet_to_write();
+        for_pairs([&](int i, int, int row, int column) {
+            const float values[2] = {sums[i], sums[i + 1]};
+            store(in_tile(hidden, row, column), values);
+        });
+        meet();
+        store_tile(dattentions, hidden, first);
+        stores_wait<0>();
+    }
+    cluster_barrier();  // a block must not end while the other still arrives at its barriers
+}
