@@ -43,7 +43,7 @@ constexpr int DECODE_BLOCKS_THREADS = 512;
 constexpr int TOKEN_LAYERS_THREADS = 384;
 constexpr int TOKEN_LAYERS_CLUSTER = 2;
 constexpr int TOKEN_LAYERS_MOST_HIDDEN = 2048;
-constexpr int TOKEN_LAYERS_SHARED_BYTES = 216064;
+constexpr int TOKEN_LAYERS_SHARED_BYTES = 222208;
 
 // cross_entropy_large.hip
 constexpr int ROW_THREADS = 1024;

@@ -62,16 +62,16 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
         multiplier.product<FORWARD>(sums, INPUT);
         memory.vectors_full.wait(0);
         multiplier.wait_for(OTHER);
-        for_pairs([&](int i, int, int row, int column) {
+        for_pairs([&](int i, int row, int column) {
             const Pair bias(of_projection + column), before(in_tile(other, row, column));
             for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e] + before.value[e];
         });
         round_into(other, sums);
         store_tile(middles, other, first);
-        normalize(memory, sums, input, mlp_mean + first, mlp_rstd + first, of_mlp_norm, of_mlp_norm + C, epsilon);
+        normalize(input, other, mlp_mean + first, mlp_rstd + first, of_mlp_norm, of_mlp_norm + C, epsilon);
         store_tile(mlp_norms, input, first);
 
-        for_pairs([&](int i, int, int, int column) {  // the products of mlp_out are added to middle
+        for_pairs([&](int i, int, int column) {  // the products of mlp_out are added to middle
             const Pair bias(of_mlp_out + column);
             for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e];
         });
@@ -79,17 +79,25 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
         for (int chunk = 0; chunk < F; chunk += C) {
             multiplier.product<FORWARD>(others, INPUT);
             meet_to_write();
-            for_pairs([&](int i, int, int row, int column) {
-                const Pair bias(of_mlp_in + chunk + column);
-                float values[2], slopes_of[2];
-                for (int e = 0; e < 2; ++e) {
-                    const Activated of = activated(others[i + e] + bias.value[e], activation);
-                    values[e] = of.value;
-                    slopes_of[e] = of.slope;
-                }
-                store(in_tile(hidden, row, column), values);
-                store(in_tile(other, row, column), slopes_of);
-            });
+            const auto activate = [&](const auto& activation_of) {
+                for_pairs([&](int i, int row, int column) {
+                    const Pair bias(of_mlp_in + chunk + column);
+                    float values[2], slopes_of[2];
+                    for (int e = 0; e < 2; ++e) {
+                        const Activated of = activation_of(others[i + e] + bias.value[e]);
+                        values[e] = of.value;
+                        slopes_of[e] = of.slope;
+                    }
+                    store(in_tile(hidden, row, column), values);
+                    store(in_tile(other, row, column), slopes_of);
+                });
+            };
+            if (activation == 0)
+                activate([](float x) { return gelu(x); });
+            else if (activation == 1)
+                activate([](float x) { return relu(x); });
+            else
+                activate([](float x) { return relu2(x); });
             meet();
             store_tile(actives, hidden, first, chunk);
             store_tile(slopes, other, first, chunk);
@@ -98,7 +106,7 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
         meet_to_write();
         round_into(other, sums);
         store_tile(ys, other, first);
-        normalize(memory, sums, input, mean + first, rstd + first, of_norm, of_norm + C, epsilon);
+        normalize(input, other, mean + first, rstd + first, of_norm, of_norm + C, epsilon);
         store_tile(norms, input, first);
 
 #pragma unroll 1
@@ -106,7 +114,7 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
             bf16* const tile = memory.tiles[part % 2 ? OTHER : CHUNK];
             multiplier.product<FORWARD>(sums, INPUT);
             meet_to_write();
-            for_pairs([&](int i, int, int row, int column) {
+            for_pairs([&](int i, int row, int column) {
                 const Pair bias(of_qkv + part * C + column);
                 const float values[2] = {sums[i] + bias.value[0], sums[i + 1] + bias.value[1]};
                 store(in_tile(tile, row, column), values);
@@ -159,31 +167,29 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
         Multiplier multiplier = {memory};
         bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK], *const other = memory.tiles[OTHER];
         float sums[SUMS], others[SUMS];
+        memory.vectors_full.wait(0);
         if (dqkv) {
+#pragma unroll 1
             for (int part = 0; part < 3; ++part) {
                 multiplier.wait_for(part);
                 multiplier.product<BACKWARD>(sums, part, part > 0);
-                multiplier.release_tile(part);
+                if (part != OTHER) multiplier.release_tile(part);
             }
-        } else {
-            multiplier.wait_for(CHUNK);
-            for_pairs([&](int i, int, int row, int column) {
-                const Pair gradient(in_tile(hidden, row, column));
-                for (int e = 0; e < 2; ++e) sums[i + e] = gradient.value[e];
-            });
+            meet_to_write();
+            round_into(other, sums);
         }
-        memory.vectors_full.wait(0);
-        if (dy_after) multiplier.wait_for(CHUNK);
+        if (!dqkv || dy_after) multiplier.wait_for(CHUNK);
         multiplier.wait_for(INPUT);
-        normalize_backward(memory, sums, input, dy_after ? hidden : nullptr, input, mean + first, rstd + first,
-                           memory.vectors, partials + blockIdx.x * 2 * C);
+        normalize_backward(memory, input, dy_after ? hidden : nullptr, dqkv ? other : hidden, input, mean + first,
+                           rstd + first, memory.vectors, partials + blockIdx.x * 2 * C);
+        if (dqkv) multiplier.release_tile(OTHER);
         store_tile(dys, input, first);
 #pragma unroll 1
         for (int chunk = 0; chunk < F; chunk += C) {
             multiplier.product<BACKWARD>(others, INPUT);
             meet_to_write();
             multiplier.wait_for(OTHER);
-            for_pairs([&](int i, int, int row, int column) {
+            for_pairs([&](int i, int row, int column) {
                 const Pair factor(in_tile(other, row, column));
                 const float gradient[2] = {others[i] * factor.value[0], others[i + 1] * factor.value[1]};
                 store(in_tile(hidden, row, column), gradient);
@@ -193,17 +199,15 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
             store_tile(dhiddens, hidden, first, chunk);
             multiplier.product<BACKWARD>(sums, CHUNK, chunk > 0);
         }
+        meet_to_write();
+        round_into(hidden, sums);
         multiplier.wait_for(OTHER);
-        normalize_backward(memory, sums, input, input, other, mlp_mean + first, mlp_rstd + first, memory.vectors + C,
+        normalize_backward(memory, input, input, hidden, other, mlp_mean + first, mlp_rstd + first, memory.vectors + C,
                            mlp_partials + blockIdx.x * 2 * C);
         store_tile(dmiddles, input, first);
         multiplier.product<BACKWARD>(sums, INPUT);
         meet_to_write();
-        for_pairs([&](int i, int, int row, int column) {
-            const float values[2] = {sums[i], sums[i + 1]};
-            store(in_tile(hidden, row, column), values);
-        });
-        meet();
+        round_into(hidden, sums);
         store_tile(dattentions, hidden, first);
         stores_wait<0>();
     }

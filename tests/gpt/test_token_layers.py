@@ -71,7 +71,9 @@ def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
         for found in (fused.read_gradients(), separate.read_gradients())
     )
     assert np.linalg.norm(one) <= 1.1 * np.linalg.norm(many)
-    assert (one <= 2 * many + 1e-4).all(), [field for field, wrong in zip(exact, one > 2 * many + 1e-4) if wrong]
+    assert (one <= 2 * many + 1e-4).all(), [
+        field for field, wrong in zip(exact, one > 2 * many + 1e-4, strict=True) if wrong
+    ]
 
 
 @on_a_hopper

@@ -16,9 +16,8 @@ constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas
 
 struct Memory {
     bf16 weights[STAGES][TILE];
-    bf16 tiles[TILES][TILE];                 // 64 rows, in boxes of 64 columns
-    float of_rows[2][MULTIPLIERS][ROWS][2];  // two sums of each row, by turns
-    float of_columns[4][2][C];               // two sums of each column, by warp of a warpgroup
+    bf16 tiles[TILES][TILE];  // 64 rows, in boxes of 64 columns
+    float of_columns[MULTIPLIERS * WARPGROUP * WIDTH / C][2][C];  // sums of the columns of some rows
     act vectors[VECTORS];
     Barrier full[STAGES], empty[STAGES], tile_full[TILES], tile_empty[TILES], vectors_full;
 };
@@ -54,6 +53,7 @@ struct Loader {
     template <Weights WAY>
     DEVICE_MEMBER void product(const TensorMap& weights, int k, int column) {
         const int block = block_of_cluster(), both = (1 << CLUSTER) - 1;
+#pragma unroll 1
         for (int begin = k; begin < k + C; begin += SIDE, place.advance()) {
             memory.empty[place.stage].wait(place.parity ^ 1);
             Barrier& full = memory.full[place.stage];
@@ -71,6 +71,7 @@ struct Loader {
         memory.tile_empty[tile].wait(loads >> tile & 1 ^ 1);
         loads ^= 1u << tile;
         memory.tile_full[tile].arrive_expecting(2 * TILE);
+#pragma unroll 1
         for (int box = 0; box < BOXES; ++box)
             rows.load(memory.tiles[tile] + box * BOX, memory.tile_full[tile], first_row, column + box * SIDE);
     }

@@ -23,13 +23,13 @@ DEVICE void store_tile(const TensorMap& target, const bf16* tile, int64_t row, i
     stores_commit();
 }
 
-// Calls visit(i, h, row of the block, column) for each pair (sums[i], sums[i + 1]); h: 0 or 1, the first or second row.
+// Calls visit(i, row of the block, column) for each pair (sums[i], sums[i + 1]).
 template <class Visit>
 DEVICE void for_pairs(const Visit& visit) {
     const int warpgroup = threadIdx.x / WARPGROUP, warp = threadIdx.x % WARPGROUP / 32, lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < SUMS; i += 2)
-        visit(i, i / 2 % 2, warp * 16 + lane / 4 + i / 2 % 2 * 8, warpgroup * OWN + i / 4 * 8 + lane % 4 * 2);
+        visit(i, warp * 16 + lane / 4 + i / 2 % 2 * 8, warpgroup * OWN + i / 4 * 8 + lane % 4 * 2);
 }
 
 struct Pair {
@@ -43,9 +43,9 @@ DEVICE bf16* in_tile(bf16* tile, int row, int column) {
     return tile + column / SIDE * BOX + SharedTile<8>::offset(row, chunk) + column % WIDTH;
 }
 
-// A tile = sums, which become what bf16 has of them, because the backward pass will read that.
+// A tile = sums, which become what bf16 has of them, because other passes will read that.
 DEVICE void round_into(bf16* tile, float (&sums)[SUMS]) {
-    for_pairs([&](int i, int, int row, int column) {
+    for_pairs([&](int i, int row, int column) {
         const uint32_t pair = bf16_pair(sums[i], sums[i + 1]);
         *reinterpret_cast<uint32_t*>(in_tile(tile, row, column)) = pair;
         sums[i] = bits_float(pair << 16);
@@ -54,93 +54,68 @@ DEVICE void round_into(bf16* tile, float (&sums)[SUMS]) {
     meet();
 }
 
-// Sums over whole rows: of two quantities for each of the thread's two rows. turn: alternates from call to call.
-DEVICE void sum_rows(Memory& memory, int turn, float (&sums)[2][2]) {
-    const int warpgroup = threadIdx.x / WARPGROUP, row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-    for (auto& of_row : sums)
-        for (float& sum : of_row) {
-            sum += wave_exchange<1>(sum);
-            sum += wave_exchange<2>(sum);
-        }
-    if (threadIdx.x % 4 == 0)
-        for (int h = 0; h < 2; ++h)
-            for (int q = 0; q < 2; ++q) memory.of_rows[turn][warpgroup][row + 8 * h][q] = sums[h][q];
-    meet();
-    for (int h = 0; h < 2; ++h)
-        for (int q = 0; q < 2; ++q)
-            sums[h][q] = memory.of_rows[turn][0][row + 8 * h][q] + memory.of_rows[turn][1][row + 8 * h][q];
-}
+// For sums over rows and columns, LANES lanes have a row, WIDTH neighbours each, and TEAMS of them have a row each. The
+// loops over rows are short code: what runs once waits for the instruction cache.
+constexpr int LANES = C / WIDTH, TEAMS = MULTIPLIERS * WARPGROUP / LANES;
 
-// A tile = LayerNorm of the rows in sums; their statistics go to mean and rstd. Formulas as in layernorm.hip.
-DEVICE void normalize(Memory& memory, const float (&sums)[SUMS], bf16* tile, float* means, float* rstds,
-                      const act* gamma, const act* beta, float epsilon) {
-    float totals[2][2] = {}, squares[2][2] = {}, mean[2], rstd[2];
-    for_pairs([&](int i, int h, int, int) { totals[h][0] += sums[i] + sums[i + 1]; });
-    sum_rows(memory, 0, totals);
-    for (int h = 0; h < 2; ++h) mean[h] = totals[h][0] / C;
-    for_pairs([&](int i, int h, int, int) {
-        for (int e = 0; e < 2; ++e) squares[h][0] += (sums[i + e] - mean[h]) * (sums[i + e] - mean[h]);
-    });
-    sum_rows(memory, 1, squares);
-    for (int h = 0; h < 2; ++h) rstd[h] = 1.0f / sqrtf(squares[h][0] / C + epsilon);
-    for_pairs([&](int i, int h, int row, int column) {
-        const Pair scale(gamma + column), shift(beta + column);
-        float normal[2];
-        for (int e = 0; e < 2; ++e) normal[e] = (sums[i + e] - mean[h]) * rstd[h] * scale.value[e] + shift.value[e];
-        store(in_tile(tile, row, column), normal);
+// y = LayerNorm of x, both tiles; the statistics go to mean and rstd. Formulas as in layernorm.hip.
+DEVICE void normalize(bf16* y, bf16* x, float* means, float* rstds, const act* gamma, const act* beta, float epsilon) {
+    const int column = threadIdx.x % LANES * WIDTH;
+    float scales[WIDTH], shifts[WIDTH];
+    load(scales, gamma + column);
+    load(shifts, beta + column);
+#pragma unroll 1
+    for (int row = threadIdx.x / LANES; row < ROWS; row += TEAMS) {
+        float values[WIDTH], total = 0.0f, squares = 0.0f;
+        load(values, in_tile(x, row, column));
+        for (float value : values) total += value;
+        const float mean = sum_of_lanes<LANES>(total) / C;
+        for (float value : values) squares += (value - mean) * (value - mean);
+        const float rstd = 1.0f / sqrtf(sum_of_lanes<LANES>(squares) / C + epsilon);
+        for (int i = 0; i < WIDTH; ++i) values[i] = (values[i] - mean) * rstd * scales[i] + shifts[i];
+        store(in_tile(y, row, column), values);
         if (column == 0) {
-            means[row] = mean[h];
-            rstds[row] = rstd[h];
+            means[row] = mean;
+            rstds[row] = rstd;
         }
-    });
+    }
     meet();
 }
 
-// dx = before + the gradient of the input x of a LayerNorm, whose output has the gradient in sums. dx, before and x are
-// tiles; dx may be one of the others, and before may be null for zeros. partials (2, C): the block's sums for gamma and
-// beta. Formulas as in layernorm.hip.
-DEVICE void normalize_backward(Memory& memory, const float (&sums)[SUMS], bf16* dx, bf16* before, bf16* x,
-                               const float* means, const float* rstds, const act* gamma, float* partials) {
-    const int warp = threadIdx.x % WARPGROUP / 32, lane = threadIdx.x % 32;
-    float totals[2][2] = {}, mean[2], rstd[2], of_columns[2][2];  // of_columns: of gamma and beta
-    for (int h = 0; h < 2; ++h) {
-        mean[h] = means[warp * 16 + lane / 4 + 8 * h];
-        rstd[h] = rstds[warp * 16 + lane / 4 + 8 * h];
-    }
-    for_pairs([&](int i, int h, int row, int column) {
-        const Pair scale(gamma + column), value(in_tile(x, row, column));
-        for (int e = 0; e < 2; ++e) {
-            const float dy = sums[i + e], normal = (value.value[e] - mean[h]) * rstd[h];
-            totals[h][0] += dy * scale.value[e];
-            totals[h][1] += dy * scale.value[e] * normal;
-            of_columns[0][e] = dy * normal + (h ? of_columns[0][e] : 0.0f);
-            of_columns[1][e] = dy + (h ? of_columns[1][e] : 0.0f);
+// dx = before + the gradient of the input x of a LayerNorm whose output has the gradient dy. All are tiles; dx may be one
+// of the others, and before may be null for zeros. partials (2, C): the block's sums for gamma and beta. Formulas as in
+// layernorm.hip.
+DEVICE void normalize_backward(Memory& memory, bf16* dx, bf16* before, bf16* dy, bf16* x, const float* means,
+                               const float* rstds, const act* gamma, float* partials) {
+    const int column = threadIdx.x % LANES * WIDTH, team = threadIdx.x / LANES;
+    float scales[WIDTH], of_gamma[WIDTH] = {}, of_beta[WIDTH] = {};
+    load(scales, gamma + column);
+#pragma unroll 1
+    for (int row = team; row < ROWS; row += TEAMS) {
+        float normal[WIDTH], gradients[WIDTH], sums[WIDTH] = {}, sum = 0.0f, product = 0.0f;
+        const float mean = means[row], rstd = rstds[row];
+        load(normal, in_tile(x, row, column));
+        load(gradients, in_tile(dy, row, column));
+        if (before) load(sums, in_tile(before, row, column));
+        for (int i = 0; i < WIDTH; ++i) {
+            normal[i] = (normal[i] - mean) * rstd;
+            of_gamma[i] += gradients[i] * normal[i];
+            of_beta[i] += gradients[i];
+            gradients[i] *= scales[i];
+            sum += gradients[i];
+            product += gradients[i] * normal[i];
         }
-        if (h)
-            for (int q = 0; q < 2; ++q)
-                for (int e = 0; e < 2; ++e) {
-                    float sum = of_columns[q][e];
-                    sum += wave_exchange<4>(sum);
-                    sum += wave_exchange<8>(sum);
-                    sum += wave_exchange<16>(sum);
-                    if (lane < 4) memory.of_columns[warp][q][column + e] = sum;
-                }
-    });
-    sum_rows(memory, 0, totals);
-    for (int at = threadIdx.x; at < 2 * C; at += MULTIPLIERS * WARPGROUP) {
-        const float(&of)[4][2][C] = memory.of_columns;
-        const int q = at / C, c = at % C;
-        partials[at] = (of[0][q][c] + of[1][q][c]) + (of[2][q][c] + of[3][q][c]);
+        sum = sum_of_lanes<LANES>(sum) / C;
+        product = sum_of_lanes<LANES>(product) / C;
+        for (int i = 0; i < WIDTH; ++i) sums[i] += rstd * (gradients[i] - sum - normal[i] * product);
+        store(in_tile(dx, row, column), sums);
     }
-    for_pairs([&](int i, int h, int row, int column) {
-        const Pair scale(gamma + column), value(in_tile(x, row, column));
-        float gradient[2] = {};
-        if (before) load(gradient, in_tile(before, row, column));
-        for (int e = 0; e < 2; ++e) {
-            const float normal = (value.value[e] - mean[h]) * rstd[h];
-            gradient[e] += rstd[h] * (sums[i + e] * scale.value[e] - totals[h][0] / C - normal * (totals[h][1] / C));
-        }
-        store(in_tile(dx, row, column), gradient);
-    });
+    store(memory.of_columns[team][0] + column, of_gamma);
+    store(memory.of_columns[team][1] + column, of_beta);
     meet();
+    for (int at = threadIdx.x; at < 2 * C; at += MULTIPLIERS * WARPGROUP) {
+        float sum = 0.0f;
+        for (int other = 0; other < TEAMS; ++other) sum += memory.of_columns[other][at / C][at % C];
+        partials[at] = sum;
+    }
 }
