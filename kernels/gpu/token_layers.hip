@@ -146,6 +146,7 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
         give_up_registers<40>();
         if (threadIdx.x % WARPGROUP == 0) {
             Loader loader = {memory, static_cast<int>(first)};
+            loader.vectors({gamma, mlp_gamma}, {C, C});
             if (dqkv) {
                 for (int part = 0; part < 3; ++part) loader.tile(part, dqkvs, part * C);
                 for (int part = 0; part < 3; ++part) loader.product<BACKWARD>(qkv_weights, part * C, 0);
@@ -153,10 +154,9 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
             loader.tile(INPUT, ys);
             if (!dqkv) loader.tile(CHUNK, dnorms);
             if (dy_after) loader.tile(CHUNK, dys_after);
-            loader.vectors({gamma, mlp_gamma}, {C, C});
             for (int chunk = 0; chunk < F; chunk += C) {
-                loader.tile(OTHER, slopes, chunk);
                 loader.product<BACKWARD>(mlp_outs, 0, chunk);
+                loader.tile(OTHER, slopes, chunk);
                 loader.product<BACKWARD>(mlp_ins, chunk, 0);
             }
             loader.tile(OTHER, middles);
