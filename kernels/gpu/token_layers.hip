@@ -9,10 +9,10 @@
 // dy, dhidden (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for
 // gamma and beta of norm and of mlp_norm. The gradients of the weights are products of what these kernels store.
 //
-// In a narrow model each of these layers takes some microseconds, of which launch and latency are most. A block keeps 64
-// tokens in shared memory and takes them through all layers, while weights stream past from L2: they are read once for two
-// blocks. Macros: CHANNELS and HIDDEN are C and F, so that all loops have known lengths. Grid N / 64; N is a multiple of
-// 128, F of C. Minimum traffic: forward (8*C + 2*F)*N*2 bytes, backward (10*C + 2*F)*N*2, and the weights.
+// In a narrow model each of these layers takes some microseconds, of which launch and latency are most. A block keeps
+// 64 tokens in shared memory and takes them through all layers, while weights stream past from L2: they are read once
+// for two blocks. Macros: CHANNELS and HIDDEN are C and F, so that all loops have known lengths. Grid N / 64; N is a
+// multiple of 128, F of C. Minimum traffic: forward (8*C + 2*F)*N*2 bytes, backward (10*C + 2*F)*N*2, and the weights.
 #include "gpu/token_layers/rows.h"
 #include "formulas.h"
 
@@ -20,16 +20,15 @@
 constexpr int INPUT = 0, CHUNK = 1, OTHER = 2;
 
 PERSISTENT_KERNEL(TOKEN_LAYERS_THREADS, TOKEN_LAYERS_CLUSTER)
-token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float* mlp_rstd, act* /*active*/,
-                     act* /*slope*/, act* /*y*/, act* /*norm*/, float* mean, float* rstd, act* qkv,
-                     const act* /*attention*/, const act* /*x*/, const act* /*projection*/, const act* projection_bias,
-                     const act* mlp_gamma, const act* mlp_beta, const act* /*mlp_in*/, const act* mlp_in_bias,
-                     const act* /*mlp_out*/, const act* mlp_out_bias, const act* gamma, const act* beta,
-                     const act* /*qkv_weight*/, const act* qkv_bias, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/,
-                     float epsilon, int32_t activation, TENSOR_MAP attentions, TENSOR_MAP xs, TENSOR_MAP projections,
-                     TENSOR_MAP mlp_ins, TENSOR_MAP mlp_outs, TENSOR_MAP qkv_weights, TENSOR_MAP middles,
-                     TENSOR_MAP mlp_norms, TENSOR_MAP actives, TENSOR_MAP slopes, TENSOR_MAP ys, TENSOR_MAP norms,
-                     TENSOR_MAP qkvs) {
+token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rstd, act* active, act* slope, act* y,
+                     act* norm, float* mean, float* rstd, act* qkv, const act* attention, const act* x,
+                     const act* projection, const act* projection_bias, const act* mlp_gamma, const act* mlp_beta,
+                     const act* mlp_in, const act* mlp_in_bias, const act* mlp_out, const act* mlp_out_bias,
+                     const act* gamma, const act* beta, const act* qkv_weight, const act* qkv_bias, int64_t /*N*/,
+                     int64_t /*C*/, int64_t /*F*/, float epsilon, int32_t activation, TENSOR_MAP attention_map,
+                     TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map, TENSOR_MAP mlp_out_map,
+                     TENSOR_MAP qkv_weight_map, TENSOR_MAP middle_map, TENSOR_MAP mlp_norm_map, TENSOR_MAP active_map,
+                     TENSOR_MAP slope_map, TENSOR_MAP y_map, TENSOR_MAP norm_map, TENSOR_MAP qkv_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
     Memory& memory = *reinterpret_cast<Memory*>(bytes);
     init(memory);
@@ -38,21 +37,22 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
         give_up_registers<40>();
         if (threadIdx.x % WARPGROUP == 0) {
             Loader loader = {memory, static_cast<int>(first)};
-            loader.tile(INPUT, attentions);
-            loader.product<FORWARD>(projections, 0, 0);
-            loader.tile(OTHER, xs);
+            loader.tile(INPUT, attention_map);
+            loader.product<FORWARD>(projection_map, 0, 0);
+            loader.tile(OTHER, x_map);
             loader.vectors({projection_bias, mlp_gamma, mlp_beta, mlp_in_bias, mlp_out_bias, gamma, beta, qkv_bias},
-                           {C, C, C, F, C, C, C, 3 * C});
+                           {2 * C, 2 * C, 2 * C, 2 * F, 2 * C, 2 * C, 2 * C, 6 * C});
             for (int chunk = 0; chunk < F; chunk += C) {
-                loader.product<FORWARD>(mlp_ins, 0, chunk);
-                loader.product<FORWARD>(mlp_outs, chunk, 0);
+                loader.product<FORWARD>(mlp_in_map, 0, chunk);
+                loader.product<FORWARD>(mlp_out_map, chunk, 0);
             }
-            for (int part = 0; qkv && part < 3; ++part) loader.product<FORWARD>(qkv_weights, 0, part * C);
+            for (int part = 0; qkv && part < 3; ++part) loader.product<FORWARD>(qkv_weight_map, 0, part * C);
         }
     } else {
         take_registers<232>();
         Multiplier multiplier = {memory};
-        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK], *const other = memory.tiles[OTHER];
+        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
+                   *const other = memory.tiles[OTHER];
         const act *const of_projection = memory.vectors, *const of_mlp_norm = of_projection + C,
                          *const of_mlp_in = of_mlp_norm + 2 * C, *const of_mlp_out = of_mlp_in + F,
                          *const of_norm = of_mlp_out + C, *const of_qkv = of_norm + 2 * C;
@@ -67,9 +67,9 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
             for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e] + before.value[e];
         });
         round_into(other, sums);
-        store_tile(middles, other, first);
+        store_tile(middle_map, other, first);
         normalize(input, other, mlp_mean + first, mlp_rstd + first, of_mlp_norm, of_mlp_norm + C, epsilon);
-        store_tile(mlp_norms, input, first);
+        store_tile(mlp_norm_map, input, first);
 
         for_pairs([&](int i, int, int column) {  // the products of mlp_out are added to middle
             const Pair bias(of_mlp_out + column);
@@ -99,15 +99,15 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
             else
                 activate([](float x) { return relu2(x); });
             meet();
-            store_tile(actives, hidden, first, chunk);
-            store_tile(slopes, other, first, chunk);
+            store_tile(active_map, hidden, first, chunk);
+            store_tile(slope_map, other, first, chunk);
             multiplier.product<FORWARD>(sums, CHUNK, true);
         }
         meet_to_write();
         round_into(other, sums);
-        store_tile(ys, other, first);
+        store_tile(y_map, other, first);
         normalize(input, other, mean + first, rstd + first, of_norm, of_norm + C, epsilon);
-        store_tile(norms, input, first);
+        store_tile(norm_map, input, first);
 
 #pragma unroll 1
         for (int part = 0; qkv && part < 3; ++part) {
@@ -120,7 +120,7 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
                 store(in_tile(tile, row, column), values);
             });
             meet();
-            store_tile(qkvs, tile, first, part * C);
+            store_tile(qkv_map, tile, first, part * C);
         }
         stores_wait<0>();
     }
@@ -128,16 +128,15 @@ token_layers_forward(act* /*middle*/, act* /*mlp_norm*/, float* mlp_mean, float*
 }
 
 PERSISTENT_KERNEL(TOKEN_LAYERS_THREADS, TOKEN_LAYERS_CLUSTER)
-token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*dattention*/, float* partials,
-                      float* mlp_partials, const act* dqkv, const act* /*dnorm*/, const act* dy_after, const act* /*y*/,
-                      const float* mean, const float* rstd, const act* gamma, const act* /*slope*/,
-                      const act* /*middle*/, const float* mlp_mean, const float* mlp_rstd, const act* mlp_gamma,
-                      const act* /*qkv_weight*/, const act* /*mlp_out*/, const act* /*mlp_in*/,
-                      const act* /*projection*/, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/, int64_t /*K*/,
-                      TENSOR_MAP dqkvs, TENSOR_MAP dnorms, TENSOR_MAP dys_after, TENSOR_MAP ys, TENSOR_MAP slopes,
-                      TENSOR_MAP middles, TENSOR_MAP qkv_weights, TENSOR_MAP mlp_outs, TENSOR_MAP mlp_ins,
-                      TENSOR_MAP projections, TENSOR_MAP dys, TENSOR_MAP dhiddens, TENSOR_MAP dmiddles,
-                      TENSOR_MAP dattentions) {
+token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, float* partials, float* mlp_partials,
+                      const act* dqkv, const act* dnorm, const act* dy_after, const act* y, const float* mean,
+                      const float* rstd, const act* gamma, const act* slope, const act* middle, const float* mlp_mean,
+                      const float* mlp_rstd, const act* mlp_gamma, const act* qkv_weight, const act* mlp_out,
+                      const act* mlp_in, const act* projection, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/,
+                      int64_t /*K*/, TENSOR_MAP dqkv_map, TENSOR_MAP dnorm_map, TENSOR_MAP dy_after_map,
+                      TENSOR_MAP y_map, TENSOR_MAP slope_map, TENSOR_MAP middle_map, TENSOR_MAP qkv_weight_map,
+                      TENSOR_MAP mlp_out_map, TENSOR_MAP mlp_in_map, TENSOR_MAP projection_map, TENSOR_MAP dy_map,
+                      TENSOR_MAP dhidden_map, TENSOR_MAP dmiddle_map, TENSOR_MAP dattention_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
     Memory& memory = *reinterpret_cast<Memory*>(bytes);
     init(memory);
@@ -146,26 +145,30 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
         give_up_registers<40>();
         if (threadIdx.x % WARPGROUP == 0) {
             Loader loader = {memory, static_cast<int>(first)};
-            loader.vectors({gamma, mlp_gamma}, {C, C});
+            loader.vectors({gamma, mlp_gamma, mean + first, rstd + first, mlp_mean + first, mlp_rstd + first},
+                           {2 * C, 2 * C, 4 * ROWS, 4 * ROWS, 4 * ROWS, 4 * ROWS});
             if (dqkv) {
-                for (int part = 0; part < 3; ++part) loader.tile(part, dqkvs, part * C);
-                for (int part = 0; part < 3; ++part) loader.product<BACKWARD>(qkv_weights, part * C, 0);
+                for (int part = 0; part < 3; ++part) loader.tile(part, dqkv_map, part * C);
+                for (int part = 0; part < 3; ++part) loader.product<BACKWARD>(qkv_weight_map, part * C, 0);
             }
-            loader.tile(INPUT, ys);
-            if (!dqkv) loader.tile(CHUNK, dnorms);
-            if (dy_after) loader.tile(CHUNK, dys_after);
+            loader.tile(INPUT, y_map);
+            if (!dqkv) loader.tile(CHUNK, dnorm_map);
+            if (dy_after) loader.tile(CHUNK, dy_after_map);
             for (int chunk = 0; chunk < F; chunk += C) {
-                loader.product<BACKWARD>(mlp_outs, 0, chunk);
-                loader.tile(OTHER, slopes, chunk);
-                loader.product<BACKWARD>(mlp_ins, chunk, 0);
+                loader.product<BACKWARD>(mlp_out_map, 0, chunk);
+                loader.tile(OTHER, slope_map, chunk);
+                loader.product<BACKWARD>(mlp_in_map, chunk, 0);
             }
-            loader.tile(OTHER, middles);
-            loader.product<BACKWARD>(projections, 0, 0);
+            loader.tile(OTHER, middle_map);
+            loader.product<BACKWARD>(projection_map, 0, 0);
         }
     } else {
         take_registers<232>();
         Multiplier multiplier = {memory};
-        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK], *const other = memory.tiles[OTHER];
+        bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
+                   *const other = memory.tiles[OTHER];
+        const act *const of_norm = memory.vectors, *const of_mlp_norm = of_norm + C;
+        const float* const statistics = reinterpret_cast<const float*>(of_mlp_norm + C);
         float sums[SUMS], others[SUMS];
         memory.vectors_full.wait(0);
         if (dqkv) {
@@ -180,10 +183,10 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
         }
         if (!dqkv || dy_after) multiplier.wait_for(CHUNK);
         multiplier.wait_for(INPUT);
-        normalize_backward(memory, input, dy_after ? hidden : nullptr, dqkv ? other : hidden, input, mean + first,
-                           rstd + first, memory.vectors, partials + blockIdx.x * 2 * C);
+        normalize_backward(memory, input, dy_after ? hidden : nullptr, dqkv ? other : hidden, input, statistics,
+                           of_norm, partials + blockIdx.x * 2 * C);
         if (dqkv) multiplier.release_tile(OTHER);
-        store_tile(dys, input, first);
+        store_tile(dy_map, input, first);
 #pragma unroll 1
         for (int chunk = 0; chunk < F; chunk += C) {
             multiplier.product<BACKWARD>(others, INPUT);
@@ -196,19 +199,19 @@ token_layers_backward(act* /*dy*/, act* /*dhidden*/, act* /*dmiddle*/, act* /*da
             });
             meet();
             multiplier.release_tile(OTHER);
-            store_tile(dhiddens, hidden, first, chunk);
+            store_tile(dhidden_map, hidden, first, chunk);
             multiplier.product<BACKWARD>(sums, CHUNK, chunk > 0);
         }
         meet_to_write();
         round_into(hidden, sums);
         multiplier.wait_for(OTHER);
-        normalize_backward(memory, input, input, hidden, other, mlp_mean + first, mlp_rstd + first, memory.vectors + C,
+        normalize_backward(memory, input, input, hidden, other, statistics + 2 * ROWS, of_mlp_norm,
                            mlp_partials + blockIdx.x * 2 * C);
-        store_tile(dmiddles, input, first);
+        store_tile(dmiddle_map, input, first);
         multiplier.product<BACKWARD>(sums, INPUT);
         meet_to_write();
         round_into(hidden, sums);
-        store_tile(dattentions, hidden, first);
+        store_tile(dattention_map, hidden, first);
         stores_wait<0>();
     }
     cluster_barrier();  // a block must not end while the other still arrives at its barriers

@@ -12,7 +12,7 @@ constexpr int ROWS = 64, CLUSTER = TOKEN_LAYERS_CLUSTER, WARPGROUP = 128, MULTIP
 constexpr int OWN = C / MULTIPLIERS, SUMS = OWN / 2;  // columns of a warpgroup, sums of a thread
 constexpr int SIDE = 64, BOX = SIDE * SIDE, BOXES = C / SIDE, TILE = BOXES * BOX;
 constexpr int STAGES = C > 128 ? 3 : 6, TILES = 3;
-constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas
+constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas; of 64 rows' statistics in their place
 
 struct Memory {
     bf16 weights[STAGES][TILE];
@@ -76,15 +76,15 @@ struct Loader {
             rows.load(memory.tiles[tile] + box * BOX, memory.tile_full[tile], first_row, column + box * SIDE);
     }
 
-    // Vectors of so many elements each, one after another; null ones are left out.
+    // Arrays of so many bytes each go to `vectors`, one after another; null ones are left out.
     template <int COUNT>
-    DEVICE_MEMBER void vectors(const act* const (&sources)[COUNT], const int (&sizes)[COUNT]) {
-        int bytes = 0;
-        for (int i = 0; i < COUNT; ++i) bytes += sources[i] ? 2 * sizes[i] : 0;
-        memory.vectors_full.arrive_expecting(bytes);
-        act* target = memory.vectors;
+    DEVICE_MEMBER void vectors(const void* const (&sources)[COUNT], const int (&sizes)[COUNT]) {
+        int sum = 0;
+        for (int i = 0; i < COUNT; ++i) sum += sources[i] ? sizes[i] : 0;
+        memory.vectors_full.arrive_expecting(sum);
+        char* target = reinterpret_cast<char*>(memory.vectors);
         for (int i = 0; i < COUNT; target += sizes[i++])
-            if (sources[i]) copy_bytes(target, sources[i], 2 * sizes[i], memory.vectors_full);
+            if (sources[i]) copy_bytes(target, sources[i], sizes[i], memory.vectors_full);
     }
 };
 
@@ -98,6 +98,7 @@ struct Multiplier {
     DEVICE_MEMBER void product(float (&sums)[SUMS], int tile, bool add = false) {
         const int warpgroup = threadIdx.x / WARPGROUP;
         int previous = 0;
+#pragma unroll
         for (int begin = 0; begin < C; begin += SIDE, place.advance()) {
             memory.full[place.stage].wait(place.parity);
             const bf16* rows = memory.tiles[tile] + begin / SIDE * BOX;

@@ -3,7 +3,7 @@
 #include "gpu/simt/vector_io.h"
 #include "gpu/token_layers/products.h"
 
-// All threads that multiply meet. What they have stored in shared memory is then visible to wgmma and to the copy engine.
+// All threads that multiply meet. What they have stored in shared memory is then visible to wgmma and the copy engine.
 DEVICE void meet() {
     fence_shared();
     barrier_of_threads(1, MULTIPLIERS * WARPGROUP);
@@ -54,8 +54,7 @@ DEVICE void round_into(bf16* tile, float (&sums)[SUMS]) {
     meet();
 }
 
-// For sums over rows and columns, LANES lanes have a row, WIDTH neighbours each, and TEAMS of them have a row each. The
-// loops over rows are short code: what runs once waits for the instruction cache.
+// For sums over rows and columns, LANES lanes have a row, WIDTH neighbours each, and TEAMS of them have a row each.
 constexpr int LANES = C / WIDTH, TEAMS = MULTIPLIERS * WARPGROUP / LANES;
 
 // y = LayerNorm of x, both tiles; the statistics go to mean and rstd. Formulas as in layernorm.hip.
@@ -64,7 +63,7 @@ DEVICE void normalize(bf16* y, bf16* x, float* means, float* rstds, const act* g
     float scales[WIDTH], shifts[WIDTH];
     load(scales, gamma + column);
     load(shifts, beta + column);
-#pragma unroll 1
+#pragma unroll 2
     for (int row = threadIdx.x / LANES; row < ROWS; row += TEAMS) {
         float values[WIDTH], total = 0.0f, squares = 0.0f;
         load(values, in_tile(x, row, column));
@@ -82,18 +81,18 @@ DEVICE void normalize(bf16* y, bf16* x, float* means, float* rstds, const act* g
     meet();
 }
 
-// dx = before + the gradient of the input x of a LayerNorm whose output has the gradient dy. All are tiles; dx may be one
-// of the others, and before may be null for zeros. partials (2, C): the block's sums for gamma and beta. Formulas as in
-// layernorm.hip.
-DEVICE void normalize_backward(Memory& memory, bf16* dx, bf16* before, bf16* dy, bf16* x, const float* means,
-                               const float* rstds, const act* gamma, float* partials) {
+// dx = before + the gradient of the input x of a LayerNorm whose output has the gradient dy. All are tiles; dx may be
+// one of the others, and before may be null for zeros. statistics: 64 means, then as many reciprocal standard deviations.
+// partials (2, C): the block's sums for gamma and beta. Formulas as in layernorm.hip.
+DEVICE void normalize_backward(Memory& memory, bf16* dx, bf16* before, bf16* dy, bf16* x, const float* statistics,
+                               const act* gamma, float* partials) {
     const int column = threadIdx.x % LANES * WIDTH, team = threadIdx.x / LANES;
     float scales[WIDTH], of_gamma[WIDTH] = {}, of_beta[WIDTH] = {};
     load(scales, gamma + column);
-#pragma unroll 1
+#pragma unroll 2
     for (int row = team; row < ROWS; row += TEAMS) {
         float normal[WIDTH], gradients[WIDTH], sums[WIDTH] = {}, sum = 0.0f, product = 0.0f;
-        const float mean = means[row], rstd = rstds[row];
+        const float mean = statistics[row], rstd = statistics[ROWS + row];
         load(normal, in_tile(x, row, column));
         load(gradients, in_tile(dy, row, column));
         if (before) load(sums, in_tile(before, row, column));
