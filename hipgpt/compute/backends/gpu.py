@@ -17,9 +17,10 @@ from hipgpt.base.errors import UserError
 from hipgpt.compute.backends import decode_blocks, self_check, token_layers
 from hipgpt.compute.backends.code_objects import code_of, compile_source
 from hipgpt.compute.backends.driver import Allocation, Driver, OutOfMemory
+from hipgpt.compute.backends.hopper_variants import HOPPER
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variant import Variant
-from hipgpt.compute.backends.variants import HOPPER, find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import find_variant, has_matrix_units
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
 from hipgpt.compute.dependencies import Use, predecessors, uses
