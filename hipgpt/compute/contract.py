@@ -71,6 +71,8 @@ class Op:
     def bind(self, tensors: Sequence[Tensor | None], scalars: Mapping[str, float], act: DType) -> dict[str, int]:
         """Check the tensors and scalars of a call, and return the value of each dimension by name.
 
+        A dimension of arguments that are left out is 0.
+
         tensors: in the contract's order; act: the dtype that `act` stands for. Raises ContractError if the number of
         tensors, a dtype, a rank, a dimension or the set of scalars is wrong, or if an output overlaps another argument.
         """
@@ -84,7 +86,7 @@ class Op:
         for argument, tensor in zip(self.arguments, tensors, strict=True):
             self._bind_argument(argument, tensor, sizes, act)
         self._refuse_overlap(tensors)
-        return {name: sizes[name] for name in self.dimensions}
+        return {name: sizes.get(name, 0) for name in self.dimensions}
 
     def _bind_argument(self, argument: Argument, tensor: Tensor | None, sizes: dict[str, int], act: DType) -> None:
         where = f"{self.name}: {argument.name}"

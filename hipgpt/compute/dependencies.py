@@ -61,7 +61,7 @@ class _Users:
         return found
 
     def _split(self, address: int) -> int:
-        """Return the number of the range that begins at an address, which there is from now on."""
+        """Return the number of the range that begins at an address. Cuts a range in two if none does."""
         at = bisect.bisect_left(self._starts, address)
         if at == len(self._starts) or self._starts[at] != address:
             self._starts.insert(at, address)

@@ -1,11 +1,14 @@
 """Ops that take several layers in one launch, on the devices whose traits have them.
 
 They are not in the catalogue. Tests compare them with the ops that they replace, because the bounds of so many ops in a
-row would be too wide to show a mistake. Dimensions as in the catalogue; F counts the channels of the MLP, and K partial
-sums. Of decode_blocks, K counts slots, L blocks of the model, M and W the weights and the vectors of one block.
+row would be too wide to show a mistake. Dimensions as in the catalogue; F counts the channels of the MLP, K partial
+sums, P the parts of a layer qkv: 3, or 0 if there is none. Of decode_blocks, K counts slots, L blocks of the model, M
+and W the weights and the vectors of one block.
 """
 
 from hipgpt.compute.contract import op
+
+ACTIVATIONS = ("gelu", "relu", "relu2")  # by the number that these ops take
 
 # all blocks of a GPT-2, for one new token of each sequence
 DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
@@ -20,7 +23,8 @@ DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     in     positions  i32 (N)
     """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
 
-# the layers of a GPT-2 from one attention to the next
+# The layers of a GPT-2 from one attention to the next. The last block has no next one: then qkv, dqkv and dy_after are
+# left out, and dnorm is given.
 TOKEN_LAYERS_FORWARD = op("token_layers_forward", "token_layers", """
     out    middle           act (N, C)
     out    mlp_norm         act (N, C)
@@ -32,7 +36,7 @@ TOKEN_LAYERS_FORWARD = op("token_layers_forward", "token_layers", """
     out    norm             act (N, C)
     out    mean             f32 (N)
     out    rstd             f32 (N)
-    out?   qkv              act (N, 3, C)
+    out?   qkv              act (N, P, C)
     in     attention        act (N, C)
     in     x                act (N, C)
     in     projection       act (C, C)
@@ -45,10 +49,10 @@ TOKEN_LAYERS_FORWARD = op("token_layers_forward", "token_layers", """
     in     mlp_out_bias     act (C)
     in     gamma            act (C)
     in     beta             act (C)
-    in?    qkv_weight       act (3, C, C)
-    in?    qkv_bias         act (3, C)
+    in?    qkv_weight       act (P, C, C)
+    in?    qkv_bias         act (P, C)
     """, scalars="epsilon f32, activation i32",
-    operations=lambda N, C, F: 2 * N * (4 * C * C + 2 * C * F))  # fmt: skip
+    operations=lambda N, C, F, P: 2 * N * C * (C + 2 * F + P * C))  # fmt: skip
 
 TOKEN_LAYERS_BACKWARD = op("token_layers_backward", "token_layers", """
     out    dy            act (N, C)
@@ -57,7 +61,7 @@ TOKEN_LAYERS_BACKWARD = op("token_layers_backward", "token_layers", """
     out    dattention    act (N, C)
     out    partials      f32 (K, 2, C)
     out    mlp_partials  f32 (K, 2, C)
-    in?    dqkv          act (N, 3, C)
+    in?    dqkv          act (N, P, C)
     in?    dnorm         act (N, C)
     in?    dy_after      act (N, C)
     in     y             act (N, C)
@@ -69,8 +73,8 @@ TOKEN_LAYERS_BACKWARD = op("token_layers_backward", "token_layers", """
     in     mlp_mean      f32 (N)
     in     mlp_rstd      f32 (N)
     in     mlp_gamma     act (C)
-    in?    qkv_weight    act (3, C, C)
+    in?    qkv_weight    act (P, C, C)
     in     mlp_out       act (C, F)
     in     mlp_in        act (F, C)
     in     projection    act (C, C)
-    """, operations=lambda N, C, F, **_: 2 * N * (4 * C * C + 2 * C * F))  # fmt: skip
+    """, operations=lambda N, C, F, P, **_: 2 * N * C * (C + 2 * F + P * C))  # fmt: skip

@@ -28,18 +28,18 @@ class Launch:
         pairs = zip(self.op.arguments, self.tensors, strict=True)
         return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
 
-    def given(self, name: str) -> Tensor | None:
+    def argument(self, name: str) -> Tensor | None:
         """Return an argument by its name in the contract, None if it is left out."""
         return next(t for a, t in zip(self.op.arguments, self.tensors, strict=True) if a.name == name)
 
     def tensor(self, name: str) -> Tensor:
         """Return an argument that is present by its name in the contract."""
-        found = self.given(name)
+        found = self.argument(name)
         assert found is not None
         return found
 
     def shares_memory_with(self, other: "Launch") -> bool:
-        """Return whether a tensor of this launch and one of the other have bytes in common."""
+        """Return whether the two have bytes of tensors in common, even if both only read them."""
         mine, others = (list(filter(None, launch.tensors)) for launch in (self, other))
         return any(tensor.overlaps(another) for tensor in mine for another in others)
 

@@ -21,6 +21,11 @@ class Architecture:
     head_norm: bool
     activations: tuple[str, ...]
 
+    @property
+    def is_gpt2(self) -> bool:
+        """Whether a block is one of GPT-2, which is all that ops of several layers compute."""
+        return self.biases and not (self.rotary or self.rms_norm or self.gated or self.head_norm)
+
 
 ARCHITECTURES = {
     "gpt2": Architecture(

@@ -1,5 +1,7 @@
 """Tables of the tensors that the passes write: activations, their gradients, cached keys and values."""
 
+from collections.abc import Sequence
+
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.config.settings import ModelConfig
 
@@ -61,10 +63,12 @@ def activation_gradients(
     act: DType = DType.F32,
     logit_rows: int | None = None,
     output_layer_workspace: int | None = None,
+    of_token_layers: Sequence[Field] = (),
 ) -> list[Field]:
     """Return the table of gradients with respect to activations. It holds those of one block; all blocks reuse it.
 
     logit_rows, output_layer_workspace: see Blocking. Without a workspace, the output layer takes several ops.
+    of_token_layers: the fields of `fused_layers`, which take the place of some others.
     """
     N, E, parts = sequences * length, model.embed_dim, model.parts
     heads = model.num_heads * model.head_channels
@@ -76,7 +80,9 @@ def activation_gradients(
         widths["normed"] = packed_width(model)
     if parts.gated:
         widths["active"] = model.mlp_dim
-    fields = [Field(name, (N, width), act) for name, width in widths.items()]
+    if of_token_layers:
+        widths = {name: widths[name] for name in ("norm", "attention")}
+    fields = [*(Field(name, (N, width), act) for name, width in widths.items()), *of_token_layers]
     if output_layer_workspace:
         fields.append(Field("output_layer.exponentials", (output_layer_workspace,), act))
         fields.append(Field("output_layer.scaled", (logit_rows or N, E), act))

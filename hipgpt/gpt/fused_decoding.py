@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 from hipgpt.compute.device import Device
-from hipgpt.compute.fused_ops import DECODE_BLOCKS
+from hipgpt.compute.fused_ops import ACTIVATIONS, DECODE_BLOCKS
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field, Tensor
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
-
-ACTIVATIONS = ("gelu", "relu", "relu2")  # by the op's numbers
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ def fused_blocks(
     device: Device, model: ModelConfig, weights: ParameterTensors, cache: Arena, sequences: int
 ) -> FusedBlocks | None:
     """Return the blocks of a model with a cache of so many sequences, or None if the device has no op for them."""
-    workspace, parts, L = device.traits.workspaces.get(DECODE_BLOCKS), model.parts, model.num_layers
-    if workspace is None or parts.rms_norm or parts.rotary or parts.gated or not parts.biases:
+    workspace, L = device.traits.workspaces.get(DECODE_BLOCKS), model.num_layers
+    if workspace is None or not model.parts.is_gpt2:
         return None
     names = [field.name for field in weights.arena.fields if field.name.startswith("block0.")]
     matrices = _of_all_blocks(weights.arena, [name for name in names if name.endswith(".weight")], L)

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 
 from hipgpt.compute.catalogue import ADD_PARTIALS, MATMUL_BACKWARD_WEIGHT
 from hipgpt.compute.device import Device
-from hipgpt.compute.fused_ops import TOKEN_LAYERS_BACKWARD, TOKEN_LAYERS_FORWARD
+from hipgpt.compute.fused_ops import ACTIVATIONS, TOKEN_LAYERS_BACKWARD, TOKEN_LAYERS_FORWARD
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Field, Tensor
 from hipgpt.config.settings import ModelConfig
-from hipgpt.gpt.fused_decoding import ACTIVATIONS
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Part
 
-TURNS = 2  # blocks take turns with their gradients, so that a block need not wait for the weight gradients of the last
+TURNS = 2  # neighbouring blocks have gradients of their own: one need not wait for the weight gradients of the other
 
 
 class TokenLayers(Part):
@@ -66,8 +65,8 @@ class TokenLayers(Part):
         """Return the weight of a layer qkv by its three parts, and its bias."""
         if qkv is None:
             return None, None
-        E, (weight, bias) = self.model.embed_dim, self.weights.linear(qkv)
-        return weight.view(3, E, E), bias and bias.view(3, E)
+        E = self.model.embed_dim
+        return self.weights[f"{qkv}.weight"].view(3, E, E), self.weights[f"{qkv}.bias"].view(3, E)
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,19 @@ class Turn:
 
 
 def fused_layers(
-    device: Device, model: ModelConfig, weights: ParameterTensors, saved: Arena, rows: int
+    device: Device,
+    model: ModelConfig,
+    weights: ParameterTensors,
+    saved: Arena,
+    rows: int,
+    drop_probability: float,
 ) -> tuple[TokenLayers | None, list[Field]]:
     """Return these layers for so many tokens, and the table of what their backward pass writes.
 
-    None and no fields if the device has no op for the model.
+    None and no fields if the device has no op for the model, or if there is dropout, which the ops do not compute.
     """
-    workspace, parts = device.traits.workspaces.get(TOKEN_LAYERS_BACKWARD), model.parts
-    if workspace is None or parts.rms_norm or parts.rotary or parts.gated or not parts.biases:
+    workspace = device.traits.workspaces.get(TOKEN_LAYERS_BACKWARD)
+    if workspace is None or not model.parts.is_gpt2 or drop_probability:
         return None, []
     E, F, act = model.embed_dim, model.mlp_dim, weights.arena.flat.dtype
     partials = workspace({"N": rows, "C": E, "F": F}, act)

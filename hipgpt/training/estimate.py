@@ -106,7 +106,8 @@ class AnyTokens:
 def estimate(model: ModelConfig, training: TrainingConfig, traits: Traits, tokens: int = 0, ranks: int = 1) -> Estimate:
     """Return the estimate of a run, for one of its ranks. Nothing is allocated or computed.
 
-    traits: of the device that it will run on; tokens: length of the training split, which a GPU stores too.
+    traits: of the device that it will run on; tokens: length of the training split, which a GPU stores too. The
+    workspaces of a GPU's kernels are not counted: they depend on the chip, and take some hundred MB at most.
     """
     device = NullDevice(traits, ProcessGroup(0, ranks))
     S = model.context_length

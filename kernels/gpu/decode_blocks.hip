@@ -17,6 +17,10 @@
 #include "gpu/decode/linear.h"
 #include "gpu/decode/norm.h"
 
+DEVICE float activated(float hidden, int32_t activation) {
+    return activation == 0 ? gelu(hidden).value : activation == 1 ? relu(hidden).value : relu2(hidden).value;
+}
+
 KERNEL(DECODE_BLOCKS_THREADS)
 decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* matrices, const act* vectors,
               const act* gamma, const act* beta, const int32_t* positions, int64_t /*N*/, int64_t /*C*/, int64_t L,
@@ -90,7 +94,7 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
         summarize(shared, 1, epsilon);
         mlp_in.multiply(shared, of_norm(1, mlp_norm));
         mlp_in.hand_out_sums(of_hidden, tag, shared, [&](int, int output, float sum) {
-            return activated(sum + widen(mlp_in_bias[output]), activation).value;
+            return activated(sum + widen(mlp_in_bias[output]), activation);
         });
         qkv.fetch(matrices + next * M);
 

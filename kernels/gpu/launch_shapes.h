@@ -39,7 +39,11 @@ constexpr int MOST_DECODE_HIDDEN = 4096;
 constexpr int DECODE_HELD = 8;
 constexpr int DECODE_BLOCKS_THREADS = 512;
 
-// token_layers.hip: threads of a block, blocks of a cluster, dynamic shared memory, the widest hidden layer that fits in.
+// token_layers.hip: tokens and threads of a block, blocks of a cluster, dynamic shared memory, and the models that it
+// serves: narrow or wide, with the widest hidden layer whose biases fit in.
+constexpr int TOKEN_LAYERS_ROWS = 64;
+constexpr int TOKEN_LAYERS_NARROW = 128;
+constexpr int TOKEN_LAYERS_WIDE = 256;
 constexpr int TOKEN_LAYERS_THREADS = 384;
 constexpr int TOKEN_LAYERS_CLUSTER = 2;
 constexpr int TOKEN_LAYERS_MOST_HIDDEN = 2048;

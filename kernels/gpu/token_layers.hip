@@ -5,14 +5,14 @@
 // activation: 0 GELU, 1 ReLU, 2 ReLU^2; `active` and `slope` (N, F) are its values and derivatives. Weights (out, in),
 // qkv's (3, C, C). All bf16 but the statistics of the norms; sums in f32. Formulas as in layernorm.hip and matmul.hip.
 //
-// backward: from dqkv, or from dnorm if there is no qkv, and dy_after, the gradient of y by the layers after it, to
-// dy, dhidden (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for
-// gamma and beta of norm and of mlp_norm. The gradients of the weights are products of what these kernels store.
+// backward: from dqkv and dy_after, the gradient of y by the layers after it, or without qkv from dnorm, to dy, dhidden
+// (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for gamma and beta of
+// norm; mlp_partials: of mlp_norm. The gradients of the weights are products of what these kernels store.
 //
 // In a narrow model each of these layers takes some microseconds, of which launch and latency are most. A block keeps
 // 64 tokens in shared memory and takes them through all layers, while weights stream past from L2: they are read once
 // for two blocks. Macros: CHANNELS and HIDDEN are C and F, so that all loops have known lengths. Grid N / 64; N is a
-// multiple of 128, F of C. Minimum traffic: forward (8*C + 2*F)*N*2 bytes, backward (10*C + 2*F)*N*2, and the weights.
+// multiple of 128, F of C. Minimum traffic of each: ((6 + P)*C + 2*F)*N*2 + 16*N bytes and the weights, P parts of qkv.
 #include "gpu/token_layers/rows.h"
 #include "formulas.h"
 
@@ -25,7 +25,7 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
                      const act* projection, const act* projection_bias, const act* mlp_gamma, const act* mlp_beta,
                      const act* mlp_in, const act* mlp_in_bias, const act* mlp_out, const act* mlp_out_bias,
                      const act* gamma, const act* beta, const act* qkv_weight, const act* qkv_bias, int64_t /*N*/,
-                     int64_t /*C*/, int64_t /*F*/, float epsilon, int32_t activation, TENSOR_MAP attention_map,
+                     int64_t /*C*/, int64_t /*F*/, int64_t P, float epsilon, int32_t activation, TENSOR_MAP attention_map,
                      TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map, TENSOR_MAP mlp_out_map,
                      TENSOR_MAP qkv_weight_map, TENSOR_MAP middle_map, TENSOR_MAP mlp_norm_map, TENSOR_MAP active_map,
                      TENSOR_MAP slope_map, TENSOR_MAP y_map, TENSOR_MAP norm_map, TENSOR_MAP qkv_map) {
@@ -46,16 +46,17 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
                 loader.product<FORWARD>(mlp_in_map, 0, chunk);
                 loader.product<FORWARD>(mlp_out_map, chunk, 0);
             }
-            for (int part = 0; qkv && part < 3; ++part) loader.product<FORWARD>(qkv_weight_map, 0, part * C);
+            for (int part = 0; part < P; ++part) loader.product<FORWARD>(qkv_weight_map, 0, part * C);
         }
     } else {
         take_registers<232>();
         Multiplier multiplier = {memory};
         bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
                    *const other = memory.tiles[OTHER];
-        const act *const of_projection = memory.vectors, *const of_mlp_norm = of_projection + C,
-                         *const of_mlp_in = of_mlp_norm + 2 * C, *const of_mlp_out = of_mlp_in + F,
-                         *const of_norm = of_mlp_out + C, *const of_qkv = of_norm + 2 * C;
+        const act *const projection_biases = memory.vectors, *const mlp_norm_gamma = projection_biases + C,
+                         *const mlp_norm_beta = mlp_norm_gamma + C, *const mlp_in_biases = mlp_norm_beta + C,
+                         *const mlp_out_biases = mlp_in_biases + F, *const norm_gamma = mlp_out_biases + C,
+                         *const norm_beta = norm_gamma + C, *const qkv_biases = norm_beta + C;
         float sums[SUMS], others[SUMS];
 
         multiplier.wait_for(INPUT);
@@ -63,16 +64,16 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
         memory.vectors_full.wait(0);
         multiplier.wait_for(OTHER);
         for_pairs([&](int i, int row, int column) {
-            const Pair bias(of_projection + column), before(in_tile(other, row, column));
+            const Pair bias(projection_biases + column), before(in_tile(other, row, column));
             for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e] + before.value[e];
         });
         round_into(other, sums);
         store_tile(middle_map, other, first);
-        normalize(input, other, mlp_mean + first, mlp_rstd + first, of_mlp_norm, of_mlp_norm + C, epsilon);
+        normalize(input, other, mlp_mean + first, mlp_rstd + first, mlp_norm_gamma, mlp_norm_beta, epsilon);
         store_tile(mlp_norm_map, input, first);
 
         for_pairs([&](int i, int, int column) {  // the products of mlp_out are added to middle
-            const Pair bias(of_mlp_out + column);
+            const Pair bias(mlp_out_biases + column);
             for (int e = 0; e < 2; ++e) sums[i + e] += bias.value[e];
         });
 #pragma unroll 1
@@ -81,7 +82,7 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
             meet_to_write();
             const auto activate = [&](const auto& activation_of) {
                 for_pairs([&](int i, int row, int column) {
-                    const Pair bias(of_mlp_in + chunk + column);
+                    const Pair bias(mlp_in_biases + chunk + column);
                     float values[2], slopes_of[2];
                     for (int e = 0; e < 2; ++e) {
                         const Activated of = activation_of(others[i + e] + bias.value[e]);
@@ -92,7 +93,7 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
                     store(in_tile(other, row, column), slopes_of);
                 });
             };
-            if (activation == 0)
+            if (activation == 0)  // outside the loops over pairs, where it would be a branch for each number
                 activate([](float x) { return gelu(x); });
             else if (activation == 1)
                 activate([](float x) { return relu(x); });
@@ -106,16 +107,16 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
         meet_to_write();
         round_into(other, sums);
         store_tile(y_map, other, first);
-        normalize(input, other, mean + first, rstd + first, of_norm, of_norm + C, epsilon);
+        normalize(input, other, mean + first, rstd + first, norm_gamma, norm_beta, epsilon);
         store_tile(norm_map, input, first);
 
 #pragma unroll 1
-        for (int part = 0; qkv && part < 3; ++part) {
+        for (int part = 0; part < P; ++part) {
             bf16* const tile = memory.tiles[part % 2 ? OTHER : CHUNK];
             multiplier.product<FORWARD>(sums, INPUT);
             meet_to_write();
             for_pairs([&](int i, int row, int column) {
-                const Pair bias(of_qkv + part * C + column);
+                const Pair bias(qkv_biases + part * C + column);
                 const float values[2] = {sums[i] + bias.value[0], sums[i + 1] + bias.value[1]};
                 store(in_tile(tile, row, column), values);
             });
@@ -133,7 +134,7 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
                       const float* rstd, const act* gamma, const act* slope, const act* middle, const float* mlp_mean,
                       const float* mlp_rstd, const act* mlp_gamma, const act* qkv_weight, const act* mlp_out,
                       const act* mlp_in, const act* projection, int64_t /*N*/, int64_t /*C*/, int64_t /*F*/,
-                      int64_t /*K*/, TENSOR_MAP dqkv_map, TENSOR_MAP dnorm_map, TENSOR_MAP dy_after_map,
+                      int64_t /*K*/, int64_t P, TENSOR_MAP dqkv_map, TENSOR_MAP dnorm_map, TENSOR_MAP dy_after_map,
                       TENSOR_MAP y_map, TENSOR_MAP slope_map, TENSOR_MAP middle_map, TENSOR_MAP qkv_weight_map,
                       TENSOR_MAP mlp_out_map, TENSOR_MAP mlp_in_map, TENSOR_MAP projection_map, TENSOR_MAP dy_map,
                       TENSOR_MAP dhidden_map, TENSOR_MAP dmiddle_map, TENSOR_MAP dattention_map) {
@@ -147,13 +148,10 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
             Loader loader = {memory, static_cast<int>(first)};
             loader.vectors({gamma, mlp_gamma, mean + first, rstd + first, mlp_mean + first, mlp_rstd + first},
                            {2 * C, 2 * C, 4 * ROWS, 4 * ROWS, 4 * ROWS, 4 * ROWS});
-            if (dqkv) {
-                for (int part = 0; part < 3; ++part) loader.tile(part, dqkv_map, part * C);
-                for (int part = 0; part < 3; ++part) loader.product<BACKWARD>(qkv_weight_map, part * C, 0);
-            }
+            for (int part = 0; part < P; ++part) loader.tile(part, dqkv_map, part * C);
+            for (int part = 0; part < P; ++part) loader.product<BACKWARD>(qkv_weight_map, part * C, 0);
             loader.tile(INPUT, y_map);
-            if (!dqkv) loader.tile(CHUNK, dnorm_map);
-            if (dy_after) loader.tile(CHUNK, dy_after_map);
+            loader.tile(CHUNK, P ? dy_after_map : dnorm_map);
             for (int chunk = 0; chunk < F; chunk += C) {
                 loader.product<BACKWARD>(mlp_out_map, 0, chunk);
                 loader.tile(OTHER, slope_map, chunk);
@@ -167,13 +165,13 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
         Multiplier multiplier = {memory};
         bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
                    *const other = memory.tiles[OTHER];
-        const act *const of_norm = memory.vectors, *const of_mlp_norm = of_norm + C;
-        const float* const statistics = reinterpret_cast<const float*>(of_mlp_norm + C);
+        const act *const norm_gamma = memory.vectors, *const mlp_norm_gamma = norm_gamma + C;
+        const float* const statistics = reinterpret_cast<const float*>(mlp_norm_gamma + C);
         float sums[SUMS], others[SUMS];
         memory.vectors_full.wait(0);
-        if (dqkv) {
+        if (P) {
 #pragma unroll 1
-            for (int part = 0; part < 3; ++part) {
+            for (int part = 0; part < P; ++part) {
                 multiplier.wait_for(part);
                 multiplier.product<BACKWARD>(sums, part, part > 0);
                 if (part != OTHER) multiplier.release_tile(part);
@@ -181,11 +179,11 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
             meet_to_write();
             round_into(other, sums);
         }
-        if (!dqkv || dy_after) multiplier.wait_for(CHUNK);
+        multiplier.wait_for(CHUNK);
         multiplier.wait_for(INPUT);
-        normalize_backward(memory, input, dy_after ? hidden : nullptr, dqkv ? other : hidden, input, statistics,
-                           of_norm, partials + blockIdx.x * 2 * C);
-        if (dqkv) multiplier.release_tile(OTHER);
+        normalize_backward(memory, input, P ? hidden : nullptr, P ? other : hidden, input, statistics, norm_gamma,
+                           partials + blockIdx.x * 2 * C);
+        if (P) multiplier.release_tile(OTHER);
         store_tile(dy_map, input, first);
 #pragma unroll 1
         for (int chunk = 0; chunk < F; chunk += C) {
@@ -205,7 +203,7 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
         meet_to_write();
         round_into(hidden, sums);
         multiplier.wait_for(OTHER);
-        normalize_backward(memory, input, input, hidden, other, statistics + 2 * ROWS, of_mlp_norm,
+        normalize_backward(memory, input, input, hidden, other, statistics + 2 * ROWS, mlp_norm_gamma,
                            mlp_partials + blockIdx.x * 2 * C);
         store_tile(dmiddle_map, input, first);
         multiplier.product<BACKWARD>(sums, INPUT);

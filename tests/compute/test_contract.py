@@ -73,7 +73,7 @@ def gpu_kernels() -> list[Function]:
 
 
 EXPORTED = exported()
-FUSED = {value.name: value for name, value in vars(fused_ops).items() if name.isupper()}
+FUSED = {value.name: value for value in vars(fused_ops).values() if isinstance(value, Op)}
 GPU_KERNELS = gpu_kernels()
 SEVERAL_LAYERS = [each for each in GPU_KERNELS if each.name in FUSED]
 MMA, TMA, AMD, FEW, SORTED, LARGE = (

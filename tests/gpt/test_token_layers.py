@@ -1,14 +1,19 @@
 """Training with one launch for the layers between two attentions: the numbers of separate ops, but for roundings."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
+from support.devices import without_fused_ops
 from support.recorded_model import RecordedModel, draw_batch
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.backends.gpu import hopper_ops, traits
 from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
+from hipgpt.compute.dependencies import predecessors, uses
+from hipgpt.compute.fused_ops import TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
 
@@ -19,6 +24,7 @@ def gpt2(*sizes: int) -> ModelConfig:
 
 
 SMALL = gpt2(500, 128, 3, 4, 256, 32)
+LLAMA = dataclasses.replace(SMALL, architecture="llama", activation="swiglu", output_bias=False)
 MODELS = {
     "small": SMALL,
     "relu": dataclasses.replace(SMALL, activation="relu"),
@@ -30,6 +36,14 @@ MODELS = {
 }
 SEQUENCES = 12
 on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+
+
+@pytest.fixture
+def hopper(device):
+    """A GPU that has the op. Others skip."""
+    if TOKEN_LAYERS_BACKWARD not in device.traits.workspaces:
+        pytest.skip(f"{device.name} has no op for the layers between two attentions")
+    return device
 
 
 def trained(device, model: ModelConfig, act: DType) -> RecordedModel:
@@ -54,18 +68,17 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 
 @on_a_hopper
 @pytest.mark.parametrize("name", MODELS)
-def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
+def test_one_launch_is_as_close_to_f32_as_many_are(hopper, name):
     model = MODELS[name]
     exact = trained(CpuDevice(2), model, DType.F32).read_gradients()
-    fused = trained(device, model, DType.BF16)
+    fused = trained(hopper, model, DType.BF16)
     assert launches(fused).count("token_layers_forward") == launches(fused).count("token_layers_backward")
     assert launches(fused).count("token_layers_forward") == model.num_layers
-    before, device.traits = device.traits, dataclasses.replace(device.traits, workspaces={})
-    separate = trained(device, model, DType.BF16)
-    device.traits = before
+    with without_fused_ops(hopper):
+        separate = trained(hopper, model, DType.BF16)
     assert "token_layers_forward" not in launches(separate)
-    # Both round activations to bf16; one rounds fewer of them, in another order. The errors of a single tensor are as
-    # random as roundings, those of all together are not.
+    # Both round activations to bf16; one rounds fewer of them, in another order. So their errors together are alike. A
+    # single tensor's error is as random as its roundings: a factor of 2 between two draws of it is likely, 4 is not.
     one, many = (
         np.array([error(found[field], exact[field]) for field in exact])
         for found in (fused.read_gradients(), separate.read_gradients())
@@ -77,14 +90,17 @@ def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
 
 
 @on_a_hopper
-def test_one_launch_gives_the_same_bytes_again(device):
-    first, second = (trained(device, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
+def test_one_launch_gives_the_same_bytes_again(hopper):
+    first, second = (trained(hopper, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
-def recorded(model: ModelConfig, sequences: int = SEQUENCES, act: DType = DType.BF16) -> list[str]:
-    device = NullDevice(traits((DType.BF16, DType.F32), hopper_ops(132)))
-    return launches(RecordedModel(device, model, sequences, act=act))
+def null() -> NullDevice:
+    return NullDevice(traits((DType.BF16, DType.F32), hopper_ops(132)))
+
+
+def recorded(model: ModelConfig, sequences: int = SEQUENCES, act: DType = DType.BF16, **options: float) -> list[str]:
+    return launches(RecordedModel(null(), model, sequences, act=act, **options))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -98,7 +114,9 @@ def test_a_block_has_one_launch_beside_its_attention_in_each_pass(name):
 @pytest.mark.parametrize(
     ("model", "sequences", "act"),
     [
-        pytest.param(SMALL, 13, DType.BF16, id="a half cluster of tokens"),
+        pytest.param(SMALL, 14, DType.BF16, id="a half cluster of tokens"),
+        pytest.param(dataclasses.replace(SMALL, mlp_dim=2176), 12, DType.BF16, id="an MLP too wide for shared memory"),
+        pytest.param(LLAMA, 12, DType.BF16, id="a Llama"),
         pytest.param(SMALL, 12, DType.F32, id="f32"),
         pytest.param(dataclasses.replace(SMALL, mlp_dim=200), 12, DType.BF16, id="an MLP of no whole chunks"),
         pytest.param(gpt2(500, 192, 2, 4, 384, 32), 12, DType.BF16, id="192 channels"),
@@ -107,3 +125,19 @@ def test_a_block_has_one_launch_beside_its_attention_in_each_pass(name):
 )
 def test_other_models_take_separate_launches(model, sequences, act):
     assert "token_layers_forward" not in recorded(model, sequences, act)
+
+
+def test_dropout_takes_separate_launches():
+    assert "token_layers_forward" not in recorded(SMALL, drop_probability=0.1)
+
+
+def test_a_block_waits_for_no_weight_gradient_of_the_block_after_it():
+    found = RecordedModel(null(), SMALL, SEQUENCES, act=DType.BF16).training.launches
+    order: list[set[int]] = []
+    for direct in predecessors([uses(launch) for launch in found]):
+        order.append(set(direct).union(*(order[other] for other in direct)))
+    passes = [index for index, launch in enumerate(found) if launch.op is TOKEN_LAYERS_BACKWARD]
+    for earlier, later in itertools.pairwise(passes):
+        between = [i for i in range(earlier, later) if found[i].op is MATMUL_BACKWARD_WEIGHT]
+        assert len(between) == 4
+        assert not order[later] & set(between)

@@ -1,7 +1,12 @@
 """The devices that tests of ops, gradients and causality run on."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
 import pytest
 
+from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import DType
 
 # The backends that run these tests, by name: the dtypes that each has kernels for, and marks.
@@ -20,3 +25,14 @@ every_device_in_every_dtype = pytest.mark.parametrize(
     ],
     indirect=["device"],
 )
+
+
+@contextlib.contextmanager
+def without_fused_ops(device: Device) -> Iterator[None]:
+    """Take the ops of several layers from a device meanwhile."""
+    before = device.traits
+    device.traits = dataclasses.replace(before, workspaces={})
+    try:
+        yield
+    finally:
+        device.traits = before

@@ -72,9 +72,9 @@ class RecordedModel:
         weights = ParameterTensors(self.weights, model)
         workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING) if output_layer else None
         elements = workspace({"N": B * S, "V": model.vocab_size}, act) if workspace else None
-        table = activation_gradients(model, B, S, act, output_layer_workspace=elements)
-        self.token_layers, more = fused_layers(device, model, weights, self.saved, B * S)
-        self.scratch = Arena(device, "activation_gradients", [*table, *more])
+        self.token_layers, fused = fused_layers(device, model, weights, self.saved, B * S, drop_probability)
+        table = activation_gradients(model, B, S, act, None, elements, fused)
+        self.scratch = Arena(device, "activation_gradients", table)
         for name, values in draw_weights(model).items():
             device.write(self.weights[name], values.astype(act.numpy))
         device.write(self.inputs["counters"], COUNTERS)

@@ -44,6 +44,7 @@ class CudaDriver:
     """One NVIDIA GPU. Raises DeviceAbsent if there is no driver or no such device."""
 
     backend, wave = "cuda", 32
+    side_by_side = True
     checks_kernels = False  # its kernels run on NVIDIA's chips in the project's own tests
 
     def __init__(self, index: int):
@@ -179,13 +180,14 @@ class CudaDriver:
         return lambda: _checked(driver.cuGraphLaunch(executable, self._stream), "cuGraphLaunch")
 
     def _continue_after(self, nodes: list[Any]) -> None:
-        """Let what is captured next wait for these nodes of the graph only."""
+        """Let the next launch that is captured wait for these nodes of the graph only."""
         flag = driver.CUstreamUpdateCaptureDependencies_flags.CU_STREAM_SET_CAPTURE_DEPENDENCIES
-        updated = driver.cuStreamUpdateCaptureDependencies(self._stream, nodes, None, len(nodes), flag)
-        _checked(updated, "cuStreamUpdateCaptureDependencies")
+        # CUDA 12 has the function with these arguments under another name
+        update = getattr(driver, "cuStreamUpdateCaptureDependencies_v2", driver.cuStreamUpdateCaptureDependencies)
+        _checked(update(self._stream, nodes, None, len(nodes), flag), "cuStreamUpdateCaptureDependencies")
 
     def _captured_last(self) -> list[Any]:
-        """Return the nodes of the graph that what is captured next would wait for."""
+        """Return the nodes of the graph that the last captured launches are."""
         return list(_checked(driver.cuStreamGetCaptureInfo(self._stream), "cuStreamGetCaptureInfo")[3])
 
 

@@ -20,7 +20,7 @@ class Driver(Protocol):
     multiprocessors: how many of them, or of AMD's compute units;
     compiler: the run-time compiler and its version, which count in the key of a cached code object. stream: the
     handle of its stream, for libraries that put work on it. checks_kernels: whether kernels that use matrix units are
-    compared with plain arithmetic at their first use.
+    compared with plain arithmetic at their first use. side_by_side: whether `capture` lets launches run side by side.
     """
 
     backend: str
@@ -30,6 +30,7 @@ class Driver(Protocol):
     multiprocessors: int
     compiler: str
     checks_kernels: bool
+    side_by_side: bool
 
     @property
     def stream(self) -> int: ...
@@ -100,7 +101,7 @@ class Driver(Protocol):
     def capture(
         self, groups: Sequence[Sequence[Callable[[], None]]], earlier: Sequence[Sequence[int]]
     ) -> Callable[[], None]:
-        """Return a function that replays, as one graph, what groups of calls launch. They do not run meanwhile.
+        """Return a function that replays, as one graph, what groups of calls launch. Nothing runs before it is called.
 
         earlier: for each group the numbers of those before it that it waits for. A driver may let it wait for more.
         """

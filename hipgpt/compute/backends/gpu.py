@@ -106,12 +106,15 @@ class GpuDevice:
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Compile and bind the kernels of launches; return a function that runs them, without waiting.
 
-        In a graph a launch waits only for those whose memory it shares, so that small kernels run side by side. With
-        collectives, or without graphs, launches run in order.
+        In a graph, if the driver can, a launch waits only for those whose memory it shares, so that small kernels run
+        side by side. With collectives, or without graphs, launches run in order.
         """
         self.compile(launches)
-        in_order = not self._graphs or any(launch.op in COLLECTIVES for launch in launches)
-        groups, earlier = self._in_order(launches) if in_order else self._side_by_side(launches)
+        side_by_side = self._driver.side_by_side and self._graphs
+        if side_by_side and not any(launch.op in COLLECTIVES for launch in launches):
+            groups, earlier = self._side_by_side(launches)
+        else:
+            groups, earlier = self._in_order(launches)
 
         def run_all() -> None:
             for call in itertools.chain(*groups):
@@ -128,14 +131,18 @@ class GpuDevice:
 
     def _side_by_side(self, launches: Sequence[Launch]) -> tuple[list[list[Call]], list[list[int]]]:
         """Return the kernel calls of each launch, and the numbers of the launches that it waits for."""
+        variants = [self._checked_variant(launch) for launch in launches]
+        sizes = [row.workspace_bytes(launch.op, launch.sizes) for row, launch in zip(variants, launches, strict=True)]
+        numbers = itertools.cycle(range(WORKSPACES))
         calls: list[list[Call]] = []
         memory: list[list[Use]] = []
-        for launch in launches:
-            variant = self._checked_variant(launch)
-            size = variant.workspace_bytes(launch.op, launch.sizes)
-            workspace = self._workspace(size, len(memory) % WORKSPACES)
+        for variant, launch, size in zip(variants, launches, sizes, strict=True):
+            own = uses(launch)
+            workspace = self._workspace(max(sizes), next(numbers)) if size else None
+            if workspace is not None:
+                own.append(Use(workspace, size, writes=True))
             calls.append(self._calls(variant, launch, workspace))
-            memory.append([*uses(launch), *([Use(workspace, size, writes=True)] if workspace else [])])
+            memory.append(own)
         return calls, predecessors(memory)
 
     def _in_order(self, launches: Sequence[Launch]) -> tuple[list[list[Call]], list[list[int]]]:
@@ -188,7 +195,7 @@ class GpuDevice:
         op, sizes = launch.op, launch.sizes
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
         arguments = launch.c_arguments()
-        maps = [self._tensor_map(launch.given(boxes.argument), boxes) for boxes in variant.boxes(op)]
+        maps = [self._tensor_map(launch.argument(boxes.argument), boxes) for boxes in variant.boxes(op)]
         start = self._driver.launch_together if variant.together else self._driver.launch
         return [
             functools.partial(start, function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])

@@ -49,6 +49,7 @@ class HipDriver:
     """One AMD GPU. Raises DeviceAbsent if there is no HIP runtime or no such device."""
 
     backend = "hip"
+    side_by_side = False  # a graph with branches has not been measured on AMD's chips
     checks_kernels = True
 
     def __init__(self, index: int):

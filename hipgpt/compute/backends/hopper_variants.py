@@ -9,14 +9,14 @@ from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.contract import Op
 
 HOPPER = r"sm_90a"
-ENOUGH_TMA_TILES = 29  # or slices of them, for clusters of persistent blocks
-ENOUGH_STACKED_TILES = 44
+ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
+ENOUGH_TMA_AREA = 32  # tiles' areas of a weight gradient, each slice counted
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 
 
 def _persistent_gemm() -> Variant:
     """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
-    schedule = PersistentGemm(ENOUGH_TMA_TILES, ENOUGH_TMA_STAGES)
+    schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_AREA, ENOUGH_TMA_STAGES)
     return Variant(
         r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
         suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes_of,
@@ -27,7 +27,7 @@ def _stacked_newton_schulz() -> Variant:
     """The row for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
 
     def suits(op: Op, sizes: Sizes) -> bool:
-        return stacked_gemm.tiles(op, sizes) >= ENOUGH_STACKED_TILES
+        return stacked_gemm.tiles(op, sizes) >= ENOUGH_TMA_ITEMS
 
     return Variant(
         r"newton_schulz_(gram|polynomial|step)", HOPPER, "bf16", "gpu/muon_tma.hip",

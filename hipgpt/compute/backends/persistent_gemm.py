@@ -44,7 +44,7 @@ OPERANDS = {  # rows of a box: of A and of a block's half of B if K is contiguou
 
 @dataclass(frozen=True)
 class PersistentGemm:
-    """How these GEMMs are cut along K. least_tiles, least_stages: see `suits`.
+    """How these GEMMs are cut along K. least_items, least_area, least_stages: see `suits`.
 
     The model estimates a GEMM's time in stages of K, for T tiles of S stages each on C = CLUSTERS clusters, which
     compute T * s slices in turns. Sums of slices go through memory, and a second launch adds them up:
@@ -52,20 +52,23 @@ class PersistentGemm:
         time(s) = ceil(T * s / C) * ceil(S / s)  +  (LAUNCH_COST + SLOT_COST * T * s  if s > 1)
     """
 
-    least_tiles: int
+    least_items: int
+    least_area: int
     least_stages: int
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call has rows that the copy engine can address, and enough work for all clusters.
 
-        That is the area of least_tiles tiles in C, each slice counted, and least_stages stages of K for each cluster.
+        That is least_items tiles, and least_stages stages of K for each cluster. Each slice counts as a tile. For the
+        gradient of a weight, the area of least_area tiles is enough, because other launches run beside it.
         """
         if any(sizes[name] % WIDTH for name in op.dimensions):
             return False
+        tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
         rows, columns = (sizes[name] for name in _of_op(GEMM_SIZES, op)[:2])
-        area = rows * columns * self.slices(op, sizes)
-        enough_stages = self._tiles(op, sizes) * self._stages(op, sizes) >= self.least_stages * CLUSTERS
-        return enough_stages and area >= self.least_tiles * CLUSTER_ROWS * COLUMNS
+        large = rows * columns * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
+        enough_tiles = tiles * slices >= self.least_items or (op.name.endswith("backward_weight") and large)
+        return enough_tiles and tiles * self._stages(op, sizes) >= self.least_stages * CLUSTERS
 
     def slices(self, op: Op, sizes: Sizes) -> int:
         """Return the number of slices that takes the least time, none of them empty; ties go to the fewest."""

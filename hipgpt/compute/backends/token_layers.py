@@ -7,8 +7,9 @@ from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 
-ROWS, CLUSTER = 64, CONSTANTS["TOKEN_LAYERS_CLUSTER"]
-CHANNELS, MOST_HIDDEN = (128, 256), CONSTANTS["TOKEN_LAYERS_MOST_HIDDEN"]
+ROWS, CLUSTER = CONSTANTS["TOKEN_LAYERS_ROWS"], CONSTANTS["TOKEN_LAYERS_CLUSTER"]
+CHANNELS = CONSTANTS["TOKEN_LAYERS_NARROW"], CONSTANTS["TOKEN_LAYERS_WIDE"]
+MOST_HIDDEN = CONSTANTS["TOKEN_LAYERS_MOST_HIDDEN"]
 SIDE = 64  # of a box
 MAPPED = {  # arguments that the copy engine reads, then those that it writes
     "token_layers_forward": (
@@ -42,7 +43,7 @@ def macros(sizes: Sizes) -> Mapping[str, int]:
 
 
 def boxes_of(op: Op) -> tuple[Boxes, ...]:
-    """Return the arguments that the copy engine reads."""
+    """Return the arguments that the copy engine moves."""
     return tuple(Boxes(name, SIDE, inner=2 if name in ("qkv", "dqkv") else 1) for name in MAPPED[op.name])
 
 

@@ -8,16 +8,18 @@
 #include "gpu/mma/shared_tile.h"
 
 constexpr int C = CHANNELS, F = HIDDEN;
-constexpr int ROWS = 64, CLUSTER = TOKEN_LAYERS_CLUSTER, WARPGROUP = 128, MULTIPLIERS = 2;
+constexpr int ROWS = TOKEN_LAYERS_ROWS, CLUSTER = TOKEN_LAYERS_CLUSTER, WARPGROUP = 128, MULTIPLIERS = 2;
 constexpr int OWN = C / MULTIPLIERS, SUMS = OWN / 2;  // columns of a warpgroup, sums of a thread
 constexpr int SIDE = 64, BOX = SIDE * SIDE, BOXES = C / SIDE, TILE = BOXES * BOX;
 constexpr int STAGES = C > 128 ? 3 : 6, TILES = 3;
-constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas; of 64 rows' statistics in their place
+// For sums over rows and columns, LANES lanes have a row, WIDTH neighbours each, and TEAMS of them have a row each.
+constexpr int LANES = C / WIDTH, TEAMS = MULTIPLIERS * WARPGROUP / LANES;
+constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas in forward passes, which need more
 
 struct Memory {
     bf16 weights[STAGES][TILE];
     bf16 tiles[TILES][TILE];  // 64 rows, in boxes of 64 columns
-    float of_columns[MULTIPLIERS * WARPGROUP * WIDTH / C][2][C];  // sums of the columns of some rows
+    float of_columns[TEAMS][2][C];  // sums of the columns of some rows
     act vectors[VECTORS];
     Barrier full[STAGES], empty[STAGES], tile_full[TILES], tile_empty[TILES], vectors_full;
 };

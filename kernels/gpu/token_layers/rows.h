@@ -1,4 +1,4 @@
-// What happens to a block's rows between two products. A thread has the sums of two rows, in pairs of columns.
+// Biases, activations and norms of a block's rows, between two products. A thread has sums of two rows, in pairs.
 #pragma once
 #include "gpu/simt/vector_io.h"
 #include "gpu/token_layers/products.h"
@@ -37,13 +37,13 @@ struct Pair {
     DEVICE_MEMBER explicit Pair(const bf16* source) { load(value, source); }
 };
 
-// Where a pair of a tile lies.
+// The address of a pair of a tile.
 DEVICE bf16* in_tile(bf16* tile, int row, int column) {
     const int chunk = column % SIDE / WIDTH;
     return tile + column / SIDE * BOX + SharedTile<8>::offset(row, chunk) + column % WIDTH;
 }
 
-// A tile = sums, which become what bf16 has of them, because other passes will read that.
+// A tile = sums. The sums are rounded too, because the backward pass will read them so.
 DEVICE void round_into(bf16* tile, float (&sums)[SUMS]) {
     for_pairs([&](int i, int row, int column) {
         const uint32_t pair = bf16_pair(sums[i], sums[i + 1]);
@@ -53,9 +53,6 @@ DEVICE void round_into(bf16* tile, float (&sums)[SUMS]) {
     });
     meet();
 }
-
-// For sums over rows and columns, LANES lanes have a row, WIDTH neighbours each, and TEAMS of them have a row each.
-constexpr int LANES = C / WIDTH, TEAMS = MULTIPLIERS * WARPGROUP / LANES;
 
 // y = LayerNorm of x, both tiles; the statistics go to mean and rstd. Formulas as in layernorm.hip.
 DEVICE void normalize(bf16* y, bf16* x, float* means, float* rstds, const act* gamma, const act* beta, float epsilon) {
