@@ -6,8 +6,8 @@
 // qkv's (3, C, C). All bf16 but the statistics of the norms; sums in f32. Formulas as in layernorm.hip and matmul.hip.
 //
 // backward: from dqkv and dy_after, the gradient of y by the layers after it, or without qkv from dnorm, to dy, dhidden
-// (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for gamma and beta of
-// norm; mlp_partials: of mlp_norm. The gradients of the weights are products of what these kernels store.
+// (N, F), the gradient of mlp_in's output, dmiddle and dattention. partials (K, 2, C): a block's sums for gamma and beta
+// of norm; mlp_partials: of mlp_norm. The gradients of the weights are products of what these kernels store.
 //
 // In a narrow model each of these layers takes some microseconds, of which launch and latency are most. A block keeps
 // 64 tokens in shared memory and takes them through all layers, while weights stream past from L2: they are read once
@@ -25,8 +25,8 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
                      const act* projection, const act* projection_bias, const act* mlp_gamma, const act* mlp_beta,
                      const act* mlp_in, const act* mlp_in_bias, const act* mlp_out, const act* mlp_out_bias,
                      const act* gamma, const act* beta, const act* qkv_weight, const act* qkv_bias, int64_t /*N*/,
-                     int64_t /*C*/, int64_t /*F*/, int64_t P, float epsilon, int32_t activation, TENSOR_MAP attention_map,
-                     TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map, TENSOR_MAP mlp_out_map,
+                     int64_t /*C*/, int64_t /*F*/, int64_t P, float epsilon, int32_t activation,
+                     TENSOR_MAP attention_map, TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map, TENSOR_MAP mlp_out_map,
                      TENSOR_MAP qkv_weight_map, TENSOR_MAP middle_map, TENSOR_MAP mlp_norm_map, TENSOR_MAP active_map,
                      TENSOR_MAP slope_map, TENSOR_MAP y_map, TENSOR_MAP norm_map, TENSOR_MAP qkv_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];

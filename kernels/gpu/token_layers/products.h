@@ -18,7 +18,7 @@ constexpr int VECTORS = 9 * C + F;  // elements of biases, gammas and betas in f
 
 struct Memory {
     bf16 weights[STAGES][TILE];
-    bf16 tiles[TILES][TILE];  // 64 rows, in boxes of 64 columns
+    bf16 tiles[TILES][TILE];        // 64 rows, in boxes of 64 columns
     float of_columns[TEAMS][2][C];  // sums of the columns of some rows
     act vectors[VECTORS];
     Barrier full[STAGES], empty[STAGES], tile_full[TILES], tile_empty[TILES], vectors_full;

@@ -79,8 +79,8 @@ DEVICE void normalize(bf16* y, bf16* x, float* means, float* rstds, const act* g
 }
 
 // dx = before + the gradient of the input x of a LayerNorm whose output has the gradient dy. All are tiles; dx may be
-// one of the others, and before may be null for zeros. statistics: 64 means, then as many reciprocal standard deviations.
-// partials (2, C): the block's sums for gamma and beta. Formulas as in layernorm.hip.
+// one of the others, and before may be null for zeros. statistics: 64 means, then as many reciprocal standard
+// deviations. partials (2, C): the block's sums for gamma and beta. Formulas as in layernorm.hip.
 DEVICE void normalize_backward(Memory& memory, bf16* dx, bf16* before, bf16* dy, bf16* x, const float* statistics,
                                const act* gamma, float* partials) {
     const int column = threadIdx.x % LANES * WIDTH, team = threadIdx.x / LANES;
