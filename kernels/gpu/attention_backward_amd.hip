@@ -19,9 +19,9 @@ constexpr bool FEW_REGISTERS = !Unit::MANY_REGISTERS && HEAD_CHANNELS == 128;
 using Own = OwnRows<!FEW_REGISTERS>;
 // A SIMD holds one wave of this kernel, which would only wait for the block's other waves if it left out a tile.
 constexpr bool ALWAYS_MULTIPLIES = HEAD_CHANNELS == 128;
-// Turns of an iteration. With two, the place of each in shared memory is constant. On CDNA with the widest heads, clang
-// would need more registers for it than there are.
-constexpr int TURNS = Unit::MANY_REGISTERS && HEAD_CHANNELS == 128 ? 1 : 2;
+// Turns of an iteration. With two, the place of each in shared memory is constant. The widest heads leave no registers
+// for it.
+constexpr int TURNS = HEAD_CHANNELS == 128 ? 1 : 2;
 typedef Unit::Sum Products[ROW_TILES][VISITED_TILES];
 typedef Unit::Operand Factors[ROW_TILES][STEPS];
 constexpr float NO_QUERY = 1e30f;  // the logsumexp of queries beyond the sequence: their probabilities become 0
