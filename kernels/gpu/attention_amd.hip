@@ -136,42 +136,37 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     Unit::Sum minus_reference[ROW_TILES] = {};
     const unsigned of_keys = OperandTile<HEAD_CHANNELS>::of_lane(),
                    of_values = KEYS == HEAD_CHANNELS ? of_keys : OperandTile<KEYS>::of_lane();
-#pragma unroll 1
-    for (int even_tile = 0; even_tile < key_tiles; even_tile += 2)
+    visit_in_turn(key_tiles, [&](int tile, int odd) {
+        __syncthreads();
+        fetch(tile + 1);
+        const int at = tile * KEYS;
+        if (at < wave_first + ROW_TILES * 16) {
+            const bf16 *keys = tiles + odd * STAGE, *values = keys + STREAMED;
+            Scores scores;  // the matrix unit subtracts the reference
 #pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {  // so that the place of each in shared memory is constant
-            const int tile = even_tile + odd;
-            if (tile == key_tiles) break;
-            __syncthreads();
-            fetch(tile + 1);
-            const int at = tile * KEYS;
-            if (at < wave_first + ROW_TILES * 16) {
-                const bf16 *keys = tiles + odd * STAGE, *values = keys + STREAMED;
-                Scores scores;  // the matrix unit subtracts the reference
+            for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
-                for (int t = 0; t < ROW_TILES; ++t)
-#pragma unroll
-                    for (int j = 0; j < KEY_TILES; ++j) scores[t][j] = minus_reference[t];
-                multiply_rows(scores, keys, of_keys, queries);
-                if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
-                Probabilities probabilities;
-                Parts sum_with_these[ROW_TILES];
-                for (int t = 0; t < ROW_TILES; ++t) sum_with_these[t] = sum[t];
-                exponentiate(probabilities, sum_with_these, scores, scale);
-                float most = 0.0f;
-                for (const Parts& each : sum_with_these) most = fmaxf(most, each[0] + each[1]);
-                if (wave_ballot(most >= LARGEST_SUM)) {
-                    for (int t = 0; t < ROW_TILES; ++t) {
-                        raise_reference(scores[t], out[t], minus_reference[t], sum[t], scale);
-                        sum_with_these[t] = sum[t];
-                    }
-                    exponentiate(probabilities, sum_with_these, scores, scale);
+                for (int j = 0; j < KEY_TILES; ++j) scores[t][j] = minus_reference[t];
+            multiply_rows(scores, keys, of_keys, queries);
+            if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
+            Probabilities probabilities;
+            Parts sum_with_these[ROW_TILES];
+            for (int t = 0; t < ROW_TILES; ++t) sum_with_these[t] = sum[t];
+            exponentiate(probabilities, sum_with_these, scores, scale);
+            float most = 0.0f;
+            for (const Parts& each : sum_with_these) most = fmaxf(most, each[0] + each[1]);
+            if (wave_ballot(most >= LARGEST_SUM)) {
+                for (int t = 0; t < ROW_TILES; ++t) {
+                    raise_reference(scores[t], out[t], minus_reference[t], sum[t], scale);
+                    sum_with_these[t] = sum[t];
                 }
-                for (int t = 0; t < ROW_TILES; ++t) sum[t] = sum_with_these[t];
-                accumulate(out, values, of_values, probabilities);
+                exponentiate(probabilities, sum_with_these, scores, scale);
             }
-            put(tile + 1, tiles + (1 - odd) * STAGE);
+            for (int t = 0; t < ROW_TILES; ++t) sum[t] = sum_with_these[t];
+            accumulate(out, values, of_values, probabilities);
         }
+        put(tile + 1, tiles + (1 - odd) * STAGE);
+    });
 #pragma unroll
     for (int t = 0; t < ROW_TILES; ++t) {
         const float total = across_query(sum[t][0] + sum[t][1], [](float a, float b) { return a + b; });
