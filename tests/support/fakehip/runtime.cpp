@@ -112,6 +112,13 @@ T symbol(void* library, const std::string& name) {
 
 }  // namespace
 
+int device_in_use() { return current_device; }
+
+bool submit_to(void* stream, const std::function<bool()>& work) {
+    const auto done = [=] { return work() ? SUCCESS : ILLEGAL_ADDRESS; };
+    return submit(static_cast<Stream*>(stream), done) == SUCCESS;
+}
+
 API const char* hipGetErrorString(int error) {
     switch (error) {
         case SUCCESS:
@@ -156,6 +163,11 @@ API int hipSetDevice(int device) {
     if (device < 0 || device >= static_cast<int>(chips().size())) return INVALID_DEVICE;
     current_device = device;
     return SUCCESS;
+}
+
+API int hipGetDeviceCount(int* count) {
+    *count = chips().size();
+    return chips().empty() ? NO_DEVICE : SUCCESS;
 }
 
 API int hipGetDevicePropertiesR0600(Properties* properties, int device) {
@@ -210,6 +222,8 @@ API int hipStreamWaitEvent(Stream* stream, Event* event, unsigned) {
 }
 
 API int hipStreamSynchronize(Stream* stream) { return stream->capturing ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS; }
+
+API int hipStreamQuery(Stream* stream) { return hipStreamSynchronize(stream); }
 
 API int hipMemcpyHtoDAsync(void* target, const void* source, size_t size, Stream* stream) {
     return copy(target, target, source, size, stream);
