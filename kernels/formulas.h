@@ -79,6 +79,11 @@ HIPGPT_SCALAR Activated relu(float x) { return {x > 0.0f ? x : 0.0f, x > 0.0f ? 
 // ReLU^2. So et al. 2021, arXiv:2109.08668.
 HIPGPT_SCALAR Activated relu2(float x) { return {x > 0.0f ? x * x : 0.0f, x > 0.0f ? 2.0f * x : 0.0f}; }
 
+// One of them, by its number in a kernel that serves all.
+HIPGPT_SCALAR Activated activated(float x, int32_t activation) {
+    return activation == 0 ? gelu(x) : activation == 1 ? relu(x) : relu2(x);
+}
+
 // SiLU, the gate of SwiGLU: x / (1 + e^-x). Hendrycks & Gimpel 2016, arXiv:1606.08415; Shazeer 2020, arXiv:2002.05202.
 HIPGPT_SCALAR float silu(float x) { return x * reciprocal(1.0f + exp_of(-x)); }
 

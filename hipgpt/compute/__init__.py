@@ -1,4 +1,5 @@
 """Tensors, contracts, plans and devices; never sees a GPT.
 
-Read tensor, contract, catalogue, launch, plan, process_group, communicator, device, open_device, backends/.
+Read tensor, contract, catalogue, fused_ops, launch, dependencies, plan, process_group, communicator, device,
+open_device, backends/.
 """

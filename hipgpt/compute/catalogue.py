@@ -4,8 +4,7 @@ Dimensions: B sequences, S positions, N = B*S rows, C and O channels in and out,
 T context length or number of tokens, P parameters, W elements of a workspace. K counts partial sums, or rows of a
 table that are indexed by step, or sequences that go to a cache of B sequences. M matrices of O rows and C columns; R
 and L are the smaller and the larger of O and C.
-G counts the heads of a position: H queries, then keys, then as many values. Of decode_blocks, L counts blocks of the
-model, M and W the weights and the vectors of one block, K slots.
+G counts the heads of a position: H queries, then keys, then as many values.
 """
 
 from hipgpt.compute.contract import op
@@ -360,20 +359,6 @@ RECORD_STEP = op("record_step", "optimizer", """
     """)  # fmt: skip
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
-
-# All blocks of a GPT-2 in one launch, if a device's traits have it. It is not in the CATALOGUE: tests compare it with
-# the ops that it replaces, since the bounds of so many ops in a row would be too wide to show a mistake.
-DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
-    out    y          act (N, C)
-    inout  cache      act (L, 2, N, H, T, D)
-    inout  exchange   i32 (K, 2)
-    in     x          act (N, C)
-    in     matrices   act (L, M)
-    in     vectors    act (L, W)
-    in     gamma      act (C)
-    in     beta       act (C)
-    in     positions  i32 (N)
-    """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
 
 # GPUs lack OUTPUT_LAYER_TRAINING, because they are fastest with the logits of all rows at once: four ops replace it.
 ON_GPUS = {name: value for name, value in CATALOGUE.items() if value is not OUTPUT_LAYER_TRAINING}

@@ -28,9 +28,13 @@ class Launch:
         pairs = zip(self.op.arguments, self.tensors, strict=True)
         return next((tensor.dtype for argument, tensor in pairs if tensor and argument.dtype == "act"), DType.F32)
 
+    def given(self, name: str) -> Tensor | None:
+        """Return an argument by its name in the contract, None if it is left out."""
+        return next(t for a, t in zip(self.op.arguments, self.tensors, strict=True) if a.name == name)
+
     def tensor(self, name: str) -> Tensor:
         """Return an argument that is present by its name in the contract."""
-        found = next(t for a, t in zip(self.op.arguments, self.tensors, strict=True) if a.name == name)
+        found = self.given(name)
         assert found is not None
         return found
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hipgpt.compute.catalogue import DECODE_BLOCKS
 from hipgpt.compute.device import Device
+from hipgpt.compute.fused_ops import DECODE_BLOCKS
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field, Tensor
 from hipgpt.config.settings import ModelConfig

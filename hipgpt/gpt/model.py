@@ -33,6 +33,7 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.fused_decoding import FusedBlocks
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Attention, Mlp, Norm
+from hipgpt.gpt.token_layers import TokenLayers, Turn
 
 
 class Network:
@@ -42,10 +43,10 @@ class Network:
     first token of each sequence. cache: an Arena of `kv_cache`; with it, S is 1, and attention appends the new keys and
     values to it and reads the earlier ones. slots (B) i32: with it, the keys and values of these S tokens become the
     beginning of the cache's sequence slots[b]; a slot that the cache does not have is left out. fused: with a cache,
-    takes the place of all blocks. drop_probability: of
-    the dropout after the embedding and after both branches of each block. counters (4) i32: seed low and high, step,
-    micro step, from which the dropout masks are drawn. group: index of these sequences among the groups of a
-    micro-batch; each group draws other masks.
+    takes the place of all blocks. token_layers: without dropout, take the place of the layers between two attentions.
+    drop_probability: of the dropout after the embedding and after both branches of each block. counters (4) i32: seed
+    low and high, step, micro step, from which the dropout masks are drawn. group: index of these sequences among the
+    groups of a micro-batch; each group draws other masks.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class Network:
         cache: Arena | None = None,
         slots: Tensor | None = None,
         fused: FusedBlocks | None = None,
+        token_layers: TokenLayers | None = None,
         drop_probability: float = 0.0,
         counters: Tensor | None = None,
         group: int = 0,
     ):
         self.model, self.weights, self.saved = model, weights, saved
-        self.tokens, self.starts, self.fused = tokens, starts, fused
+        self.tokens, self.starts, self.fused, self.token_layers = tokens, starts, fused, token_layers
         self.drop_probability, self.counters, self.group = drop_probability, counters, group
         self.B, self.S = tokens.shape
         shared = model, weights, saved
@@ -79,6 +81,12 @@ class Network:
             return
         self.attention.begin(plan)
         self.norm.forward(plan, "block0.attention_norm", a["residual0"])
+        if self.token_layers:
+            self.attention.project(plan, "block0")
+            for i in range(L):
+                self.attention.attend(plan, f"block{i}")
+                self.token_layers.forward(plan, i)
+            return
         for i in range(L):
             block, x, middle = f"block{i}", a[f"residual{i}"], a[f"block{i}.middle"]
             self.attention.forward(plan, block)
@@ -97,6 +105,9 @@ class Network:
         name that begins with d is a gradient of the loss: dbranch is d loss / d branch.
         """
         a, w, g, d = self.saved, self.weights, gradients, activation_gradients
+        if self.token_layers:
+            self._backward_by_token_layers(plan, self.token_layers, g, d)
+            return
         plan(ZERO, d["residual"].flat)
         self.norm.backward(plan, g, d, "final_norm", a[f"residual{self.model.num_layers}"])
         for i in reversed(range(self.model.num_layers)):
@@ -111,7 +122,18 @@ class Network:
             plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
             self.attention.backward(plan, g, d, block)
             self.norm.backward(plan, g, d, f"{block}.attention_norm", x)
-        self._embed_backward(plan, g, d)
+        self._embed_backward(plan, g, self._branch_gradient(plan, d, stream=0))
+
+    def _backward_by_token_layers(self, plan: Plan, layers: TokenLayers, g: ParameterTensors, d: Arena) -> None:
+        a, first = self.saved, Turn(d, 0)
+        for i in reversed(range(self.model.num_layers)):
+            block, dqkv = f"block{i}", Turn(d, i)["dqkv"]
+            layers.backward(plan, g, d, i)
+            self.attention.attend_backward(plan, d, block, dqkv)
+            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), dqkv, a[f"{block}.attention_norm"])
+        plan(MATMUL_BACKWARD_INPUT, d["norm"], first["dqkv"], self.weights["block0.qkv.weight"])
+        self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], first["dmiddle"])
+        self._embed_backward(plan, g, first["dmiddle"])
 
     def logits(self, plan: Plan) -> None:
         """Record, after `forward`, the pass to saved["logits"] (N, V)."""
@@ -175,8 +197,8 @@ class Network:
         if self.drop_probability:
             self._drop(plan, x, embedded, stream=0)
 
-    def _embed_backward(self, plan: Plan, g: ParameterTensors, d: Arena) -> None:
-        dembedded, table = self._branch_gradient(plan, d, stream=0), g["token_embedding.weight"]
+    def _embed_backward(self, plan: Plan, g: ParameterTensors, dembedded: Tensor) -> None:
+        table = g["token_embedding.weight"]
         if self.model.parts.rotary:
             plan(TOKEN_EMBEDDING_BACKWARD, table, dembedded, self.tokens.flat)
         else:

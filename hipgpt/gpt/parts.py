@@ -61,15 +61,18 @@ class Norm(Part):
             outputs = a[name], a[f"{name}.mean"], a[f"{name}.rstd"], y
             plan(LAYERNORM_FORWARD, *outputs, x, branch, *w.norm(name), epsilon=epsilon)
 
-    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor) -> None:
-        """Record d["residual"] += d loss / d x of a norm. d["norm"] is the gradient of its output."""
+    def backward(
+        self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor, dx: Tensor | None = None
+    ) -> None:
+        """Record dx += d loss / d x of a norm. d["norm"] is the gradient of its output; dx: default d["residual"]."""
         a, gamma, partials = self.saved, self.weights[f"{name}.gamma"], d["norm_partials"]
+        dx = dx or d["residual"]
         if self.model.parts.rms_norm:
-            plan(RMSNORM_BACKWARD, d["residual"], partials, d["norm"], x, a[f"{name}.rstd"], gamma)
+            plan(RMSNORM_BACKWARD, dx, partials, d["norm"], x, a[f"{name}.rstd"], gamma)
             plan(ADD_ROWS, g[f"{name}.gamma"], partials)
         else:
             figures = a[f"{name}.mean"], a[f"{name}.rstd"]
-            plan(LAYERNORM_BACKWARD, d["residual"], partials, d["norm"], x, *figures, gamma)
+            plan(LAYERNORM_BACKWARD, dx, partials, d["norm"], x, *figures, gamma)
             plan(ADD_PARTIALS, *g.norm(name), partials)
 
 
@@ -106,6 +109,11 @@ class Attention(Part):
 
     def forward(self, plan: Plan, block: str) -> None:
         """Record saved[attention] of a block from saved[attention_norm]."""
+        self.project(plan, block)
+        self.attend(plan, block)
+
+    def project(self, plan: Plan, block: str) -> None:
+        """Record saved[qkv] of a block from saved[attention_norm]."""
         a, w, x = self.saved, self.weights, self.saved[f"{block}.attention_norm"]
         if self.model.parts.rotary:
             own = f"{block}.packed" if self.model.parts.head_norm else "packed"
@@ -116,26 +124,29 @@ class Attention(Part):
             plan(ROTARY_FORWARD, qkv, packed, a["rotations"])
         else:
             plan(MATMUL_FORWARD, a[f"{block}.qkv"], x, *w.linear(f"{block}.qkv"))
-        self._attend(plan, block)
 
     def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str) -> None:
         """Record d["norm"], the gradient of saved[attention_norm], from d["attention"]."""
         a, w = self.saved, self.weights
-        y, qkv, logsumexp = (a[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
-        dy, dqkv = d["attention"].view(*self._heads), d["qkv"].view(*self._qkv)
-        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*self._heads))
-        plan(ATTENTION_BACKWARD, dqkv, dy, d["delta"], logsumexp, qkv.view(*self._qkv))
+        self.attend_backward(plan, d, block, d["qkv"])
         doutput = d["qkv"]
         if self.model.parts.rotary:
             doutput = d["packed"]
-            plan(ROTARY_BACKWARD, doutput.view(*self._packed), dqkv, a["rotations"])
+            plan(ROTARY_BACKWARD, doutput.view(*self._packed), d["qkv"].view(*self._qkv), a["rotations"])
         if self.model.parts.head_norm:
             doutput = d["normed"]
             self._normalize_backward(plan, g, d, block)
         plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), doutput, a[f"{block}.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], doutput, w[f"{block}.qkv.weight"])
 
-    def _attend(self, plan: Plan, block: str) -> None:
+    def attend_backward(self, plan: Plan, d: Arena, block: str, dqkv: Tensor) -> None:
+        """Record dqkv (N, 3 * H * D), the gradient of saved[qkv], from d["attention"]."""
+        y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
+        dy = d["attention"].view(*self._heads)
+        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*self._heads))
+        plan(ATTENTION_BACKWARD, dqkv.view(*self._qkv), dy, d["delta"], logsumexp, qkv.view(*self._qkv))
+
+    def attend(self, plan: Plan, block: str) -> None:
         """Record the attention of a block, over the cache or over the sequences, which may fill a cache."""
         y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
         B, _, H, D = self._heads

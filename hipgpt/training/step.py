@@ -22,6 +22,7 @@ from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
 from hipgpt.gpt.precision import RoundedCopy, act_of
 from hipgpt.gpt.scoring import Scorer
+from hipgpt.gpt.token_layers import fused_layers
 from hipgpt.training.muon import Muon
 from hipgpt.training.optimizer import AdamW
 from hipgpt.training.reduction import Reduction
@@ -87,7 +88,9 @@ class Trainer:
         sizes = model, self.blocking.sequences, S, act, self.blocking.logit_rows
         self._saved = Arena(device, "activations", activations(*sizes))
         gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace)
-        self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
+        layers = fused_layers(device, model, self.compute_weights, self._saved, self.blocking.sequences * S)
+        self._token_layers, fused_table = (None, []) if training.drop_probability else layers
+        self._activation_gradients = Arena(device, "activation_gradients", [*gradient_table, *fused_table])
         self._scorer = Scorer(device, model, self.compute_weights, self.blocking.sequences, self._saved)
         # A step replays micro_plan accumulation_steps - 1 times, then last_plan once, so that the time to record them
         # does not grow with accumulation_steps.
@@ -128,7 +131,8 @@ class Trainer:
         first, last = group * self.blocking.sequences, (group + 1) * self.blocking.sequences
         group += self.process_group.rank * self._batch["tokens"].shape[0] // self.blocking.sequences
         tokens, starts, S = self._batch["tokens"].rows(first, last), self._batch["starts"], self.model.context_length
-        network = Network(self.model, self.compute_weights, self._saved, tokens, starts, group=group, **dropout)
+        passes = {"token_layers": self._token_layers, "group": group, **dropout}
+        network = Network(self.model, self.compute_weights, self._saved, tokens, starts, **passes)
         return network, self._batch["targets"].rows(first * S, last * S)
 
     def initialize(self, weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:

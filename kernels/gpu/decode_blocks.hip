@@ -17,10 +17,6 @@
 #include "gpu/decode/linear.h"
 #include "gpu/decode/norm.h"
 
-DEVICE float activated(float hidden, int32_t activation) {
-    return activation == 0 ? gelu(hidden).value : activation == 1 ? relu(hidden).value : relu2(hidden).value;
-}
-
 KERNEL(DECODE_BLOCKS_THREADS)
 decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* matrices, const act* vectors,
               const act* gamma, const act* beta, const int32_t* positions, int64_t /*N*/, int64_t /*C*/, int64_t L,
@@ -94,7 +90,7 @@ decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* ma
         summarize(shared, 1, epsilon);
         mlp_in.multiply(shared, of_norm(1, mlp_norm));
         mlp_in.hand_out_sums(of_hidden, tag, shared, [&](int, int output, float sum) {
-            return activated(sum + widen(mlp_in_bias[output]), activation);
+            return activated(sum + widen(mlp_in_bias[output]), activation).value;
         });
         qkv.fetch(matrices + next * M);
 

@@ -39,6 +39,12 @@ constexpr int MOST_DECODE_HIDDEN = 4096;
 constexpr int DECODE_HELD = 8;
 constexpr int DECODE_BLOCKS_THREADS = 512;
 
+// token_layers.hip: threads of a block, blocks of a cluster, dynamic shared memory, the widest hidden layer that fits in.
+constexpr int TOKEN_LAYERS_THREADS = 384;
+constexpr int TOKEN_LAYERS_CLUSTER = 2;
+constexpr int TOKEN_LAYERS_MOST_HIDDEN = 2048;
+constexpr int TOKEN_LAYERS_SHARED_BYTES = 222208;
+
 // cross_entropy_large.hip
 constexpr int ROW_THREADS = 1024;
 

@@ -63,8 +63,8 @@ draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn
     if (is_greedy) {
         token = greedy(best, greatest, V);
     } else {
-        const uint32_t step = sizeof(act) == 2 && is_plain ? 1u << 16 : 1u;
-        Scores of = {row_scores, V, greatest, sampling.temperature, step};
+        const uint32_t gap = sizeof(act) == 2 && is_plain ? 1u << 16 : 1u;
+        Scores of = {row_scores, V, greatest, sampling.temperature, gap};
         const double uniform = uniform_number(drawn[b], keys + 4 * b);
         const int64_t top_k = static_cast<int64_t>(sampling.top_k);
         __shared__ TopTokens top;

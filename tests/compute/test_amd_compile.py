@@ -10,7 +10,7 @@ from support.amd import clang
 from support.amd.builds import Build, builds
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.code_objects import compile_source
 from hipgpt.compute.catalogue import ON_GPUS
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from support.amd.chips import CHIPS
 from support.amd.main_loop import measure
 from support.amd.paths import main_loops
 
-from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.code_objects import compile_source
 from hipgpt.compute.backends.variants import find_variant
 from hipgpt.compute.catalogue import CATALOGUE
 from hipgpt.compute.tensor import DType

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from hipgpt.base.paths import KERNELS
+from hipgpt.compute import fused_ops
 from hipgpt.compute.backends import stacked_gemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
@@ -17,7 +18,7 @@ from hipgpt.compute.backends.launch_shapes import (
     muon_mma,
 )
 from hipgpt.compute.backends.variants import VARIANTS
-from hipgpt.compute.catalogue import CATALOGUE, DECODE_BLOCKS, ON_GPUS
+from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
@@ -72,8 +73,9 @@ def gpu_kernels() -> list[Function]:
 
 
 EXPORTED = exported()
+FUSED = {value.name: value for name, value in vars(fused_ops).items() if name.isupper()}
 GPU_KERNELS = gpu_kernels()
-DECODE = [each for each in GPU_KERNELS if each.source == "decode_blocks.hip"]
+SEVERAL_LAYERS = [each for each in GPU_KERNELS if each.name in FUSED]
 MMA, TMA, AMD, FEW, SORTED, LARGE = (
     [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")]
     for end in ("mma", "tma", "amd", "rows", "sorted", "large")
@@ -82,7 +84,11 @@ MMA, TMA, AMD, FEW, SORTED, LARGE = (
 PLACES = {
     "cpp": (EXPORTED, "{}.cpp"),
     "hip": (
-        [function for function in GPU_KERNELS if function not in MMA + TMA + AMD + FEW + SORTED + LARGE + DECODE],
+        [
+            function
+            for function in GPU_KERNELS
+            if function not in MMA + TMA + AMD + FEW + SORTED + LARGE + SEVERAL_LAYERS
+        ],
         "{}.hip",
     ),
     "mma": (MMA, "{}_mma.hip"),
@@ -91,14 +97,14 @@ PLACES = {
     "rows": (FEW, "{}_rows.hip"),
     "sorted": (SORTED, "{}_sorted.hip"),
     "large": (LARGE, "{}_large.hip"),
-    "decode": (DECODE, "{}.hip"),
+    "fused": (SEVERAL_LAYERS, "{}.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
 SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
           "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS),
           "sorted": {"embedding_backward", "token_embedding_backward"}, "large": {"cross_entropy_training"},
-          "decode": {"decode_blocks"}}  # fmt: skip
+          "fused": set(FUSED)}  # fmt: skip
 
 
 def kernel_of(op: Op, place: str) -> Function:
@@ -112,7 +118,7 @@ def pointer(argument: Argument) -> str:
 
 
 every_op = pytest.mark.parametrize("op", CATALOGUE.values(), ids=CATALOGUE)
-EVERY_OP = {**CATALOGUE, DECODE_BLOCKS.name: DECODE_BLOCKS}
+EVERY_OP = CATALOGUE | FUSED
 every_kernel = pytest.mark.parametrize(
     ("op", "place"),
     [
@@ -152,8 +158,10 @@ def test_scalars_come_last(op, place):
         expected += ("float* workspace", "int32_t phase", "int32_t slice_count")  # SplitK of kernels/gpu/gemm/split_k.h
     if place == "sorted":
         expected += ("uint32_t* workspace", "int32_t phase")  # SortedTokens of kernels/gpu/simt/sorted_tokens.h
-    if place == "tma":
-        variant = next(each for each in VARIANTS if "_tma" in each.source and re.fullmatch(each.op, op.name))
+    if place in ("tma", "fused"):
+        source = rf"gpu/{op.family}.hip" if place == "fused" else r"gpu/\w+_tma.hip"
+        rows = (each for each in VARIANTS if re.fullmatch(source, each.source))
+        variant = next(each for each in rows if re.fullmatch(each.op, op.name))
         expected += tuple(f"TENSOR_MAP {boxes.argument}_map" for boxes in variant.boxes(op))
     assert kernel_of(op, place).parameters[len(op.arguments) + len(op.dimensions) :] == expected
 

@@ -10,8 +10,8 @@ from hipgpt.compute.backends import decode_blocks
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.backends.gpu import traits
 from hipgpt.compute.backends.null import NullDevice
-from hipgpt.compute.catalogue import DECODE_BLOCKS
 from hipgpt.compute.device import Device
+from hipgpt.compute.fused_ops import DECODE_BLOCKS
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import kv_cache

@@ -12,6 +12,7 @@ from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activation_gradients, activations
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, parameters
+from hipgpt.gpt.token_layers import fused_layers
 
 MODEL = ModelConfig(
     vocab_size=37,
@@ -68,17 +69,19 @@ class RecordedModel:
         self.inputs = Arena(device, "inputs", [dataclasses.replace(field, dtype=DType.I32) for field in integers])
         self.loss = Arena(device, "loss", [Field("loss", (1,))])
         self.saved = Arena(device, "activations", activations(model, B, S, act))
+        weights = ParameterTensors(self.weights, model)
         workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING) if output_layer else None
         elements = workspace({"N": B * S, "V": model.vocab_size}, act) if workspace else None
         table = activation_gradients(model, B, S, act, output_layer_workspace=elements)
-        self.scratch = Arena(device, "activation_gradients", table)
+        self.token_layers, more = fused_layers(device, model, weights, self.saved, B * S)
+        self.scratch = Arena(device, "activation_gradients", [*table, *more])
         for name, values in draw_weights(model).items():
             device.write(self.weights[name], values.astype(act.numpy))
         device.write(self.inputs["counters"], COUNTERS)
 
         given = [self.weights.flat, self.inputs.flat, self.loss.flat, self.gradients.flat]
         network = Network(
-            model, ParameterTensors(self.weights, model), self.saved, self.inputs["tokens"], self.inputs["starts"],
+            model, weights, self.saved, self.inputs["tokens"], self.inputs["starts"], token_layers=self.token_layers,
             drop_probability=drop_probability, counters=self.inputs["counters"],
         )  # fmt: skip
         self.forward, self.training = (Plan(device, name, given, act) for name in ("forward", "training"))

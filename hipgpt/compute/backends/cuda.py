@@ -163,13 +163,30 @@ class CudaDriver:
         launched = driver.cuLaunchCooperativeKernel(handle, *grid, threads, 1, 1, shared_bytes, self._stream, address)
         _checked(launched, f"{name}: cuLaunchCooperativeKernel (grid {grid}, {threads} threads)")
 
-    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
+    def capture(
+        self, groups: Sequence[Sequence[Callable[[], None]]], earlier: Sequence[Sequence[int]]
+    ) -> Callable[[], None]:
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _checked(driver.cuStreamBeginCapture(self._stream, mode), "cuStreamBeginCapture")
-        record()
+        last_nodes: list[list[Any]] = []  # of each group
+        for group, numbers in zip(groups, earlier, strict=True):
+            self._continue_after([node for number in numbers for node in last_nodes[number]])
+            for call in group:
+                call()
+            last_nodes.append(self._captured_last())
         graph = _checked(driver.cuStreamEndCapture(self._stream), "cuStreamEndCapture")
         executable = _checked(driver.cuGraphInstantiate(graph, 0), "cuGraphInstantiate")
         return lambda: _checked(driver.cuGraphLaunch(executable, self._stream), "cuGraphLaunch")
+
+    def _continue_after(self, nodes: list[Any]) -> None:
+        """Let what is captured next wait for these nodes of the graph only."""
+        flag = driver.CUstreamUpdateCaptureDependencies_flags.CU_STREAM_SET_CAPTURE_DEPENDENCIES
+        updated = driver.cuStreamUpdateCaptureDependencies(self._stream, nodes, None, len(nodes), flag)
+        _checked(updated, "cuStreamUpdateCaptureDependencies")
+
+    def _captured_last(self) -> list[Any]:
+        """Return the nodes of the graph that what is captured next would wait for."""
+        return list(_checked(driver.cuStreamGetCaptureInfo(self._stream), "cuStreamGetCaptureInfo")[3])
 
 
 def _addresses(arguments: Sequence[Any]) -> Any:

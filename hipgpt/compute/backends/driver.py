@@ -97,8 +97,13 @@ class Driver(Protocol):
         Raises UserError if the device cannot hold all blocks at once.
         """
 
-    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that replays, as one graph, the launches that record() makes. They do not run meanwhile."""
+    def capture(
+        self, groups: Sequence[Sequence[Callable[[], None]]], earlier: Sequence[Sequence[int]]
+    ) -> Callable[[], None]:
+        """Return a function that replays, as one graph, what groups of calls launch. They do not run meanwhile.
+
+        earlier: for each group the numbers of those before it that it waits for. A driver may let it wait for more.
+        """
 
 
 class Allocation:

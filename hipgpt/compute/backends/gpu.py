@@ -1,37 +1,48 @@
 """What HIP and CUDA share: memory, compiling and binding kernels, replay as one captured graph."""
 
 import contextlib
+import ctypes
 import functools
 import gc
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from hipgpt.base.compiler import CodeObject, compile_code_objects, with_headers
+from hipgpt.base.compiler import compile_code_objects
 from hipgpt.base.errors import UserError
-from hipgpt.base.paths import KERNELS
-from hipgpt.compute.backends import decode_blocks, self_check
+from hipgpt.compute.backends import decode_blocks, self_check, token_layers
+from hipgpt.compute.backends.code_objects import code_of, compile_source
 from hipgpt.compute.backends.driver import Allocation, Driver, OutOfMemory
+from hipgpt.compute.backends.hopper_variants import HOPPER
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variant import Variant
-from hipgpt.compute.backends.variants import HOPPER, find_variant, has_matrix_units
-from hipgpt.compute.catalogue import DECODE_BLOCKS
+from hipgpt.compute.backends.variants import find_variant, has_matrix_units
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
+from hipgpt.compute.dependencies import Use, predecessors, uses
 from hipgpt.compute.device import Traits, Workspace, check_transfer
+from hipgpt.compute.fused_ops import DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
+
+Call = Callable[[], None]
+NO_TENSOR_MAP = (ctypes.c_uint64 * 16)()
+WORKSPACES = 4  # for launches that run side by side
 
 
 def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = MappingProxyType({})) -> Traits:
     """Return how a GPU computes that is fastest with the first of these dtypes."""
     return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces=workspaces)
+
+
+def hopper_ops(multiprocessors: int) -> Mapping[Op, Workspace]:
+    """Return the ops that only a Hopper has, with their workspaces, for a GPU of so many multiprocessors."""
+    return {DECODE_BLOCKS: decode_blocks.workspace(multiprocessors), TOKEN_LAYERS_BACKWARD: token_layers.partials}
 
 
 class GpuDevice:
@@ -45,12 +56,12 @@ class GpuDevice:
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         fastest_first = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
-        extra = {DECODE_BLOCKS: decode_blocks.workspace(driver.multiprocessors)} if driver.arch == HOPPER else {}
-        self.traits = traits(fastest_first, extra)
+        fused = hopper_ops(driver.multiprocessors) if driver.arch == HOPPER else {}
+        self.traits = traits(fastest_first, fused)
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
         self._checked: set[tuple[Any, ...]] = set()
-        self._workspaces: list[tuple[int, Allocation]] = []
+        self._workspaces: list[list[tuple[int, Allocation]]] = [[] for _ in range(WORKSPACES)]
 
     def allocate(self, size_bytes: int) -> tuple[int, Allocation]:
         """Return the address of zeroed memory and its owner. Raises UserError if there is not enough."""
@@ -93,46 +104,71 @@ class GpuDevice:
             self._modules[key] = self._driver.load(code.read())
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
-        """Compile and bind the kernels of launches; return a function that runs them in order, without waiting.
+        """Compile and bind the kernels of launches; return a function that runs them, without waiting.
 
-        A collective starts in its place; the launches after it run beside it up to the first that shares its memory.
+        In a graph a launch waits only for those whose memory it shares, so that small kernels run side by side. With
+        collectives, or without graphs, launches run in order.
         """
         self.compile(launches)
-        calls: list[Callable[[], None]] = []
-        under_way: list[Launch] = []  # collectives that later launches have not waited for
-        for far, group in itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES):
-            if far:
-                started = list(group)
-                calls.append(self.communicator.bind(started))
-                under_way += started
-                continue
-            for launch in group:
-                if any(launch.shares_memory_with(each) for each in under_way):
-                    calls.append(self.communicator.join)
-                    under_way.clear()
-                calls += self._bind(launch)
-        if under_way:
-            calls.append(self.communicator.join)
+        in_order = not self._graphs or any(launch.op in COLLECTIVES for launch in launches)
+        groups, earlier = self._in_order(launches) if in_order else self._side_by_side(launches)
 
         def run_all() -> None:
-            for call in calls:
+            for call in itertools.chain(*groups):
                 call()
 
         owners = [launch.tensors for launch in launches]
         with _no_collection():
-            replay = self._driver.capture(run_all) if self._graphs else run_all
+            replay = self._driver.capture(groups, earlier) if self._graphs else run_all
 
         def replay_with_its_memory(keep: Any = owners) -> None:
             replay()
 
         return replay_with_its_memory
 
-    def _bind(self, launch: Launch) -> list[Callable[[], None]]:
-        """Return the kernel calls of a launch, whose kernel has passed its check if the chip's kernels are checked."""
+    def _side_by_side(self, launches: Sequence[Launch]) -> tuple[list[list[Call]], list[list[int]]]:
+        """Return the kernel calls of each launch, and the numbers of the launches that it waits for."""
+        calls: list[list[Call]] = []
+        memory: list[list[Use]] = []
+        for launch in launches:
+            variant = self._checked_variant(launch)
+            size = variant.workspace_bytes(launch.op, launch.sizes)
+            workspace = self._workspace(size, len(memory) % WORKSPACES)
+            calls.append(self._calls(variant, launch, workspace))
+            memory.append([*uses(launch), *([Use(workspace, size, writes=True)] if workspace else [])])
+        return calls, predecessors(memory)
+
+    def _in_order(self, launches: Sequence[Launch]) -> tuple[list[list[Call]], list[list[int]]]:
+        """Return groups of calls, each of which waits for the one before.
+
+        A collective starts in its place; the launches after it run beside it up to the first that shares its memory.
+        """
+        groups: list[list[Call]] = []
+        under_way: list[Launch] = []  # collectives that later launches have not waited for
+        for far, group in itertools.groupby(launches, key=lambda launch: launch.op in COLLECTIVES):
+            if far:
+                started = list(group)
+                groups.append([self.communicator.bind(started)])
+                under_way += started
+                continue
+            for launch in group:
+                if any(launch.shares_memory_with(each) for each in under_way):
+                    groups.append([self.communicator.join])
+                    under_way.clear()
+                variant = self._checked_variant(launch)
+                groups.append(
+                    self._calls(variant, launch, self._workspace(variant.workspace_bytes(launch.op, launch.sizes)))
+                )
+        if under_way:
+            groups.append([self.communicator.join])
+        return groups, [[index - 1] if index else [] for index in range(len(groups))]
+
+    def _checked_variant(self, launch: Launch) -> Variant:
+        """Return the row that serves a launch, which has passed its check if the chip's kernels are checked."""
         variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
         if self._driver.checks_kernels and variant.macros:  # that choose a matrix instruction
             self.check(variant, launch.op, launch.act)
-        return self._calls(variant, launch)
+        return variant
 
     def check(self, variant: Variant, op: Op, act: DType) -> None:
         """Check the kernel of one row of the table of variants unless it is known to be right on this device."""
@@ -143,36 +179,40 @@ class GpuDevice:
 
     def run(self, variant: Variant, launch: Launch) -> None:
         """Run a launch by the kernel of one row of the table of variants."""
-        for call in self._calls(variant, launch):
+        workspace = self._workspace(variant.workspace_bytes(launch.op, launch.sizes))
+        for call in self._calls(variant, launch, workspace):
             call()
 
-    def _calls(self, variant: Variant, launch: Launch) -> list[Callable[[], None]]:
+    def _calls(self, variant: Variant, launch: Launch, workspace: int | None) -> list[Call]:
         """Return the kernel calls of a launch by one row; every scalar as the contract's ctypes type."""
         op, sizes = launch.op, launch.sizes
         function = self._driver.function(self._module(variant, op, launch.act), op.name, variant.shared_bytes)
-        workspace = self._workspace(variant.workspace_bytes(op, sizes))
         arguments = launch.c_arguments()
-        maps = [self._tensor_map(launch.tensor(boxes.argument), boxes) for boxes in variant.boxes(op)]
+        maps = [self._tensor_map(launch.given(boxes.argument), boxes) for boxes in variant.boxes(op)]
         start = self._driver.launch_together if variant.together else self._driver.launch
         return [
             functools.partial(start, function, grid, threads, variant.shared_bytes, [*arguments, *more, *maps])
             for (grid, threads), more in variant.launches(op, sizes, self._driver.wave, workspace)
         ]
 
-    def _tensor_map(self, tensor: Tensor, boxes: Boxes) -> Any:
+    def _tensor_map(self, tensor: Tensor | None, boxes: Boxes) -> Any:
+        if tensor is None:
+            return NO_TENSOR_MAP
         columns = math.prod(tensor.shape[-boxes.inner :])
         return self._driver.tensor_map(tensor.address, tensor.elements // columns, columns, boxes.rows)
 
-    def _workspace(self, size_bytes: int) -> int | None:
+    def _workspace(self, size_bytes: int, number: int = 0) -> int | None:
         """Return the address of memory that one launch after another may use, None for 0 bytes.
 
-        The device keeps every workspace that it has handed out, because a recorded plan has its address.
+        number: of one of the WORKSPACES. The device keeps all memory that it has handed out, because a recorded plan
+        has its address.
         """
         if not size_bytes:
             return None
-        if not self._workspaces or self._workspaces[-1][1].size_bytes < size_bytes:
-            self._workspaces.append(self.allocate(size_bytes))
-        return self._workspaces[-1][0]
+        kept = self._workspaces[number]
+        if not kept or kept[-1][1].size_bytes < size_bytes:
+            kept.append(self.allocate(size_bytes))
+        return kept[-1][0]
 
     def _module(self, variant: Variant, op: Op, act: DType) -> Any:
         key = _key(variant, op, act)
@@ -195,28 +235,3 @@ def _no_collection() -> Iterator[None]:
 
 def _key(variant: Variant, op: Op, act: DType) -> tuple[Any, ...]:
     return variant.source_of(op), *variant.macros.items(), act
-
-
-def macros_of(driver: Driver, variant: Variant, act: DType) -> dict[str, int]:
-    """Return the macros that a row is compiled with: kernels/gpu/select/*.h choose files by them."""
-    platform = {f"PLATFORM_{driver.backend.upper()}": 1, "WAVE": driver.wave}
-    return platform | {"ACT_BF16": int(act is DType.BF16), **variant.macros}
-
-
-def compile_source(driver: Driver, variant: Variant, op: Op, act: DType) -> bytes:
-    """Return the code object of the .hip file that serves an op on the device, from the cache or compiled now."""
-    return code_of(driver, variant, op, act).read()
-
-
-def code_of(driver: Driver, variant: Variant, op: Op, act: DType) -> CodeObject:
-    """Return the code object of the .hip file that serves an op on the device, which need not be compiled yet."""
-    source, macros = KERNELS / variant.source_of(op), macros_of(driver, variant, act)
-    text, headers = source.read_text(encoding="utf-8"), included(source)
-    defined = [f"{name}={value}" for name, value in macros.items()]
-    key = [driver.backend, driver.arch, driver.compiler, *defined, text, *headers, *headers.values()]
-    return CodeObject(source.stem, key, lambda: driver.compile(source.name, text, headers, macros))
-
-
-def included(source: Path) -> dict[str, str]:
-    """Return the text of every file that a source includes, directly or not, by its name in the includes."""
-    return {path.relative_to(KERNELS).as_posix(): path.read_text(encoding="utf-8") for path in with_headers(source)[1:]}

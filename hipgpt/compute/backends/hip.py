@@ -1,6 +1,7 @@
 """HIP's driver calls, through hip-python: HIPRTC, modules, one stream, graphs."""
 
 import ctypes
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,10 +141,13 @@ class HipDriver:
     ) -> None:
         raise NotImplementedError("no row of variants.py for AMD's chips has blocks that wait for each other")
 
-    def capture(self, record: Callable[[], None]) -> Callable[[], None]:
+    def capture(
+        self, groups: Sequence[Sequence[Callable[[], None]]], earlier: Sequence[Sequence[int]]
+    ) -> Callable[[], None]:
         mode = hip.hipStreamCaptureMode.hipStreamCaptureModeThreadLocal
         _checked(hip.hipStreamBeginCapture(self._stream, mode), "hipStreamBeginCapture")
-        record()
+        for call in itertools.chain(*groups):
+            call()
         graph = _checked(hip.hipStreamEndCapture(self._stream), "hipStreamEndCapture")
         executable = _checked(hip.hipGraphInstantiateWithFlags(graph, 0), "hipGraphInstantiateWithFlags")
         _checked(hip.hipGraphDestroy(graph), "hipGraphDestroy")

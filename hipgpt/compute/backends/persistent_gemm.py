@@ -44,7 +44,7 @@ OPERANDS = {  # rows of a box: of A and of a block's half of B if K is contiguou
 
 @dataclass(frozen=True)
 class PersistentGemm:
-    """How these GEMMs are cut along K. least_items, least_stages: see `suits`.
+    """How these GEMMs are cut along K. least_tiles, least_stages: see `suits`.
 
     The model estimates a GEMM's time in stages of K, for T tiles of S stages each on C = CLUSTERS clusters, which
     compute T * s slices in turns. Sums of slices go through memory, and a second launch adds them up:
@@ -52,19 +52,20 @@ class PersistentGemm:
         time(s) = ceil(T * s / C) * ceil(S / s)  +  (LAUNCH_COST + SLOT_COST * T * s  if s > 1)
     """
 
-    least_items: int
+    least_tiles: int
     least_stages: int
 
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call has rows that the copy engine can address, and enough work for all clusters.
 
-        That is least_items tiles or slices of them, and least_stages stages of K for each cluster.
+        That is the area of least_tiles tiles in C, each slice counted, and least_stages stages of K for each cluster.
         """
         if any(sizes[name] % WIDTH for name in op.dimensions):
             return False
-        tiles = self._tiles(op, sizes)
-        enough_stages = tiles * self._stages(op, sizes) >= self.least_stages * CLUSTERS
-        return enough_stages and tiles * self.slices(op, sizes) >= self.least_items
+        rows, columns = (sizes[name] for name in _of_op(GEMM_SIZES, op)[:2])
+        area = rows * columns * self.slices(op, sizes)
+        enough_stages = self._tiles(op, sizes) * self._stages(op, sizes) >= self.least_stages * CLUSTERS
+        return enough_stages and area >= self.least_tiles * CLUSTER_ROWS * COLUMNS
 
     def slices(self, op: Op, sizes: Sizes) -> int:
         """Return the number of slices that takes the least time, none of them empty; ties go to the fewest."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends import decode_blocks, stacked_gemm
+from hipgpt.compute.backends.hopper_variants import HOPPER, HOPPER_VARIANTS
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
-    ATTENTION_TMA,
     CONSTANTS,
     CROSS_ENTROPY_LARGE,
     MATMUL_ROWS,
@@ -21,7 +20,6 @@ from hipgpt.compute.backends.launch_shapes import (
     matmul_mma,
     muon_mma,
 )
-from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
 from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
 from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
 from hipgpt.compute.backends.variant import Variant
@@ -31,12 +29,9 @@ from hipgpt.compute.tensor import DType
 
 ANY = r".*"
 SM80_UP = r"sm_([89]|1\d)\da?"
-HOPPER = r"sm_90a"
 CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
 RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
-ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
-ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 ENOUGH_TOKENS_TO_SORT = 8192
 LARGE_VOCABULARY = 16384
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
@@ -120,40 +115,6 @@ def _sorted_embedding() -> Variant:
     )  # fmt: skip
 
 
-def _persistent_gemm() -> Variant:
-    """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
-    schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_STAGES)
-    return Variant(
-        r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
-        suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes_of,
-    )  # fmt: skip
-
-
-def _stacked_newton_schulz() -> Variant:
-    """The row for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
-
-    def suits(op: Op, sizes: Sizes) -> bool:
-        return stacked_gemm.tiles(op, sizes) >= ENOUGH_TMA_ITEMS
-
-    return Variant(
-        r"newton_schulz_(gram|polynomial|step)", HOPPER, "bf16", "gpu/muon_tma.hip",
-        suits=suits, shapes=stacked_gemm.SHAPES, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
-        boxes=stacked_gemm.boxes_of,
-    )  # fmt: skip
-
-
-def _decode_blocks() -> Variant:
-    """The row for a decoder's blocks in one launch."""
-
-    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        return replace(row, macros=decode_blocks.macros(sizes), shared_bytes=decode_blocks.shared_bytes(sizes))
-
-    return Variant(
-        "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip", shapes={"decode_blocks": decode_blocks.shape},
-        suits=lambda op, sizes: decode_blocks.suits(sizes), together=True, for_sizes=for_sizes,
-    )  # fmt: skip
-
-
 def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     """A row for heads of at most so many channels."""
 
@@ -171,31 +132,6 @@ def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, rows: int) 
     row = replace(_attention(arch, {**mma, "ATTENTION_ROWS": rows}, channels), shapes=amd_attention(rows))
     sources = {"attention_forward": "gpu/attention_amd.hip", "attention_backward": "gpu/attention_backward_amd.hip"}
     return [replace(row, op=op, source=source) for op, source in sources.items()]
-
-
-def _persistent_attention(channels: int) -> Variant:
-    """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
-
-    def fits(op: Op, sizes: Sizes) -> bool:
-        return sizes["D"] == channels and sizes["S"] >= CONSTANTS["TMA_QUERIES"]
-
-    queries_and_outputs = 4 * CONSTANTS["TMA_QUERIES"] * channels  # bytes
-    return Variant(
-        "attention_forward", HOPPER, "bf16", "gpu/attention_tma.hip",
-        macros={"HEAD_CHANNELS": channels}, shapes=ATTENTION_TMA, suits=fits,
-        boxes=lambda op: (Boxes("qkv", CONSTANTS["TMA_KEYS"], inner=3),),
-        shared_bytes=CONSTANTS["TMA_KEY_VALUE_BYTES"] + queries_and_outputs,
-    )  # fmt: skip
-
-
-def _persistent_attention_backward() -> Variant:
-    """The row for the backward pass with heads of 64 channels; its statistics are copied by 16 bytes."""
-    return Variant(
-        "attention_backward", HOPPER, "bf16", "gpu/attention_backward_tma.hip", shapes=ATTENTION_TMA,
-        suits=lambda op, s: s["D"] == 64 and s["S"] >= CONSTANTS["TMA_QUERIES"] and s["S"] % 4 == 0,
-        boxes=lambda op: (Boxes("qkv", 64, inner=3), Boxes("dy", 64, inner=2)),
-        shared_bytes=CONSTANTS["TMA_BACKWARD_BYTES"],
-    )  # fmt: skip
 
 
 def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], rows: int | None = None) -> list[Variant]:
@@ -226,11 +162,7 @@ VARIANTS = (
         shapes=CROSS_ENTROPY_LARGE,
         suits=lambda op, sizes: sizes["V"] >= LARGE_VOCABULARY,
     ),
-    _persistent_gemm(),
-    _stacked_newton_schulz(),
-    _decode_blocks(),
-    *(_persistent_attention(channels) for channels in (64, 128)),
-    _persistent_attention_backward(),
+    *HOPPER_VARIANTS,
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
     *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, rows=128),

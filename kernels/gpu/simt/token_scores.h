@@ -19,15 +19,15 @@ struct Scores {
     const float* row;
     int64_t V;
     float greatest, temperature;
-    uint32_t step;  // between the keys of two numbers of one sign: 2^16 if all scores are those of bf16
+    uint32_t gap;  // between the keys of two numbers of one sign: 2^16 if all scores are those of bf16
     uint32_t least = 0;
     double ties = 0.0;
 
-    // visit(id, score) for every token from `begin` to `end`, WIDTH at once, and then `step` further on.
+    // visit(id, score) for every token from `begin` to `end`, WIDTH at once, and then `stride` further on.
     template <class Visit>
-    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t step, const Visit& visit) const {
+    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t stride, const Visit& visit) const {
         const bool aligned = is_wide(V);
-        for (int64_t v = begin; v < end; v += step) {
+        for (int64_t v = begin; v < end; v += stride) {
             float scores[WIDTH];
             load_some(scores, row + v, end - v, aligned);
 #pragma unroll
@@ -59,7 +59,7 @@ struct Scores {
     DEVICE_MEMBER void keep(double wanted, const Measure& measure) {
         uint32_t found = 0;
         double above = 0.0;  // the sum of what is greater than `found`, in the end
-        for (uint32_t bit = 0x80000000u; bit >= step; bit /= 2) {
+        for (uint32_t bit = 0x80000000u; bit >= gap; bit /= 2) {
             const uint32_t candidate = found | bit;
             const double sum = candidate > least ? sum_from(candidate, measure) : wanted + 1.0;
             if (sum == wanted) {
@@ -72,7 +72,7 @@ struct Scores {
             else
                 above = sum;
         }
-        if (found < 0x80000000u) found |= step - 1;  // the keys of negative numbers end in ones
+        if (found < 0x80000000u) found |= gap - 1;  // the keys of negative numbers end in ones
         const double needed = ceil((wanted - above) / measure(found));
         if (found != least || needed < ties) ties = needed;
         least = found;
@@ -89,8 +89,8 @@ DEVICE double sum_up_to_here(double value, double (&sums)[SAMPLING_THREADS]) {
     __syncthreads();
     sums[threadIdx.x] = value;
     __syncthreads();
-    for (unsigned step = 1; step < SAMPLING_THREADS; step *= 2) {
-        if (threadIdx.x >= step) value += sums[threadIdx.x - step];
+    for (unsigned distance = 1; distance < SAMPLING_THREADS; distance *= 2) {
+        if (threadIdx.x >= distance) value += sums[threadIdx.x - distance];
         __syncthreads();
         sums[threadIdx.x] = value;
         __syncthreads();

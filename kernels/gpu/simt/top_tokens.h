@@ -13,7 +13,7 @@ struct TopTokens {
     DEVICE_MEMBER bool find(const Scores& scores, float own, int64_t top_k) {
         const float wanted = static_cast<float>(top_k);
         uint32_t least = 0;
-        for (uint32_t bit = 0x80000000u; bit >= scores.step; bit /= 2) {
+        for (uint32_t bit = 0x80000000u; bit >= scores.gap; bit /= 2) {
             const float reached = block_sum<SAMPLING_THREADS>(ordered(own) >= (least | bit) ? 1.0f : 0.0f);
             if (reached >= wanted) least |= bit;
             if (reached == wanted) break;

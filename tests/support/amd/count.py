@@ -16,7 +16,7 @@ from support.amd.chips import CHIPS, waves_of_a_simd
 from support.amd.main_loop import Loop, measure
 from support.amd.paths import main_loops, way_to
 
-from hipgpt.compute.backends.gpu import compile_source
+from hipgpt.compute.backends.code_objects import compile_source
 from hipgpt.compute.backends.launch_shapes import Sizes
 from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.backends.variants import find_variant, variants_of

@@ -198,7 +198,7 @@ def test_freed_memory_is_out_of_bounds(driver):
 
 def test_a_graph_computes_when_it_is_launched(driver):
     kernel = Kernel(driver, "y[threadIdx.x] += 2;")
-    replay = driver.capture(lambda: (kernel.launch(), kernel.launch()))
+    replay = driver.capture([[kernel.launch], [kernel.launch]], [[], [0]])
     assert (kernel.result() == -1).all()
     replay()
     replay()

@@ -1,0 +1,96 @@
+"""The rows of the table of variants that only a Hopper has: their kernels use its copy engine or its large memory."""
+
+from dataclasses import replace
+
+from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
+from hipgpt.compute.backends.launch_shapes import ATTENTION_TMA, CONSTANTS, Sizes
+from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
+from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.contract import Op
+
+HOPPER = r"sm_90a"
+ENOUGH_TMA_TILES = 29  # or slices of them, for clusters of persistent blocks
+ENOUGH_STACKED_TILES = 44
+ENOUGH_TMA_STAGES = 4  # of K, for each cluster
+
+
+def _persistent_gemm() -> Variant:
+    """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
+    schedule = PersistentGemm(ENOUGH_TMA_TILES, ENOUGH_TMA_STAGES)
+    return Variant(
+        r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
+        suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes_of,
+    )  # fmt: skip
+
+
+def _stacked_newton_schulz() -> Variant:
+    """The row for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        return stacked_gemm.tiles(op, sizes) >= ENOUGH_STACKED_TILES
+
+    return Variant(
+        r"newton_schulz_(gram|polynomial|step)", HOPPER, "bf16", "gpu/muon_tma.hip",
+        suits=suits, shapes=stacked_gemm.SHAPES, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
+        boxes=stacked_gemm.boxes_of,
+    )  # fmt: skip
+
+
+def _decode_blocks() -> Variant:
+    """The row for a decoder's blocks in one launch."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(row, macros=decode_blocks.macros(sizes), shared_bytes=decode_blocks.shared_bytes(sizes))
+
+    return Variant(
+        "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip", shapes={"decode_blocks": decode_blocks.shape},
+        suits=lambda op, sizes: decode_blocks.suits(sizes), together=True, for_sizes=for_sizes,
+    )  # fmt: skip
+
+
+def _token_layers() -> Variant:
+    """The row for a narrow model's layers between two attentions."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(row, macros=token_layers.macros(sizes))
+
+    return Variant(
+        r"token_layers_(forward|backward)", HOPPER, "bf16", "gpu/token_layers.hip", shapes=token_layers.SHAPES,
+        suits=lambda op, sizes: token_layers.suits(sizes), for_sizes=for_sizes, boxes=token_layers.boxes_of,
+        shared_bytes=CONSTANTS["TOKEN_LAYERS_SHARED_BYTES"],
+    )  # fmt: skip
+
+
+def _persistent_attention(channels: int) -> Variant:
+    """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
+
+    def fits(op: Op, sizes: Sizes) -> bool:
+        return sizes["D"] == channels and sizes["S"] >= CONSTANTS["TMA_QUERIES"]
+
+    queries_and_outputs = 4 * CONSTANTS["TMA_QUERIES"] * channels  # bytes
+    return Variant(
+        "attention_forward", HOPPER, "bf16", "gpu/attention_tma.hip",
+        macros={"HEAD_CHANNELS": channels}, shapes=ATTENTION_TMA, suits=fits,
+        boxes=lambda op: (Boxes("qkv", CONSTANTS["TMA_KEYS"], inner=3),),
+        shared_bytes=CONSTANTS["TMA_KEY_VALUE_BYTES"] + queries_and_outputs,
+    )  # fmt: skip
+
+
+def _persistent_attention_backward() -> Variant:
+    """The row for the backward pass with heads of 64 channels; its statistics are copied by 16 bytes."""
+    return Variant(
+        "attention_backward", HOPPER, "bf16", "gpu/attention_backward_tma.hip", shapes=ATTENTION_TMA,
+        suits=lambda op, s: s["D"] == 64 and s["S"] >= CONSTANTS["TMA_QUERIES"] and s["S"] % 4 == 0,
+        boxes=lambda op: (Boxes("qkv", 64, inner=3), Boxes("dy", 64, inner=2)),
+        shared_bytes=CONSTANTS["TMA_BACKWARD_BYTES"],
+    )  # fmt: skip
+
+
+HOPPER_VARIANTS = (
+    _persistent_gemm(),
+    _stacked_newton_schulz(),
+    _decode_blocks(),
+    _token_layers(),
+    *(_persistent_attention(channels) for channels in (64, 128)),
+    _persistent_attention_backward(),
+)

@@ -1,0 +1,109 @@
+"""Training with one launch for the layers between two attentions: the numbers of separate ops, but for roundings."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.recorded_model import RecordedModel, draw_batch
+
+from hipgpt.compute.backends.cpu import CpuDevice
+from hipgpt.compute.backends.gpu import hopper_ops, traits
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.tensor import DType
+from hipgpt.config.settings import ModelConfig
+
+
+def gpt2(*sizes: int) -> ModelConfig:
+    """V, E, L, H, F, T."""
+    return ModelConfig(*sizes, activation="gelu", tie_embeddings=False, output_bias=True)
+
+
+SMALL = gpt2(500, 128, 3, 4, 256, 32)
+MODELS = {
+    "small": SMALL,
+    "relu": dataclasses.replace(SMALL, activation="relu"),
+    "relu2": dataclasses.replace(SMALL, activation="relu2"),
+    "one block": dataclasses.replace(SMALL, num_layers=1),
+    "an MLP as wide as the model": dataclasses.replace(SMALL, mlp_dim=128),
+    "tied": dataclasses.replace(SMALL, tie_embeddings=True, output_bias=False),
+    "256 channels": gpt2(500, 256, 3, 4, 1024, 64),
+}
+SEQUENCES = 12
+on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+
+
+def trained(device, model: ModelConfig, act: DType) -> RecordedModel:
+    """Return a model with the loss and the gradients of a batch, from weights that bf16 holds exactly."""
+    recorded, random = RecordedModel(device, model, SEQUENCES, act=act), np.random.default_rng(1)
+    for field in recorded.weights.fields:
+        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
+        values = field.mean + std * random.normal(size=field.shape)
+        device.write(recorded.weights[field.name], values.astype(DType.BF16.numpy).astype(act.numpy))
+    recorded.train(*draw_batch(model, SEQUENCES))
+    return recorded
+
+
+def launches(recorded: RecordedModel) -> list[str]:
+    return [launch.op.name for launch in recorded.training.launches]
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the relative error of an array in the Euclidean norm."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@on_a_hopper
+@pytest.mark.parametrize("name", MODELS)
+def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
+    model = MODELS[name]
+    exact = trained(CpuDevice(2), model, DType.F32).read_gradients()
+    fused = trained(device, model, DType.BF16)
+    assert launches(fused).count("token_layers_forward") == launches(fused).count("token_layers_backward")
+    assert launches(fused).count("token_layers_forward") == model.num_layers
+    before, device.traits = device.traits, dataclasses.replace(device.traits, workspaces={})
+    separate = trained(device, model, DType.BF16)
+    device.traits = before
+    assert "token_layers_forward" not in launches(separate)
+    # Both round activations to bf16; one rounds fewer of them, in another order. The errors of a single tensor are as
+    # random as roundings, those of all together are not.
+    one, many = (
+        np.array([error(found[field], exact[field]) for field in exact])
+        for found in (fused.read_gradients(), separate.read_gradients())
+    )
+    assert np.linalg.norm(one) <= 1.1 * np.linalg.norm(many)
+    assert (one <= 2 * many + 1e-4).all(), [
+        field for field, wrong in zip(exact, one > 2 * many + 1e-4, strict=True) if wrong
+    ]
+
+
+@on_a_hopper
+def test_one_launch_gives_the_same_bytes_again(device):
+    first, second = (trained(device, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def recorded(model: ModelConfig, sequences: int = SEQUENCES, act: DType = DType.BF16) -> list[str]:
+    device = NullDevice(traits((DType.BF16, DType.F32), hopper_ops(132)))
+    return launches(RecordedModel(device, model, sequences, act=act))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_block_has_one_launch_beside_its_attention_in_each_pass(name):
+    found, L = recorded(MODELS[name]), MODELS[name].num_layers
+    assert found.count("token_layers_forward") == found.count("token_layers_backward") == L
+    assert found.count("layernorm_forward") == found.count("layernorm_backward") == 1
+    assert found.count("matmul_forward") == 2  # the first layer qkv and the output layer
+
+
+@pytest.mark.parametrize(
+    ("model", "sequences", "act"),
+    [
+        pytest.param(SMALL, 13, DType.BF16, id="a half cluster of tokens"),
+        pytest.param(SMALL, 12, DType.F32, id="f32"),
+        pytest.param(dataclasses.replace(SMALL, mlp_dim=200), 12, DType.BF16, id="an MLP of no whole chunks"),
+        pytest.param(gpt2(500, 192, 2, 4, 384, 32), 12, DType.BF16, id="192 channels"),
+        pytest.param(gpt2(500, 512, 2, 4, 512, 32), 12, DType.BF16, id="512 channels"),
+    ],
+)
+def test_other_models_take_separate_launches(model, sequences, act):
+    assert "token_layers_forward" not in recorded(model, sequences, act)
