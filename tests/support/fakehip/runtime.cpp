@@ -57,6 +57,7 @@ struct Event {
 };
 
 int current_device = 0;
+int graphs_alive = 0;
 
 std::vector<std::string> split(const char* words) {
     std::vector<std::string> found;
@@ -299,23 +300,26 @@ API int hipStreamEndCapture(Stream* stream, Graph** graph) {
     }
     if (!all_waited_for) return STREAM_CAPTURE_UNJOINED;
     *graph = new Graph(std::move(capture->graph));
+    ++graphs_alive;
     return SUCCESS;
 }
 
 API int hipGraphInstantiateWithFlags(Graph** executable, const Graph* graph, unsigned long long) {
     *executable = new Graph(*graph);
+    ++graphs_alive;
     return SUCCESS;
 }
 
 API int hipGraphDestroy(Graph* graph) {
     delete graph;
+    --graphs_alive;
     return SUCCESS;
 }
 
-API int hipGraphExecDestroy(Graph* executable) {
-    delete executable;
-    return SUCCESS;
-}
+API int hipGraphExecDestroy(Graph* executable) { return hipGraphDestroy(executable); }
+
+// For tests: graphs, and executable ones, that were not destroyed.
+API int fakehip_graphs_alive() { return graphs_alive; }
 
 API int hipGraphLaunch(const Graph* executable, Stream* stream) {
     for (const auto& work : *executable)
