@@ -19,6 +19,11 @@ constexpr bool FEW_REGISTERS = !Unit::MANY_REGISTERS && HEAD_CHANNELS == 128;
 using Own = OwnRows<!FEW_REGISTERS>;
 // A SIMD holds one wave of this kernel, which would only wait for the block's other waves if it left out a tile.
 constexpr bool ALWAYS_MULTIPLIES = HEAD_CHANNELS == 128;
+// Turns of an iteration. With two, the place of each in shared memory is constant. The widest heads leave no registers
+// for it.
+constexpr int TURNS = HEAD_CHANNELS == 128 ? 1 : 2;
+typedef Unit::Sum Products[ROW_TILES][VISITED_TILES];
+typedef Unit::Operand Factors[ROW_TILES][STEPS];
 constexpr float NO_QUERY = 1e30f;  // the logsumexp of queries beyond the sequence: their probabilities become 0
 
 // Loads tiles of a head's rows: half of the block's threads load qk, the other half vdy.
@@ -92,6 +97,33 @@ struct Queries {
     }
 };
 
+// Probabilities and -ds of scores relative to the logsumexp, and of delta - dp.
+DEVICE void differentiate(Factors& probabilities, Factors& ds, const Products& scores, const Products& differences,
+                          float power_scale) {
+#pragma unroll
+    for (int j = 0; j < STEPS; ++j)
+#pragma unroll
+        for (int t = 0; t < ROW_TILES; ++t) {
+            uint32_t pairs[WIDTH / 2], ds_pairs[WIDTH / 2];
+#pragma unroll
+            for (int i = 0; i < TILES; ++i) {
+                const int tile = j * TILES + i;
+                Unit::Sum p = scores[t][tile] * power_scale;
+#pragma unroll
+                for (int e = 0; e < Unit::SIZE; ++e) p[e] = quick_exp2(p[e]);
+                const Unit::Sum negative_ds = p * differences[t][tile];
+#pragma unroll
+                for (int e = 0; e < Unit::SIZE; e += 2) {
+                    const int pair = (i * Unit::SIZE + e) / 2;
+                    pairs[pair] = bf16_pair_of_finite(p[e], p[e + 1]);
+                    ds_pairs[pair] = bf16_pair_of_finite(negative_ds[e], negative_ds[e + 1]);
+                }
+            }
+            probabilities[t][j] = Unit::operand_of(pairs);
+            ds[t][j] = Unit::operand_of(ds_pairs);
+        }
+}
+
 // dk and dv of a block's keys and values, or dq of its queries.
 template <bool OWNS_KEYS>
 DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, const float* delta, const float* logsumexp,
@@ -106,8 +138,9 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     const int64_t stride = 3 * H * D;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + (b * S * H + h) * D;
     const Matrix queries = {q, stride}, keys = {k, stride}, values = {v, stride}, gradients = {dout, H * D};
-    const float scale = 1.0f / sqrtf(static_cast<float>(D)), power_scale = scale * LOG2_E;
-    const float minus_logsumexp = -1.0f / scale;  // times a logsumexp: what the matrix unit adds to scores
+    const float scale = uniform_float(1.0f / sqrtf(static_cast<float>(D))), power_scale = uniform_float(scale * LOG2_E);
+    // times a logsumexp: what the matrix unit adds to scores
+    const float minus_logsumexp = uniform_float(-1.0f / scale);
     const float *head_logsumexp = logsumexp + head * S, *head_delta = delta + head * S;
 
     // of a turn, in shared memory: rows and transposed tile of qk, rows of vdy, and transposed if dv is computed
@@ -115,25 +148,25 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
     const bool loads_vdy = uniform(threadIdx.x / (ATTENTION_THREADS / 2));
     const Matrix loaded = loads_vdy ? OWNS_KEYS ? gradients : values : OWNS_KEYS ? queries : keys;
     TileLoader loader(Source{loaded, 0, D, begin, S});
-    Queries next;  // of the tile that is on its way, if it has queries
-    auto fetch = [&](int turn) {
+    Queries queries_of[TURNS];  // of the tiles of an iteration's turns, if these have queries
+    auto fetch = [&](int turn, Queries& fetched) {
         const int at = begin + turn * VISITED;
         if (turn < whole_turns) {
+            if (OWNS_KEYS) fetched.fetch(head_logsumexp, head_delta, at);  // first: then `put` waits for them too
             loader.fetch();
-            if (OWNS_KEYS) next.fetch(head_logsumexp, head_delta, at);
         } else if (turn < turns) {
+            if (OWNS_KEYS) fetched.fetch_elements(head_logsumexp, head_delta, at, length);
             loader.fetch_elements();
-            if (OWNS_KEYS) next.fetch_elements(head_logsumexp, head_delta, at, length);
         }
     };
-    auto put = [&](int turn) {
-        bf16* target = tiles + turn % 2 * TURN + (loads_vdy ? 2 * TILE : 0);
+    auto put = [&](bf16* turn) {
+        bf16* target = turn + (loads_vdy ? 2 * TILE : 0);
         if (FEW_REGISTERS) loader.hide_targets();
         loader.put_rows(target);
         if (OWNS_KEYS || !loads_vdy) loader.put(target + TILE);
         loader.advance();
     };
-    fetch(0);
+    fetch(0, queries_of[0]);
     const unsigned of_rows = OperandTile<HEAD_CHANNELS>::of_lane(),
                    of_channels = VISITED == HEAD_CHANNELS ? of_rows : OperandTile<VISITED>::of_lane();
     Own own_qk, own_vdy;
@@ -149,58 +182,41 @@ DEVICE void backward(bf16* tiles, bf16* own_rows, act* dqkv, const act* dy, cons
             Unit::Sum{} + (!OWNS_KEYS && query < length ? head_logsumexp[query] : NO_QUERY) * minus_logsumexp;
         own_delta[t] = Unit::Sum{} + (!OWNS_KEYS && query < length ? head_delta[query] : 0.0f);
     }
-    put(0);
+    put(tiles);
     Unit::Sum dqk[ROW_TILES][CHANNEL_TILES] = {}, dv[ROW_TILES][CHANNEL_TILES] = {};
 
 #pragma unroll 1
-    for (int turn = 0; turn < turns; ++turn) {
-        __syncthreads();
-        const Queries visited = next;
-        fetch(turn + 1);
-        const int at = begin + turn * VISITED;
-        const unsigned rows = FEW_REGISTERS ? opaque(of_rows) : of_rows,
-                       channels = FEW_REGISTERS ? opaque(of_channels) : of_channels;
-        const bf16 *qk = tiles + turn % 2 * TURN, *vdy = qk + 2 * TILE;
-        if (ALWAYS_MULTIPLIES || (OWNS_KEYS ? at + VISITED > wave_first : at < wave_end)) {
-            Unit::Sum scores[ROW_TILES][VISITED_TILES], differences[ROW_TILES][VISITED_TILES];
+    for (int first_turn = 0; first_turn < turns; first_turn += TURNS)
 #pragma unroll
-            for (int t = 0; t < ROW_TILES; ++t)
+        for (int i = 0; i < TURNS; ++i) {
+            const int turn = first_turn + i, odd = TURNS == 2 ? i : turn % 2;
+            if (turn == turns) break;
+            __syncthreads();
+            const Queries visited = queries_of[i];
+            fetch(turn + 1, queries_of[(i + 1) % TURNS]);
+            const int at = begin + turn * VISITED;
+            const unsigned rows = FEW_REGISTERS ? opaque(of_rows) : of_rows,
+                           channels = FEW_REGISTERS ? opaque(of_channels) : of_channels;
+            const bf16 *qk = tiles + odd * TURN, *vdy = qk + 2 * TILE;
+            if (ALWAYS_MULTIPLIES || (OWNS_KEYS ? at + VISITED > wave_first : at < wave_end)) {
+                Products scores, differences;
 #pragma unroll
-                for (int j = 0; j < VISITED_TILES; ++j) {
-                    scores[t][j] = OWNS_KEYS ? visited.logsumexp[j] * minus_logsumexp : own_logsumexp[t];
-                    differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
-                }
-            multiply_rows(scores, qk, rows, own_qk);
-            multiply_rows(differences, vdy, rows, own_vdy);
-            if (OWNS_KEYS ? at < wave_end : at + VISITED > wave_first) mask<OWNS_KEYS>(scores, at - wave_first);
-            Unit::Operand probabilities[ROW_TILES][STEPS], ds[ROW_TILES][STEPS];
+                for (int t = 0; t < ROW_TILES; ++t)
 #pragma unroll
-            for (int j = 0; j < STEPS; ++j)
-#pragma unroll
-                for (int t = 0; t < ROW_TILES; ++t) {
-                    uint32_t pairs[WIDTH / 2], ds_pairs[WIDTH / 2];
-#pragma unroll
-                    for (int i = 0; i < TILES; ++i) {
-                        const int tile = j * TILES + i;
-                        Unit::Sum p = scores[t][tile] * power_scale;
-#pragma unroll
-                        for (int e = 0; e < Unit::SIZE; ++e) p[e] = quick_exp2(p[e]);
-                        const Unit::Sum negative_ds = p * differences[t][tile];
-#pragma unroll
-                        for (int e = 0; e < Unit::SIZE; e += 2) {
-                            const int pair = (i * Unit::SIZE + e) / 2;
-                            pairs[pair] = bf16_pair_of_finite(p[e], p[e + 1]);
-                            ds_pairs[pair] = bf16_pair_of_finite(negative_ds[e], negative_ds[e + 1]);
-                        }
+                    for (int j = 0; j < VISITED_TILES; ++j) {
+                        scores[t][j] = OWNS_KEYS ? visited.logsumexp[j] * minus_logsumexp : own_logsumexp[t];
+                        differences[t][j] = OWNS_KEYS ? visited.delta[j] : own_delta[t];
                     }
-                    probabilities[t][j] = Unit::operand_of(pairs);
-                    ds[t][j] = Unit::operand_of(ds_pairs);
-                }
-            accumulate(dqk, qk + TILE, channels, ds);
-            if (OWNS_KEYS) accumulate(dv, vdy + TILE, channels, probabilities);
+                multiply_rows(scores, qk, rows, own_qk);
+                multiply_rows(differences, vdy, rows, own_vdy);
+                if (OWNS_KEYS ? at < wave_end : at + VISITED > wave_first) mask<OWNS_KEYS>(scores, at - wave_first);
+                Factors probabilities, ds;
+                differentiate(probabilities, ds, scores, differences, power_scale);
+                accumulate(dqk, qk + TILE, channels, ds);
+                if (OWNS_KEYS) accumulate(dv, vdy + TILE, channels, probabilities);
+            }
+            put(tiles + (1 - odd) * TURN);
         }
-        put(turn + 1);
-    }
     act* target = dqkv + b * S * stride + h * D + (OWNS_KEYS ? H * D : 0);
 #pragma unroll
     for (int t = 0; t < ROW_TILES; ++t) {

@@ -8,14 +8,14 @@
 #include "gpu/select/mainloop.h"
 #include "gpu/gemm/linear_layer.h"
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_forward(act* y, const act* x, const act* weight, const act* bias, int64_t N, int64_t O, int64_t C,
                float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
     Gemm<true, true>::run({x, C}, {weight, C}, N, O, C, forward_operation(y, bias, O), NoRowSums{}, split_k);
 }
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
@@ -23,7 +23,7 @@ matmul_gelu_forward(act* y, act* slope, const act* x, const act* weight, const a
                           split_k);
 }
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                     int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
@@ -31,7 +31,7 @@ matmul_relu_forward(act* y, act* slope, const act* x, const act* weight, const a
                           split_k);
 }
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const act* bias, int64_t N, int64_t O,
                      int64_t C, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
@@ -39,14 +39,14 @@ matmul_relu2_forward(act* y, act* slope, const act* x, const act* weight, const 
                           split_k);
 }
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_backward_input(act* dx, const act* dy, const act* weight, int64_t N, int64_t C, int64_t O, float* workspace,
                       int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
     Gemm<true, false>::run({dy, O}, {weight, C}, N, C, O, store_operation(dx, C), NoRowSums{}, split_k);
 }
 
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight, const act* slope, int64_t N, int64_t C,
                                  int64_t O, float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};
@@ -55,7 +55,7 @@ matmul_activation_backward_input(act* dhidden, const act* dy, const act* weight,
 }
 
 // dbias = the sums of A's rows, because A is dy^T.
-KERNEL(GEMM_THREADS)
+GEMM_KERNEL
 matmul_backward_weight(float* dweight, float* dbias, const act* dy, const act* x, int64_t O, int64_t C, int64_t N,
                        float* workspace, int32_t phase, int32_t slice_count) {
     const SplitK split_k = {workspace, phase, slice_count};

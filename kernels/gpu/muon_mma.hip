@@ -16,7 +16,7 @@ DEVICE void multiply(act* target, Matrix a, Matrix b, int64_t M, int64_t N, int6
     Gemm<true, B_K_CONTIGUOUS>::run(a, b, M, N, K, store_operation(target, N), NoRowSums{}, {nullptr, WHOLE_K, 1});
 }
 
-KERNEL(GEMM_THREADS) newton_schulz_gram(act* gram, const act* x, int64_t M, int64_t R, int64_t L) {
+GEMM_KERNEL newton_schulz_gram(act* gram, const act* x, int64_t M, int64_t R, int64_t L) {
     const act* matrix = x + blockIdx.z * R * L;
     multiply<true>(gram + blockIdx.z * R * R, {matrix, L}, {matrix, L}, R, R, L);
 }
@@ -26,11 +26,11 @@ DEVICE void polynomial_of(act* polynomial, const act* gram, int64_t R, float inv
     Gemm<true, true>::run({gram, R}, {gram, R}, R, R, R, operation, NoRowSums{}, {nullptr, WHOLE_K, 1});
 }
 
-KERNEL(GEMM_THREADS) newton_schulz_polynomial(act* polynomial, const act* gram, int64_t M, int64_t R) {
+GEMM_KERNEL newton_schulz_polynomial(act* polynomial, const act* gram, int64_t M, int64_t R) {
     polynomial_of(polynomial + blockIdx.z * R * R, gram + blockIdx.z * R * R, R, 1.0f);
 }
 
-KERNEL(GEMM_THREADS) newton_schulz_first_polynomial(act* polynomial, const act* gram, int64_t M, int64_t R) {
+GEMM_KERNEL newton_schulz_first_polynomial(act* polynomial, const act* gram, int64_t M, int64_t R) {
     const act* matrix = gram + blockIdx.z * R * R;
     float trace = 0.0f;  // every wave sums it up by itself, because the GEMM takes all of the shared memory
     for (int64_t r = threadIdx.x % WAVE; r < R; r += WAVE) trace += widen(matrix[r * R + r]);
@@ -38,6 +38,6 @@ KERNEL(GEMM_THREADS) newton_schulz_first_polynomial(act* polynomial, const act* 
     polynomial_of(polynomial + blockIdx.z * R * R, matrix, R, 1.0f / (sqrtf(trace) + NEWTON_SCHULZ_EPSILON));
 }
 
-KERNEL(GEMM_THREADS) newton_schulz_step(act* y, const act* polynomial, const act* x, int64_t M, int64_t R, int64_t L) {
+GEMM_KERNEL newton_schulz_step(act* y, const act* polynomial, const act* x, int64_t M, int64_t R, int64_t L) {
     multiply<false>(y + blockIdx.z * R * L, {polynomial + blockIdx.z * R * R, R}, {x + blockIdx.z * R * L, L}, R, L, R);
 }

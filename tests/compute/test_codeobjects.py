@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import codeobjects
-from support.amd import clang
+from support.amd import clang, count
 from support.fakehip.build import COMPILER, build, environment
 
 from hipgpt.base.paths import ROOT
@@ -147,6 +147,7 @@ def test_the_benchmark_times_a_model_and_its_ops(rocm, folder, manifest):
     done = check(rocm, folder, "--bench", "tiny")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " ms a step, " in done.stdout and " TFLOP/s " in done.stdout
+    assert ("the model's estimate" in done.stdout) == (count.missing(ARCH) is None)
     (found,) = json.loads((folder / "bench.json").read_text())["models"]
     (model,) = (model for model in manifest["models"] if model["name"] == "tiny")
     assert sum(op["times"] for op in found["ops"]) == len(model["ops"])

@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 import pytest
 from support.calls import cases
-from support.fakehip import several
+from support.fakehip import collectives, several
 from support.fakehip.build import COMPILER, build, environment
 
 from hipgpt.base.paths import ROOT
@@ -50,6 +50,7 @@ RUNS = {
     "gfx1030": (("compute/test_ops",), MATRICES, OF_MATRICES),
     "gfx950": (("compute/test_ops", "support/fakehip/checks"), f"({MATRICES} or matrix_unit)", OF_MATRICES),
     ",".join(several.CHIPS): (("support/fakehip/several",), "hip", 10),
+    ",".join(collectives.CHIPS): (("support/fakehip/collectives",), "hip", 3),
 }
 
 pytestmark = [

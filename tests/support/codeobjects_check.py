@@ -206,6 +206,8 @@ def bench(gpu, manifest, words):
         for row in sorted(model["ops"], key=lambda row: -row["seconds"] * row["times"])[:SHOWN]:
             taken = row["seconds"]
             rates = f"{row['operations'] / taken / 1e12:8.2f} TFLOP/s {row['bytes'] / taken / 1e9:8.0f} GB/s"
+            if row["estimate_tflops"]:
+                rates += f", the model's estimate {row['estimate_tflops']:.0f} TFLOP/s"
             print(f"  {taken * 1e3:9.4f} ms x {row['times']:3} {rates}  {row['op']} {row['sizes']}")
     result = {"gpu": gpu.name, "arch": manifest["arch"], "compiler": manifest["compiler"], "models": found}
     (HERE / "bench.json").write_text(json.dumps(result, indent=1))

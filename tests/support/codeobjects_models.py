@@ -15,6 +15,7 @@ from hipgpt.compute.tensor import Arena, DType
 from hipgpt.config.settings import ModelConfig, TrainingConfig
 from hipgpt.data.tokens import Tokens
 from hipgpt.training.step import Trainer, trainer_of
+from support.amd import count
 
 MODELS = {  # embed, layers, heads, mlp, vocabulary, context, batch: docs/performance.md; S3 is GPT-2 124M
     "S1": (128, 2, 4, 256, 5000, 32, 64),
@@ -66,6 +67,7 @@ def _op(launch: Launch, driver: Any) -> dict[str, Any]:
         "sizes": sizes,
         "operations": launch.operations,
         "bytes": launch.bytes_moved,
+        "estimate_tflops": count.estimate(launch.op, driver.arch, launch.sizes),
         "launches": driver.launches,
     }
 

@@ -1,4 +1,4 @@
-"""One rank of a small training: python rank.py RANK SIZE PORT OUTPUT OPTIMIZER PRECISION REDUCE_PRECISION."""
+"""One rank of a small training: python rank.py RANK SIZE PORT OUTPUT DEVICE OPTIMIZER PRECISION REDUCE_PRECISION."""
 
 import dataclasses
 import sys
@@ -44,7 +44,7 @@ def trainer_on(device, optimizer: str, precision: str, reduce_precision: str = "
 def main() -> None:
     rank, size, port = map(int, sys.argv[1:4])
     group = meet(rank, size, "127.0.0.1", port)
-    trainer = trainer_on(open_device("cpu", 1, group), *sys.argv[5:8])
+    trainer = trainer_on(open_device(sys.argv[5], 1, group, rank), *sys.argv[6:9])
     if not group.leads:
         trainer.follow()
         return

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from hipgpt.compute.tensor import DType
 
 SUCCESS, IN_PROGRESS, SUM = 0, 7, 0  # ncclResult_t, ncclRedOp_t
 DATA_TYPES = {DType.F32: 7, DType.BF16: 9}  # ncclDataType_t
-# by backend: the library, the Python package that may have it, and what to do without both
+# by backend: the library, and what to do without it
 LIBRARIES = {
-    "cuda": ("libnccl.so.2", "nvidia.nccl", "pip install -e '.[nccl]'"),
-    "hip": ("librccl.so.1", "", "install RCCL, which is a part of ROCm"),
+    "cuda": ("libnccl.so.2", "pip install -e '.[nccl]'"),
+    "hip": ("librccl.so.1", "install RCCL, which is a part of ROCm, or set ROCM_PATH"),
 }
+PACKAGE_OF_NCCL = "nvidia.nccl"
 POLL_SECONDS = 0.0005
 
 
@@ -107,9 +109,10 @@ class NcclCommunicator:
 
 @functools.cache
 def _library(backend: str) -> ctypes.CDLL:
-    name, package, remedy = LIBRARIES[backend]
+    name, remedy = LIBRARIES[backend]
+    path = _path_in(PACKAGE_OF_NCCL, name) if backend == "cuda" else _path_in_rocm(name)
     try:
-        library = ctypes.CDLL(_path_in(package, name) or name)
+        library = ctypes.CDLL(path or name)
     except OSError as error:
         raise UserError(f"devices: several GPUs need {name}: {error}; {remedy}") from error
     library.ncclGetErrorString.restype = ctypes.c_char_p
@@ -120,8 +123,18 @@ def _library(backend: str) -> ctypes.CDLL:
 def _path_in(package: str, name: str) -> str | None:
     """Return the path of a library in a Python package that may be installed."""
     try:
-        found = importlib.util.find_spec(package) if package else None
+        found = importlib.util.find_spec(package)
     except ModuleNotFoundError:  # the package above it
         return None
     folders = found.submodule_search_locations if found else None
     return next((str(path) for folder in folders or () if (path := Path(folder, "lib", name)).is_file()), None)
+
+
+def _path_in_rocm(name: str) -> str | None:
+    """Return RCCL's path in the ROCm that hip-python loads HIP from; None before hip-python 10, or without a folder."""
+    try:
+        from rocm.bindings.util.paths import get_library_path
+    except ImportError:
+        return None
+    rccl, hip = (Path(os.fsdecode(get_library_path(library))) for library in ("rccl", "amdhip64"))
+    return next((str(path) for path in (rccl, hip.with_name(name)) if path.is_absolute() and path.is_file()), None)

@@ -161,3 +161,17 @@ struct TransposingLoader {
         base += STAGE_K * source.matrix.stride * 2;
     }
 };
+
+// Calls visit(i, i % 2) for i from 0 to count - 1. Two stages of a loop are in shared memory in turn. An iteration visits
+// both, so that their addresses are constants. The last of an odd number is visited after the loop, because clang would
+// copy all sums in a loop that may be left in its midst.
+template <class Visit>
+DEVICE void visit_in_turn(int count, const Visit& visit) {
+    int i = 0;
+#pragma unroll 1
+    for (; i + 1 < count; i += 2) {
+        visit(i, 0);
+        visit(i + 1, 1);
+    }
+    if (i < count) visit(i, 0);
+}

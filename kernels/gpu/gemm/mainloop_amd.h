@@ -9,6 +9,7 @@
 #include "gpu/gemm/epilogue.h"
 
 constexpr int SIDE = BLOCK_TILE, GEMM_THREADS = GEMM_WAVES * WAVE;
+#define GEMM_KERNEL BOUNDED_KERNEL(GEMM_THREADS, 2)  // LDS holds two waves of a SIMD, or more
 constexpr bool ANY_SIZE = SIDE < 256;  // otherwise sizes are multiples of WIDTH and K is not cut: variants.py
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: whether K is contiguous in memory, or the operand's rows are.
@@ -54,8 +55,7 @@ struct Gemm {
         typename Choice<B_K_CONTIGUOUS, true>::Loader loader_b({b, tile.column * SIDE, N, range.first, range.last});
         const bool aligned = loader_a.aligned() && loader_b.aligned();
         const int whole_stages = aligned ? static_cast<int>((range.last - range.first) / STAGE_K) : 0;
-        auto put = [&](int stage) {
-            bf16* target = memory + stage % 2 * 2 * TILE;
+        auto put = [&](int stage, bf16* target) {
             if (stage < whole_stages) {
                 loader_a.put(target);
                 loader_b.put(target + TILE);
@@ -78,12 +78,11 @@ struct Gemm {
                        of_b = own ^ Tile::offset(wave_column, 0), of_summed = own ^ Tile::offset(summed, 0);
         Unit::Sum sums[ROWS][COLUMNS] = {}, row_sums[SUMMED] = {};
         fetch(0);
-        put(0);
-#pragma unroll 1
-        for (int stage = 0; stage < range.stages; ++stage) {
+        put(0, memory);
+        visit_in_turn(range.stages, [&](int stage, int odd) {
             __syncthreads();
             fetch(stage + 1);
-            const bf16 *tile_a = memory + stage % 2 * 2 * TILE, *tile_b = tile_a + TILE;
+            const bf16 *tile_a = memory + odd * 2 * TILE, *tile_b = tile_a + TILE;
 #pragma unroll
             for (int k = 0; k < STAGE_K; k += Unit::STEP_K) {
                 Unit::Operand left[ROWS], right[COLUMNS];
@@ -101,8 +100,8 @@ struct Gemm {
                         for (int r = 0; r < SUMMED; ++r)
                             Unit::multiply(row_sums[r], operand_of_ones(), Tile::load(tile_a, of_summed, r * 16, k));
             }
-            put(stage + 1);
-        }
+            put(stage + 1, memory + (1 - odd) * 2 * TILE);
+        });
         if constexpr (RowStore::POSSIBLE)
             if (wave_sums) store_row_sums(out, row_store, row_sums, summed);
         if constexpr (ANY_SIZE) {

@@ -71,6 +71,7 @@ DEVICE T opaque(T value) {
 
 // The same value, which all lanes of the wave have, in a scalar register.
 DEVICE int uniform(int64_t value) { return __builtin_amdgcn_readfirstlane(static_cast<int>(value)); }
+DEVICE float uniform_float(float value) { return bits_float(uniform(float_bits(value))); }
 DEVICE int64_t uniform_wide(int64_t value) {
     return static_cast<int64_t>(uniform(value >> 32)) << 32 | static_cast<uint32_t>(uniform(value));
 }

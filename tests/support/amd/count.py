@@ -17,9 +17,11 @@ from support.amd.main_loop import Loop, measure
 from support.amd.paths import main_loops, way_to
 
 from hipgpt.compute.backends.code_objects import compile_source
+from hipgpt.compute.backends.launch_shapes import Sizes
 from hipgpt.compute.backends.variant import Variant
-from hipgpt.compute.backends.variants import variants_of
+from hipgpt.compute.backends.variants import find_variant, variants_of
 from hipgpt.compute.catalogue import CATALOGUE
+from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 
 KERNELS = ("matmul_forward", "matmul_backward_input", "matmul_backward_weight", "attention_forward",
@@ -68,6 +70,18 @@ def loops(name: str, arch: str, size: int) -> list[Counted]:
     listed, needs = _kernels(name, arch, size)[name]
     measured = [measure(path, CHIPS[arch], needs, way_to(listed, path)) for path in main_loops(listed)]
     return [Counted(name, size, arch, loop, needs) for loop in sorted(measured, key=lambda loop: -loop.matrix)]
+
+
+def estimate(op: Op, arch: str, sizes: Sizes) -> float | None:
+    """Return the TFLOP/s that main_loop.py's model lets a GEMM or attention in bf16 reach; None for all other ops.
+
+    It counts 5 products for attention's backward pass, as the op does. The kernel's two main loops make 4 and 3.
+    """
+    size = _size_of(find_variant(op, arch, DType.BF16, sizes))
+    if size is None or arch not in CHIPS or missing(arch):
+        return None
+    rates = [one.loop.tflops for one in loops(op.name, arch, size)]
+    return rates[0] if len(rates) == 1 else 5 / (4 / rates[0] + 3 / rates[1])
 
 
 def _size_of(variant: Variant) -> int | None:

@@ -36,6 +36,7 @@ class Loop(NamedTuple):
 
     matrix: int
     valu: int
+    exponentials: int  # of the VALU instructions
     lds: int
     loads: int
     waits: dict[str, int]
@@ -72,8 +73,9 @@ def measure(path: list[Instruction], chip: Chip, needs: Resources, before: Seque
     operations = 2 * rows * columns * depth * kinds["matrix"] * waves * chip.simds * chip.units
     tflops = operations / needed[bound] * chip.gigahertz / 1000
     return Loop(
-        kinds["matrix"], kinds["valu"], kinds["lds"], kinds["load"], dict(waits), serial, needed[bound],
-        banks, chip.simds * banks.counted / matrix_cycles, bound, tflops,
+        kinds["matrix"], kinds["valu"], sum(one.name.startswith("v_exp_") for one in path), kinds["lds"],
+        kinds["load"], dict(waits), serial, needed[bound], banks, chip.simds * banks.counted / matrix_cycles, bound,
+        tflops,
     )  # fmt: skip
 
 

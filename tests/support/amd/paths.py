@@ -1,9 +1,9 @@
 """The main loops of a kernel, and the ways to them.
 
 A main loop is an innermost loop that holds matrix instructions. Of its paths without inner loops, the one with the most
-matrix instructions counts, of these the one with the most vector loads, then the most LDS bytes, and of these the
-shortest. A branch that skips code because no lane is active counts as not taken. So the path is that of a stage in the
-midst of a GEMM whose rows are aligned for vector loads.
+matrix instructions counts, of these the one with the most vector loads, then the most LDS bytes by vector accesses, and
+of these the shortest. A branch that skips code because no lane is active counts as not taken. So the path is that of a
+stage in the midst of a GEMM whose rows are aligned for vector loads.
 """
 
 import re
@@ -117,8 +117,8 @@ def _path(listed: list[Instruction], at: dict[int, int], header: int, body: set[
             inner, matrix, loads, lds, every, successor = max(ways)
             best[i] = (
                 inner - (i in inner_headers), matrix + (what == "matrix"),
-                loads + (what == "load" and bytes_of(listed[i]) >= 8), lds + (what == "lds") * bytes_of(listed[i]),
-                every - 1, successor,
+                loads + (what == "load" and is_wide(listed[i])),
+                lds + bytes_of(listed[i]) * (what == "lds" and is_wide(listed[i])), every - 1, successor,
             )  # fmt: skip
     path, i = [listed[header]], best[header][-1]
     while i != header:
@@ -158,6 +158,11 @@ def _taken(one: Instruction, i: int, at: dict[int, int]) -> list[int]:
     if one.name.endswith("execz"):
         return ways[:1]
     return ways[1:] if one.name.endswith("execnz") and ways[1] > i else ways
+
+
+def is_wide(one: Instruction) -> bool:
+    """Whether an access moves a vector, and not one number of each lane as an exchange between lanes does."""
+    return bytes_of(one) >= 8
 
 
 def bytes_of(one: Instruction) -> int:

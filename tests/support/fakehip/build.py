@@ -10,13 +10,14 @@ OPTIONS = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC
 
 
 def build(rocm: Path) -> None:
-    """Make a folder that ROCM_PATH may point to: one library under the names of HIP's runtime and of HIPRTC."""
+    """Make a folder that ROCM_PATH may point to: one library, named as HIP's runtime, HIPRTC and RCCL."""
     library = rocm / "lib" / "libamdhip64.so"
     library.parent.mkdir(parents=True)
     places = [f'-DFAKEHIP_CXX="{COMPILER}"', f'-DFAKEHIP_FOLDER="{HERE}"']
     sources = [str(path) for path in sorted(HERE.glob("*.cpp"))]
     subprocess.run([COMPILER, *OPTIONS, *places, *sources, "-o", str(library)], check=True)
-    (library.parent / "libhiprtc.so").symlink_to(library.name)
+    for name in ("libhiprtc.so", "librccl.so.1"):
+        (library.parent / name).symlink_to(library.name)
 
 
 def environment(rocm: Path, chips: str) -> dict[str, str]:

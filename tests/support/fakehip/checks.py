@@ -205,6 +205,15 @@ def test_a_graph_computes_when_it_is_launched(driver):
     assert (kernel.result() == 7).all()
 
 
+def test_a_graph_is_destroyed_with_its_last_reference(driver):
+    alive = ctypes.CDLL(f"{os.environ['ROCM_PATH']}/lib/libamdhip64.so").fakehip_graphs_alive
+    kernel, before = Kernel(driver, "y[threadIdx.x] += 2;"), alive()
+    replay = driver.capture([[kernel.launch]], [[]])
+    assert alive() == before + 1
+    del replay
+    assert alive() == before
+
+
 def test_an_argument_that_is_no_ctypes_value_is_refused(driver):
     kernel = Kernel(driver, "")
     with pytest.raises(TypeError, match="got 64, expected one of"):

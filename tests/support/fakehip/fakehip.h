@@ -1,8 +1,10 @@
 // A HIP runtime and HIPRTC for machines without a GPU: real hip-python loads them, and kernels run on the processor.
-// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp, wave.cpp.
+// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp, wave.cpp,
+// rccl.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,10 @@ struct Range {
 
     bool holds(uintptr_t address, size_t size) const { return begin <= address && address + size <= end; }
 };
+
+// runtime.cpp
+int device_in_use();                                              // what hipSetDevice chose last
+bool submit_to(void* stream, const std::function<bool()>& work);  // does it, or records it where the stream is captured
 
 // memory.cpp: each device's memory. Addresses are not used twice, so an address that was freed stays wrong.
 constexpr size_t MEMORY_BYTES = size_t{4} << 30;  // of each device

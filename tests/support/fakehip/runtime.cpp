@@ -57,6 +57,7 @@ struct Event {
 };
 
 int current_device = 0;
+int graphs_alive = 0;
 
 std::vector<std::string> split(const char* words) {
     std::vector<std::string> found;
@@ -112,6 +113,13 @@ T symbol(void* library, const std::string& name) {
 
 }  // namespace
 
+int device_in_use() { return current_device; }
+
+bool submit_to(void* stream, const std::function<bool()>& work) {
+    const auto done = [=] { return work() ? SUCCESS : ILLEGAL_ADDRESS; };
+    return submit(static_cast<Stream*>(stream), done) == SUCCESS;
+}
+
 API const char* hipGetErrorString(int error) {
     switch (error) {
         case SUCCESS:
@@ -156,6 +164,11 @@ API int hipSetDevice(int device) {
     if (device < 0 || device >= static_cast<int>(chips().size())) return INVALID_DEVICE;
     current_device = device;
     return SUCCESS;
+}
+
+API int hipGetDeviceCount(int* count) {
+    *count = chips().size();
+    return chips().empty() ? NO_DEVICE : SUCCESS;
 }
 
 API int hipGetDevicePropertiesR0600(Properties* properties, int device) {
@@ -210,6 +223,8 @@ API int hipStreamWaitEvent(Stream* stream, Event* event, unsigned) {
 }
 
 API int hipStreamSynchronize(Stream* stream) { return stream->capturing ? STREAM_CAPTURE_UNSUPPORTED : SUCCESS; }
+
+API int hipStreamQuery(Stream* stream) { return hipStreamSynchronize(stream); }
 
 API int hipMemcpyHtoDAsync(void* target, const void* source, size_t size, Stream* stream) {
     return copy(target, target, source, size, stream);
@@ -285,23 +300,26 @@ API int hipStreamEndCapture(Stream* stream, Graph** graph) {
     }
     if (!all_waited_for) return STREAM_CAPTURE_UNJOINED;
     *graph = new Graph(std::move(capture->graph));
+    ++graphs_alive;
     return SUCCESS;
 }
 
 API int hipGraphInstantiateWithFlags(Graph** executable, const Graph* graph, unsigned long long) {
     *executable = new Graph(*graph);
+    ++graphs_alive;
     return SUCCESS;
 }
 
 API int hipGraphDestroy(Graph* graph) {
     delete graph;
+    --graphs_alive;
     return SUCCESS;
 }
 
-API int hipGraphExecDestroy(Graph* executable) {
-    delete executable;
-    return SUCCESS;
-}
+API int hipGraphExecDestroy(Graph* executable) { return hipGraphDestroy(executable); }
+
+// For tests: graphs, and executable ones, that were not destroyed.
+API int fakehip_graphs_alive() { return graphs_alive; }
 
 API int hipGraphLaunch(const Graph* executable, Stream* stream) {
     for (const auto& work : *executable)
