@@ -8,6 +8,7 @@
 
 KERNEL(THREADS) add_sum(float* total, const float* values, int64_t N, float scale) {
     double sum = 0.0;
+#pragma unroll 8  // so many loads are under way
     for (int64_t i = threadIdx.x; i < N; i += THREADS) sum += values[i];
     sum = block_sum<THREADS>(sum);
     if (threadIdx.x == 0) *total += static_cast<float>(scale * sum);
