@@ -119,7 +119,7 @@ class Decoder:
             self._begin({b: list(self.windows[b])[len(self.windows[b]) - kept :] for b in full})
         self.device.write(self._tokens_and_positions, np.stack([np.array(tokens, np.int32), self._positions]))
         self._plan.run()
-        self._advance(tokens)
+        self._advance([tokens])
         self._is_current = False
 
     def sample_by(self, sampling: SamplingConfig, stream: int = 0) -> None:
@@ -153,8 +153,7 @@ class Decoder:
                 self._step_plan.run()
         drawn = self._drawn_from(first, steps)
         if left:
-            for tokens in drawn:
-                self._advance(tokens)
+            self._advance(drawn)
         else:
             self.append(drawn[0])
         return drawn
@@ -210,10 +209,11 @@ class Decoder:
             return []
         return [b for b, window in enumerate(self.windows) if len(window) == window.maxlen]
 
-    def _advance(self, tokens: Sequence[int]) -> None:
-        for window, token in zip(self.windows, tokens, strict=True):
-            window.append(token)
-        self._positions += 1
+    def _advance(self, steps: Sequence[Sequence[int]]) -> None:
+        """Add the tokens of each step to the windows."""
+        for window, tokens in zip(self.windows, zip(*steps, strict=True), strict=True):
+            window.extend(tokens)
+        self._positions += len(steps)
 
     def _check(self, tokens: Sequence[int]) -> None:
         for token in map(operator.index, tokens):
