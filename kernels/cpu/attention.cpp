@@ -10,7 +10,11 @@
 //   dq_i = sum over j of ds[i,j] k_j / sqrt(D);  dk_j = sum over i of ds[i,j] q_i / sqrt(D);
 //   dv_j = sum over i of p[i,j] dy_i.            dqkv like qkv, overwritten.
 //
-// attention_decode and fill_cache: attention_decode.h.
+// attention_decode: one new token per sequence, at positions[b]. Its key and value are put into row positions[b] % T of
+//   the cache (B, H, T, D), and its query attends to the last T tokens, or to all of them if there are fewer.
+//
+// fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
+//   keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out.
 //
 // A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
 // all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
@@ -202,6 +206,37 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
             for (int64_t j = 0; j < S; ++j) {
                 store(dqkv + offset + H * D + j * stride, dkeys + j * width, D);
                 store(dqkv + offset + 2 * H * D + j * stride, dvalues + j * width, D);
+            }
+        }
+    });
+}
+
+extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B,
+                                 int64_t H, int64_t D, int64_t T) {
+    parallel_ranges(B * H, worth_a_thread(T * D), [=](int64_t begin, int64_t end) {
+        std::vector<float> scores(padded(T)), sums(D);
+        for (int64_t head = begin; head < end; ++head) {
+            const int64_t b = head / H, h = head % H, first = head * T * D, row = first + positions[b] % T * D;
+            const act* query = qkv + (b * 3 * H + h) * D;
+            std::copy_n(query + H * D, D, keys + row);
+            std::copy_n(query + 2 * H * D, D, values + row);
+            attend_to_cached(y + head * D, query, keys + first, values + first, std::min<int64_t>(positions[b] + 1, T),
+                             D, scores.data(), sums.data());
+        }
+    });
+}
+
+extern "C" void fill_cache(act* keys, act* values, const act* qkv, const int32_t* slots, int64_t B, int64_t H,
+                           int64_t T, int64_t D, int64_t K, int64_t S) {
+    parallel_ranges(K * H, worth_a_thread(S * D), [=](int64_t begin, int64_t end) {
+        for (int64_t head = begin; head < end; ++head) {
+            const int64_t k = head / H, h = head % H, slot = slots[k];
+            if (slot < 0 || slot >= B) continue;
+            for (int64_t s = 0; s < S; ++s) {
+                const act* const key = qkv + ((k * S + s) * 3 * H + H + h) * D;
+                const int64_t row = ((slot * H + h) * T + s) * D;
+                std::copy_n(key, D, keys + row);
+                std::copy_n(key + H * D, D, values + row);
             }
         }
     });

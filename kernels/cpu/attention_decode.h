@@ -1,19 +1,11 @@
-// Attention of decoding, whose keys and values are cached.
-//
-// attention_decode: one new token per sequence, at positions[b]. Its key and value are put into row positions[b] % T of
-//   the cache (B, H, T, D), and its query attends to the last T tokens, or to all of them if there are fewer.
-//
-// fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
-//   keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out.
+// Attention of one query to cached keys and values.
 #pragma once
-#include "cpu/runtime/parallel.h"
 #include "cpu/select/convert.h"
 #include "cpu/select/gemm_tile.h"
 #include "formulas.h"
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 // products[j] = query . row j of keys (rows, D). There is room for whole vectors of products. The sums of LANES rows are
 // made together, because the sum of a single vector is a chain of additions.
@@ -61,40 +53,12 @@ inline void weighted_sum_of_rows(float* out, const float* weights, const act* va
         for (int64_t i = d; i < D; ++i) out[i] += weights[j] * values[j * D + i];
 }
 
-extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B,
-                                 int64_t H, int64_t D, int64_t T) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(D));
-    parallel_ranges(B * H, worth_a_thread(T * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> scores(padded(T)), out(D);
-        for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, row = positions[b] % T;
-            const int64_t length = std::min<int64_t>(positions[b] + 1, T);
-            const act* query = qkv + (b * 3 * H + h) * D;
-            act* cached_keys = keys + head * T * D;
-            act* cached_values = values + head * T * D;
-            std::copy_n(query + H * D, D, cached_keys + row * D);
-            std::copy_n(query + 2 * H * D, D, cached_values + row * D);
-            products_of_rows(scores.data(), query, cached_keys, length, D);
-            const float normalizer = 1.0f / exponentials(scores.data(), length, scale);
-            weighted_sum_of_rows(out.data(), scores.data(), cached_values, length, D);
-            for (float& sum : out) sum *= normalizer;
-            store(y + head * D, out.data(), D);
-        }
-    });
-}
-
-extern "C" void fill_cache(act* keys, act* values, const act* qkv, const int32_t* slots, int64_t B, int64_t H,
-                           int64_t T, int64_t D, int64_t K, int64_t S) {
-    parallel_ranges(K * H, worth_a_thread(S * D), [=](int64_t begin, int64_t end) {
-        for (int64_t head = begin; head < end; ++head) {
-            const int64_t k = head / H, h = head % H, slot = slots[k];
-            if (slot < 0 || slot >= B) continue;
-            for (int64_t s = 0; s < S; ++s) {
-                const act* const key = qkv + ((k * S + s) * 3 * H + H + h) * D;
-                const int64_t row = ((slot * H + h) * T + s) * D;
-                std::copy_n(key, D, keys + row);
-                std::copy_n(key + H * D, D, values + row);
-            }
-        }
-    });
+// y (D) = attention of query (D) to keys and values (length, D); scores: room for `length` in whole vectors, sums for D.
+inline void attend_to_cached(act* y, const act* query, const act* keys, const act* values, int64_t length, int64_t D,
+                             float* scores, float* sums) {
+    products_of_rows(scores, query, keys, length, D);
+    const float normalizer = 1.0f / exponentials(scores, length, 1.0f / std::sqrt(static_cast<float>(D)));
+    weighted_sum_of_rows(sums, scores, values, length, D);
+    for (int64_t d = 0; d < D; ++d) sums[d] *= normalizer;
+    store(y, sums, D);
 }
