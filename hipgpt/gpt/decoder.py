@@ -117,9 +117,9 @@ class Decoder:
         if full := self._full():
             kept = self.model.context_length // 2 - 1
             self._begin({b: list(self.windows[b])[len(self.windows[b]) - kept :] for b in full})
-        self.device.write(self._tokens_and_positions, np.stack([np.array(tokens, np.int32), self._positions]))
+        self.device.write(self._tokens_and_positions, np.array([tokens, self._positions], np.int32))
         self._plan.run()
-        self._advance(tokens)
+        self._advance([tokens])
         self._is_current = False
 
     def sample_by(self, sampling: SamplingConfig, stream: int = 0) -> None:
@@ -153,8 +153,7 @@ class Decoder:
                 self._step_plan.run()
         drawn = self._drawn_from(first, steps)
         if left:
-            for tokens in drawn:
-                self._advance(tokens)
+            self._advance(drawn)
         else:
             self.append(drawn[0])
         return drawn
@@ -181,8 +180,8 @@ class Decoder:
         if steps == 1:
             last: list[int] = self.device.read(self._tokens).tolist()
             return [last]
-        columns = (first[:, None] + np.arange(steps)) % self.model.context_length
-        tokens: list[list[int]] = np.take_along_axis(self.device.read(self._device_windows), columns, axis=1).T.tolist()
+        columns = (first + np.arange(steps)[:, None]) % self.model.context_length
+        tokens: list[list[int]] = self.device.read(self._device_windows)[np.arange(self.sequences), columns].tolist()
         return tokens
 
     def _update_windows(self) -> None:
@@ -195,7 +194,7 @@ class Decoder:
             windows[b, np.arange(self._positions[b] - len(window), self._positions[b]) % T] = window
         last = [window[-1] for window in self.windows]
         self.device.write(self._device_windows, windows)
-        self.device.write(self._tokens_and_positions, np.stack([np.array(last, np.int32), self._positions - 1]))
+        self.device.write(self._tokens_and_positions, np.array([last, self._positions - 1], np.int32))
         self._is_current = True
 
     def _positions_left(self) -> int:
@@ -210,10 +209,11 @@ class Decoder:
             return []
         return [b for b, window in enumerate(self.windows) if len(window) == window.maxlen]
 
-    def _advance(self, tokens: Sequence[int]) -> None:
-        for window, token in zip(self.windows, tokens, strict=True):
-            window.append(token)
-        self._positions += 1
+    def _advance(self, steps: Sequence[Sequence[int]]) -> None:
+        """Add the tokens of each step to the windows."""
+        for window, tokens in zip(self.windows, zip(*steps, strict=True), strict=True):
+            window.extend(tokens)
+        self._positions += len(steps)
 
     def _check(self, tokens: Sequence[int]) -> None:
         for token in map(operator.index, tokens):

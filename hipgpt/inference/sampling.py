@@ -8,7 +8,7 @@ from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 
 STEPS_AHEAD = 16  # of a GPU, at first; tokens are shown by so many at once
-WAIT = 0.03  # seconds; after a shorter wait, twice as many steps run ahead
+WAIT = 0.03  # seconds; after a shorter wait, twice as many steps run ahead, unless a sequence starts again
 
 
 def generate(
@@ -73,13 +73,12 @@ def generate_all(
 
 
 def _drawn(decoder: Decoder, most: int) -> Iterator[list[int]]:
-    """Yield the tokens of `most` steps. A GPU runs many of them before the host waits for their tokens."""
+    """Yield the tokens of `most` steps. A fast device runs many of them before the host looks at their tokens."""
     ahead = 1 if decoder.device.traits.shares_host_memory else STEPS_AHEAD
     while most > 0:
         started = time.perf_counter()
         drawn = decoder.draw(min(ahead, most))
-        is_full = ahead > 1 and len(drawn) == ahead
-        if is_full and time.perf_counter() - started < WAIT:
+        if len(drawn) == ahead and time.perf_counter() - started < WAIT:
             ahead *= 2
         most -= len(drawn)
         yield from drawn

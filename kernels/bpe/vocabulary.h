@@ -20,6 +20,7 @@
 #include <vector>
 #include "bpe/merge_table.h"
 #include "bpe/prefix_tree.h"
+#include "bpe/smallest.h"
 #include "bpe/tokens.h"
 
 namespace bpe {
@@ -78,51 +79,51 @@ class Vocabulary {
 
     // Fills work.tokens with the tokens of a word of at least one byte. `work` must serve no other vocabulary.
     void encode(std::string_view word, Work& work) const {
-        if (word.size() <= SHORT_WORD) return merge_short(word, work.tokens);
+        if (word.size() <= 16) return merge_short<16>(word, work.tokens);
+        if (word.size() <= 32) return merge_short<32>(word, work.tokens);
+        if (word.size() <= 48) return merge_short<48>(word, work.tokens);
         if (word.size() < 4 * HEAD || !encode_repeated(word, work)) encode_from_left(word, work);
     }
 
    private:
-    static constexpr uint32_t OFFSET_BITS = 5, SHORT_WORD = 1 << OFFSET_BITS, HEAD = 1024;  // bytes
+    static constexpr uint32_t PLACE_BITS = 6, HEAD = 1024;  // bytes
     struct Halves {
         uint32_t left, right;
     };
 
-    // Applies merges to bytes, the earliest first; ties go to the leftmost. A token is stored at the offset of its
-    // first byte. Its entry in `next` is the token that merging it with the following one makes, with the offset in the
-    // low bits, so that the smallest entry is the next merge to apply.
+    // Applies merges to bytes, the earliest first; ties go to the leftmost. Byte i has place i + 1, and a token that of
+    // its first byte. Before and after the word stands a token that merges with nothing. `next` has for each place the
+    // token that merging with the following one makes, with the place in the low bits, so that the smallest number is
+    // the next merge to apply.
+    template <size_t MOST>
     void merge_short(std::string_view word, std::vector<uint32_t>& tokens) const {
-        tokens.clear();
-        uint32_t token[SHORT_WORD], next[SHORT_WORD];
-        std::fill_n(next, SHORT_WORD, NONE);
         const size_t size = word.size();
-        uint64_t begins = ~uint64_t{0} >> (64 - size);  // bit i: a token begins at byte i
-        const auto entry = [](uint32_t made, size_t at) {
-            return made == NONE ? NONE : made << OFFSET_BITS | static_cast<uint32_t>(at);
+        uint32_t token[MOST + 2];
+        Smallest<MOST> next;
+        const auto offer = [&](size_t place, uint32_t made) {
+            next.set(place, made << PLACE_BITS | static_cast<uint32_t>(place));
         };
-        for (size_t i = 0; i < size; ++i) token[i] = static_cast<unsigned char>(word[i]);
-        for (size_t i = 0; i + 1 < size; ++i) {
-            const uint32_t two = tree_.after_two(token[i], token[i + 1]);
-            next[i] = entry(tree_.is_token(two) ? two : NONE, i);
+        token[0] = token[size + 1] = static_cast<uint32_t>(halves_.size());
+        for (size_t i = 0; i < size; ++i) token[i + 1] = static_cast<unsigned char>(word[i]);
+        for (size_t place = 1; place < size; ++place) {
+            const uint32_t two = tree_.after_two(token[place], token[place + 1]);
+            offer(place, tree_.is_token(two) ? two : NONE);
         }
-        for (;;) {
-            uint32_t best = NONE;
-            for (const uint32_t one : next) best = std::min(best, one);
-            if (best == NONE) break;
-            const size_t at = best % SHORT_WORD;
-            const uint64_t after = begins & (~uint64_t{1} << at), before = begins & ~(~uint64_t{0} << at);
-            const size_t joined = __builtin_ctzll(after);
-            token[at] = best >> OFFSET_BITS;
+        uint64_t begins = (uint64_t{4} << size) - 1;  // bit i: a token begins at place i
+        for (uint32_t best; (best = next.get()) < NONE << PLACE_BITS;) {
+            const size_t place = best % (1 << PLACE_BITS);
+            const uint64_t before = begins & ~(~uint64_t{0} << place), after = begins & (~uint64_t{1} << place);
+            const size_t left = 63 - __builtin_clzll(before), joined = __builtin_ctzll(after);
+            const size_t right = __builtin_ctzll(after & (after - 1));
             begins ^= uint64_t{1} << joined;
-            next[joined] = next[at] = NONE;
-            if (const uint64_t rest = after & (after - 1))
-                next[at] = entry(merges_.find(token[at], token[__builtin_ctzll(rest)]), at);
-            if (before) {
-                const size_t left = 63 - __builtin_clzll(before);
-                next[left] = entry(merges_.find(token[left], token[at]), left);
-            }
+            token[place] = best >> PLACE_BITS;
+            next.set(joined, NONE);
+            offer(place, merges_.find(token[place], token[right]));
+            offer(left, merges_.find(token[left], token[place]));
         }
-        for (; begins; begins &= begins - 1) tokens.push_back(token[__builtin_ctzll(begins)]);
+        tokens.clear();
+        for (size_t place = 1; place <= size; place = __builtin_ctzll(begins & (~uint64_t{1} << place)))
+            tokens.push_back(token[place]);
     }
 
     void encode_from_left(std::string_view word, Work& work) const {

@@ -19,6 +19,7 @@
 // A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
 // all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
 #include "formulas.h"
+#include "cpu/attention_decode.h"
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/parallel.h"
 #include "cpu/runtime/scratch.h"
@@ -212,32 +213,15 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
 
 extern "C" void attention_decode(act* y, act* keys, act* values, const act* qkv, const int32_t* positions, int64_t B,
                                  int64_t H, int64_t D, int64_t T) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     parallel_ranges(B * H, worth_a_thread(T * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> scores(padded(T)), out(D);
-        float logsumexp;
+        std::vector<float> scores(padded(T)), sums(D);
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, row = positions[b] % T;
-            const int64_t length = std::min<int64_t>(positions[b] + 1, T);
+            const int64_t b = head / H, h = head % H, first = head * T * D, row = first + positions[b] % T * D;
             const act* query = qkv + (b * 3 * H + h) * D;
-            act* cached_keys = keys + head * T * D;
-            act* cached_values = values + head * T * D;
-            std::copy_n(query + H * D, D, cached_keys + row * D);
-            std::copy_n(query + 2 * H * D, D, cached_values + row * D);
-            for (int64_t j = 0; j < length; ++j) {
-                float sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t d = 0; d < D; ++d) sum += static_cast<float>(query[d]) * cached_keys[j * D + d];
-                scores[j] = sum;
-            }
-            float total;
-            exponentials(scores.data(), 0, 1, length, length, scale, &total, &logsumexp);
-            std::fill(out.begin(), out.end(), 0.0f);
-            for (int64_t j = 0; j < length; ++j)
-                for (int64_t d = 0; d < D; ++d) out[d] += scores[j] * cached_values[j * D + d];
-            const float normalizer = 1.0f / total;
-            for (int64_t d = 0; d < D; ++d) out[d] *= normalizer;
-            store(y + head * D, out.data(), D);
+            std::copy_n(query + H * D, D, keys + row);
+            std::copy_n(query + 2 * H * D, D, values + row);
+            attend_to_cached(y + head * D, query, keys + first, values + first, std::min<int64_t>(positions[b] + 1, T),
+                             D, scores.data(), sums.data());
         }
     });
 }

@@ -64,7 +64,7 @@ void keep_top_p(std::vector<Candidate>& candidates, float share) {
 int32_t draw(const float* scores, int64_t V, const Sampling& sampling, double uniform) {
     const float greatest = maximum_of(scores, V);
     if (!(greatest >= scores[0])) return 0;  // NaN
-    if (sampling.temperature == 0.0f) return static_cast<int32_t>(std::find(scores, scores + V, greatest) - scores);
+    if (sampling.temperature == 0.0f) return static_cast<int32_t>(first_index_of(greatest, scores, V));
     std::vector<Candidate> candidates(V);
     for (int64_t v = 0; v < V; ++v)
         candidates[v] = {static_cast<int32_t>(v), scores[v], weight_of(scores[v], greatest, sampling.temperature)};

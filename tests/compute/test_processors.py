@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import aarch64
 from support.calls import Memory, cases
+from support.reference import PARTS
 from support.rounding import Rounded
 from test_ops import drawn, expected
 
@@ -97,6 +98,7 @@ def test_exponentials_that_no_cache_holds(processor, monkeypatch):
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
     monkeypatch.setitem(CPU_AMX, "CPU_AMX_EMULATED", 1)
+    monkeypatch.setitem(PARTS, DType.F32, 6)
     check(cpu.CpuDevice(2), ACTS, has_products)
 
 

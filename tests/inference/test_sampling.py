@@ -266,9 +266,18 @@ def test_end_of_text_ends_a_continuation_and_is_not_part_of_it():
     assert list(generate_all(Counting(), [[0], [0]], endless, 3)) == [[0, 1, 2, 3, 3, 3], [2, 3, 3, 3, 3, 3]]
 
 
-@pytest.mark.parametrize(("longest_wait", "steps"), [(float("inf"), [16, 32, 64, 38]), (0, [*[16] * 9, 6])])
-def test_a_fast_device_runs_further_ahead_but_never_too_far(monkeypatch, longest_wait, steps):
+@pytest.mark.parametrize(
+    ("is_cpu", "longest_wait", "steps"),
+    [
+        (False, float("inf"), [16, 32, 64, 38]),
+        (False, 0, [*[16] * 9, 6]),
+        (True, float("inf"), [1, 2, 4, 8, 16, 32, 64, 23]),
+        (True, 0, [1] * 150),
+    ],
+)
+def test_a_fast_device_runs_further_ahead_but_never_too_far(monkeypatch, is_cpu, longest_wait, steps):
     asked, counting = [], Counting()
+    monkeypatch.setattr(counting.device.traits, "shares_host_memory", is_cpu)
     monkeypatch.setattr(Counting, "draw", lambda self, steps: asked.append(steps) or [[0, 0]] * steps)
     monkeypatch.setattr("hipgpt.inference.sampling.WAIT", longest_wait)
     list(generate_all(counting, [[0], [0]], SamplingConfig(num_tokens=150, stop_at_end_of_text=False), END))

@@ -74,9 +74,14 @@ LARGE = {
 }
 # forward: one row with so many outputs that a wave computes several of them
 MANY_OUTPUTS = [(1, 40, 16387), (1, 33, 16390)]
+# backward_weight: so many products of a single term that some round as badly as they can
+SINGLE_TERMS = [(1, 33, 16390)]
 LARGE |= {
     name: [
-        dict(zip("NCO", sizes, strict=True)) for sizes in MATMUL + (MANY_OUTPUTS if name.endswith("forward") else [])
+        dict(zip("NCO", sizes, strict=True))
+        for sizes in MATMUL
+        + (MANY_OUTPUTS if name.endswith("forward") else [])
+        + (SINGLE_TERMS if name.endswith("backward_weight") else [])
     ]
     for name in CATALOGUE
     if name.startswith("matmul")

@@ -48,8 +48,13 @@ def _stored(computed: Rounded, act: DType) -> Rounded:
     return computed if act is DType.F32 else computed.stored(act.unit_roundoff)
 
 
+# Into how many parts a matrix unit divides a product. In a bf16x3 split there are six, and what they leave out is less
+# than a rounding of the product (kernels/cpu/gemm/pack_bf16x3.h).
+PARTS = {DType.F32: 1, DType.BF16: 1}
+
+
 def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float = 0.0) -> Rounded:
-    return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING)
+    return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING, PARTS[act])
 
 
 def advance(counters) -> Result:

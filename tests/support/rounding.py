@@ -144,9 +144,14 @@ class Rounded:
         return Rounded(result.value, result.error + carried + np.exp(-limit))
 
 
-def matmul(left: Rounded, right: Rounded, start: Operand = 0.0, roundoff: float = F32_ROUNDOFF) -> Rounded:
-    """Return start + left @ right: each of K products is rounded, then takes part in at most K additions."""
-    start, terms = _wrap(start), left.value.shape[-1]
+def matmul(
+    left: Rounded, right: Rounded, start: Operand = 0.0, roundoff: float = F32_ROUNDOFF, parts: int = 1
+) -> Rounded:
+    """Return start + left @ right: each of K products is rounded, then takes part in at most K additions.
+
+    parts: into so many a product is divided, which are added one after another.
+    """
+    start, terms = _wrap(start), left.value.shape[-1] * parts
     magnitude = left.largest @ right.largest
     carried = start.error + left.error @ right.largest + np.abs(left.value) @ right.error
     return Rounded(

@@ -26,6 +26,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+import numpy as np
+
 from hipgpt.base.kernel_constants import kernel_constants
 from hipgpt.base.paths import KERNELS
 
@@ -54,13 +56,21 @@ CLASS_TABLE_SIZE = kernel_constants(KERNELS / "bpe" / "limits.h")["CLASS_TABLE_S
 
 @functools.cache
 def class_table() -> bytes:
-    """Return the class of each code point below CLASS_TABLE_SIZE, one byte each. Takes about 30 ms, once per process.
+    """Return the class of each code point below CLASS_TABLE_SIZE, one byte each. Takes about 7 ms, once per process.
 
-    \\p{L} and \\p{N} come from Python's unicodedata (Unicode 14 in Python 3.11, 15.1 in 3.13). Two Python versions
+    \\p{L} and \\p{N} come from Python's Unicode tables (Unicode 14 in Python 3.11, 15.1 in 3.13). Two Python versions
     differ only in characters that the older Unicode version had not assigned yet: these are OTHER there.
     """
-    major = "".join(map(unicodedata.category, map(chr, range(CLASS_TABLE_SIZE))))[::2].encode()
-    table = bytearray(major.translate(bytes({ord("L"): LETTER, ord("N"): NUMBER}.get(i, OTHER) for i in range(256))))
+    code_points = np.arange(CLASS_TABLE_SIZE, dtype="<u4")
+    symbols = code_points.tobytes().decode("utf-32-le", "surrogatepass")
+    table = bytearray([OTHER]) * CLASS_TABLE_SIZE
+    for run in re.finditer(r"[^\W_]+", symbols):  # runs of letters and numbers, because category() takes 0.1 us each
+        begin, end = run.span()
+        if run.group().isalpha():
+            table[begin:end] = bytes([LETTER]) * (end - begin)
+        else:
+            major = "".join(map(unicodedata.category, run.group()))[::2]
+            table[begin:end] = [{"L": LETTER, "N": NUMBER}.get(kind, OTHER) for kind in major]
     for code_point in WHITE_SPACE:
         table[code_point] = SPACE
     return bytes(table)

@@ -6,6 +6,8 @@ encoded without them.
 """
 
 import json
+import operator
+from itertools import repeat
 from typing import Any
 
 from hipgpt.base.errors import UserError
@@ -30,6 +32,7 @@ ACCEPTED = {
 }
 READ = {"version", "added_tokens", "pre_tokenizer", "post_processor", "decoder", "model"}
 READ_OF_MODEL = {"ignore_merges", "vocab", "merges"}
+_NO_ID = -1
 READ_OF_ADDED = ("id", "content", "special", "normalized")
 
 
@@ -147,17 +150,17 @@ def _read_vocab(found: object, specials: dict[str, int], where: str) -> dict[str
 def _read_merges(found: object, vocab: dict[str, int], where: str) -> list[MergeIds]:
     if not isinstance(found, list):
         raise unsupported(where, "model.merges", found, "a list of pairs of tokens")
-    merges: list[MergeIds] = []
-    for index, merge in enumerate(found):
-        match merge.split(" ") if isinstance(merge, str) else merge:
-            case [str(left), str(right)]:
-                left_id, right_id, joined_id = vocab.get(left), vocab.get(right), vocab.get(left + right)
-            case _:
-                raise unsupported(where, f"model.merges[{index}]", merge, "two tokens, as in ['Ġ', 't']")
-        if left_id is None or right_id is None:
-            name = left if left_id is None else right
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in found]
+    for index, pair in enumerate(pairs):
+        if not (type(pair) is list and len(pair) == 2 and type(pair[0]) is type(pair[1]) is str):
+            raise unsupported(where, f"model.merges[{index}]", found[index], "two tokens, as in ['Ġ', 't']")
+    lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
+    names = (lefts, rights, map(operator.add, lefts, rights))
+    merges = [*zip(*(map(vocab.get, column, repeat(_NO_ID)) for column in names), strict=True)]
+    for index, merge in enumerate(merges):
+        if _NO_ID in merge[:2]:
+            name = pairs[index][merge.index(_NO_ID)]
             raise unsupported(where, f"model.merges[{index}]", name, "a token of model.vocab")
-        if joined_id is None:
-            raise unsupported(where, f"model.merges[{index}]", merge, "a pair whose result is in model.vocab")
-        merges.append((left_id, right_id, joined_id))
+        if _NO_ID in merge:
+            raise unsupported(where, f"model.merges[{index}]", found[index], "a pair whose result is in model.vocab")
     return merges

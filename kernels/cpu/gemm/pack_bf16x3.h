@@ -1,9 +1,10 @@
 // Packed words of a GEMM in f32 by instructions for bf16. The bf16x3 split writes an f32 as the sum of three bf16, each
 // the nearest to what the ones before leave; together they have all 24 bits of the significand.
 //
-// Of the nine products of two splits the six largest are summed. The other three are at most 2^-23 of the product,
-// twice the rounding of f32, and mostly far less. An infinity, or a number that rounds to one, becomes NaN. The last
-// bf16 of a number below 2^-110 becomes 0.
+// Of the nine products of two splits the six largest are summed. The other three together are less than 2^-24 of the
+// product, the rounding of f32, as a search over all significands shows, and mostly far less. So a sum of one term is off
+// by up to two roundings. An infinity, or a number that rounds to one, becomes NaN. The last bf16 of a number below
+// 2^-110 becomes 0.
 //
 // Henry, Tang & Heinecke 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
 // Computations".

@@ -4,10 +4,8 @@
 #include "cpu/simd/stream_none.h"
 #elif ACT_BF16
 #include "cpu/simd/stream_avx512_bf16.h"
-#elif defined(__AVX512F__)
-#include "cpu/simd/stream_avx512.h"
 #elif defined(__AVX2__)
-#include "cpu/simd/stream_avx2.h"
+#include "cpu/simd/stream_f32.h"
 #else
 #include "cpu/simd/stream_none.h"
 #endif

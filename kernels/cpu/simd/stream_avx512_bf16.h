@@ -1,4 +1,4 @@
-// Stores past the caches: see stream_avx2.h.
+// Stores past the caches: see stream_f32.h.
 #pragma once
 #include "cpu/select/act.h"
 #include "cpu/simd/vector.h"

@@ -23,6 +23,7 @@ from hipgpt.data.tokenizer.pretokenize import (
     OTHER,
     PATTERNS,
     SPACE,
+    WHITE_SPACE,
     class_table,
     split_pieces,
     symbol_class,
@@ -127,6 +128,14 @@ def test_native_equals_the_reference_on_hostile_text(text, english, every_pair):
     assert every_pair.encode(text).tolist() == bpe.encode(text, list(every_pair.merges))
     reference = bpe.train(text, 257 + 30)
     assert list(as_many_as(text, 30).merges) == reference
+
+
+def test_classes_are_those_of_unicode():
+    kinds = {"L": LETTER, "N": NUMBER}
+    expected = [kinds.get(unicodedata.category(chr(code_point))[0], OTHER) for code_point in range(CLASS_TABLE_SIZE)]
+    for code_point in WHITE_SPACE:
+        expected[code_point] = SPACE
+    assert list(class_table()) == expected
 
 
 def test_native_equals_the_reference_on_both_sides_of_every_change_of_class(every_pair):
