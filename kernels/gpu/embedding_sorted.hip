@@ -16,39 +16,36 @@
 
 constexpr int IN_FLIGHT = 8;  // rows of dx whose loads are issued together, because one load's latency is long
 
-// table[id] += sum of the rows of dx from each run of tokens, for the W channels of a thread from c on. The table's rows
-// are loaded together with those of dx, because a load cannot move before the store of an earlier run.
+// table[id] += sum of the rows of dx from each run of tokens, for the W channels of a thread from c on.
 template <int W>
 DEVICE void sum_tile(const SortedTokens& sorted, const Tile& tile, float* table, const act* dx, int64_t c, int64_t C) {
     const bool continues_before = tile.continues_before(), continues_after = tile.continues_after();
     float sum[W] = {};
+    bool is_first_run = true;
     for (int begin = 0; begin < tile.count; begin += IN_FLIGHT) {
-        float rows[IN_FLIGHT][W], before[IN_FLIGHT][W];
-        const auto is_shared_before = [&](int at) { return continues_before && tile.id(at) == tile.id(0); };
-        const auto is_shared_after = [&](int at) { return continues_after && at + 1 == tile.count; };
+        float rows[IN_FLIGHT][W];
 #pragma unroll
-        for (int i = 0; i < IN_FLIGHT; ++i) {
-            const int at = begin + i;
-            if (at >= tile.count) continue;
-            load(rows[i], dx + tile.row(at) * C + c);
-            if (tile.ends_a_run(at) && !is_shared_before(at) && !is_shared_after(at))
-                load(before[i], table + tile.id(at) * C + c);
-        }
+        for (int i = 0; i < IN_FLIGHT; ++i)
+            if (begin + i < tile.count) load(rows[i], dx + tile.row(begin + i) * C + c);
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; ++i) {
             const int at = begin + i;
             if (at >= tile.count) continue;
             for (int e = 0; e < W; ++e) sum[e] += rows[i][e];
-            if (!tile.ends_a_run(at)) continue;
-            if (is_shared_before(at)) {
+            const uint32_t id = tile.id(at);
+            if (at + 1 < tile.count && tile.id(at + 1) == id) continue;
+            if (is_first_run && continues_before) {
                 store(sorted.partials + tile.index * 2 * C + c, sum);
-            } else if (is_shared_after(at)) {
+            } else if (at + 1 == tile.count && continues_after) {
                 store(sorted.partials + (tile.index * 2 + 1) * C + c, sum);
             } else {
-                for (int e = 0; e < W; ++e) before[i][e] += sum[e];
-                store(table + tile.id(at) * C + c, before[i]);
+                float before[W];
+                load(before, table + id * C + c);
+                for (int e = 0; e < W; ++e) before[e] += sum[e];
+                store(table + id * C + c, before);
             }
             for (float& each : sum) each = 0.0f;
+            is_first_run = false;
         }
     }
 }

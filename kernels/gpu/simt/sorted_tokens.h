@@ -96,8 +96,6 @@ struct Tile {
     DEVICE_MEMBER int64_t row(int i) const { return memory.rows[i]; }
     DEVICE_MEMBER uint32_t id(int i) const { return memory.ids[i]; }
 
-    DEVICE_MEMBER bool ends_a_run(int i) const { return i + 1 == count || id(i + 1) != id(i); }
-
     // Whether the first run continues the last one of the tile before, and whether the last one continues in the next tile.
     DEVICE_MEMBER bool continues_before() const { return index > 0 && sorted.ids[index * TILE - 1] == id(0); }
     DEVICE_MEMBER bool continues_after() const {
