@@ -78,28 +78,36 @@ class Muon(AdamW):
     def __init__(self, device: Device, weights: Arena, training: TrainingConfig, act: DType):
         super().__init__(device, weights, training)
         most = BATCH_ELEMENTS if device.traits.cache_bytes else LARGE_BATCH_ELEMENTS
-        self._batches = list(batches((piece for piece in self.ownership.own if piece.field.matrices), most))
-        largest = {
-            name: max((size(batch) for batch in self._batches), default=1)
-            for name, size in {"x": _elements, "y": _elements, "gram": _squares, "polynomial": _squares}.items()
-        }
-        self._workspace = Arena(device, "newton_schulz", [Field(n, (size,), act) for n, size in largest.items()])
+        found = list(batches((piece for piece in self.ownership.own if piece.field.matrices), most))
+        # a GPU computes small batches side by side, unless they share a workspace
+        apart = not device.traits.cache_bytes and sum(map(_elements, found)) <= most
+        groups = [[batch] for batch in found] if apart else [found]
+        self._batches = [
+            (batch, workspace) for group in groups for batch, workspace in _with_workspace(device, group, act)
+        ]
 
     def _record_updates(
         self, plan: Plan, gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
     ) -> None:
         self._record_adamw(plan, gradients, schedule, counters, copy)
-        for batch in self._batches:
-            self._record_batch(plan, batch, gradients, schedule, counters, copy)
+        for batch, workspace in self._batches:
+            self._record_batch(plan, batch, workspace, gradients, schedule, counters, copy)
 
     def _record_batch(
-        self, plan: Plan, batch: list[Part], gradients: Arena, schedule: Tensor, counters: Tensor, copy: Arena | None
+        self,
+        plan: Plan,
+        batch: list[Part],
+        workspace: Arena,
+        gradients: Arena,
+        schedule: Tensor,
+        counters: Tensor,
+        copy: Arena | None,
     ) -> None:
         """Record the update of matrices that all have the same sides."""
         (R, L), M = batch[0].sides, sum(part.count for part in batch)
         shapes = {"x": (M, R, L), "y": (M, R, L), "gram": (M, R, R), "polynomial": (M, R, R)}
         x, y, gram, polynomial = (
-            self._workspace[name].rows(0, math.prod(shape)).view(*shape) for name, shape in shapes.items()
+            workspace[name].rows(0, math.prod(shape)).view(*shape) for name, shape in shapes.items()
         )
         for part, direction in zip(batch, _parts_of(x, batch), strict=True):
             moved = part.of_own(self.first_moment), part.of(gradients)
@@ -136,6 +144,15 @@ def parts_of(piece: Piece) -> Iterator[Part]:
         yield Part(piece.field.name, begin, first, count, sizes[0], columns)
         first += count * sizes[0]
         sizes = sizes[count:]
+
+
+def _with_workspace(device: Device, group: list[list[Part]], act: DType) -> Iterator[tuple[list[Part], Arena]]:
+    """Yield each batch of a group with a workspace that all of them share."""
+    sizes = {"x": _elements, "y": _elements, "gram": _squares, "polynomial": _squares}
+    fields = [Field(name, (max(map(size, group), default=1),), act) for name, size in sizes.items()]
+    workspace = Arena(device, "newton_schulz", fields)
+    for batch in group:
+        yield batch, workspace
 
 
 def _parts_of(x: Tensor, batch: list[Part]) -> Iterator[Tensor]:

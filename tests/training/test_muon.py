@@ -9,6 +9,10 @@ from support.rounding import F32_ROUNDOFF, accumulated
 from support.tiny import MODEL
 
 from hipgpt.compute.backends.cpu import traits
+from hipgpt.compute.backends.gpu import traits as gpu_traits
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.catalogue import MUON_UPDATE
+from hipgpt.compute.dependencies import predecessors, uses
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.gpt.parameters import parameters
 from hipgpt.training.muon import batches, parts_of
@@ -174,3 +178,17 @@ def test_batches_hold_every_part_once_and_stay_small(count):
     assert sorted(part.field for batch in found for part in batch) == sorted(field.name for field in fields)
     assert all(len(batch) == 1 or sum(part.elements for part in batch) <= most for batch in found)
     assert all(len({part.sides for part in batch}) == 1 for batch in found)
+
+
+@pytest.mark.parametrize(("side", "wait"), [(64, False), (4096, True)])
+def test_small_matrices_of_different_sides_do_not_wait_for_each_other_on_a_gpu(side, wait):
+    """Large ones share a workspace."""
+    fields = [Field("square", (side, side), decay=True, matrices=(side,))]
+    fields += [Field("wide", (side, 2 * side), decay=True, matrices=(side,)), Field("bias", (side,))]
+    launches = Optimizing(NullDevice(gpu_traits((DType.F32,))), fields, MUON).plan.launches
+    earlier = predecessors([uses(launch) for launch in launches])
+    waited_for: list[set[int]] = []
+    for direct in earlier:
+        waited_for.append(set(direct).union(*(waited_for[other] for other in direct)))
+    first, last = (i for i, launch in enumerate(launches) if launch.op is MUON_UPDATE)
+    assert (first in waited_for[last]) is wait
