@@ -28,10 +28,11 @@ def rate_of(decode: Callable[[], object], count: int, seconds: float) -> Callabl
 def ours(size: str, threads: int, seconds: float, sequences: int, task: str, precision: str) -> Callable[[], float]:
     from hipgpt.compute.open_device import open_device
     from hipgpt.compute.tensor import Arena
-    from hipgpt.config.settings import ModelConfig
+    from hipgpt.config.settings import ModelConfig, SamplingConfig
     from hipgpt.gpt.decoder import Decoder
     from hipgpt.gpt.parameters import ParameterTensors, initial_values, parameters
     from hipgpt.gpt.precision import weights_in
+    from hipgpt.inference.sampling import generate
 
     E, L, H, F, V, S, _ = SIZES[size]
     device, model = open_device("cpu", threads), ModelConfig(V, E, L, H, F, S, "gelu", False, output_bias=False)
@@ -42,9 +43,11 @@ def ours(size: str, threads: int, seconds: float, sequences: int, task: str, pre
     decoder = Decoder(device, model, weights, sequences)
     prompts = [[1] * (S - 1)] * sequences
 
+    sampling = SamplingConfig(num_tokens=S - 2, temperature=0.0, stop_at_end_of_text=False)
+
     def decode():
-        decoder.restart([[1]] * sequences)
-        decoder.draw(S - 2)  # as `generate` does with a fast device
+        for _ in generate(decoder, [[1]] * sequences, sampling, V - 1):
+            pass
 
     work = decode if task == "decode" else lambda: decoder.restart(prompts)
     return rate_of(work, sequences * (S - 1), seconds)

@@ -81,7 +81,7 @@ class TrainedModel:
         return b"".join(pieces).decode("utf-8", "replace")
 
     def tokens(self, prompt: Text = "", *, stream: int = 0, **settings: Any) -> Iterator[int]:
-        """Return an iterator over the ids of the tokens that `generate` joins, each as soon as it is drawn."""
+        """Return an iterator over the ids of the tokens that `generate` joins, as they are drawn."""
         sampling = with_settings(self.sampling, settings)
         ids = self.tokenizer.encode(prompt).tolist()
         return generate_one(self._decoder, ids, sampling, self.tokenizer.end_of_text, stream)

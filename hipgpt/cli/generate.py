@@ -109,7 +109,7 @@ def generate(arguments: argparse.Namespace) -> None:
         return
     prompt = _prompt(arguments)
     ids = tokenizer.encode(prompt).tolist()
-    one = at_once == 1  # shown token by token
+    one = at_once == 1  # shown as it is drawn
     samples: Iterable[Iterable[int]]
     if one:
         samples = [generate_one(decoder, ids, *how)]

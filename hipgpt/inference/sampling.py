@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.gpt.decoder import Decoder
 
-STEPS_AHEAD = 16  # of a GPU, at first; tokens are shown by so many at once
+STEPS_AHEAD = 16  # of a GPU, at first; a CPU begins with one. Tokens are shown by so many at once
 WAIT = 0.03  # seconds; after a shorter wait, twice as many steps run ahead, unless a sequence starts again
 
 

@@ -23,12 +23,13 @@ class MergeTable {
 
     // The token that merging left and right makes, NONE if they do not merge. Both are at most BYTES + most.
     uint32_t find(uint32_t left, uint32_t right) const {
-        for (uint32_t passed = 0;; ++passed) {
+        for (uint32_t passed = 0; passed < 1 << PASSED_BITS; ++passed) {
             const Bucket& bucket = buckets_[bucket_at(left, right, passed)];
             const Eight others = reinterpret_cast<Eight>(bucket.tags != tag(left, right, passed));  // ones or zeros
             const uint32_t found = common_bits(bucket.tokens | others);
             if ((found != NONE) | (bucket.tokens[SLOTS - 1] == NONE)) return found;
         }
+        return NONE;
     }
 
     void add(uint32_t left, uint32_t right, uint32_t token) {
