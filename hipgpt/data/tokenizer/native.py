@@ -65,10 +65,8 @@ def native_library() -> ctypes.CDLL:
 
 def _checked(result: int | None, doing: str) -> int:
     if result is None or result < 0:
-        raise UserError(
-            f"tokenizer: out of memory while {doing}, or too large for 2^24 tokens and pieces of 4 GiB; free memory, or "
-            "give it less text at a time"
-        )
+        remedy = "free memory, or give it less text at a time"
+        raise UserError(f"tokenizer: out of memory while {doing}, or 2^24 tokens and more; {remedy}")
     return result
 
 
