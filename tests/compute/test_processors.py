@@ -56,7 +56,7 @@ def processor(monkeypatch):
 
 
 def has_products(op: Op) -> bool:
-    return op.family in ("matmul", "attention", "output_layer")
+    return op.family in ("matmul", "attention", "output_layer", "muon")
 
 
 def check(
