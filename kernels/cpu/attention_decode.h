@@ -23,9 +23,10 @@ inline void products_of_rows(float* products, const act* query, const act* keys,
     }
 }
 
-// scores (length) become exp(scale * (score - maximum)); returns their sum. Up to whole vectors there is room, for scores
-// that add nothing: a loop over the rest of a vector would take longer than the vectors.
-inline float exponentials(float* scores, int64_t length, float scale) {
+// scores (length) become exp(scale * (score - maximum)); returns their sum. The rest of the last vector is filled with
+// scores of -infinity, because a loop over single scores would take longer than all vectors. exp_f32 clamps its argument,
+// so each of them adds e^-87 to the sum. Rounding removes that, because the sum is at least 1: the maximum adds e^0.
+inline float softmax_numerators(float* scores, int64_t length, float scale) {
     const int64_t whole = padded(length);
     std::fill(scores + length, scores + whole, -std::numeric_limits<float>::infinity());
     float maximum = scores[0], total = 0;
@@ -57,7 +58,7 @@ inline void weighted_sum_of_rows(float* out, const float* weights, const act* va
 inline void attend_to_cached(act* y, const act* query, const act* keys, const act* values, int64_t length, int64_t D,
                              float* scores, float* sums) {
     products_of_rows(scores, query, keys, length, D);
-    const float normalizer = 1.0f / exponentials(scores, length, 1.0f / std::sqrt(static_cast<float>(D)));
+    const float normalizer = 1.0f / softmax_numerators(scores, length, 1.0f / std::sqrt(static_cast<float>(D)));
     weighted_sum_of_rows(sums, scores, values, length, D);
     for (int64_t d = 0; d < D; ++d) sums[d] *= normalizer;
     store(y, sums, D);

@@ -13,7 +13,7 @@
 #include "cpu/select/gemv.h"
 #include "cpu/simd/f32_rows.h"
 
-constexpr int64_t MIN_GEMM_ROWS = 17;  // below, packing the weight takes longer than all products of its rows
+constexpr int MIN_GEMM_ROWS = 17;  // below, packing the weight takes longer than all products of its rows
 
 static float dot(const act* x, const act* weight, int64_t C) {
     float sum = 0;

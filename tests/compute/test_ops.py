@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import reference
 from support.calls import GARBAGE, SCALARS, Case, Memory, cases, draw
-from support.devices import DEVICES
+from support.devices import DEVICES, splits_f32
 from support.rounding import Rounded
 from support.special_values import SPECIAL
 
@@ -39,14 +39,14 @@ STEPS = {("matmul_relu_forward", "slope")}  # results that jump where rounding d
 
 
 @functools.lru_cache(maxsize=1)
-def expected(case: Case) -> dict[str, Rounded | np.ndarray]:
-    return reference.evaluate(case.op, drawn(case), case.sizes, SCALARS, case.act)
+def expected(case: Case, split: bool = False) -> dict[str, Rounded | np.ndarray]:
+    return reference.evaluate(case.op, drawn(case), case.sizes, SCALARS, case.act, split)
 
 
 @every_case_of_every_device
 def test_result_lies_within_its_derived_bound(device, case):
     got = Memory(device, case, drawn(case)).run()
-    for name, target in expected(case).items():
+    for name, target in expected(case, splits_f32(device, case)).items():
         if isinstance(target, Rounded):
             error = np.abs(got[name].astype(np.float64) - target.value)
             assert (error <= target.error).all(), f"{name}: error {error.max():.3g}, bound {target.error.max():.3g}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import aarch64
 from support.calls import Memory, cases
-from support.reference import PARTS
+from support.devices import splits_f32
 from support.rounding import Rounded
 from test_ops import drawn, expected
 
@@ -56,7 +56,7 @@ def processor(monkeypatch):
 
 
 def has_products(op: Op) -> bool:
-    return op.family in ("matmul", "attention", "output_layer")
+    return op.family in ("matmul", "attention", "output_layer", "muon")
 
 
 def check(
@@ -69,7 +69,7 @@ def check(
     chosen = (case for act in acts for case in cases(act) if of(case.op) and not case.is_for_hopper)
     for case in (case for case in chosen if math.prod(case.sizes.values()) <= most_elements):
         got = Memory(device, case, drawn(case)).run()
-        for name, wanted in expected(case).items():
+        for name, wanted in expected(case, splits_f32(device, case)).items():
             if isinstance(wanted, Rounded):
                 assert (np.abs(got[name].astype(np.float64) - wanted.value) <= wanted.error).all(), f"{case}: {name}"
             else:
@@ -98,7 +98,6 @@ def test_exponentials_that_no_cache_holds(processor, monkeypatch):
 def test_products_by_amx_on_emulated_tiles(processor, monkeypatch):
     processor(arch="cpu-amx")
     monkeypatch.setitem(CPU_AMX, "CPU_AMX_EMULATED", 1)
-    monkeypatch.setitem(PARTS, DType.F32, 6)
     check(cpu.CpuDevice(2), ACTS, has_products)
 
 

@@ -36,7 +36,12 @@ LARGE = {
     "attention_backward": ATTENTION,
     "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
     "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
-    "attention_decode": [{"B": 7, "H": 3, "D": 64, "T": 130}],
+    # heads of whole vectors, and of whole vectors and a rest
+    "attention_decode": [
+        {"B": 7, "H": 3, "D": 64, "T": 130},
+        {"B": 2, "H": 2, "D": 40, "T": 21},
+        {"B": 2, "H": 2, "D": 104, "T": 35},
+    ],
     "fill_cache": [{"B": 7, "H": 3, "T": 150, "D": 64, "K": 5, "S": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
     "cross_entropy_training": [{"N": 21, "V": 5003}, {"N": 3, "V": 16397}, {"N": 3, "V": 24584}],

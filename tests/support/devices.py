@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from hipgpt.base.kernel_constants import kernel_constants
+from hipgpt.compute.backends import cpu
+from hipgpt.compute.backends.variants import find_variant
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import DType
+from support.calls import Case
 
 # The backends that run these tests, by name: the dtypes that each has kernels for, and marks.
 DEVICES = {
@@ -15,6 +19,8 @@ DEVICES = {
     "hip": ((DType.F32, DType.BF16), pytest.mark.gpu),
     "cuda": ((DType.F32, DType.BF16), pytest.mark.gpu),
 }
+
+MIN_GEMM_ROWS = kernel_constants(cpu.CPU / "matmul.cpp")["MIN_GEMM_ROWS"]
 
 every_device_in_every_dtype = pytest.mark.parametrize(
     ("device", "act"),
@@ -25,6 +31,17 @@ every_device_in_every_dtype = pytest.mark.parametrize(
     ],
     indirect=["device"],
 )
+
+
+def splits_f32(device: Device, case: Case) -> bool:
+    """Return whether AMX's tiles compute the GEMMs of a call in f32, each number split into three bf16."""
+    op, sizes = case.op, case.sizes
+    if not isinstance(device, cpu.CpuDevice) or case.act is not DType.F32:
+        return False
+    is_forward = op.family == "matmul" and op.name.endswith("_forward")
+    if op.name == "attention_decode" or (is_forward and sizes["N"] < MIN_GEMM_ROWS):
+        return False  # vectors multiply a few rows
+    return "CPU_AMX" in find_variant(op, cpu.arch(), case.act, sizes).macros
 
 
 @contextlib.contextmanager

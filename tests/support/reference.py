@@ -5,8 +5,9 @@ A function takes, by their names in the contract, the op's tensors as they are b
 writes: `Rounded`, to be rounded once more to the dtype it is stored in, or arrays where the result is exact.
 """
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -14,9 +15,19 @@ from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import SamplingConfig
 from hipgpt.inference.reference import probabilities
-from support.rounding import F32_ROUNDOFF, F64_ROUNDOFF, TRUNCATING, Rounded, constant, matmul, stack
+from support.rounding import (
+    F32_ROUNDOFF,
+    F64_ROUNDOFF,
+    TRUNCATING,
+    Rounded,
+    constant,
+    matmul,
+    split_matmul,
+    stack,
+)
 
 Result = dict[str, Rounded | np.ndarray]
+Product = Callable[..., Rounded]  # of left, right and the value to which their product is added
 
 
 def evaluate(
@@ -25,12 +36,20 @@ def evaluate(
     sizes: Mapping[str, int],
     scalars: Mapping[str, float],
     act: DType = DType.F32,
+    split: bool = False,
 ) -> Result:
-    """Return what `op` writes, by argument name, as it is stored. Raises KeyError if this file does not define it."""
+    """Return what `op` writes, by argument name, as it is stored. Raises KeyError if this file does not define it.
+
+    split: whether GEMMs multiply f32 as three bf16 each. A function takes `product` to compute a GEMM.
+    """
     function = globals().get(op.name)
     if not inspect.isfunction(function):
         raise KeyError(f"{op.name}: tests/support/reference.py has no definition of it")
-    known = {name: _operand(values) for name, values in tensors.items()} | sizes | {"act": act}
+    known = (
+        {name: _operand(values) for name, values in tensors.items()}
+        | sizes
+        | {"act": act, "product": _product(act, split)}
+    )
     known |= {
         name: Rounded(np.float32(value)) if isinstance(value, float) else value for name, value in scalars.items()
     }
@@ -48,13 +67,13 @@ def _stored(computed: Rounded, act: DType) -> Rounded:
     return computed if act is DType.F32 else computed.stored(act.unit_roundoff)
 
 
-# Into how many parts a matrix unit divides a product. In a bf16x3 split there are six, and what they leave out is less
-# than a rounding of the product (kernels/cpu/gemm/pack_bf16x3.h).
-PARTS = {DType.F32: 1, DType.BF16: 1}
+def _roundoff(act: DType) -> float:
+    """Return the unit roundoff of sums that a matrix unit may make."""
+    return F32_ROUNDOFF if act is DType.F32 else TRUNCATING
 
 
-def _product(left: Rounded, right: Rounded, act: DType, start: Rounded | float = 0.0) -> Rounded:
-    return matmul(left, right, start, F32_ROUNDOFF if act is DType.F32 else TRUNCATING, PARTS[act])
+def _product(act: DType, split: bool) -> Product:
+    return split_matmul if split else functools.partial(matmul, roundoff=_roundoff(act))
 
 
 def advance(counters) -> Result:
@@ -218,8 +237,8 @@ def swiglu_backward(dy, hidden, act=DType.F32) -> Result:
     return {"dhidden": stack([dy * up * derivative, dy * gate * sigmoid], axis=1)}
 
 
-def matmul_forward(x, weight, bias, act=DType.F32) -> Result:
-    return {"y": _product(x, weight.transpose(1, 0), act, 0.0 if bias is None else bias)}
+def matmul_forward(x, weight, bias, product=matmul) -> Result:
+    return {"y": product(x, weight.transpose(1, 0), 0.0 if bias is None else bias)}
 
 
 GELU_LINEAR, GELU_CUBIC = constant(2 * np.sqrt(2 / np.pi)), constant(2 * np.sqrt(2 / np.pi) * 0.044715)
@@ -230,40 +249,40 @@ def _gelu_gate(x: Rounded, act: DType) -> Rounded:
     return _sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x), act)
 
 
-def matmul_gelu_forward(x, weight, bias, act=DType.F32) -> Result:
-    hidden = matmul_forward(x, weight, bias, act)["y"]
+def matmul_gelu_forward(x, weight, bias, act=DType.F32, product=matmul) -> Result:
+    hidden = matmul_forward(x, weight, bias, product)["y"]
     gate = _gelu_gate(hidden, act)
     inner = GELU_LINEAR + Rounded(3.0) * GELU_CUBIC * hidden * hidden  # twice the derivative of u
     return {"y": hidden * gate, "slope": gate + hidden * (gate - gate * gate) * inner}
 
 
-def matmul_relu_forward(x, weight, bias, act=DType.F32) -> Result:
-    hidden = matmul_forward(x, weight, bias, act)["y"]
+def matmul_relu_forward(x, weight, bias, product=matmul) -> Result:
+    hidden = matmul_forward(x, weight, bias, product)["y"]
     jump = np.abs(hidden.value) <= hidden.error  # rounding decides the sign, and the slope is 0 or 1
     slope = Rounded((hidden.value > 0).astype(float), jump.astype(float))
     return {"y": Rounded(np.maximum(hidden.value, 0.0), hidden.error), "slope": slope}
 
 
-def matmul_relu2_forward(x, weight, bias, act=DType.F32) -> Result:
-    hidden = matmul_forward(x, weight, bias, act)["y"]
+def matmul_relu2_forward(x, weight, bias, product=matmul) -> Result:
+    hidden = matmul_forward(x, weight, bias, product)["y"]
     positive = Rounded(np.maximum(hidden.value, 0.0), hidden.error)
     return {"y": positive * positive, "slope": positive * 2.0}
 
 
-def matmul_backward_input(dy, weight, act=DType.F32) -> Result:
-    return {"dx": _product(dy, weight, act)}
+def matmul_backward_input(dy, weight, product=matmul) -> Result:
+    return {"dx": product(dy, weight)}
 
 
-def matmul_activation_backward_input(dy, weight, slope, act=DType.F32) -> Result:
-    return {"dhidden": _product(dy, weight, act) * slope}
+def matmul_activation_backward_input(dy, weight, slope, product=matmul) -> Result:
+    return {"dhidden": product(dy, weight) * slope}
 
 
-def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32) -> Result:
+def matmul_backward_weight(dweight, dbias, dy, x, act=DType.F32, product=matmul) -> Result:
+    result = {"dweight": product(dy.transpose(1, 0), x, dweight)}
+    if dbias is None:
+        return result
     ones = Rounded(np.ones((dy.value.shape[0], 1)))  # sums of rows may be made by a matrix unit too
-    result = {"dweight": _product(dy.transpose(1, 0), x, act, dweight)}
-    return (
-        result if dbias is None else result | {"dbias": _product(dy.transpose(1, 0), ones, act, dbias[:, None])[:, 0]}
-    )
+    return result | {"dbias": matmul(dy.transpose(1, 0), ones, dbias[:, None], _roundoff(act))[:, 0]}
 
 
 def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
@@ -272,10 +291,10 @@ def _heads(qkv: Rounded) -> tuple[Rounded, Rounded, Rounded]:
     return query, key, value
 
 
-def _scores(query: Rounded, key: Rounded, act: DType) -> tuple[Rounded, Rounded]:
+def _scores(query: Rounded, key: Rounded, product: Product) -> tuple[Rounded, Rounded]:
     """Return the scaled scores (B, H, S, S) and the scale."""
     scale = 1.0 / Rounded(query.value.shape[-1]).sqrt()
-    return _product(query, key.transpose(0, 1, 3, 2), act) * scale, scale
+    return product(query, key.transpose(0, 1, 3, 2)) * scale, scale
 
 
 def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Rounded]:
@@ -286,15 +305,17 @@ def _softmax(scores: Rounded, seen: np.ndarray, act: DType) -> tuple[Rounded, Ro
     return exponentials / total, (maximum + total.log())[..., 0]
 
 
-def attention(qkv: Rounded, seen: np.ndarray, act: DType = DType.F32) -> tuple[Rounded, Rounded]:
+def attention(
+    qkv: Rounded, seen: np.ndarray, act: DType = DType.F32, product: Product = matmul
+) -> tuple[Rounded, Rounded]:
     """Return y (B, S, H, D) and logsumexp of qkv (B, S, 3, H, D); seen (S, S): which keys a query sees."""
     query, key, value = _heads(qkv)
-    p, logsumexp = _softmax(_scores(query, key, act)[0], seen, act)
-    return _product(_stored(p, act), value, act).transpose(0, 2, 1, 3), logsumexp
+    p, logsumexp = _softmax(_scores(query, key, product)[0], seen, act)
+    return product(_stored(p, act), value).transpose(0, 2, 1, 3), logsumexp
 
 
-def attention_forward(qkv, S, act=DType.F32) -> Result:
-    y, logsumexp = attention(qkv, np.tri(S, dtype=bool), act)
+def attention_forward(qkv, S, act=DType.F32, product=matmul) -> Result:
+    y, logsumexp = attention(qkv, np.tri(S, dtype=bool), act, product)
     return {"y": y, "logsumexp": logsumexp}
 
 
@@ -302,31 +323,31 @@ def attention_delta(dy, y) -> Result:
     return {"delta": matmul(dy[..., None, :], y[..., :, None])[..., 0, 0].transpose(0, 2, 1)}
 
 
-def attention_backward(dy, delta, logsumexp, qkv, S, act=DType.F32) -> Result:
+def attention_backward(dy, delta, logsumexp, qkv, S, act=DType.F32, product=matmul) -> Result:
     query, key, value = _heads(qkv)
-    scores, scale = _scores(query, key, act)
+    scores, scale = _scores(query, key, product)
     seen = np.tri(S, dtype=bool)
     p = (scores - logsumexp[..., None]).where(seen).exp(quick=act is not DType.F32).where(seen)
     dout = dy.transpose(0, 2, 1, 3)
-    dp = _product(dout, value.transpose(0, 1, 3, 2), act)
+    dp = product(dout, value.transpose(0, 1, 3, 2))
     ds = _stored(p * (dp - delta[..., None]) * scale, act)
     p = _stored(p, act)
     reverse = (0, 1, 3, 2)
     pairs = (ds, key), (ds.transpose(*reverse), query), (p.transpose(*reverse), dout)
-    parts = [_product(left, right, act) for left, right in pairs]
+    parts = [product(left, right) for left, right in pairs]
     return {"dqkv": stack([part.transpose(0, 2, 1, 3) for part in parts], axis=2)}
 
 
-def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32) -> Result:
+def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32, product=matmul) -> Result:
     query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
     cached_keys, cached_values = keys.value.copy(), values.value.copy()
     for b in range(B):
         row = positions[b] % T
         cached_keys[b, :, row], cached_values[b, :, row] = new_key.value[b], new_value.value[b]
     seen = (np.arange(T) <= positions[:, None])[:, None, None, :]
-    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), act)[0], seen, act)
+    p, _ = _softmax(_scores(query[:, :, None], Rounded(cached_keys), product)[0], seen, act)
     return {
-        "y": _product(p, Rounded(cached_values), act)[:, :, 0],
+        "y": product(p, Rounded(cached_values))[:, :, 0],
         "keys": Rounded(cached_keys),
         "values": Rounded(cached_values),
     }
@@ -414,11 +435,11 @@ def draw_token(positions, windows, drawn, logits, settings, keys, B, T) -> Resul
     return {"tokens": tokens, "positions": positions + np.int32(1), "windows": windows, "drawn": drawn + np.int32(1)}
 
 
-def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32) -> Result:
+def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, act=DType.F32, product=matmul) -> Result:
     def packed(exponentials: Rounded) -> Rounded:  # rounded, and once more if the reference is raised
         return exponentials if act is DType.F32 else _stored(_stored(exponentials, act), act)
 
-    logits = matmul_forward(x, weight, bias, act)["y"]
+    logits = matmul_forward(x, weight, bias, product)["y"]
     maximum, target_logits = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
     exponentials = (logits - maximum).exp()
     total = exponentials.sum(1, keepdims=True)
@@ -430,8 +451,8 @@ def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, ac
     of_target = at_target[np.arange(len(targets)), targets][:, None]
     result = {
         "losses": (total.log() + (maximum - target_logits))[:, 0],
-        "dx": (_product(others, weight, act) + of_target * weight[targets]) * factor,
-        "dweight": _product(gradient.transpose(1, 0), _stored(x * factor, act), act, dweight),
+        "dx": (product(others, weight) + of_target * weight[targets]) * factor,
+        "dweight": product(gradient.transpose(1, 0), _stored(x * factor, act), dweight),
     }
     if dbias is None:
         return result
@@ -478,31 +499,31 @@ def muon_direction(momentum, gradients, norm, O, C, clip_norm) -> Result:  # noq
     return {"direction": direction, "momentum": moved, "gradients": Rounded(np.zeros(gradients.value.shape))}
 
 
-def newton_schulz_gram(x, act=DType.F32) -> Result:
-    return {"gram": _product(x, x.transpose(0, 2, 1), act)}
+def newton_schulz_gram(x, product=matmul) -> Result:
+    return {"gram": product(x, x.transpose(0, 2, 1))}
 
 
-def _polynomial(gram: Rounded, act: DType) -> Rounded:
+def _polynomial(gram: Rounded, product: Product) -> Rounded:
     """Return a I + b gram + c gram gram; a, b, c are those of kernels/muon.h."""
     a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
-    return a * np.eye(gram.value.shape[-1]) + b * gram + c * _product(gram, gram, act)
+    return a * np.eye(gram.value.shape[-1]) + b * gram + c * product(gram, gram)
 
 
-def newton_schulz_polynomial(gram, act=DType.F32) -> Result:
-    return {"polynomial": _polynomial(gram, act)}
+def newton_schulz_polynomial(gram, product=matmul) -> Result:
+    return {"polynomial": _polynomial(gram, product)}
 
 
-def newton_schulz_first_polynomial(gram, R, act=DType.F32) -> Result:
+def newton_schulz_first_polynomial(gram, R, product=matmul) -> Result:
     factor = gram[:, np.arange(R), np.arange(R)].sum(1).sqrt() + constant(1e-7)
     inverse = 1.0 / factor[:, None, None]
     a, b, c = (constant(number) for number in (3.4445, -4.7750, 2.0315))
     square = inverse * inverse
-    terms = a * np.eye(R) + b * square * gram + c * square * square * _product(gram, gram, act)
+    terms = a * np.eye(R) + b * square * gram + c * square * square * product(gram, gram)
     return {"polynomial": terms * inverse}
 
 
-def newton_schulz_step(polynomial, x, act=DType.F32) -> Result:
-    return {"y": _product(polynomial, x, act)}
+def newton_schulz_step(polynomial, x, product=matmul) -> Result:
+    return {"y": product(polynomial, x)}
 
 
 def muon_update(weights, copy, direction, schedule, counters, O, C, K, scale, weight_decay) -> Result:  # noqa: E741

@@ -2,7 +2,7 @@
 // the nearest to what the ones before leave; together they have all 24 bits of the significand.
 //
 // Of the nine products of two splits the six largest are summed. The other three together are less than 2^-24 of the
-// product, the rounding of f32, as a search over all significands shows, and mostly far less. So a sum of one term is off
+// product, the rounding of f32, as tests/compute/test_bf16x3.py proves, and mostly far less. So a sum of one term is off
 // by up to two roundings. An infinity, or a number that rounds to one, becomes NaN. The last bf16 of a number below
 // 2^-110 becomes 0.
 //
