@@ -23,7 +23,8 @@ from hipgpt.compute.contract import Argument, Op
 
 BLOCK = re.compile(r'extern "C" \{\n(.*)', re.DOTALL)  # reaches to the end of its file
 FUNCTION = re.compile(r'^(?:extern "C" )?([\w*]+(?: [\w*]+)*) (\w+)\(([^()]*)\)(?: noexcept)? \{', re.MULTILINE)
-GPU_KERNEL = re.compile(r"^(?:PERSISTENT_|BOUNDED_)?KERNEL\([^()]*\)\s+(\w+)\(([^()]*)\) \{", re.MULTILINE)
+KERNEL_MACRO = r"^(?:GEMM_KERNEL|(?:PERSISTENT_|BOUNDED_)?KERNEL\([^()]*\))\s+"
+GPU_KERNEL = re.compile(KERNEL_MACRO + r"(\w+)\(([^()]*)\) \{", re.MULTILINE)
 C_TYPES = {"act": "act", "f32": "float", "i32": "int32_t"}
 NOT_OPS = {"threads.cpp": {"set_thread_count"}, "replay.cpp": {"replay"}, "api.cpp": {
     "bpe_is_ascii", "bpe_pieces", "bpe_fires", "bpe_tokens_new", "bpe_tokens_free",
@@ -67,7 +68,8 @@ def gpu_kernels() -> list[Function]:
     functions = []
     for path in sorted((KERNELS / "gpu").glob("*.hip")):
         found = GPU_KERNEL.findall(path.read_text())
-        assert path.read_text().count("KERNEL(") == len(found), f"{path}: an unread signature"
+        macros = re.findall(r"^\w*KERNEL\b", path.read_text(), re.MULTILINE)
+        assert len(macros) == len(found), f"{path}: an unread signature"
         functions += [Function(path.name, name, "void", listed(parameters)) for name, parameters in found]
     return functions
 
