@@ -16,7 +16,6 @@ constexpr int KEYS = HEAD_CHANNELS == 128 ? 32 : HEAD_CHANNELS == 64 || WAVE == 
 constexpr int KEY_STEPS = KEYS / Unit::STEP_K, KEY_TILES = KEYS / 16, STREAMED = KEYS * HEAD_CHANNELS,
               STAGE = 2 * STREAMED;     // elements of keys and values
 constexpr float LARGEST_SUM = 0x1p20f;  // of a lane's probabilities, above which the reference rises
-constexpr float NO_TILE = 0x1p100f;     // the sum before the first tile, which sets the reference because of it
 typedef float Parts __attribute__((vector_size(8)));  // of a sum
 typedef Unit::Sum Scores[ROW_TILES][KEY_TILES];
 typedef Unit::Operand Probabilities[ROW_TILES][KEY_STEPS];
@@ -70,10 +69,10 @@ DEVICE void exponentiate(Probabilities& probabilities, Parts (&sum)[ROW_TILES], 
 
 // Raises the reference of a query to the largest score of a tile, if that is above it, and scales the sums of earlier
 // tiles. The reference need not be the largest score: bf16 and f32 lose nothing while sums are below LARGEST_SUM. So most
-// tiles need neither this nor a comparison of their scores.
+// tiles need neither this nor a comparison of their scores. The first tile sets the reference. Its sums are still zero,
+// but are scaled all the same, because clang 22 would otherwise spill registers on gfx950 with 128 channels.
 DEVICE void raise_reference(Unit::Sum (&scores)[KEY_TILES], Unit::Sum (&out)[CHANNEL_TILES], Unit::Sum& minus_reference,
-                            Parts& sum, float scale) {
-    const bool is_first = sum[0] == NO_TILE;
+                            Parts& sum, float scale, bool is_first) {
     float largest = is_first ? MASKED : 0.0f;
 #pragma unroll
     for (int j = 0; j < KEY_TILES; ++j)
@@ -131,8 +130,7 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
     OwnRows<true> queries;
     queries.load({q, stride}, wave_first, S, D);
     Unit::Sum out[ROW_TILES][CHANNEL_TILES] = {};
-    Parts sum[ROW_TILES];
-    for (Parts& each : sum) each = Parts{NO_TILE, 0.0f};
+    Parts sum[ROW_TILES] = {};
     Unit::Sum minus_reference[ROW_TILES] = {};
     const unsigned of_keys = OperandTile<HEAD_CHANNELS>::of_lane(),
                    of_values = KEYS == HEAD_CHANNELS ? of_keys : OperandTile<KEYS>::of_lane();
@@ -149,6 +147,9 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
                 for (int j = 0; j < KEY_TILES; ++j) scores[t][j] = minus_reference[t];
             multiply_rows(scores, keys, of_keys, queries);
             if (at + KEYS > wave_first) mask<false>(scores, at - wave_first);
+            if (tile == 0)
+                for (int t = 0; t < ROW_TILES; ++t)
+                    raise_reference(scores[t], out[t], minus_reference[t], sum[t], scale, true);
             Probabilities probabilities;
             Parts sum_with_these[ROW_TILES];
             for (int t = 0; t < ROW_TILES; ++t) sum_with_these[t] = sum[t];
@@ -157,7 +158,7 @@ attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S
             for (const Parts& each : sum_with_these) most = fmaxf(most, each[0] + each[1]);
             if (wave_ballot(most >= LARGEST_SUM)) {
                 for (int t = 0; t < ROW_TILES; ++t) {
-                    raise_reference(scores[t], out[t], minus_reference[t], sum[t], scale);
+                    raise_reference(scores[t], out[t], minus_reference[t], sum[t], scale, false);
                     sum_with_these[t] = sum[t];
                 }
                 exponentiate(probabilities, sum_with_these, scores, scale);

@@ -135,7 +135,11 @@ def test_the_matrix_unit_sets_the_pace(arch, names, sizes):
 @pytest.mark.parametrize("name", ["attention_forward", "attention_backward"])
 @pytest.mark.parametrize("arch", [pytest.param(arch, marks=counts_on(arch)) for arch in ARCHS])
 def test_attention_takes_one_exponential_for_each_score_of_a_lane(arch, name):
-    """So no tile but a rare one scales earlier sums. docs/amd.md derives from this how few VALU there can be."""
+    """So the usual tile does not scale earlier sums. docs/amd.md derives from this how few VALU there can be.
+
+    paths.py counts the shortest path. So neither the first tile, which compares its scores too, is counted, nor a rare
+    one that raises the reference and computes its exponentials twice.
+    """
     rows, columns, depth = max(tuple(map(int, shape.split("x"))) for shape in CHIPS[arch].matrix)
     scores = rows * columns / CHIPS[arch].lanes  # of a lane in a product's tile
     for channels in (64, 128):

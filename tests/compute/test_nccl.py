@@ -1,9 +1,13 @@
-"""NCCL's calls on one GPU: a group of one rank keeps every value, launch by launch and in a captured graph."""
+"""NCCL's calls on one GPU, where a group of one rank keeps every value, and the error without the library."""
+
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hipgpt.base.errors import UserError
+from hipgpt.compute.backends import nccl
 from hipgpt.compute.backends.gpu import GpuDevice
 from hipgpt.compute.communicator import BROADCAST, BROADCAST_ROUNDED, REDUCE
 from hipgpt.compute.device import DeviceAbsent
@@ -11,13 +15,11 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import Arena, DType, Field
 
-pytestmark = pytest.mark.gpu
 
-
+@pytest.mark.gpu
 @pytest.mark.parametrize("graphs", [False, True])
 def test_collectives_of_one_rank_keep_the_values(graphs):
     try:
-        from hipgpt.compute.backends import nccl
         from hipgpt.compute.backends.cuda import CudaDriver
 
         driver = CudaDriver(0)
@@ -37,3 +39,13 @@ def test_collectives_of_one_rank_keep_the_values(graphs):
         plan.run()
         np.testing.assert_array_equal(device.read(wide["x"]), values)
         np.testing.assert_array_equal(device.read(narrow["x"]), values.astype(DType.BF16.numpy))
+
+
+def test_a_rocm_with_missing_packages_is_an_error_with_a_remedy(monkeypatch):
+    def get_library_path(name: str) -> bytes:
+        raise UnboundLocalError("py_module")
+
+    monkeypatch.setitem(sys.modules, "rocm.bindings.util.paths", SimpleNamespace(get_library_path=get_library_path))
+    message = "devices: several GPUs need librccl.so.1: hip-python cannot find it: py_module; install RCCL, which is a"
+    with pytest.raises(UserError, match=message):
+        nccl._library("hip")

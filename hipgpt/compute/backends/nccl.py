@@ -110,8 +110,8 @@ class NcclCommunicator:
 @functools.cache
 def _library(backend: str) -> ctypes.CDLL:
     name, remedy = LIBRARIES[backend]
-    path = _path_in(PACKAGE_OF_NCCL, name) if backend == "cuda" else _path_in_rocm(name)
     try:
+        path = _path_in(PACKAGE_OF_NCCL, name) if backend == "cuda" else _path_in_rocm(name)
         library = ctypes.CDLL(path or name)
     except OSError as error:
         raise UserError(f"devices: several GPUs need {name}: {error}; {remedy}") from error
@@ -131,10 +131,16 @@ def _path_in(package: str, name: str) -> str | None:
 
 
 def _path_in_rocm(name: str) -> str | None:
-    """Return RCCL's path in the ROCm that hip-python loads HIP from; None before hip-python 10, or without a folder."""
+    """Return RCCL's path in the ROCm that hip-python loads HIP from; None before hip-python 10, or without a folder.
+
+    Raises OSError if some of ROCm's Python packages are missing.
+    """
     try:
         from rocm.bindings.util.paths import get_library_path
     except ImportError:
         return None
-    rccl, hip = (Path(os.fsdecode(get_library_path(library))) for library in ("rccl", "amdhip64"))
+    try:
+        rccl, hip = (Path(os.fsdecode(get_library_path(library))) for library in ("rccl", "amdhip64"))
+    except Exception as error:  # rocm_sdk has raised FileNotFoundError, and UnboundLocalError for a missing package
+        raise OSError(f"hip-python cannot find it: {error}") from error
     return next((str(path) for path in (rccl, hip.with_name(name)) if path.is_absolute() and path.is_file()), None)

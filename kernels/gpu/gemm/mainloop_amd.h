@@ -9,7 +9,8 @@
 #include "gpu/gemm/epilogue.h"
 
 constexpr int SIDE = BLOCK_TILE, GEMM_THREADS = GEMM_WAVES * WAVE;
-#define GEMM_KERNEL BOUNDED_KERNEL(GEMM_THREADS, 2)  // LDS holds two waves of a SIMD, or more
+// The blocks that fit the LDS give each SIMD at least two waves, so a wave uses at most half of the SIMD's registers.
+#define GEMM_KERNEL BOUNDED_KERNEL(GEMM_THREADS, 2)
 constexpr bool ANY_SIZE = SIDE < 256;  // otherwise sizes are multiples of WIDTH and K is not cut: variants.py
 
 // A_K_CONTIGUOUS, B_K_CONTIGUOUS: whether K is contiguous in memory, or the operand's rows are.

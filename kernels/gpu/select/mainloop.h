@@ -1,5 +1,6 @@
 // The GEMM of matmul_mma.hip and muon_mma.hip, `Gemm`, and GEMM_KERNEL, a kernel of GEMM_THREADS threads: by Hopper's
-// wgmma where MAINLOOP_WGMMA is 1, by AMD's matrix unit where GEMM_WAVES says how many waves a block has, otherwise by NVIDIA's mma.
+// wgmma where MAINLOOP_WGMMA is 1, by AMD's matrix unit where GEMM_WAVES says how many waves a block has, otherwise by
+// NVIDIA's mma.
 #pragma once
 #ifndef BLOCK_TILE
 #define BLOCK_TILE 128  // rows and columns of C that a block computes: 256, 128, 64 or 32

@@ -1,6 +1,5 @@
 // A HIP runtime and HIPRTC for machines without a GPU: real hip-python loads them, and kernels run on the processor.
-// This header is what the parts share: runtime.cpp, compiler.cpp, memory.cpp, block.cpp, wave.cpp,
-// rccl.cpp.
+// The parts share this header: runtime.cpp, compiler.cpp, memory.cpp, block.cpp, wave.cpp, rccl.cpp.
 #pragma once
 #include <cstddef>
 #include <cstdint>

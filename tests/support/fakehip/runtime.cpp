@@ -1,5 +1,5 @@
-// The stand-in's HIP runtime: the calls that hipgpt/backends/hip.py makes, with HIP's names, numbers and refusals.
-// Work is done when it is asked for; what is captured is done when its graph is launched.
+// The stand-in's HIP runtime: the calls that hipgpt/compute/backends/hip.py makes, with HIP's names, numbers and
+// refusals. Work is done when it is asked for; what is captured is done when its graph is launched.
 #include <dlfcn.h>
 #include <unistd.h>
 
