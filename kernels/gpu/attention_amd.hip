@@ -14,8 +14,8 @@
 
 constexpr int KEYS = HEAD_CHANNELS == 128 ? 32 : HEAD_CHANNELS == 64 || WAVE == 32 ? 64 : 128;  // of a tile
 constexpr int KEY_STEPS = KEYS / Unit::STEP_K, KEY_TILES = KEYS / 16, STREAMED = KEYS * HEAD_CHANNELS,
-              STAGE = 2 * STREAMED;     // elements of keys and values
-constexpr float LARGEST_SUM = 0x1p20f;  // of a lane's probabilities, above which the reference rises
+              STAGE = 2 * STREAMED;                   // elements of keys and values
+constexpr float LARGEST_SUM = 0x1p20f;                // of a lane's probabilities, above which the reference rises
 typedef float Parts __attribute__((vector_size(8)));  // of a sum
 typedef Unit::Sum Scores[ROW_TILES][KEY_TILES];
 typedef Unit::Operand Probabilities[ROW_TILES][KEY_STEPS];

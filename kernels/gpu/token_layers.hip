@@ -26,9 +26,10 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
                      const act* mlp_in, const act* mlp_in_bias, const act* mlp_out, const act* mlp_out_bias,
                      const act* gamma, const act* beta, const act* qkv_weight, const act* qkv_bias, int64_t /*N*/,
                      int64_t /*C*/, int64_t /*F*/, int64_t P, float epsilon, int32_t activation,
-                     TENSOR_MAP attention_map, TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map, TENSOR_MAP mlp_out_map,
-                     TENSOR_MAP qkv_weight_map, TENSOR_MAP middle_map, TENSOR_MAP mlp_norm_map, TENSOR_MAP active_map,
-                     TENSOR_MAP slope_map, TENSOR_MAP y_map, TENSOR_MAP norm_map, TENSOR_MAP qkv_map) {
+                     TENSOR_MAP attention_map, TENSOR_MAP x_map, TENSOR_MAP projection_map, TENSOR_MAP mlp_in_map,
+                     TENSOR_MAP mlp_out_map, TENSOR_MAP qkv_weight_map, TENSOR_MAP middle_map, TENSOR_MAP mlp_norm_map,
+                     TENSOR_MAP active_map, TENSOR_MAP slope_map, TENSOR_MAP y_map, TENSOR_MAP norm_map,
+                     TENSOR_MAP qkv_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
     Memory& memory = *reinterpret_cast<Memory*>(bytes);
     init(memory);
@@ -52,7 +53,7 @@ token_layers_forward(act* middle, act* mlp_norm, float* mlp_mean, float* mlp_rst
         take_registers<232>();
         Multiplier multiplier = {memory};
         bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
-                   *const other = memory.tiles[OTHER];
+                    *const other = memory.tiles[OTHER];
         const act *const projection_biases = memory.vectors, *const mlp_norm_gamma = projection_biases + C,
                          *const mlp_norm_beta = mlp_norm_gamma + C, *const mlp_in_biases = mlp_norm_beta + C,
                          *const mlp_out_biases = mlp_in_biases + F, *const norm_gamma = mlp_out_biases + C,
@@ -164,7 +165,7 @@ token_layers_backward(act* dy, act* dhidden, act* dmiddle, act* dattention, floa
         take_registers<232>();
         Multiplier multiplier = {memory};
         bf16 *const input = memory.tiles[INPUT], *const hidden = memory.tiles[CHUNK],
-                   *const other = memory.tiles[OTHER];
+                    *const other = memory.tiles[OTHER];
         const act *const norm_gamma = memory.vectors, *const mlp_norm_gamma = norm_gamma + C;
         const float* const statistics = reinterpret_cast<const float*>(mlp_norm_gamma + C);
         float sums[SUMS], others[SUMS];

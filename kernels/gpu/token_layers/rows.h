@@ -18,8 +18,7 @@ DEVICE void meet_to_write() {
 // Has the copy engine store a tile in global memory, after `meet`.
 DEVICE void store_tile(const TensorMap& target, const bf16* tile, int64_t row, int column = 0) {
     if (threadIdx.x > 0) return;
-    for (int box = 0; box < BOXES; ++box)
-        target.store(tile + box * BOX, static_cast<int>(row), column + box * SIDE);
+    for (int box = 0; box < BOXES; ++box) target.store(tile + box * BOX, static_cast<int>(row), column + box * SIDE);
     stores_commit();
 }
 
