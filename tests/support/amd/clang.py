@@ -85,7 +85,7 @@ class OfflineDriver:
     """The compiling half of a driver for one architecture. usage: by kernel, its resources as clang names them."""
 
     backend = "hip"
-    checks_kernels = False  # nothing runs here
+    checks_kernels = side_by_side = False  # nothing runs here
     command: tuple[str, ...] = (CLANG,)
     options: tuple[str, ...] = OPTIONS
 
