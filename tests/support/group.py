@@ -40,16 +40,20 @@ def in_threads(size: int, act: Callable[[ProcessGroup], Any], seconds_to_answer:
     return found
 
 
+def rank_environment() -> dict[str, str]:
+    """Return the environment of a process that is a rank, which finds the modules of the tests."""
+    return os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+
 def train_in_processes(
     size: int, folder: Path, optimizer: str, precision: str, reduce_precision: str = "float32", device: str = "cpu"
 ) -> dict[str, np.ndarray]:
     """Return the losses and the final weights of the training of support/rank.py on `size` ranks."""
     output, port = folder / f"{size}.npz", str(free_port())
     program = [sys.executable, str(Path(__file__).with_name("rank.py"))]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     settings = device, optimizer, precision, reduce_precision
     ranks = [
-        subprocess.Popen([*program, str(rank), str(size), port, str(output), *settings], env=environment)
+        subprocess.Popen([*program, str(rank), str(size), port, str(output), *settings], env=rank_environment())
         for rank in range(size)
     ]
     try:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from support import curves
-from support.group import LOOPBACK, free_port, train_in_processes
+from support.group import LOOPBACK, free_port, rank_environment, train_in_processes
 from support.rank import trainer_on
 
 from hipgpt.compute.backends.cpu import CpuDevice
@@ -68,7 +68,7 @@ def main() -> None:
 def test_ranks_sum_in_their_order_and_take_what_the_root_has(tmp_path, graphs):
     port, outputs = str(free_port()), [tmp_path / f"{rank}.npz" for rank in range(RANKS)]
     ranks = [
-        subprocess.Popen([sys.executable, __file__, str(rank), port, str(output), str(graphs)])
+        subprocess.Popen([sys.executable, __file__, str(rank), port, str(output), str(graphs)], env=rank_environment())
         for rank, output in enumerate(outputs)
     ]
     try:
