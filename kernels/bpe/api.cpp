@@ -3,7 +3,8 @@
 // not.
 //
 // `classes` is pretokenize.class_table(): the class of each code point below CLASS_TABLE_SIZE. A text of ASCII only
-// needs no table and may pass null. Every function that can fail returns -1 or null when memory runs out, or if numbers do not fit its tables.
+// needs no table and may pass null. Every function that can fail returns -1 or null when memory runs out, or if numbers
+// do not fit its tables.
 //
 // A text falls into pieces (pre-tokens); a word is a distinct piece.
 

@@ -4,23 +4,16 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.launch_order import order_of, waited_for
 from support.recorded_model import MODEL, RecordedModel
 
 from hipgpt.compute.backends.gpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
-from hipgpt.compute.dependencies import Use, predecessors, uses
+from hipgpt.compute.dependencies import Use, predecessors
 from hipgpt.compute.tensor import DType
 
 SOME_USES = st.lists(st.builds(Use, st.integers(0, 12), st.integers(1, 5), st.booleans()), max_size=3)
-
-
-def waited_for(found: list[list[int]]) -> list[set[int]]:
-    """Return all that each launch waits for, directly or not."""
-    everything: list[set[int]] = []
-    for direct in found:
-        everything.append(set(direct).union(*(everything[other] for other in direct)))
-    return everything
 
 
 def conflict(one: list[Use], other: list[Use]) -> bool:
@@ -52,7 +45,7 @@ def test_no_launch_waits_twice_for_another(memory):
 def test_no_gradient_of_an_input_waits_for_the_gradient_of_its_weight():
     """The latter is off the chain of activations, so a GPU computes it beside the layers before."""
     launches = RecordedModel(NullDevice(traits((DType.F32,))), MODEL).training.launches
-    order = waited_for(predecessors([uses(launch) for launch in launches]))
+    order = order_of(launches)
     numbers = [index for index, launch in enumerate(launches) if launch.op is MATMUL_BACKWARD_WEIGHT]
     assert len(numbers) == 1 + 4 * MODEL.num_layers
     for index in numbers:

@@ -6,13 +6,13 @@ import itertools
 import numpy as np
 import pytest
 from support.devices import without_fused_ops
+from support.launch_order import order_of
 from support.recorded_model import RecordedModel, draw_batch
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.backends.gpu import hopper_ops, traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
-from hipgpt.compute.dependencies import predecessors, uses
 from hipgpt.compute.fused_ops import TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
@@ -133,9 +133,7 @@ def test_dropout_takes_separate_launches():
 
 def test_a_block_waits_for_no_weight_gradient_of_the_block_after_it():
     found = RecordedModel(null(), SMALL, SEQUENCES, act=DType.BF16).training.launches
-    order: list[set[int]] = []
-    for direct in predecessors([uses(launch) for launch in found]):
-        order.append(set(direct).union(*(order[other] for other in direct)))
+    order = order_of(found)
     passes = [index for index, launch in enumerate(found) if launch.op is TOKEN_LAYERS_BACKWARD]
     for earlier, later in itertools.pairwise(passes):
         between = [i for i in range(earlier, later) if found[i].op is MATMUL_BACKWARD_WEIGHT]

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from support.launch_order import order_of
 from support.optimizing import ADAMW, MUON, Optimizing, random_gradients
 from support.rounding import F32_ROUNDOFF, accumulated
 from support.tiny import MODEL
@@ -12,7 +13,6 @@ from hipgpt.compute.backends.cpu import traits
 from hipgpt.compute.backends.gpu import traits as gpu_traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import MUON_UPDATE
-from hipgpt.compute.dependencies import predecessors, uses
 from hipgpt.compute.tensor import DType, Field
 from hipgpt.gpt.parameters import parameters
 from hipgpt.training.muon import batches, parts_of
@@ -186,9 +186,5 @@ def test_small_matrices_of_different_sides_do_not_wait_for_each_other_on_a_gpu(s
     fields = [Field("square", (side, side), decay=True, matrices=(side,))]
     fields += [Field("wide", (side, 2 * side), decay=True, matrices=(side,)), Field("bias", (side,))]
     launches = Optimizing(NullDevice(gpu_traits((DType.F32,))), fields, MUON).plan.launches
-    earlier = predecessors([uses(launch) for launch in launches])
-    waited_for: list[set[int]] = []
-    for direct in earlier:
-        waited_for.append(set(direct).union(*(waited_for[other] for other in direct)))
     first, last = (i for i, launch in enumerate(launches) if launch.op is MUON_UPDATE)
-    assert (first in waited_for[last]) is wait
+    assert (first in order_of(launches)[last]) is wait
