@@ -162,10 +162,7 @@ class GpuDevice:
                 if any(launch.shares_memory_with(each) for each in under_way):
                     groups.append([self.communicator.join])
                     under_way.clear()
-                variant = self._checked_variant(launch)
-                groups.append(
-                    self._calls(variant, launch, self._workspace(variant.workspace_bytes(launch.op, launch.sizes)))
-                )
+                groups.append(self._calls_in_order(self._checked_variant(launch), launch))
         if under_way:
             groups.append([self.communicator.join])
         return groups, [[index - 1] if index else [] for index in range(len(groups))]
@@ -186,9 +183,12 @@ class GpuDevice:
 
     def run(self, variant: Variant, launch: Launch) -> None:
         """Run a launch by the kernel of one row of the table of variants."""
-        workspace = self._workspace(variant.workspace_bytes(launch.op, launch.sizes))
-        for call in self._calls(variant, launch, workspace):
+        for call in self._calls_in_order(variant, launch):
             call()
+
+    def _calls_in_order(self, variant: Variant, launch: Launch) -> list[Call]:
+        """Return the kernel calls of a launch that runs after all earlier ones, so that one workspace serves all."""
+        return self._calls(variant, launch, self._workspace(variant.workspace_bytes(launch.op, launch.sizes)))
 
     def _calls(self, variant: Variant, launch: Launch, workspace: int | None) -> list[Call]:
         """Return the kernel calls of a launch by one row; every scalar as the contract's ctypes type."""
