@@ -24,7 +24,8 @@ class Traits:
     cache_bytes: the bytes of activations that its caches hold; None if larger batches are never slower.
     shares_host_memory: whether its tensors are stored in host memory, where the CPU can read them in place.
     workspaces: the ops that only some devices have, with the number of elements of their workspace (W of
-    output_layer_training, K of decode_blocks and of token_layers_backward), 0 if the op does not serve these sizes.
+    output_layer_training, K of decode_blocks and of token_layers_backward; 1 for an op without a workspace), 0 if the
+    op does not serve these sizes.
     """
 
     act_dtypes: tuple[DType, ...]

@@ -1,9 +1,9 @@
 """Ops that take several layers in one launch, on the devices whose traits have them.
 
-They are not in the catalogue. Tests compare them with the ops that they replace, because the bounds of so many ops in a
-row would be too wide to show a mistake. Dimensions as in the catalogue; F counts the channels of the MLP, K partial
-sums, P the parts of a layer qkv: 3, or 0 if there is none. Of decode_blocks, K counts slots, L blocks of the model, M
-and W the weights and the vectors of one block.
+They are not in the catalogue. Tests compare those of whole layers with the ops that they replace, because the bounds of
+so many ops in a row would be too wide to show a mistake. Dimensions as in the catalogue; F counts the channels of the
+MLP, K partial sums, P the parts of a layer qkv: 3, or 0 if there is none. Of decode_blocks, K counts slots, L blocks of
+the model, M and W the weights and the vectors of one block.
 """
 
 from hipgpt.compute.contract import op
@@ -22,6 +22,15 @@ DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     in     beta       act (C)
     in     positions  i32 (N)
     """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
+
+# attention_delta and attention_backward of short sequences
+ATTENTION_SHORT_BACKWARD = op("attention_short_backward", "attention_short", """
+    out    dqkv       act (B, S, 3, H, D)
+    in     dy         act (B, S, H, D)
+    in     y          act (B, S, H, D)
+    in     logsumexp  f32 (B, H, S)
+    in     qkv        act (B, S, 3, H, D)
+    """, operations=lambda B, S, H, D: (5 * (S + 1) + 2) * B * H * S * D)  # fmt: skip
 
 # The layers of a GPT-2 from one attention to the next. The last block has no next one: then qkv, dqkv and dy_after are
 # left out, and dnorm is given.

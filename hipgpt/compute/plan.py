@@ -6,7 +6,7 @@ step are stored in tensors on the device.
 """
 
 import bisect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hipgpt.compute.contract import ContractError, Op
 from hipgpt.compute.device import Device
@@ -64,6 +64,11 @@ class Plan:
             if argument.leaves_values:
                 self._written.add(tensor)
         self.launches.append(Launch(op, tensors, sizes, scalars))
+
+    def serves(self, op: Op, sizes: Mapping[str, int]) -> bool:
+        """Return whether the device has an op of fused_ops for these sizes."""
+        workspace = self._device.traits.workspaces.get(op)
+        return workspace is not None and workspace(sizes, self._act) > 0
 
     def early(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
         """Record a launch right after the last one that uses memory of its tensors.

@@ -29,6 +29,7 @@ from hipgpt.compute.catalogue import (
     SWIGLU_BACKWARD,
     SWIGLU_FORWARD,
 )
+from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
 from hipgpt.config.settings import ModelConfig
@@ -142,9 +143,13 @@ class Attention(Part):
     def attend_backward(self, plan: Plan, d: Arena, block: str, dqkv: Tensor) -> None:
         """Record dqkv (N, 3 * H * D), the gradient of saved[qkv], from d["attention"]."""
         y, qkv, logsumexp = (self.saved[f"{block}.{name}"] for name in ("attention", "qkv", "logsumexp"))
-        dy = d["attention"].view(*self._heads)
-        plan(ATTENTION_DELTA, d["delta"], dy, y.view(*self._heads))
-        plan(ATTENTION_BACKWARD, dqkv.view(*self._qkv), dy, d["delta"], logsumexp, qkv.view(*self._qkv))
+        dqkv, qkv = dqkv.view(*self._qkv), qkv.view(*self._qkv)
+        dy, y = d["attention"].view(*self._heads), y.view(*self._heads)
+        if plan.serves(ATTENTION_SHORT_BACKWARD, dict(zip("BSHD", self._heads, strict=True))):
+            plan(ATTENTION_SHORT_BACKWARD, dqkv, dy, y, logsumexp, qkv)
+            return
+        plan(ATTENTION_DELTA, d["delta"], dy, y)
+        plan(ATTENTION_BACKWARD, dqkv, dy, d["delta"], logsumexp, qkv)
 
     def attend(self, plan: Plan, block: str) -> None:
         """Record the attention of a block, over the cache or over the sequences, which may fill a cache."""

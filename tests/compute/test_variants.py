@@ -5,8 +5,16 @@ import itertools
 import pytest
 
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends.variants import CHANNELS, VARIANTS, find_variant, has_matrix_units, variants_of
+from hipgpt.compute.backends.variants import (
+    CHANNELS,
+    VARIANTS,
+    find_variant,
+    has_matrix_units,
+    is_served,
+    variants_of,
+)
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
+from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD as SHORT
 from hipgpt.compute.tensor import DType
 
 WITH_MMA = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1200", "gfx1201", "sm_80", "sm_90a", "sm_120")
@@ -67,6 +75,28 @@ def test_attention_backward_on_hopper_takes_heads_of_64_channels_by_the_copy_eng
         assert served_by("attention_backward", "sm_90a", DType.BF16, **sizes, **others) == "gpu/attention_mma.hip"
 
 
+@pytest.mark.parametrize(
+    ("arch", "longest"),
+    [
+        pytest.param("sm_90a", {32: 256, 64: 192}, id="two blocks of a Hopper"),
+        pytest.param("sm_80", {32: 224, 64: 176}, id="a block of every chip"),
+        pytest.param("sm_75", {32: 0, 64: 0}, id="a chip without bf16"),
+    ],
+)
+def test_attention_of_short_sequences_takes_heads_that_fit_shared_memory(arch, longest):
+    for channels, length in longest.items():
+        sizes = {"B": 2, "H": 3, "D": channels}
+        assert [S for S in range(1, 300) if is_served(SHORT, arch, DType.BF16, sizes | {"S": S})] == [
+            *range(1, length + 1)
+        ]
+        assert not is_served(SHORT, arch, DType.F32, sizes | {"S": 16})
+
+
+def test_attention_of_short_sequences_takes_channels_of_whole_vectors():
+    served = [D for D in range(1, 129) if is_served(SHORT, "sm_90a", DType.BF16, {"B": 2, "S": 64, "H": 3, "D": D})]
+    assert served == [*range(8, 65, 8)]
+
+
 def test_every_row_is_listed_for_some_chip():
     """Compilers and checks of code objects go through `variants_of`; the ops of fused_ops are not in the CATALOGUE."""
     archs = (*WITH_MMA, "sm_75", "cpu-amx", "cpu-avx512bf16", "cpu-avx2")
@@ -78,5 +108,5 @@ def test_every_row_is_listed_for_some_chip():
         if op.name in ON_GPUS or arch.startswith("cpu")
         for row in variants_of(op, arch, act)
     }
-    fused = ["decode_blocks", "token_layers_(forward|backward)"]
+    fused = [*["attention_short_backward"] * 2, "decode_blocks", "token_layers_(forward|backward)"]
     assert [row.op for row in VARIANTS if id(row) not in listed] == fused

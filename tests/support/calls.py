@@ -192,7 +192,7 @@ def draw(case: Case, seed: int = 1) -> dict[str, np.ndarray | None]:
     """Return a value for each tensor before the call, `out` ones garbage; the same for the same case and seed."""
     random = np.random.default_rng([seed, *case.sizes.values()])
     values = {a.name: _draw(a, case, random) for a in case.op.arguments}
-    if case.op.name == "attention_backward":  # probabilities, so that they stay below 1
+    if case.op.name in ("attention_backward", "attention_short_backward"):  # probabilities, so that they stay below 1
         forward = reference.evaluate(CATALOGUE["attention_forward"], {"qkv": values["qkv"]}, case.sizes, {}, case.act)
         values["logsumexp"] = forward["logsumexp"].value.astype(np.float32)
     if (

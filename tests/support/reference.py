@@ -338,6 +338,10 @@ def attention_backward(dy, delta, logsumexp, qkv, S, act=DType.F32, product=matm
     return {"dqkv": stack([part.transpose(0, 2, 1, 3) for part in parts], axis=2)}
 
 
+def attention_short_backward(dy, y, logsumexp, qkv, S, act=DType.F32, product=matmul) -> Result:
+    return attention_backward(dy, attention_delta(dy, y)["delta"], logsumexp, qkv, S, act, product)
+
+
 def attention_decode(keys, values, qkv, positions, B, T, act=DType.F32, product=matmul) -> Result:
     query, new_key, new_value = qkv[:, 0], qkv[:, 1], qkv[:, 2]
     cached_keys, cached_values = keys.value.copy(), values.value.copy()

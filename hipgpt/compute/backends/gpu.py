@@ -20,12 +20,12 @@ from hipgpt.compute.backends.driver import Allocation, Driver, OutOfMemory
 from hipgpt.compute.backends.hopper_variants import HOPPER
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.backends.variant import Variant
-from hipgpt.compute.backends.variants import find_variant, has_matrix_units
+from hipgpt.compute.backends.variants import find_variant, has_matrix_units, is_served
 from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunicator
 from hipgpt.compute.contract import Op
 from hipgpt.compute.dependencies import Use, predecessors, uses
 from hipgpt.compute.device import Traits, Workspace, check_transfer
-from hipgpt.compute.fused_ops import DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
+from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD, DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
@@ -40,9 +40,14 @@ def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = M
     return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces=workspaces)
 
 
-def hopper_ops(multiprocessors: int) -> Mapping[Op, Workspace]:
-    """Return the ops that only a Hopper has, with their workspaces, for a GPU of so many multiprocessors."""
-    return {DECODE_BLOCKS: decode_blocks.workspace(multiprocessors), TOKEN_LAYERS_BACKWARD: token_layers.partials}
+def fused_ops(arch: str, multiprocessors: int) -> Mapping[Op, Workspace]:
+    """Return the ops that only some GPUs have, with their workspaces, for a GPU of so many multiprocessors."""
+    short = ATTENTION_SHORT_BACKWARD
+    ops: dict[Op, Workspace] = {short: lambda sizes, act: int(is_served(short, arch, act, sizes))}
+    if arch == HOPPER:
+        ops[DECODE_BLOCKS] = decode_blocks.workspace(multiprocessors)
+        ops[TOKEN_LAYERS_BACKWARD] = token_layers.partials
+    return ops
 
 
 class GpuDevice:
@@ -56,8 +61,7 @@ class GpuDevice:
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         fastest_first = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
-        fused = hopper_ops(driver.multiprocessors) if driver.arch == HOPPER else {}
-        self.traits = traits(fastest_first, fused)
+        self.traits = traits(fastest_first, fused_ops(driver.arch, driver.multiprocessors))
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
         self._checked: set[tuple[Any, ...]] = set()

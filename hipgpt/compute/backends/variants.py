@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hipgpt.base.errors import UserError
+from hipgpt.compute.backends import attention_short
 from hipgpt.compute.backends.hopper_variants import HOPPER, HOPPER_VARIANTS
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
@@ -33,6 +34,7 @@ CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
 RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TOKENS_TO_SORT = 8192
+HALF_OF_A_HOPPER, ANY_NVIDIA = 113 << 10, 99 << 10  # bytes of shared memory: of two blocks, and of a block since sm_80
 LARGE_VOCABULARY = 16384
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
@@ -127,6 +129,18 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
+def _short_attention(arch: str, most_bytes: int) -> Variant:
+    """A row for heads that fit in so much shared memory."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(row, macros=attention_short.macros(sizes), shared_bytes=attention_short.shared_bytes(sizes))
+
+    return Variant(
+        "attention_short_backward", arch, "bf16", "gpu/attention_short.hip", shapes=attention_short.SHAPES,
+        suits=lambda op, sizes: attention_short.suits(sizes, most_bytes), for_sizes=for_sizes,
+    )  # fmt: skip
+
+
 def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, rows: int) -> list[Variant]:
     """The rows of AMD's forward and backward pass for heads of at most so many channels, by blocks of so many rows."""
     row = replace(_attention(arch, {**mma, "ATTENTION_ROWS": rows}, channels), shapes=amd_attention(rows))
@@ -162,6 +176,8 @@ VARIANTS = (
         shapes=CROSS_ENTROPY_LARGE,
         suits=lambda op, sizes: sizes["V"] >= LARGE_VOCABULARY,
     ),
+    _short_attention(HOPPER, HALF_OF_A_HOPPER),
+    _short_attention(SM80_UP, ANY_NVIDIA),
     *HOPPER_VARIANTS,
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
@@ -186,6 +202,11 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
             "model.num_heads (heads have model.embed_dim / model.num_heads channels), or set device: cpu"
         )
     raise LookupError(f"{op.name}: no variant for architecture {arch} and dtype {act.label}")
+
+
+def is_served(op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
+    """Return whether a row serves a call."""
+    return any(variant.serves(op, arch, act, sizes) for variant in VARIANTS)
 
 
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:

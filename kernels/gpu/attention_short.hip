@@ -1,0 +1,228 @@
+// attention_short_backward: attention_delta and attention_backward in one launch, for short sequences: formulas and
+// layouts as in attention.hip, in bf16 by NVIDIA's matrix instructions, sums in f32.
+//
+// A block has one head whole in shared memory. A wave owns up to two tiles of MMA_TILE keys, one after the other, and
+// visits the query tiles that see them. It computes the transposed scores K Q^T and V dy^T, so that p and ds are in the
+// layout of a left operand: dv = p^T dy and dk = ds^T q need no other wave. Each ds is also stored in shared memory.
+// After a barrier the wave owns queries in place of keys, and dq = ds k. So every pair of tiles is visited once, and
+// every sum has a fixed order.
+// ds takes the place of the values, which the waves keep in registers. ds of a tile on the diagonal stays with its wave
+// until dy and the queries are no longer read, because the same wave owns its keys and its queries.
+//
+// HEAD_CHANNELS is D rounded up to 32 or 64; D is a multiple of WIDTH, S at most 2 * SHORT_WAVES * MMA_TILE.
+// Grid B*H; block: at least half as many waves as tiles. Minimum traffic: 8*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+#include "gpu/mma/mma_sync.h"
+#ifndef HEAD_CHANNELS
+#define HEAD_CHANNELS 32  // channels that a tile has room for: those from D on are zero
+#endif
+
+constexpr float LOG2_E = 1.44269504f, NEVER = 1e30f;
+constexpr int CHUNKS = HEAD_CHANNELS / WIDTH, ALONG = HEAD_CHANNELS / MMA_TILE;
+constexpr int TILE = MMA_TILE * HEAD_CHANNELS, PAIR = MMA_TILE * MMA_TILE;  // elements of a tile of rows, and of ds
+
+using Operand = Mma::Operand;
+using Sum = Mma::Sum;
+using Rows = SharedTile<CHUNKS>;
+using Square = SharedTile<MMA_TILE / WIDTH>;
+
+struct Sizes {
+    int S, H, D, tiles;
+};
+
+// Of two neighbouring queries; logsumexp in powers of 2.
+struct alignas(16) Statistics {
+    float logsumexp[2], delta[2];
+};
+
+struct Memory {
+    Statistics* statistics;
+    bf16 *keys, *queries, *dout, *values;  // tiles of rows
+    bf16* ds;                              // squares, those of a query tile in a row
+
+    DEVICE_MEMBER Memory(unsigned char* bytes, int tiles) {
+        statistics = reinterpret_cast<Statistics*>(bytes);
+        keys = reinterpret_cast<bf16*>(statistics + tiles * MMA_TILE / 2);
+        queries = keys + tiles * TILE;
+        dout = queries + tiles * TILE;
+        ds = values = dout + tiles * TILE;
+    }
+
+    // ds of a key tile and a query tile after it, transposed.
+    DEVICE_MEMBER bf16* square(int key_tile, int query_tile) const {
+        return ds + (query_tile * (query_tile - 1) / 2 + key_tile) * PAIR;
+    }
+
+    // The same on the diagonal.
+    DEVICE_MEMBER bf16* diagonal(int tile) const { return queries + tile * TILE; }
+};
+
+// What a thread copies of a head's rows: chunk `i` of all, counted along the rows.
+struct Chunk {
+    int row, column;
+    bool inside;
+    DEVICE_MEMBER Chunk(int i, const Sizes& sizes)
+        : row(i / CHUNKS), column(i % CHUNKS * WIDTH), inside(row < sizes.S && column < sizes.D) {}
+    DEVICE_MEMBER bf16* in(bf16* tiles) const { return tiles + Rows::offset(row, column / WIDTH); }
+};
+
+// Brings a head into shared memory, zeros for rows from S on and channels from D on.
+DEVICE void load_head(const Memory& memory, const act* q, const act* dout, const act* y, const float* logsumexp,
+                      const Sizes& sizes) {
+    const int chunks = sizes.tiles * MMA_TILE * CHUNKS, E = sizes.H * sizes.D;
+    Vector outputs[CHUNKS];
+#pragma unroll
+    for (int e = 0; e < CHUNKS; ++e) {
+        const int i = threadIdx.x + e * blockDim.x;
+        if (i >= chunks) break;
+        const Chunk chunk(i, sizes);
+        const int at = chunk.row * 3 * E + chunk.column, y_at = chunk.row * E + chunk.column;
+        outputs[e] = chunk.inside ? *reinterpret_cast<const Vector*>(y + y_at) : Vector{};
+        copy_chunk(chunk.in(memory.keys), q + E + at, chunk.inside);
+        copy_chunk(chunk.in(memory.values), q + 2 * E + at, chunk.inside);
+        copy_chunk(chunk.in(memory.queries), q + at, chunk.inside);
+        copy_chunk(chunk.in(memory.dout), dout + y_at, chunk.inside);
+    }
+    copies_commit();
+    const int row = threadIdx.x;
+    if (row < sizes.tiles * MMA_TILE)  // no key has a share in a query from S on
+        memory.statistics[row / 2].logsumexp[row % 2] = row < sizes.S ? logsumexp[row] * LOG2_E : NEVER;
+    copies_wait<0>();
+#pragma unroll
+    for (int e = 0; e < CHUNKS; ++e) {
+        const int i = threadIdx.x + e * blockDim.x;
+        if (i >= chunks) break;
+        const Chunk chunk(i, sizes);
+        float own[WIDTH], gradient[WIDTH], sum = 0.0f;
+        widen(own, outputs[e]);
+        load(gradient, chunk.in(memory.dout));  // which this thread has copied
+        for (int c = 0; c < WIDTH; ++c) sum += own[c] * gradient[c];
+        sum = sum_of_lanes<CHUNKS>(sum);
+        if (chunk.column == 0) memory.statistics[chunk.row / 2].delta[chunk.row % 2] = sum;
+    }
+}
+
+// Stores the rows of a tile that are below S, times a factor, as rows of dqkv. The four lanes that hold a row exchange pairs
+// of channels, so that each stores neighbours by 16 bytes.
+DEVICE void store_rows(act* target, const Sum (&sums)[ALONG], float factor, int tile, const Sizes& sizes) {
+    const int lane = Mma::lane() % 4;
+#pragma unroll
+    for (int slot = 0; slot < Mma::SLOTS; ++slot)
+#pragma unroll
+        for (int group = 0; group < ALONG; group += 2) {
+            float pairs[4];  // bits: of channels 8 * i + 2 * lane and the next
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const float* pair = sums[group + i / 2].value + i % 2 * 4 + slot * 2;
+                pairs[i] = bits_float(static_cast<int32_t>(bf16_pair(pair[0] * factor, pair[1] * factor)));
+            }
+#pragma unroll
+            for (int bit = 1; bit < 4; bit *= 2)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    if (i & bit) continue;
+                    const float got = wave_exchange(lane & bit ? pairs[i] : pairs[i + bit], bit);
+                    (lane & bit ? pairs[i] : pairs[i + bit]) = got;
+                }
+            const int row = tile * MMA_TILE + Mma::row(slot), column = group * MMA_TILE + lane * WIDTH;
+            Vector vector;
+            for (int i = 0; i < 4; ++i) vector.word[i] = static_cast<uint32_t>(float_bits(pairs[i]));
+            if (row < sizes.S && column < sizes.D)
+                *reinterpret_cast<Vector*>(target + row * 3 * sizes.H * sizes.D + column) = vector;
+        }
+}
+
+// Stores ds, packed as a left operand, as a square.
+DEVICE void store_square(bf16* square, const Operand& ds) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        *reinterpret_cast<uint32_t*>(Square{square}.at(0, Mma::row(Mma::slot(2 * i)), Mma::column(2 * i))) = ds.pair[i];
+}
+
+// Adds a query tile's share to dk and dv of a key tile. Returns ds^T.
+template <bool DIAGONAL>
+DEVICE Operand visit(Sum (&dk)[ALONG], Sum (&dv)[ALONG], const Operand (&key)[ALONG], const Operand (&value)[ALONG],
+                     const Memory& memory, int query_tile, float power_scale) {
+    const Rows queries{memory.queries + query_tile * TILE}, dout{memory.dout + query_tile * TILE};
+    Sum probabilities = {}, gradients = {};
+#pragma unroll
+    for (int c = 0; c < ALONG; ++c) {
+        Mma::multiply(probabilities, key[c], Mma::load(queries, 0, c * MMA_TILE));
+        Mma::multiply(gradients, value[c], Mma::load(dout, 0, c * MMA_TILE));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const Statistics of = memory.statistics[(query_tile * MMA_TILE + Mma::column(4 * half)) / 2];
+#pragma unroll
+        for (int e = 4 * half; e < 4 * half + 4; ++e) {
+            float& p = probabilities.value[e];
+            p = quick_exp2(p * power_scale - of.logsumexp[e % 2]);
+            if (DIAGONAL && Mma::row(Mma::slot(e)) > Mma::column(e)) p = 0.0f;
+            gradients.value[e] = p * (gradients.value[e] - of.delta[e % 2]);
+        }
+    }
+    const Operand p = Mma::pack(probabilities), ds = Mma::pack(gradients);
+#pragma unroll
+    for (int c = 0; c < ALONG; ++c) {
+        Mma::multiply(dv[c], p, Mma::load_transposed(dout, c * MMA_TILE, 0));
+        Mma::multiply(dk[c], ds, Mma::load_transposed(queries, c * MMA_TILE, 0));
+    }
+    return ds;
+}
+
+KERNEL(SHORT_WAVES* WAVE)
+attention_short_backward(act* dqkv, const act* dy, const act* y, const float* logsumexp, const act* qkv, int64_t /*B*/,
+                         int64_t S, int64_t H, int64_t D) {
+    extern __shared__ __align__(128) unsigned char bytes[];
+    const Sizes sizes = {static_cast<int>(S), static_cast<int>(H), static_cast<int>(D),
+                         static_cast<int>(S + MMA_TILE - 1) / MMA_TILE};
+    const int b = blockIdx.x / sizes.H, h = blockIdx.x % sizes.H;
+    const int64_t first = b * S * H * D, column = h * D;
+    const Memory memory(bytes, sizes.tiles);
+    load_head(memory, qkv + 3 * first + column, dy + first + column, y + first + column, logsumexp + blockIdx.x * S,
+              sizes);
+    __syncthreads();
+
+    // the first and the last tile, the second and the last but one: all waves have the same work
+    const int wave = uniform(threadIdx.x / WAVE), waves = blockDim.x / WAVE, own[2] = {wave, 2 * waves - 1 - wave};
+    const float scale = 1.0f / sqrtf(static_cast<float>(D));
+    act *const dq = dqkv + 3 * first + column, *const dk = dq + H * D, *const dv = dk + H * D;
+    Operand values[2][ALONG], diagonals[2];
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn)
+        if (own[turn] < sizes.tiles)
+            for (int c = 0; c < ALONG; ++c)
+                values[turn][c] = Mma::load(Rows{memory.values}, own[turn] * MMA_TILE, c * MMA_TILE);
+    __syncthreads();
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn) {
+        const int tile = own[turn];
+        if (tile >= sizes.tiles) break;
+        Operand keys[ALONG];
+        for (int c = 0; c < ALONG; ++c) keys[c] = Mma::load(Rows{memory.keys}, tile * MMA_TILE, c * MMA_TILE);
+        Sum key_sums[ALONG] = {}, value_sums[ALONG] = {};
+        diagonals[turn] = visit<true>(key_sums, value_sums, keys, values[turn], memory, tile, scale * LOG2_E);
+#pragma unroll 1
+        for (int at = tile + 1; at < sizes.tiles; ++at)
+            store_square(memory.square(tile, at),
+                         visit<false>(key_sums, value_sums, keys, values[turn], memory, at, scale * LOG2_E));
+        store_rows(dk, key_sums, scale, tile, sizes);
+        store_rows(dv, value_sums, 1.0f, tile, sizes);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int turn = 0; turn < 2; ++turn)
+        if (own[turn] < sizes.tiles) store_square(memory.diagonal(own[turn]), diagonals[turn]);
+    wave_barrier();
+#pragma unroll 1
+    for (int tile = own[0]; tile < sizes.tiles; tile = tile == own[0] ? own[1] : sizes.tiles) {
+        Sum sums[ALONG] = {};
+#pragma unroll 2
+        for (int at = 0; at <= tile; ++at) {
+            const Square square{at < tile ? memory.square(at, tile) : memory.diagonal(tile)};
+            const Operand ds = Mma::load_transposed(square, 0, 0);
+            for (int c = 0; c < ALONG; ++c)
+                Mma::multiply(sums[c], ds, Mma::load_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE));
+        }
+        store_rows(dq, sums, scale, tile, sizes);
+    }
+}
