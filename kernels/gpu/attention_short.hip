@@ -138,20 +138,37 @@ DEVICE void store_square(bf16* square, const Operand& ds) {
         *reinterpret_cast<uint32_t*>(Square{square}.at(0, Mma::row(Mma::slot(2 * i)), Mma::column(2 * i))) = ds.pair[i];
 }
 
+// The query tile that a wave visits.
+struct Visited {
+    bf16 *queries, *dout;
+    const Statistics* statistics;
+
+    DEVICE_MEMBER Visited(const Memory& memory, int tile)
+        : queries(memory.queries + tile * TILE),
+          dout(memory.dout + tile * TILE),
+          statistics(memory.statistics + tile * MMA_TILE / 2) {}
+
+    DEVICE_MEMBER void advance() {
+        queries += TILE;
+        dout += TILE;
+        statistics += MMA_TILE / 2;
+    }
+};
+
 // Adds a query tile's share to dk and dv of a key tile. Returns ds^T.
 template <bool DIAGONAL>
 DEVICE Operand visit(Sum (&dk)[ALONG], Sum (&dv)[ALONG], const Operand (&key)[ALONG], const Operand (&value)[ALONG],
-                     const Memory& memory, int query_tile, float power_scale) {
-    const Rows queries{memory.queries + query_tile * TILE}, dout{memory.dout + query_tile * TILE};
+                     const Visited& visited, float power_scale) {
+    const Rows queries{visited.queries}, dout{visited.dout};
     Sum probabilities = {}, gradients = {};
 #pragma unroll
     for (int c = 0; c < ALONG; ++c) {
-        Mma::multiply(probabilities, key[c], Mma::load(queries, 0, c * MMA_TILE));
-        Mma::multiply(gradients, value[c], Mma::load(dout, 0, c * MMA_TILE));
+        Mma::multiply(probabilities, key[c], Mma::load_columns(queries, 0, c * MMA_TILE));
+        Mma::multiply(gradients, value[c], Mma::load_columns(dout, 0, c * MMA_TILE));
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const Statistics of = memory.statistics[(query_tile * MMA_TILE + Mma::column(4 * half)) / 2];
+        const Statistics of = visited.statistics[Mma::column(4 * half) / 2];
 #pragma unroll
         for (int e = 4 * half; e < 4 * half + 4; ++e) {
             float& p = probabilities.value[e];
@@ -163,8 +180,8 @@ DEVICE Operand visit(Sum (&dk)[ALONG], Sum (&dv)[ALONG], const Operand (&key)[AL
     const Operand p = Mma::pack(probabilities), ds = Mma::pack(gradients);
 #pragma unroll
     for (int c = 0; c < ALONG; ++c) {
-        Mma::multiply(dv[c], p, Mma::load_transposed(dout, c * MMA_TILE, 0));
-        Mma::multiply(dk[c], ds, Mma::load_transposed(queries, c * MMA_TILE, 0));
+        Mma::multiply(dv[c], p, Mma::load_columns_transposed(dout, c * MMA_TILE, 0));
+        Mma::multiply(dk[c], ds, Mma::load_columns_transposed(queries, c * MMA_TILE, 0));
     }
     return ds;
 }
@@ -186,27 +203,29 @@ attention_short_backward(act* dqkv, const act* dy, const act* y, const float* lo
     const int wave = uniform(threadIdx.x / WAVE), waves = blockDim.x / WAVE, own[2] = {wave, 2 * waves - 1 - wave};
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     act *const dq = dqkv + 3 * first + column, *const dk = dq + H * D, *const dv = dk + H * D;
-    Operand values[2][ALONG], diagonals[2];
-#pragma unroll
-    for (int turn = 0; turn < 2; ++turn)
-        if (own[turn] < sizes.tiles)
-            for (int c = 0; c < ALONG; ++c)
-                values[turn][c] = Mma::load(Rows{memory.values}, own[turn] * MMA_TILE, c * MMA_TILE);
+    Operand value[ALONG], later_value[ALONG], diagonals[2];
+    for (int c = 0; c < ALONG; ++c) {
+        value[c] = Mma::load(Rows{memory.values}, own[0] * MMA_TILE, c * MMA_TILE);
+        if (own[1] < sizes.tiles) later_value[c] = Mma::load(Rows{memory.values}, own[1] * MMA_TILE, c * MMA_TILE);
+    }
     __syncthreads();
-#pragma unroll
-    for (int turn = 0; turn < 2; ++turn) {
-        const int tile = own[turn];
-        if (tile >= sizes.tiles) break;
-        Operand keys[ALONG];
-        for (int c = 0; c < ALONG; ++c) keys[c] = Mma::load(Rows{memory.keys}, tile * MMA_TILE, c * MMA_TILE);
-        Sum key_sums[ALONG] = {}, value_sums[ALONG] = {};
-        diagonals[turn] = visit<true>(key_sums, value_sums, keys, values[turn], memory, tile, scale * LOG2_E);
 #pragma unroll 1
-        for (int at = tile + 1; at < sizes.tiles; ++at)
-            store_square(memory.square(tile, at),
-                         visit<false>(key_sums, value_sums, keys, values[turn], memory, at, scale * LOG2_E));
+    for (int tile = own[0]; tile < sizes.tiles; tile = tile == own[0] ? own[1] : sizes.tiles) {
+        Operand key[ALONG];
+        for (int c = 0; c < ALONG; ++c) key[c] = Mma::load(Rows{memory.keys}, tile * MMA_TILE, c * MMA_TILE);
+        Sum key_sums[ALONG] = {}, value_sums[ALONG] = {};
+        Visited visited(memory, tile);
+        diagonals[1] = visit<true>(key_sums, value_sums, key, value, visited, scale * LOG2_E);
+        if (tile == own[0]) diagonals[0] = diagonals[1];
+        bf16* square = memory.square(tile, tile + 1);
+#pragma unroll 1
+        for (int at = tile + 1; at < sizes.tiles; square += at * PAIR, ++at) {
+            visited.advance();
+            store_square(square, visit<false>(key_sums, value_sums, key, value, visited, scale * LOG2_E));
+        }
         store_rows(dk, key_sums, scale, tile, sizes);
         store_rows(dv, value_sums, 1.0f, tile, sizes);
+        for (int c = 0; c < ALONG; ++c) value[c] = later_value[c];
     }
     __syncthreads();
 #pragma unroll
@@ -221,7 +240,8 @@ attention_short_backward(act* dqkv, const act* dy, const act* y, const float* lo
             const Square square{at < tile ? memory.square(at, tile) : memory.diagonal(tile)};
             const Operand ds = Mma::load_transposed(square, 0, 0);
             for (int c = 0; c < ALONG; ++c)
-                Mma::multiply(sums[c], ds, Mma::load_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE));
+                Mma::multiply(sums[c], ds,
+                              Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE));
         }
         store_rows(dq, sums, scale, tile, sizes);
     }

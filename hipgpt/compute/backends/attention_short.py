@@ -7,6 +7,7 @@ from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, Shape
 WAVES, TILE = CONSTANTS["SHORT_WAVES"], CONSTANTS["MMA_TILE"]
 MOST_CHANNELS = CONSTANTS["SHORT_CHANNELS"]
 ACT_BYTES, STATISTICS_BYTES = 2, 8  # of an activation; of a query's logsumexp and delta
+SCHEDULERS = 4  # of a multiprocessor
 
 
 def _tiles(sizes: Sizes) -> int:
@@ -38,8 +39,9 @@ def suits(sizes: Sizes, most_bytes: int) -> bool:
 
 
 def _shape(sizes: Sizes, wave: int) -> Shape:
-    """Return a block for each head, with half as many waves as tiles."""
-    return (sizes["B"] * sizes["H"], 1, 1), -(-_tiles(sizes) // 2) * wave
+    """Return a block for each head: a wave for two tiles, or for one if that leaves schedulers idle."""
+    tiles = _tiles(sizes)
+    return (sizes["B"] * sizes["H"], 1, 1), max(-(-tiles // 2), min(tiles, SCHEDULERS)) * wave
 
 
 SHAPES: Mapping[str, ShapeOf] = {"attention_short_backward": _shape}

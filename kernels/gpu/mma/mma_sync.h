@@ -11,6 +11,11 @@ struct Mma {
     struct Operand {
         uint32_t pair[4];
     };
+    // 16 columns j by 16 k of the right factor of a product, as four matrices at (0, 0), (0, 8), (8, 0), (8, 8): mma.sync
+    // takes eight columns, and needs both of their matrices in neighbouring registers.
+    struct Columns {
+        uint32_t pair[4];
+    };
     struct Sum {
         float value[SIZE];
     };
@@ -30,25 +35,26 @@ struct Mma {
     // Operand (i, k) = tile (first_i + i, first_k + k); both are multiples of 16.
     template <class Tile>
     static DEVICE_MEMBER Operand load(const Tile& tile, int first_i, int first_k) {
-        const bf16* chunk = tile.at(first_i, lane() % 16, first_k + lane() / 16 * 8);
-        Operand operand;
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])
-                     : "r"(shared_address(chunk))
-                     : "memory");
-        return operand;
+        return matrices<Operand>(tile.at(first_i, lane() % 16, first_k + lane() / 16 * 8));
     }
 
     // Operand (i, k) = tile (first_k + k, first_i + i).
     template <class Tile>
     static DEVICE_MEMBER Operand load_transposed(const Tile& tile, int first_i, int first_k) {
-        const bf16* chunk = tile.at(first_k, lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8);
-        Operand operand;
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(operand.pair[0]), "=r"(operand.pair[1]), "=r"(operand.pair[2]), "=r"(operand.pair[3])
-                     : "r"(shared_address(chunk))
-                     : "memory");
-        return operand;
+        return transposed_matrices<Operand>(
+            tile.at(first_k, lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8));
+    }
+
+    // Columns (j, k) = tile (first_j + j, first_k + k).
+    template <class Tile>
+    static DEVICE_MEMBER Columns load_columns(const Tile& tile, int first_j, int first_k) {
+        return matrices<Columns>(tile.at(first_j, lane() / 16 * 8 + lane() % 8, first_k + lane() / 8 % 2 * 8));
+    }
+
+    // Columns (j, k) = tile (first_k + k, first_j + j).
+    template <class Tile>
+    static DEVICE_MEMBER Columns load_columns_transposed(const Tile& tile, int first_j, int first_k) {
+        return transposed_matrices<Columns>(tile.at(first_k, lane() % 16, first_j + lane() / 16 * 8));
     }
 
     // Rounds a sum to an operand: its rows become i, its columns k. A lane holds both alike.
@@ -62,14 +68,38 @@ struct Mma {
 
     // sum(i, j) += sum over k of a(i, k) * b(j, k)
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
+        multiply(sum, a, Columns{{b.pair[0], b.pair[2], b.pair[1], b.pair[3]}});
+    }
+    static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Columns& b) {
         for (int half = 0; half < 2; ++half) {
             float* c = sum.value + 4 * half;
             asm volatile(
                 "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                 "{%0, %1, %2, %3};"
                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[half]),
-                  "r"(b.pair[half + 2]));
+                : "r"(a.pair[0]), "r"(a.pair[1]), "r"(a.pair[2]), "r"(a.pair[3]), "r"(b.pair[2 * half]),
+                  "r"(b.pair[2 * half + 1]));
         }
+    }
+
+   private:
+    // Four matrices, eight lanes each give the addresses of one's rows.
+    template <class T>
+    static DEVICE_MEMBER T matrices(const bf16* row) {
+        T found;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(found.pair[0]), "=r"(found.pair[1]), "=r"(found.pair[2]), "=r"(found.pair[3])
+                     : "r"(shared_address(row))
+                     : "memory");
+        return found;
+    }
+    template <class T>
+    static DEVICE_MEMBER T transposed_matrices(const bf16* row) {
+        T found;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(found.pair[0]), "=r"(found.pair[1]), "=r"(found.pair[2]), "=r"(found.pair[3])
+                     : "r"(shared_address(row))
+                     : "memory");
+        return found;
     }
 };
