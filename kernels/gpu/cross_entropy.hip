@@ -26,6 +26,6 @@ cross_entropy_forward(float* losses, int32_t* ranks, const act* logits, const in
 KERNEL(THREADS)
 cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V, float scale) {
     const int64_t n = blockIdx.x;
-    const float loss = train_on_row<THREADS>(logits + n * V, targets[n], V, scale);
+    const float loss = train_on_row<THREADS>(logits + n * V, logits + n * V, targets[n], V, scale);
     if (threadIdx.x == 0) losses[n] = loss;
 }

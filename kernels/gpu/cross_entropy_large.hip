@@ -6,6 +6,6 @@
 KERNEL(ROW_THREADS)
 cross_entropy_training(float* losses, act* logits, const int32_t* targets, int64_t N, int64_t V, float scale) {
     const int64_t n = blockIdx.x;
-    const float loss = train_on_row<ROW_THREADS>(logits + n * V, targets[n], V, scale);
+    const float loss = train_on_row<ROW_THREADS>(logits + n * V, logits + n * V, targets[n], V, scale);
     if (threadIdx.x == 0) losses[n] = loss;
 }

@@ -49,8 +49,9 @@ constexpr int TOKEN_LAYERS_CLUSTER = 2;
 constexpr int TOKEN_LAYERS_MOST_HIDDEN = 2048;
 constexpr int TOKEN_LAYERS_SHARED_BYTES = 222208;
 
-// cross_entropy_large.hip
+// cross_entropy_large.hip and cross_entropy_tma.hip: threads of a row.
 constexpr int ROW_THREADS = 1024;
+constexpr int TMA_ROW_THREADS = 512;
 
 // sampling.hip
 constexpr int SAMPLING_THREADS = 1024;

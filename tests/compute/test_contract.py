@@ -102,7 +102,7 @@ PLACES = {
     "fused": (SEVERAL_LAYERS, "{}.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
-SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES)
+SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOXES) | {"cross_entropy_training"}
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
           "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS),
           "sorted": {"embedding_backward", "token_embedding_backward"}, "large": {"cross_entropy_training"},

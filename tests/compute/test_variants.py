@@ -66,6 +66,18 @@ def test_a_wider_head_is_refused_on_a_gpu_and_served_by_the_cpu(op):
     assert served_by(op.name, "cpu", DType.F32, D=wider) == "cpu/attention.cpp"
 
 
+@pytest.mark.parametrize(
+    ("arch", "V", "source"),
+    [
+        ("sm_90a", 5000, "cross_entropy"), ("sm_90a", 50304, "cross_entropy_tma"),
+        ("sm_90a", 50257, "cross_entropy_large"), ("sm_90a", 128000, "cross_entropy_large"),
+        ("sm_80", 50304, "cross_entropy_large"),
+    ],
+)  # fmt: skip
+def test_a_row_of_logits_in_shared_memory_is_aligned_and_leaves_room_for_another(arch, V, source):  # noqa: N803
+    assert served_by("cross_entropy_training", arch, V=V) == f"gpu/{source}.hip"
+
+
 def test_attention_backward_on_hopper_takes_heads_of_64_channels_by_the_copy_engine():
     sizes = {"B": 1, "H": 2}
     assert (

@@ -44,7 +44,7 @@ LARGE = {
     ],
     "fill_cache": [{"B": 7, "H": 3, "T": 150, "D": 64, "K": 5, "S": 130}],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
-    "cross_entropy_training": [{"N": 21, "V": 5003}, {"N": 3, "V": 16397}, {"N": 3, "V": 24584}],
+    "cross_entropy_training": [{"N": 21, "V": 5003}, {"N": 3, "V": 16397}, {"N": 3, "V": 24584}, {"N": 3, "V": 65544}],
     # several strips, chunks and blocks; logits far above those before them
     "output_layer_training": [{"N": 70, "C": 40, "V": 1003}, {"N": 1100, "C": 520, "V": 230}],
     "draw_token": [{"B": 8, "V": 5003, "T": 40}],

@@ -3,15 +3,23 @@
 from dataclasses import replace
 
 from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
-from hipgpt.compute.backends.launch_shapes import ATTENTION_TMA, CONSTANTS, Sizes
+from hipgpt.compute.backends.launch_shapes import (
+    ATTENTION_TMA,
+    CONSTANTS,
+    WIDTH,
+    Sizes,
+    cross_entropy_large,
+)
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
 from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.contract import Op
 
 HOPPER = r"sm_90a"
+LARGE_VOCABULARY = 16384
 ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
 ENOUGH_TMA_AREA = 32  # tiles' areas of a weight gradient, each slice counted
 ENOUGH_TMA_STAGES = 4  # of K, for each cluster
+HALF_OF_SHARED = 112 << 10  # bytes of a multiprocessor, for each of two blocks; they also take some themselves
 
 
 def _persistent_gemm() -> Variant:
@@ -86,7 +94,20 @@ def _persistent_attention_backward() -> Variant:
     )  # fmt: skip
 
 
+def _cross_entropy() -> Variant:
+    """The row for a large vocabulary whose row of logits fits into half of the shared memory."""
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        return sizes["V"] >= LARGE_VOCABULARY and sizes["V"] % WIDTH == 0 and 2 * sizes["V"] <= HALF_OF_SHARED
+
+    return Variant(
+        "cross_entropy_training", HOPPER, "bf16", "gpu/cross_entropy_tma.hip",
+        shapes=cross_entropy_large(CONSTANTS["TMA_ROW_THREADS"]), suits=suits, shared_bytes=HALF_OF_SHARED,
+    )  # fmt: skip
+
+
 HOPPER_VARIANTS = (
+    _cross_entropy(),
     _persistent_gemm(),
     _stacked_newton_schulz(),
     _decode_blocks(),

@@ -171,9 +171,9 @@ MATMUL_ROWS: Mapping[str, ShapeOf] = {
 }
 
 
-CROSS_ENTROPY_LARGE: Mapping[str, ShapeOf] = {
-    "cross_entropy_training": _blocks(lambda s: s["N"], CONSTANTS["ROW_THREADS"]),
-}
+def cross_entropy_large(threads: int) -> Mapping[str, ShapeOf]:
+    """Return the shape of a large vocabulary's loss: a block of so many threads for each row."""
+    return {"cross_entropy_training": _blocks(lambda s: s["N"], threads)}
 
 
 def matmul_mma(side: int, waves: int = MMA_WAVES) -> Mapping[str, ShapeOf]:

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 from hipgpt.base.errors import UserError
 from hipgpt.compute.backends import attention_short
-from hipgpt.compute.backends.hopper_variants import HOPPER, HOPPER_VARIANTS
+from hipgpt.compute.backends.hopper_variants import HALF_OF_SHARED, HOPPER, HOPPER_VARIANTS, LARGE_VOCABULARY
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_MMA,
     CONSTANTS,
-    CROSS_ENTROPY_LARGE,
     MATMUL_ROWS,
     SIMT,
     WIDTH,
     Sizes,
     amd_attention,
+    cross_entropy_large,
     matmul_mma,
     muon_mma,
 )
@@ -34,8 +34,7 @@ CDNA2_UP = r"gfx90a|gfx94\d|gfx950"
 RDNA3 = r"gfx110[0-3]|gfx115[0-3]"
 RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TOKENS_TO_SORT = 8192
-HALF_OF_A_HOPPER, ANY_NVIDIA = 113 << 10, 99 << 10  # bytes of shared memory: of two blocks, and of a block since sm_80
-LARGE_VOCABULARY = 16384
+ANY_NVIDIA = 99 << 10  # bytes of shared memory of a block since sm_80
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
 CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
 
@@ -168,17 +167,17 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
     _sorted_embedding(),
+    _short_attention(HOPPER, HALF_OF_SHARED),
+    _short_attention(SM80_UP, ANY_NVIDIA),
+    *HOPPER_VARIANTS,
     Variant(
         "cross_entropy_training",
         SM80_UP,
         "bf16",
         "gpu/cross_entropy_large.hip",
-        shapes=CROSS_ENTROPY_LARGE,
+        shapes=cross_entropy_large(CONSTANTS["ROW_THREADS"]),
         suits=lambda op, sizes: sizes["V"] >= LARGE_VOCABULARY,
-    ),
-    _short_attention(HOPPER, HALF_OF_A_HOPPER),
-    _short_attention(SM80_UP, ANY_NVIDIA),
-    *HOPPER_VARIANTS,
+    ),  # fmt: skip
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
     *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, rows=128),
@@ -212,7 +211,7 @@ def is_served(op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     """Return every row that serves an op at some size."""
     found = {}
-    some = CONSTANTS["MOST_ROWS"], 16, 48, 64, 120, 800, 1 << 14
+    some = CONSTANTS["MOST_ROWS"], 16, 48, 64, 120, 800, 1 << 14, 1 << 16
     for combination in itertools.product(some, repeat=max(1, min(3, len(op.dimensions)))):
         sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
         variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], CHANNELS[-1])})

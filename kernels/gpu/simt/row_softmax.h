@@ -31,25 +31,26 @@ DEVICE Softmax softmax(const act* row, int64_t V) {
 }
 
 template <int BLOCK_THREADS, int W>
-DEVICE void differentiate(act* row, const Softmax& whole, int64_t target, int64_t V, float scale) {
+DEVICE void differentiate(act* gradients, const act* row, const Softmax& whole, int64_t target, int64_t V,
+                          float scale) {
     const float factor = scale / whole.sum;
     float values[W];
     for (int64_t v = threadIdx.x * W; v < V; v += BLOCK_THREADS * W) {
         load(values, row + v);
         for (int i = 0; i < W; ++i)
             values[i] = exp_of(values[i] - whole.maximum) * factor - (v + i == target ? scale : 0.0f);
-        store(row + v, values);
+        store(gradients + v, values);
     }
 }
 
-// The loss of a row, whose logits become their gradient.
+// The loss of a row. gradients: of its logits, in the place of the row or elsewhere.
 template <int BLOCK_THREADS>
-DEVICE float train_on_row(act* row, int64_t target, int64_t V, float scale) {
+DEVICE float train_on_row(act* gradients, const act* row, int64_t target, int64_t V, float scale) {
     const float target_logit = widen(row[target]);  // read by all threads before softmax's barrier, written after it
     const Softmax whole = softmax<BLOCK_THREADS>(row, V);
     if (is_wide(V))
-        differentiate<BLOCK_THREADS, WIDTH>(row, whole, target, V, scale);
+        differentiate<BLOCK_THREADS, WIDTH>(gradients, row, whole, target, V, scale);
     else
-        differentiate<BLOCK_THREADS, 1>(row, whole, target, V, scale);
+        differentiate<BLOCK_THREADS, 1>(gradients, row, whole, target, V, scale);
     return logf(whole.sum) + (whole.maximum - target_logit);
 }
