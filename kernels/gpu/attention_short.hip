@@ -1,23 +1,26 @@
 // attention_short_backward: attention_delta and attention_backward in one launch, for short sequences: formulas and
 // layouts as in attention.hip, in bf16 by NVIDIA's matrix instructions, sums in f32.
 //
-// A block has one head whole in shared memory. A wave owns up to two tiles of MMA_TILE keys, one after the other, and
-// visits the query tiles that see them. It computes the transposed scores K Q^T and V dy^T, so that p and ds are in the
-// layout of a left operand: dv = p^T dy and dk = ds^T q need no other wave. Each ds is also stored in shared memory.
-// After a barrier the wave owns queries in place of keys, and dq = ds k. So every pair of tiles is visited once, and
-// every sum has a fixed order.
+// A block has one head whole in shared memory. A wave owns up to two groups of KEY_TILES tiles of MMA_TILE keys, one after
+// the other, and visits the query tiles that see them. It computes the transposed scores K Q^T and V dy^T, so that p and
+// ds are in the layout of a left operand: dv = p^T dy and dk = ds^T q need no other wave. Each ds is also stored in
+// shared memory. After a barrier the wave owns queries in place of keys, and dq = ds k. So every pair of tiles is visited
+// once, and every sum has a fixed order.
 // ds takes the place of the values, which the waves keep in registers. ds of a tile on the diagonal stays with its wave
 // until dy and the queries are no longer read, because the same wave owns its keys and its queries.
 //
-// HEAD_CHANNELS is D rounded up to 32 or 64; D is a multiple of WIDTH, S at most 2 * SHORT_WAVES * MMA_TILE.
-// Grid B*H; block: at least half as many waves as tiles. Minimum traffic: 8*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+// Macros: HEAD_CHANNELS is D rounded up to 32 or 64. KEY_TILES, 1 or 2: with two, a load from shared memory serves twice
+// as many products. D is a multiple of WIDTH, S at most SHORT_ROWS.
+// Grid B*H; block: at least half as many waves as groups. Minimum traffic: 8*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
 #include "gpu/mma/mma_sync.h"
 #ifndef HEAD_CHANNELS
 #define HEAD_CHANNELS 32  // channels that a tile has room for: those from D on are zero
+#define KEY_TILES 2
 #endif
 
 constexpr float LOG2_E = 1.44269504f, NEVER = 1e30f;
 constexpr int CHUNKS = HEAD_CHANNELS / WIDTH, ALONG = HEAD_CHANNELS / MMA_TILE;
+constexpr int EACH = KEY_TILES * CHUNKS;                                    // most chunks of a thread
 constexpr int TILE = MMA_TILE * HEAD_CHANNELS, PAIR = MMA_TILE * MMA_TILE;  // elements of a tile of rows, and of ds
 
 using Operand = Mma::Operand;
@@ -26,7 +29,7 @@ using Rows = SharedTile<CHUNKS>;
 using Square = SharedTile<MMA_TILE / WIDTH>;
 
 struct Sizes {
-    int S, H, D, tiles;
+    int S, H, D, tiles;  // tiles: of whole groups
 };
 
 // Of two neighbouring queries; logsumexp in powers of 2.
@@ -69,9 +72,9 @@ struct Chunk {
 DEVICE void load_head(const Memory& memory, const act* q, const act* dout, const act* y, const float* logsumexp,
                       const Sizes& sizes) {
     const int chunks = sizes.tiles * MMA_TILE * CHUNKS, E = sizes.H * sizes.D;
-    Vector outputs[CHUNKS];
+    Vector outputs[EACH];
 #pragma unroll
-    for (int e = 0; e < CHUNKS; ++e) {
+    for (int e = 0; e < EACH; ++e) {
         const int i = threadIdx.x + e * blockDim.x;
         if (i >= chunks) break;
         const Chunk chunk(i, sizes);
@@ -83,12 +86,12 @@ DEVICE void load_head(const Memory& memory, const act* q, const act* dout, const
         copy_chunk(chunk.in(memory.dout), dout + y_at, chunk.inside);
     }
     copies_commit();
-    const int row = threadIdx.x;
-    if (row < sizes.tiles * MMA_TILE)  // no key has a share in a query from S on
+    for (int row = threadIdx.x; row < sizes.tiles * MMA_TILE; row += blockDim.x)
+        // no key has a share in a query from S on
         memory.statistics[row / 2].logsumexp[row % 2] = row < sizes.S ? logsumexp[row] * LOG2_E : NEVER;
     copies_wait<0>();
 #pragma unroll
-    for (int e = 0; e < CHUNKS; ++e) {
+    for (int e = 0; e < EACH; ++e) {
         const int i = threadIdx.x + e * blockDim.x;
         if (i >= chunks) break;
         const Chunk chunk(i, sizes);
@@ -155,43 +158,75 @@ struct Visited {
     }
 };
 
-// Adds a query tile's share to dk and dv of a key tile. Returns ds^T.
-template <bool DIAGONAL>
-DEVICE Operand visit(Sum (&dk)[ALONG], Sum (&dv)[ALONG], const Operand (&key)[ALONG], const Operand (&value)[ALONG],
-                     const Visited& visited, float power_scale) {
-    const Rows queries{visited.queries}, dout{visited.dout};
-    Sum probabilities = {}, gradients = {};
+// A group of keys.
+struct Group {
+    Operand key[KEY_TILES][ALONG], value[KEY_TILES][ALONG];
+    Sum dk[KEY_TILES][ALONG], dv[KEY_TILES][ALONG];
+
+    // Adds a query tile's share to the first COUNT key tiles, the last of which may be on the diagonal. Stores ds^T from
+    // `square` on but for the diagonal's, which it returns.
+    template <int COUNT, bool DIAGONAL>
+    DEVICE_MEMBER Operand visit(const Visited& visited, bf16* square, float power_scale) {
+        const Rows queries{visited.queries}, dout{visited.dout};
+        Sum probabilities[COUNT] = {}, gradients[COUNT] = {};
 #pragma unroll
-    for (int c = 0; c < ALONG; ++c) {
-        Mma::multiply(probabilities, key[c], Mma::load_columns(queries, 0, c * MMA_TILE));
-        Mma::multiply(gradients, value[c], Mma::load_columns(dout, 0, c * MMA_TILE));
-    }
+        for (int c = 0; c < ALONG; ++c) {
+            const Mma::Columns query = Mma::load_columns(queries, 0, c * MMA_TILE),
+                               dy = Mma::load_columns(dout, 0, c * MMA_TILE);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const Statistics of = visited.statistics[Mma::column(4 * half) / 2];
-#pragma unroll
-        for (int e = 4 * half; e < 4 * half + 4; ++e) {
-            float& p = probabilities.value[e];
-            p = quick_exp2(p * power_scale - of.logsumexp[e % 2]);
-            if (DIAGONAL && Mma::row(Mma::slot(e)) > Mma::column(e)) p = 0.0f;
-            gradients.value[e] = p * (gradients.value[e] - of.delta[e % 2]);
+            for (int j = 0; j < COUNT; ++j) {
+                Mma::multiply(probabilities[j], key[j][c], query);
+                Mma::multiply(gradients[j], value[j][c], dy);
+            }
         }
-    }
-    const Operand p = Mma::pack(probabilities), ds = Mma::pack(gradients);
 #pragma unroll
-    for (int c = 0; c < ALONG; ++c) {
-        Mma::multiply(dv[c], p, Mma::load_columns_transposed(dout, c * MMA_TILE, 0));
-        Mma::multiply(dk[c], ds, Mma::load_columns_transposed(queries, c * MMA_TILE, 0));
+        for (int half = 0; half < 2; ++half) {
+            const Statistics of = visited.statistics[Mma::column(4 * half) / 2];
+#pragma unroll
+            for (int j = 0; j < COUNT; ++j)
+#pragma unroll
+                for (int e = 4 * half; e < 4 * half + 4; ++e) {
+                    float& p = probabilities[j].value[e];
+                    p = quick_exp2(p * power_scale - of.logsumexp[e % 2]);
+                    if (DIAGONAL && j == COUNT - 1 && Mma::row(Mma::slot(e)) > Mma::column(e)) p = 0.0f;
+                    gradients[j].value[e] = p * (gradients[j].value[e] - of.delta[e % 2]);
+                }
+        }
+        Operand p[COUNT], ds[COUNT];
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j) {
+            p[j] = Mma::pack(probabilities[j]);
+            ds[j] = Mma::pack(gradients[j]);
+            if (j < COUNT - DIAGONAL) store_square(square + j * PAIR, ds[j]);
+        }
+#pragma unroll
+        for (int c = 0; c < ALONG; ++c) {
+            const Mma::Columns dy = Mma::load_columns_transposed(dout, c * MMA_TILE, 0),
+                               query = Mma::load_columns_transposed(queries, c * MMA_TILE, 0);
+#pragma unroll
+            for (int j = 0; j < COUNT; ++j) {
+                Mma::multiply(dv[j][c], p[j], dy);
+                Mma::multiply(dk[j][c], ds[j], query);
+            }
+        }
+        return ds[COUNT - 1];
     }
-    return ds;
+};
+
+DEVICE void load_group(Operand (&rows)[KEY_TILES][ALONG], bf16* tiles, int first) {
+#pragma unroll
+    for (int j = 0; j < KEY_TILES; ++j)
+#pragma unroll
+        for (int c = 0; c < ALONG; ++c) rows[j][c] = Mma::load(Rows{tiles}, (first + j) * MMA_TILE, c * MMA_TILE);
 }
 
-KERNEL(SHORT_WAVES* WAVE)
+KERNEL(SHORT_THREADS)
 attention_short_backward(act* dqkv, const act* dy, const act* y, const float* logsumexp, const act* qkv, int64_t /*B*/,
                          int64_t S, int64_t H, int64_t D) {
     extern __shared__ __align__(128) unsigned char bytes[];
+    constexpr int GROUP = KEY_TILES * MMA_TILE;
     const Sizes sizes = {static_cast<int>(S), static_cast<int>(H), static_cast<int>(D),
-                         static_cast<int>(S + MMA_TILE - 1) / MMA_TILE};
+                         static_cast<int>(S + GROUP - 1) / GROUP * KEY_TILES};
     const int b = blockIdx.x / sizes.H, h = blockIdx.x % sizes.H;
     const int64_t first = b * S * H * D, column = h * D;
     const Memory memory(bytes, sizes.tiles);
@@ -199,50 +234,75 @@ attention_short_backward(act* dqkv, const act* dy, const act* y, const float* lo
               sizes);
     __syncthreads();
 
-    // the first and the last tile, the second and the last but one: all waves have the same work
-    const int wave = uniform(threadIdx.x / WAVE), waves = blockDim.x / WAVE, own[2] = {wave, 2 * waves - 1 - wave};
+    // the first and the last group, the second and the last but one: all waves have the same work
+    const int wave = uniform(threadIdx.x / WAVE), waves = blockDim.x / WAVE,
+              own[2] = {wave * KEY_TILES, (2 * waves - 1 - wave) * KEY_TILES};
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     act *const dq = dqkv + 3 * first + column, *const dk = dq + H * D, *const dv = dk + H * D;
-    Operand value[ALONG], later_value[ALONG], diagonals[2];
-    for (int c = 0; c < ALONG; ++c) {
-        value[c] = Mma::load(Rows{memory.values}, own[0] * MMA_TILE, c * MMA_TILE);
-        if (own[1] < sizes.tiles) later_value[c] = Mma::load(Rows{memory.values}, own[1] * MMA_TILE, c * MMA_TILE);
-    }
+    Group group;
+    Operand later_value[KEY_TILES][ALONG], diagonals[2][KEY_TILES];
+    load_group(group.value, memory.values, own[0]);
+    if (own[1] < sizes.tiles) load_group(later_value, memory.values, own[1]);
     __syncthreads();
 #pragma unroll 1
-    for (int tile = own[0]; tile < sizes.tiles; tile = tile == own[0] ? own[1] : sizes.tiles) {
-        Operand key[ALONG];
-        for (int c = 0; c < ALONG; ++c) key[c] = Mma::load(Rows{memory.keys}, tile * MMA_TILE, c * MMA_TILE);
-        Sum key_sums[ALONG] = {}, value_sums[ALONG] = {};
+    for (int turn = 0, tile = own[0]; turn < 2 && tile < sizes.tiles; ++turn, tile = own[1]) {
+        load_group(group.key, memory.keys, tile);
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j)
+#pragma unroll
+            for (int c = 0; c < ALONG; ++c) group.dk[j][c] = group.dv[j][c] = {};
         Visited visited(memory, tile);
-        diagonals[1] = visit<true>(key_sums, value_sums, key, value, visited, scale * LOG2_E);
-        if (tile == own[0]) diagonals[0] = diagonals[1];
-        bf16* square = memory.square(tile, tile + 1);
-#pragma unroll 1
-        for (int at = tile + 1; at < sizes.tiles; square += at * PAIR, ++at) {
+        diagonals[1][0] = group.visit<1, true>(visited, nullptr, scale * LOG2_E);
+        int at = tile + 1;
+        bf16* square = memory.square(tile, at);
+        if constexpr (KEY_TILES == 2) {
             visited.advance();
-            store_square(square, visit<false>(key_sums, value_sums, key, value, visited, scale * LOG2_E));
+            diagonals[1][1] = group.visit<2, true>(visited, square, scale * LOG2_E);
+            square += at++ * PAIR;
         }
-        store_rows(dk, key_sums, scale, tile, sizes);
-        store_rows(dv, value_sums, 1.0f, tile, sizes);
-        for (int c = 0; c < ALONG; ++c) value[c] = later_value[c];
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j)
+            if (turn == 0) diagonals[0][j] = diagonals[1][j];
+#pragma unroll 1
+        for (; at < sizes.tiles; square += at++ * PAIR) {
+            visited.advance();
+            group.visit<KEY_TILES, false>(visited, square, scale * LOG2_E);
+        }
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j) {
+            store_rows(dk, group.dk[j], scale, tile + j, sizes);
+            store_rows(dv, group.dv[j], 1.0f, tile + j, sizes);
+#pragma unroll
+            for (int c = 0; c < ALONG; ++c) group.value[j][c] = later_value[j][c];
+        }
     }
     __syncthreads();
 #pragma unroll
     for (int turn = 0; turn < 2; ++turn)
-        if (own[turn] < sizes.tiles) store_square(memory.diagonal(own[turn]), diagonals[turn]);
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j)
+            if (own[turn] < sizes.tiles) store_square(memory.diagonal(own[turn] + j), diagonals[turn][j]);
     wave_barrier();
 #pragma unroll 1
-    for (int tile = own[0]; tile < sizes.tiles; tile = tile == own[0] ? own[1] : sizes.tiles) {
-        Sum sums[ALONG] = {};
-#pragma unroll 2
-        for (int at = 0; at <= tile; ++at) {
-            const Square square{at < tile ? memory.square(at, tile) : memory.diagonal(tile)};
-            const Operand ds = Mma::load_transposed(square, 0, 0);
+    for (int turn = 0, tile = own[0]; turn < 2 && tile < sizes.tiles; ++turn, tile = own[1]) {
+        Sum sums[KEY_TILES][ALONG] = {};
+#pragma unroll 1
+        for (int at = 0; at < tile + KEY_TILES; ++at) {
+            Mma::Columns key[ALONG];
+#pragma unroll
             for (int c = 0; c < ALONG; ++c)
-                Mma::multiply(sums[c], ds,
-                              Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE));
+                key[c] = Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE);
+#pragma unroll
+            for (int j = 0; j < KEY_TILES; ++j) {
+                const int query_tile = tile + j;
+                if (at > query_tile) continue;
+                const Square square{at < query_tile ? memory.square(at, query_tile) : memory.diagonal(query_tile)};
+                const Operand ds = Mma::load_transposed(square, 0, 0);
+#pragma unroll
+                for (int c = 0; c < ALONG; ++c) Mma::multiply(sums[j][c], ds, key[c]);
+            }
         }
-        store_rows(dq, sums, scale, tile, sizes);
+#pragma unroll
+        for (int j = 0; j < KEY_TILES; ++j) store_rows(dq, sums[j], scale, tile + j, sizes);
     }
 }

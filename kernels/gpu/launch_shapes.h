@@ -65,9 +65,10 @@ constexpr int MUON_GEMM_TILE = 64;
 constexpr int MMA_WAVES = 4;
 constexpr int MMA_TILE = 16;
 
-// attention_short.hip: most waves of a block, each of which owns at most two tiles of MMA_TILE rows; the widest heads.
-constexpr int SHORT_WAVES = 8;
+// attention_short.hip: the longest sequence, the widest heads, most threads of a block.
+constexpr int SHORT_ROWS = 256;
 constexpr int SHORT_CHANNELS = 64;
+constexpr int SHORT_THREADS = 256;
 
 // matmul_mma.hip: sides of a block tile, halved from the largest to the smallest; one compilation serves one side.
 constexpr int LARGEST_BLOCK_TILE = 128;
