@@ -127,10 +127,9 @@ class Network:
     def _backward_by_token_layers(self, plan: Plan, layers: TokenLayers, g: ParameterTensors, d: Arena) -> None:
         a, first = self.saved, Turn(d, 0)
         for i in reversed(range(self.model.num_layers)):
-            block, dqkv = f"block{i}", Turn(d, i)["dqkv"]
             layers.backward(plan, g, d, i)
-            self.attention.attend_backward(plan, d, block, dqkv)
-            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), dqkv, a[f"{block}.attention_norm"])
+            self.attention.attend_backward(plan, d, f"block{i}", Turn(d, i)["dqkv"])
+        plan(MATMUL_BACKWARD_WEIGHT, *g.linear("block0.qkv"), first["dqkv"], a["block0.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], first["dqkv"], self.weights["block0.qkv.weight"])
         self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], first["dmiddle"])
         self._embed_backward(plan, g, first["dmiddle"])

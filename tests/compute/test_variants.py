@@ -120,5 +120,6 @@ def test_every_row_is_listed_for_some_chip():
         if op.name in ON_GPUS or arch.startswith("cpu")
         for row in variants_of(op, arch, act)
     }
-    fused = [*["attention_short_backward"] * 2, "decode_blocks", "token_layers_(forward|backward)"]
+    fused = [*["attention_short_backward"] * 2, "decode_blocks", "token_layers_(forward|backward)",
+             "token_layers_weights"]  # fmt: skip
     assert [row.op for row in VARIANTS if id(row) not in listed] == fused

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
+from hipgpt.compute.backends.grouped_gemm import GroupedGemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
     CONSTANTS,
@@ -10,7 +11,7 @@ from hipgpt.compute.backends.launch_shapes import (
     Sizes,
     cross_entropy_large,
 )
-from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm, boxes_of
+from hipgpt.compute.backends.persistent_gemm import STAGE_K, Boxes, PersistentGemm, boxes_of
 from hipgpt.compute.backends.variant import Variant
 from hipgpt.compute.contract import Op
 
@@ -69,6 +70,19 @@ def _token_layers() -> Variant:
     )  # fmt: skip
 
 
+def _token_layers_weights() -> Variant:
+    """The row for the gradients of these layers' weights, all in one launch."""
+    schedule = GroupedGemm((("C", "F"), ("F", "C"), ("C", "C"), ("Q", "C")), "N")
+
+    def boxes(op: Op) -> tuple[Boxes, ...]:
+        return tuple(Boxes(each.name, STAGE_K) for each in op.arguments if each.access == "in")
+
+    return Variant(
+        "token_layers_weights", HOPPER, "bf16", "gpu/token_layers_weights.hip", schedule=schedule, boxes=boxes,
+        suits=lambda op, sizes: token_layers.suits(sizes), shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
+    )  # fmt: skip
+
+
 def _persistent_attention(channels: int) -> Variant:
     """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
 
@@ -112,6 +126,7 @@ HOPPER_VARIANTS = (
     _stacked_newton_schulz(),
     _decode_blocks(),
     _token_layers(),
+    _token_layers_weights(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
 )

@@ -75,8 +75,7 @@ class PersistentGemm:
         tiles, stages = self._tiles(op, sizes), self._stages(op, sizes)
 
         def time(slices: int) -> float:
-            cost = LAUNCH_COST + SLOT_COST * tiles * slices if slices > 1 else 0
-            return -(-tiles * slices // CLUSTERS) * -(-stages // slices) + cost
+            return -(-tiles * slices // CLUSTERS) * -(-stages // slices) + slicing_cost(tiles, slices)
 
         return min((s for s in range(1, MOST_SLICES + 1) if -(-stages // -(-stages // s)) == s), key=time)
 
@@ -91,15 +90,7 @@ class PersistentGemm:
         workspace: address of workspace_bytes bytes, None for a call that is not cut.
         """
         tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        multiplying = min(tiles * slices, CLUSTERS) * CLUSTER
-        if slices == 1:
-            return [(_shape(multiplying), _fields(None, "WHOLE_K", slices))]
-        sums = tiles * CLUSTER_ROWS * COLUMNS
-        adding = -(-sums // (SUMS_OF_THREAD * THREADS * CLUSTER)) * CLUSTER
-        return [
-            (_shape(multiplying), _fields(workspace, "K_SLICES", slices)),
-            (_shape(adding), _fields(workspace, "ADD_SLICES", slices)),
-        ]
+        return launches_of(tiles, slices, min(tiles * slices, CLUSTERS), workspace)
 
     @staticmethod
     def _tiles(op: Op, sizes: Sizes) -> int:
@@ -109,6 +100,23 @@ class PersistentGemm:
     @staticmethod
     def _stages(op: Op, sizes: Sizes) -> int:
         return -(-sizes[_of_op(GEMM_SIZES, op)[2]] // STAGE_K)
+
+
+def slicing_cost(tiles: int, slices: int) -> float:
+    """Return what it costs to cut so many tiles, in stages of K."""
+    return LAUNCH_COST + SLOT_COST * tiles * slices if slices > 1 else 0
+
+
+def launches_of(tiles: int, slices: int, clusters: int, workspace: int | None) -> list[tuple[Shape, list[Any]]]:
+    """Return the launches of so many tiles by so many clusters; if there are several slices, a second one adds them."""
+    if slices == 1:
+        return [(_shape(clusters * CLUSTER), _fields(None, "WHOLE_K", slices))]
+    sums = tiles * CLUSTER_ROWS * COLUMNS
+    adding = -(-sums // (SUMS_OF_THREAD * THREADS * CLUSTER)) * CLUSTER
+    return [
+        (_shape(clusters * CLUSTER), _fields(workspace, "K_SLICES", slices)),
+        (_shape(adding), _fields(workspace, "ADD_SLICES", slices)),
+    ]
 
 
 def boxes_of(op: Op) -> tuple[Boxes, ...]:

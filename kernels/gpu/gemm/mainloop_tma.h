@@ -29,14 +29,19 @@ struct Gemm {
     static DEVICE_MEMBER void run(const TensorMap& a, const TensorMap& b, int64_t M, int64_t N, int64_t K,
                                   const Operation& operation, const RowStore& row_store, const SplitK& split_k,
                                   const Targets&... targets) {
+        run(PersistentSchedule(M, N, K, split_k.slice_count), blockIdx.x * TMA_THREADS + threadIdx.x, a, b, M, N, K,
+            operation, row_store, split_k, targets...);
+    }
+
+    // The same by some of the grid's clusters. adder: the number of the thread among those that add slices up.
+    template <class Operation, class RowStore, class... Targets>
+    static DEVICE_MEMBER void run(PersistentSchedule schedule, int adder, const TensorMap& a, const TensorMap& b,
+                                  int64_t M, int64_t N, int64_t K, const Operation& operation,
+                                  const RowStore& row_store, const SplitK& split_k, const Targets&... targets) {
         extern __shared__ __align__(1024) unsigned char stage_memory[];
         __shared__ Ring ring;
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
-        const int rows = static_cast<int>((M + TMA_CLUSTER * TMA_ROWS - 1) / (TMA_CLUSTER * TMA_ROWS));
-        const int columns = static_cast<int>((N + TMA_COLUMNS - 1) / TMA_COLUMNS);
-        const int stages = static_cast<int>((K + STAGE_K - 1) / STAGE_K);
-        PersistentSchedule schedule(rows, columns, stages, split_k.slice_count);
-        if (split_k.phase == ADD_SLICES) return add_slices(schedule, M, N, operation, row_store, split_k);
+        if (split_k.phase == ADD_SLICES) return add_slices(schedule, adder, M, N, operation, row_store, split_k);
 
         if (threadIdx.x == 0) {
             for (int stage = 0; stage < TMA_STAGES; ++stage) {
@@ -110,6 +115,7 @@ struct Gemm {
             if (split_k.phase == K_SLICES) {
 #pragma unroll
                 for (int group = 0; group < Slot::GROUPS; ++group) {
+                    if (row >= M || out.first_column + group * 8 >= N) break;
                     Vector four;
                     for (int i = 0; i < 4; ++i) four.word[i] = float_bits(sums[4 * group + i]);
                     *slot.sums(warpgroup, group, threadIdx.x % WARPGROUP) = four;
@@ -169,20 +175,19 @@ struct Gemm {
     }
 
     // The second launch: a thread for every 16 sums that one thread had in the first.
+    static constexpr int BLOCKS = TMA_COLUMNS / 32, ADDERS = MULTIPLIERS * BLOCKS * WARPGROUP;  // of a block's tile
     template <class Operation, class RowStore>
-    static DEVICE_MEMBER void add_slices(const PersistentSchedule& schedule, int64_t M, int64_t N,
+    static DEVICE_MEMBER void add_slices(const PersistentSchedule& schedule, int adder, int64_t M, int64_t N,
                                          const Operation& operation, const RowStore& row_store, const SplitK& split_k) {
-        constexpr int BLOCKS = TMA_COLUMNS / 32,
-                      EACH = MULTIPLIERS * BLOCKS * WARPGROUP;  // threads per tile of a block
-        const int index = blockIdx.x * TMA_THREADS + threadIdx.x, tile = index / EACH / TMA_CLUSTER;
-        const int tiles = schedule.rows * schedule.columns;
+        const int tile = adder / ADDERS / TMA_CLUSTER, tiles = schedule.rows * schedule.columns;
         if (tile >= tiles) return;
-        const int block = index / EACH % TMA_CLUSTER, warpgroup = index % EACH / (BLOCKS * WARPGROUP);
-        const int first_group = index / WARPGROUP % BLOCKS * 4, thread = index % WARPGROUP;
+        const int block = adder / ADDERS % TMA_CLUSTER, warpgroup = adder % ADDERS / (BLOCKS * WARPGROUP);
+        const int first_group = adder / WARPGROUP % BLOCKS * 4, thread = adder % WARPGROUP;
         Work work;
         schedule.place(tile, work);
         const int row = (work.row * TMA_CLUSTER + block) * TMA_ROWS + warpgroup * WARPGROUP_ROWS;
         const TmaEpilogue out = {row, work.column * TMA_COLUMNS, M, N};
+        if (row >= M || out.first_column + first_group * 8 >= N) return;
         const bool sums_rows = RowStore::POSSIBLE && work.column == 0 && first_group == 0 && row_store.requested();
         float sums[16] = {}, row_sums[2] = {};
         for (int slice = 0; slice < split_k.slice_count; ++slice) {

@@ -18,11 +18,16 @@ struct PersistentSchedule {
     int rows, columns, stages, slices;             // tiles down and along, stages of a tile
     int item, step;
 
-    DEVICE_MEMBER PersistentSchedule(int rows, int columns, int stages, int slices)
-        : rows(rows), columns(columns), stages(stages), slices(slices) {
-        item = blockIdx.x / TMA_CLUSTER;
-        step = gridDim.x / TMA_CLUSTER;
-    }
+    // Of C (M, N) with so many terms K, by all clusters of the grid.
+    DEVICE_MEMBER PersistentSchedule(int64_t M, int64_t N, int64_t K, int slices)
+        : rows(parts(M, TMA_CLUSTER * TMA_ROWS)),
+          columns(parts(N, TMA_COLUMNS)),
+          stages(parts(K, TMA_STAGE_K)),
+          slices(slices),
+          item(blockIdx.x / TMA_CLUSTER),
+          step(gridDim.x / TMA_CLUSTER) {}
+
+    static DEVICE_MEMBER int parts(int64_t size, int part) { return static_cast<int>((size + part - 1) / part); }
 
     // The next work of this cluster; false if there is none.
     DEVICE_MEMBER bool next(Work& work) {
