@@ -24,7 +24,7 @@ DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
 
 # attention_delta and attention_backward of short sequences
-ATTENTION_SHORT_BACKWARD = op("attention_short_backward", "attention_short", """
+ATTENTION_SHORT_BACKWARD = op("attention_short_backward", "attention_short_backward", """
     out    dqkv       act (B, S, 3, H, D)
     in     dy         act (B, S, H, D)
     in     y          act (B, S, H, D)

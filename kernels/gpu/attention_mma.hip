@@ -8,18 +8,7 @@
 // arXiv:2205.14135). Backward, the first half of the blocks owns key-value tiles and computes dk and dv, the second
 // half owns query tiles and computes dq. So no two blocks add to the same number, and the scores are computed twice.
 // Grid B*H*ceil(S / RESIDENT_ROWS), twice that backward. Blocks with the most tiles to visit come first.
-#include "gpu/mma/head_tiles.h"
-#include "formulas.h"
-
-constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
-
-DEVICE float maximum_across(float value) {
-    return Mma::across_row(value, [](float a, float b) { return fmaxf(a, b); });
-}
-
-DEVICE float sum_across(float value) {
-    return Mma::across_row(value, [](float a, float b) { return a + b; });
-}
+#include "gpu/mma/online_softmax.h"
 
 DEVICE void forward(bf16* memory, act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
                     int64_t D) {
@@ -42,12 +31,8 @@ DEVICE void forward(bf16* memory, act* y, float* logsumexp, const act* qkv, int6
     key_loader.load(keys);
     copies_commit();
 
-    Sum out[Head::ALONG] = {}, scores[Head::DOWN];
-    float maximum[Mma::SLOTS], sum[Mma::SLOTS];
-    for (int slot = 0; slot < Mma::SLOTS; ++slot) {
-        maximum[slot] = MASKED;
-        sum[slot] = 0.0f;
-    }
+    Sum scores[Head::DOWN];
+    OnlineSoftmax softmax;
     const int64_t end = first + RESIDENT_ROWS < S ? first + RESIDENT_ROWS : S;
     for (int64_t at = 0; at < end; at += Head::STREAMED_ROWS) {
         copies_wait<0>();
@@ -61,8 +46,6 @@ DEVICE void forward(bf16* memory, act* y, float* logsumexp, const act* qkv, int6
             Head::multiply_ABt(scores, queries, keys, AllMmaTiles{});
         else
             Head::multiply_ABt(scores, queries, keys, seen);
-        float raised[Mma::SLOTS], added[Mma::SLOTS] = {}, shrink[Mma::SLOTS];
-        for (int slot = 0; slot < Mma::SLOTS; ++slot) raised[slot] = MASKED;
         if (!sees_all) {
             const int diagonal = static_cast<int>(wave_row - at);
 #pragma unroll
@@ -71,47 +54,28 @@ DEVICE void forward(bf16* memory, act* y, float* logsumexp, const act* qkv, int6
                 for (int e = 0; e < Mma::SIZE; ++e)
                     if (j * MMA_TILE + Mma::column(e) > diagonal + Mma::row(Mma::slot(e))) scores[j].value[e] = MASKED;
         }
-#pragma unroll
-        for (int j = 0; j < Head::DOWN; ++j)
-#pragma unroll
-            for (int e = 0; e < Mma::SIZE; ++e) raised[Mma::slot(e)] = fmaxf(raised[Mma::slot(e)], scores[j].value[e]);
-#pragma unroll
-        for (int slot = 0; slot < Mma::SLOTS; ++slot) {
-            raised[slot] = fmaxf(maximum[slot], maximum_across(raised[slot]) * scale);
-            shrink[slot] = quick_exp2(maximum[slot] - raised[slot]);
-            maximum[slot] = raised[slot];
-        }
-#pragma unroll
-        for (int j = 0; j < Head::DOWN; ++j)
-#pragma unroll
-            for (int e = 0; e < Mma::SIZE; ++e) {
-                const float probability = quick_exp2(scores[j].value[e] * scale - raised[Mma::slot(e)]);
-                scores[j].value[e] = probability;
-                added[Mma::slot(e)] += probability;
-            }
-#pragma unroll
-        for (int slot = 0; slot < Mma::SLOTS; ++slot) sum[slot] = sum[slot] * shrink[slot] + sum_across(added[slot]);
-#pragma unroll
-        for (int c = 0; c < Head::ALONG; ++c)
-#pragma unroll
-            for (int e = 0; e < Mma::SIZE; ++e) out[c].value[e] *= shrink[Mma::slot(e)];
+        if (sees_all)
+            softmax.weigh(scores, AllMmaTiles{}, scale);
+        else
+            softmax.weigh(scores, seen, scale);
         copies_wait<0>();
         __syncthreads();
         if (at + Head::STREAMED_ROWS < end) key_loader.load(keys);
         copies_commit();
         if (sees_all)
-            Head::accumulate_AB(out, scores, values, AllMmaTiles{});
+            Head::accumulate_AB(softmax.out, scores, values, AllMmaTiles{});
         else
-            Head::accumulate_AB(out, scores, values, seen);
+            Head::accumulate_AB(softmax.out, scores, values, seen);
     }
     float factor[Mma::SLOTS];
     for (int slot = 0; slot < Mma::SLOTS; ++slot) {
         const int64_t row = wave_row + Mma::row(slot);
-        factor[slot] = 1.0f / sum[slot];
-        if (Mma::column(0) == 0 && row < S) logsumexp[head * S + row] = maximum[slot] / LOG2_E + logf(sum[slot]);
+        float of_row;
+        factor[slot] = softmax.finish(slot, of_row);
+        if (Mma::column(0) == 0 && row < S) logsumexp[head * S + row] = of_row;
     }
     __syncthreads();
-    Head::store(y + b * S * H * D + h * D, out, factor, memory, H * D, first, S, D);
+    Head::store(y + b * S * H * D + h * D, softmax.out, factor, memory, H * D, first, S, D);
 }
 
 enum { DELTA, LOGSUMEXP };

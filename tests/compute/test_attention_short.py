@@ -1,5 +1,6 @@
-"""The backward pass of attention in one launch, for short sequences: its bounds, its memory, its bytes again."""
+"""Attention of short sequences: bounds, memory, the same bytes again, and the plans that take its backward pass."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,15 +8,20 @@ import pytest
 from support import reference
 from support.calls import GARBAGE, Case, Memory, draw
 from support.devices import DEVICES
-from support.rounding import Rounded
+from support.recorded_model import MODEL, RecordedModel
 
+from hipgpt.compute.backends.gpu import fused_ops, traits
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.catalogue import ATTENTION_FORWARD
 from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD
 from hipgpt.compute.tensor import DType
+from hipgpt.config.settings import ModelConfig
 
 # one query; ragged and whole tiles, each number of waves; channels that fill a tile and that do not; the longest
 LENGTHS = (1, 5, 16, 31, 32, 33, 64, 77, 130, 176, 255, 256)
 CASES = [
-    Case(ATTENTION_SHORT_BACKWARD, {"B": 2, "S": S, "H": 3, "D": D}, act=DType.BF16)
+    Case(op, {"B": 2, "S": S, "H": 3, "D": D}, act=DType.BF16)
+    for op in (ATTENTION_FORWARD, ATTENTION_SHORT_BACKWARD)
     for S in LENGTHS
     for D in (8, 16, 32, 40, 64)
     if S * D <= 256 * 32
@@ -36,8 +42,8 @@ drawn = functools.lru_cache(maxsize=1)(draw)
 
 def run(device, case: Case, guard: int | None = None) -> tuple[Memory, dict[str, np.ndarray]]:
     """Return a call's memory and its values afterwards. Skips where the device has no such op."""
-    serves = device.traits.workspaces.get(ATTENTION_SHORT_BACKWARD)
-    if serves is None or not serves(case.sizes, case.act):
+    serves = device.traits.workspaces[ATTENTION_SHORT_BACKWARD]
+    if not serves(case.sizes, case.act):
         pytest.skip(f"{device.name} has no attention of short sequences for {case}")
     memory = Memory(device, case, drawn(case), **({} if guard is None else {"guard": guard}))
     return memory, memory.run()
@@ -46,14 +52,13 @@ def run(device, case: Case, guard: int | None = None) -> tuple[Memory, dict[str,
 @on_gpus
 def test_result_lies_within_its_derived_bound(device, case):
     _, got = run(device, case)
-    target = reference.evaluate(case.op, drawn(case), case.sizes, {}, case.act)["dqkv"]
-    assert isinstance(target, Rounded)
-    error = np.abs(got["dqkv"].astype(np.float64) - target.value)
-    assert (error <= target.error).all(), f"error {error.max():.3g}, bound {target.error.max():.3g}"
+    for name, target in reference.evaluate(case.op, drawn(case), case.sizes, {}, case.act).items():
+        error = np.abs(got[name].astype(np.float64) - target.value)
+        assert (error <= target.error).all(), f"{name}: error {error.max():.3g}, bound {target.error.max():.3g}"
 
 
 @on_gpus
-def test_only_the_gradients_are_written(device, case):
+def test_only_the_results_are_written(device, case):
     memory, _ = run(device, case)
     assert set(memory.surroundings()) == set(np.array([GARBAGE]).view(np.uint16))
     _, after = run(device, case, guard=0)
@@ -65,10 +70,48 @@ def test_only_the_gradients_are_written(device, case):
 @on_gpus
 def test_the_same_bytes_come_again(device, case):
     (_, first), (_, second) = run(device, case), run(device, case)
-    assert first["dqkv"].tobytes() == second["dqkv"].tobytes()
+    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_bound_is_a_small_part_of_the_result(case):
-    target = reference.evaluate(case.op, drawn(case), case.sizes, {}, case.act)["dqkv"]
-    assert (target.error < 2**4 * case.act.unit_roundoff * max(1.0, np.abs(target.value).max())).all()
+    for target in reference.evaluate(case.op, drawn(case), case.sizes, {}, case.act).values():
+        assert (target.error < 2**4 * case.act.unit_roundoff * max(1.0, np.abs(target.value).max())).all()
+
+
+GPT2 = dataclasses.replace(MODEL, num_heads=2, context_length=32)
+WITH_DROPOUT = 0.25
+MODELS = {
+    "gpt2": GPT2,
+    "llama, grouped queries": dataclasses.replace(
+        GPT2, architecture="llama", activation="swiglu", output_bias=False, num_heads=4, num_kv_heads=2, embed_dim=32
+    ),
+    "qwen3": dataclasses.replace(GPT2, architecture="qwen3", activation="swiglu", output_bias=False),
+}
+
+
+def attention_ops(model: ModelConfig, arch: str, act: DType = DType.BF16) -> list[str]:
+    """Return the ops of attention's backward pass in the plan of a training step."""
+    device = NullDevice(traits((DType.BF16, DType.F32), fused_ops(arch, 132)))
+    launches = RecordedModel(device, model, 3, WITH_DROPOUT, act).training.launches
+    names = "attention_delta", "attention_backward", "attention_short_backward"
+    return [launch.op.name for launch in launches if launch.op.name in names]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_plan_takes_one_launch_a_block_for_short_sequences(name):
+    assert attention_ops(MODELS[name], "sm_90a") == ["attention_short_backward"] * MODELS[name].num_layers
+    assert attention_ops(MODELS[name], "sm_80") == ["attention_short_backward"] * MODELS[name].num_layers
+
+
+@pytest.mark.parametrize(
+    ("model", "arch", "act"),
+    [
+        pytest.param(dataclasses.replace(GPT2, context_length=257), "sm_90a", DType.BF16, id="a longer sequence"),
+        pytest.param(dataclasses.replace(GPT2, embed_dim=24), "sm_90a", DType.BF16, id="heads of 12 channels"),
+        pytest.param(GPT2, "sm_90a", DType.F32, id="f32"),
+        pytest.param(GPT2, "gfx1100", DType.BF16, id="an AMD GPU"),
+    ],
+)
+def test_other_plans_take_two_launches_a_block(model, arch, act):
+    assert attention_ops(model, arch, act) == ["attention_delta", "attention_backward"] * model.num_layers

@@ -78,9 +78,9 @@ EXPORTED = exported()
 FUSED = {value.name: value for value in vars(fused_ops).values() if isinstance(value, Op)}
 GPU_KERNELS = gpu_kernels()
 SEVERAL_LAYERS = [each for each in GPU_KERNELS if each.name in FUSED]
-MMA, TMA, AMD, FEW, SORTED, LARGE = (
+MMA, TMA, AMD, FEW, SORTED, LARGE, SHORT = (
     [each for each in GPU_KERNELS if each.source.endswith(f"_{end}.hip")]
-    for end in ("mma", "tma", "amd", "rows", "sorted", "large")
+    for end in ("mma", "tma", "amd", "rows", "sorted", "large", "short")
 )
 # the functions of a place, and the sources they are in
 PLACES = {
@@ -89,7 +89,7 @@ PLACES = {
         [
             function
             for function in GPU_KERNELS
-            if function not in MMA + TMA + AMD + FEW + SORTED + LARGE + SEVERAL_LAYERS
+            if function not in MMA + TMA + AMD + FEW + SORTED + LARGE + SHORT + SEVERAL_LAYERS
         ],
         "{}.hip",
     ),
@@ -99,6 +99,7 @@ PLACES = {
     "rows": (FEW, "{}_rows.hip"),
     "sorted": (SORTED, "{}_sorted.hip"),
     "large": (LARGE, "{}_large.hip"),
+    "short": (SHORT, "{}_short.hip"),
     "fused": (SEVERAL_LAYERS, "{}.hip"),
 }
 SERVED_BY_MMA = set(matmul_mma(128)) | set(muon_mma(128)) | set(ATTENTION_MMA)
@@ -106,6 +107,7 @@ SERVED_BY_TMA = set(matmul_mma(128)) | set(ATTENTION_TMA) | set(stacked_gemm.BOX
 OPS_OF = {"cpp": set(CATALOGUE), "hip": set(ON_GPUS), "mma": SERVED_BY_MMA, "tma": SERVED_BY_TMA,
           "amd": set(amd_attention(64)), "rows": set(MATMUL_ROWS),
           "sorted": {"embedding_backward", "token_embedding_backward"}, "large": {"cross_entropy_training"},
+          "short": {"attention_forward"},
           "fused": set(FUSED)}  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where kernels/gpu/attention_short.hip serves a head, and how it is launched."""
+"""Where attention_short.hip and attention_short_backward.hip serve a head, and how they are launched."""
 
 from collections.abc import Mapping
 
@@ -6,27 +6,41 @@ from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, Shape
 
 TILE, MOST_ROWS, MOST_CHANNELS = (CONSTANTS[name] for name in ("MMA_TILE", "SHORT_ROWS", "SHORT_CHANNELS"))
 NARROW = 32
-KEY_TILES = {NARROW: 2, MOST_CHANNELS: 1}  # that a wave owns at once, so that they fit its registers, by channels
+KEY_TILES = {NARROW: 2, MOST_CHANNELS: 1}  # that a wave owns at once in backward, by channels: its registers hold them
 ACT_BYTES, STATISTICS_BYTES = 2, 8  # of an activation; of a query's logsumexp and delta
 SCHEDULERS = 4  # of a multiprocessor
 
 
 def _channels(sizes: Sizes) -> int:
-    """Return D rounded up to the channels that the kernel is compiled for."""
+    """Return D rounded up to the channels that the kernels are compiled for."""
     return NARROW if sizes["D"] <= NARROW else MOST_CHANNELS
 
 
+def _tiles(sizes: Sizes) -> int:
+    return -(-sizes["S"] // TILE)
+
+
 def _groups(sizes: Sizes) -> int:
-    return -(-sizes["S"] // (KEY_TILES[_channels(sizes)] * TILE))
+    """Return the number of groups of tiles in backward."""
+    return -(-_tiles(sizes) // KEY_TILES[_channels(sizes)])
 
 
-def macros(sizes: Sizes) -> Mapping[str, int]:
-    """Return the sizes that the kernel is compiled for."""
-    channels = _channels(sizes)
-    return {"HEAD_CHANNELS": channels, "KEY_TILES": KEY_TILES[channels]}
+def forward_macros(sizes: Sizes) -> Mapping[str, int]:
+    """Return the sizes that the forward kernel is compiled for."""
+    return {"HEAD_CHANNELS": _channels(sizes)}
 
 
-def shared_bytes(sizes: Sizes) -> int:
+def backward_macros(sizes: Sizes) -> Mapping[str, int]:
+    """Return the sizes that the backward kernel is compiled for."""
+    return {"HEAD_CHANNELS": _channels(sizes), "KEY_TILES": KEY_TILES[_channels(sizes)]}
+
+
+def forward_bytes(sizes: Sizes) -> int:
+    """Return the shared memory of a head's queries, keys and values."""
+    return 3 * _tiles(sizes) * TILE * _channels(sizes) * ACT_BYTES
+
+
+def backward_bytes(sizes: Sizes) -> int:
     """Return the size of `Memory` in the kernel: statistics and four tensors of rows. ds replaces the last of them."""
     tiles = _groups(sizes) * KEY_TILES[_channels(sizes)]
     rows = tiles * TILE * _channels(sizes) * ACT_BYTES
@@ -34,16 +48,22 @@ def shared_bytes(sizes: Sizes) -> int:
     return tiles * TILE * STATISTICS_BYTES + 3 * rows + max(rows, pairs)
 
 
-def suits(sizes: Sizes, most_bytes: int) -> bool:
-    """Return whether the kernel serves a head in so much shared memory: rows of whole vectors, not too many."""
-    whole = sizes["D"] % WIDTH == 0 and sizes["D"] <= MOST_CHANNELS
-    return whole and sizes["S"] <= MOST_ROWS and shared_bytes(sizes) <= most_bytes
+def suits_forward(sizes: Sizes) -> bool:
+    """Return whether the forward kernel serves a head: rows of whole vectors, not too many."""
+    return sizes["D"] % WIDTH == 0 and sizes["D"] <= MOST_CHANNELS and sizes["S"] <= MOST_ROWS
 
 
-def _shape(sizes: Sizes, wave: int) -> Shape:
-    """Return a block for each head: a wave for two groups, or for one if that leaves schedulers idle."""
-    groups = _groups(sizes)
+def suits_backward(sizes: Sizes, most_bytes: int) -> bool:
+    """Return whether the backward kernel serves a head in so much shared memory."""
+    return suits_forward(sizes) and backward_bytes(sizes) <= most_bytes
+
+
+def _blocks(sizes: Sizes, groups: int, wave: int) -> Shape:
+    """Return a block for each head, with a wave for two groups of tiles, or for one if that leaves schedulers idle."""
     return (sizes["B"] * sizes["H"], 1, 1), max(-(-groups // 2), min(groups, SCHEDULERS)) * wave
 
 
-SHAPES: Mapping[str, ShapeOf] = {"attention_short_backward": _shape}
+SHAPES: Mapping[str, ShapeOf] = {
+    "attention_forward": lambda sizes, wave: _blocks(sizes, _tiles(sizes), wave),
+    "attention_short_backward": lambda sizes, wave: _blocks(sizes, _groups(sizes), wave),
+}

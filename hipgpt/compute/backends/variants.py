@@ -128,15 +128,29 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
     )  # fmt: skip
 
 
-def _short_attention(arch: str, most_bytes: int) -> Variant:
-    """A row for heads that fit in so much shared memory."""
+def _short_attention() -> Variant:
+    """The row for the forward pass of short sequences."""
 
     def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        return replace(row, macros=attention_short.macros(sizes), shared_bytes=attention_short.shared_bytes(sizes))
+        macros, shared_bytes = attention_short.forward_macros(sizes), attention_short.forward_bytes(sizes)
+        return replace(row, macros=macros, shared_bytes=shared_bytes)
 
     return Variant(
-        "attention_short_backward", arch, "bf16", "gpu/attention_short.hip", shapes=attention_short.SHAPES,
-        suits=lambda op, sizes: attention_short.suits(sizes, most_bytes), for_sizes=for_sizes,
+        "attention_forward", SM80_UP, "bf16", "gpu/attention_short.hip", shapes=attention_short.SHAPES,
+        suits=lambda op, sizes: attention_short.suits_forward(sizes), for_sizes=for_sizes,
+    )  # fmt: skip
+
+
+def _short_attention_backward(arch: str, most_bytes: int) -> Variant:
+    """A row for the backward pass of heads that fit in so much shared memory."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        macros, shared_bytes = attention_short.backward_macros(sizes), attention_short.backward_bytes(sizes)
+        return replace(row, macros=macros, shared_bytes=shared_bytes)
+
+    return Variant(
+        "attention_short_backward", arch, "bf16", "gpu/attention_short_backward.hip", shapes=attention_short.SHAPES,
+        suits=lambda op, sizes: attention_short.suits_backward(sizes, most_bytes), for_sizes=for_sizes,
     )  # fmt: skip
 
 
@@ -177,8 +191,11 @@ VARIANTS = (
         "gpu/cross_entropy_large.hip",
         shapes=cross_entropy_large(CONSTANTS["ROW_THREADS"]),
         suits=lambda op, sizes: sizes["V"] >= LARGE_VOCABULARY,
-    ),  # fmt: skip
+    ),
     _gemm(HOPPER, {"MAINLOOP_WGMMA": 1}, WGMMA_TILE, CONSTANTS["WGMMA_SHARED_BYTES"]),
+    _short_attention(),
+    _short_attention_backward(HOPPER, HALF_OF_SHARED),
+    _short_attention_backward(SM80_UP, ANY_NVIDIA),
     *_mma(SM80_UP, "MMA_SYNC", NVIDIA_TILES),
     *_mma(CDNA2_UP, "MMA_MFMA", CDNA_TILES, rows=128),
     *_mma(RDNA3, "MMA_WMMA_GFX11", RDNA_TILES, rows=64),

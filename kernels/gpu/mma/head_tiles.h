@@ -15,6 +15,7 @@ using Operand = Mma::Operand;
 using Sum = Mma::Sum;
 
 constexpr int MEMORY_BYTES = 32 << 10;
+constexpr float LOG2_E = 1.44269504f;
 
 // Which mma tiles of a streamed tile a wave computes with. AllMmaTiles needs no test, so that the compiler can overlap
 // the instructions of one mma tile with those of another.
@@ -74,13 +75,13 @@ struct Head {
         }
     };
 
-    // The wave's rows of a resident tile, in registers.
+    // MMA_TILE rows of a tile, in registers: those from `first` on, or the wave's rows of a resident tile.
     struct Resident {
         Operand operand[ALONG];
 
-        DEVICE_MEMBER explicit Resident(bf16* tile) {
-            for (int c = 0; c < ALONG; ++c)
-                operand[c] = Mma::load(Layout{tile}, threadIdx.x / WAVE * MMA_TILE, c * MMA_TILE);
+        DEVICE_MEMBER explicit Resident(bf16* tile) : Resident(tile, threadIdx.x / WAVE * MMA_TILE) {}
+        DEVICE_MEMBER Resident(bf16* tile, int first) {
+            for (int c = 0; c < ALONG; ++c) operand[c] = Mma::load(Layout{tile}, first, c * MMA_TILE);
         }
     };
 
