@@ -60,8 +60,9 @@ LAYERNORM_FORWARD = op("layernorm_forward", "layernorm", """
     """, scalars="epsilon f32", operations=lambda N, C: 9 * N * C)  # fmt: skip
 
 LAYERNORM_BACKWARD = op("layernorm_backward", "layernorm", """
-    add    dx        act (N, C)
+    out    dx        act (N, C)
     out    partials  f32 (K, 2, C)
+    in?    before    act (N, C)
     in     dy        act (N, C)
     in     x         act (N, C)
     in     mean      f32 (N)
@@ -85,8 +86,9 @@ RMSNORM_FORWARD = op("rmsnorm_forward", "rmsnorm", """
     """, scalars="epsilon f32", operations=lambda N, C: 5 * N * C)  # fmt: skip
 
 RMSNORM_BACKWARD = op("rmsnorm_backward", "rmsnorm", """
-    add    dx        act (N, C)
+    out    dx        act (N, C)
     out    partials  f32 (K, C)
+    in?    before    act (N, C)
     in     dy        act (N, C)
     in     x         act (N, C)
     in     rstd      f32 (N)

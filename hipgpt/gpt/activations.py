@@ -72,7 +72,7 @@ def activation_gradients(
     """
     N, E, parts = sequences * length, model.embed_dim, model.parts
     heads = model.num_heads * model.head_channels
-    widths = {"residual": E, "dropped": E, "norm": E, "hidden": hidden_width(model), "attention": heads}
+    widths = {"residual": E, "middle": E, "dropped": E, "norm": E, "hidden": hidden_width(model), "attention": heads}
     widths["qkv"] = 3 * heads
     if parts.rotary:
         widths["packed"] = packed_width(model)

@@ -25,7 +25,6 @@ from hipgpt.compute.catalogue import (
     OUTPUT_LAYER_TRAINING,
     TOKEN_EMBEDDING_BACKWARD,
     TOKEN_EMBEDDING_FORWARD,
-    ZERO,
 )
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
@@ -108,21 +107,21 @@ class Network:
         if self.token_layers:
             self._backward_by_token_layers(plan, self.token_layers, g, d)
             return
-        plan(ZERO, d["residual"].flat)
-        self.norm.backward(plan, g, d, "final_norm", a[f"residual{self.model.num_layers}"])
-        for i in reversed(range(self.model.num_layers)):
-            block, x, middle = f"block{i}", a[f"residual{i}"], a[f"block{i}.middle"]
-            dbranch = self._branch_gradient(plan, d, stream=2 * i + 2)
+        L, out, middle = self.model.num_layers, d["residual"], d["middle"]  # of a block: gradients of its residual sums
+        self.norm.backward(plan, g, d, "final_norm", a[f"residual{L}"], out, before=None)
+        for i in reversed(range(L)):
+            block = f"block{i}"
+            dbranch = self._branch_gradient(plan, d, out, stream=2 * i + 2)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_out"), dbranch, a[f"{block}.mlp_active"])
             self.mlp.backward(plan, g, d, block, dbranch)
-            self.norm.backward(plan, g, d, f"{block}.mlp_norm", middle)
+            self.norm.backward(plan, g, d, f"{block}.mlp_norm", a[f"{block}.middle"], middle, before=out)
 
-            dbranch = self._branch_gradient(plan, d, stream=2 * i + 1)
+            dbranch = self._branch_gradient(plan, d, middle, stream=2 * i + 1)
             plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.projection"), dbranch, a[f"{block}.attention"])
             plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
             self.attention.backward(plan, g, d, block)
-            self.norm.backward(plan, g, d, f"{block}.attention_norm", x)
-        self._embed_backward(plan, g, self._branch_gradient(plan, d, stream=0))
+            self.norm.backward(plan, g, d, f"{block}.attention_norm", a[f"residual{i}"], out, before=middle)
+        self._embed_backward(plan, g, self._branch_gradient(plan, d, out, stream=0))
 
     def _backward_by_token_layers(self, plan: Plan, layers: TokenLayers, g: ParameterTensors, d: Arena) -> None:
         a, first = self.saved, Turn(d, 0)
@@ -131,8 +130,9 @@ class Network:
             self.attention.attend_backward(plan, d, f"block{i}", Turn(d, i)["dqkv"])
         plan(MATMUL_BACKWARD_WEIGHT, *g.linear("block0.qkv"), first["dqkv"], a["block0.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], first["dqkv"], self.weights["block0.qkv.weight"])
-        self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], first["dmiddle"])
-        self._embed_backward(plan, g, first["dmiddle"])
+        dresidual = Turn(d, 1)["dmiddle"]  # which no launch reads any more
+        self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], dresidual, before=first["dmiddle"])
+        self._embed_backward(plan, g, dresidual)
 
     def logits(self, plan: Plan) -> None:
         """Record, after `forward`, the pass to saved["logits"] (N, V)."""
@@ -212,11 +212,11 @@ class Network:
             branch = self.saved["dropped"]
         self.norm.forward(plan, norm, x, branch, y)
 
-    def _branch_gradient(self, plan: Plan, d: Arena, stream: int) -> Tensor:
-        """Return the gradient of a branch: the gradient of the residual stream, with the dropout mask of the branch."""
+    def _branch_gradient(self, plan: Plan, d: Arena, dy: Tensor, stream: int) -> Tensor:
+        """Return the gradient of a branch: that of the residual sum, dy, with the dropout mask of the branch."""
         if not self.drop_probability:
-            return d["residual"]
-        self._drop(plan, d["dropped"], d["residual"], stream)
+            return dy
+        self._drop(plan, d["dropped"], dy, stream)
         return d["dropped"]
 
     def _drop(self, plan: Plan, y: Tensor, x: Tensor, stream: int) -> None:

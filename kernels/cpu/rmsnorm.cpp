@@ -4,7 +4,8 @@
 //   Minimum traffic: 2*N*C*sizeof(act) + 4*N + C*sizeof(act) bytes; with a branch, the first term is 4*N*C*sizeof(act).
 //   Zhang & Sennrich 2019, arXiv:1910.07467.
 //
-// rmsnorm_backward: with n = x * rstd, the normalized row, and g = dy * gamma, dx += rstd * (g - n * average(g * n)).
+// rmsnorm_backward: with n = x * rstd, the normalized row, and g = dy * gamma,
+//     dx = before + rstd * (g - n * average(g * n)), without `before` if that is null.
 //   The N rows are cut into K equal slices. partials (K, C) f32: of each slice, the sum of dy * n.
 //   Minimum traffic: 4*N*C*sizeof(act) + 4*N + C*sizeof(act) + 4*K*C bytes.
 //
@@ -73,8 +74,8 @@ extern "C" void rmsnorm_forward(act* y, float* rstd, act* sum, const act* x, con
     });
 }
 
-extern "C" void rmsnorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* rstd,
-                                 const act* gamma, int64_t N, int64_t C, int64_t K) {
+extern "C" void rmsnorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x,
+                                 const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t slice_rows = (N + K - 1) / K;
     parallel_ranges(K, worth_a_thread(8 * slice_rows * C), [=](int64_t begin, int64_t end) {
         std::vector<float> row(padded(C)), drow(padded(C)), dx_row(padded(C)), scale(padded(C));
@@ -85,7 +86,10 @@ extern "C" void rmsnorm_backward(act* dx, float* partials, const act* dy, const 
             for (int64_t n = k * slice_rows; n < std::min(N, (k + 1) * slice_rows); ++n) {
                 load(row.data(), x + n * C, C);
                 load(drow.data(), dy + n * C, C);
-                load(dx_row.data(), dx + n * C, C);
+                if (before)
+                    load(dx_row.data(), before + n * C, C);
+                else
+                    std::fill_n(dx_row.data(), C, 0.0f);
                 differentiate_row(drow.data(), row.data(), gamma_sums, scale.data(), rstd[n], C);
                 for (int64_t c = 0; c < C; ++c) dx_row[c] += drow[c];
                 store(dx + n * C, dx_row.data(), C);

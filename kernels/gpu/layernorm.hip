@@ -5,7 +5,8 @@
 // Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
 // Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
-// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx += rstd * (g - mean(g) - n * mean(g * n)).
+// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx = before + rstd * (g - mean(g) - n * mean(g * n)),
+// without `before` if that is null.
 // The N rows are cut into K equal parts; partials[k] (2, C) holds the sums over part k of dy * n and of dy.
 // Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
 // Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.
@@ -73,9 +74,10 @@ layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, cons
         normalize_row<1>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
 }
 
-// dx of one row by one wave. dx, dy, x: the row's first element; m, r: its mean and rstd.
+// dx of one row by one wave. dx, before, dy, x: the row's first element; m, r: its mean and rstd.
 template <int W>
-DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, float r, const act* gamma, int64_t C) {
+DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const act* x, float m, float r,
+                              const act* gamma, int64_t C) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float sum = 0.0f, product = 0.0f, values[W], gradients[W], scales[W];
 
@@ -93,64 +95,71 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float m, flo
     product = wave_sum(product) / C;
 
     for (int64_t c = begin; c < C; c += WAVE * W) {
-        float before[W];
+        float sums[W] = {};
         load(values, x + c);
         load(gradients, dy + c);
         load(scales, gamma + c);
-        load(before, dx + c);
-        for (int i = 0; i < W; ++i) before[i] += r * (gradients[i] * scales[i] - sum - (values[i] - m) * r * product);
-        store(dx + c, before);
+        if (before) load(sums, before + c);
+        for (int i = 0; i < W; ++i) sums[i] += r * (gradients[i] * scales[i] - sum - (values[i] - m) * r * product);
+        store(dx + c, sums);
     }
 }
 
-// sums[c] and sums[C + c], a part's sums of dy * n and of dy, with `rows` more rows from `first` on. Each thread has W
-// neighbouring channels. is_new: whether these rows are the part's first.
+// Adds rows, which start at dy and x, to the sums of dy * n and of dy over W neighbouring channels.
 template <int W>
-DEVICE void add_rows_to_sums(float* sums, const act* dy, const act* x, const float* mean, const float* rstd,
-                             int64_t first, int64_t rows, int64_t C, bool is_new) {
-    for (int64_t c = threadIdx.x * W; c < C; c += THREADS * W) {
-        float of_gamma[W] = {}, of_beta[W] = {};
-        if (!is_new) {
-            load(of_gamma, sums + c);
-            load(of_beta, sums + C + c);
+DEVICE void add_rows(float (&of_gamma)[W], float (&of_beta)[W], const act* dy, const act* x, const float* mean,
+                     const float* rstd, int64_t rows, int64_t C) {
+#pragma unroll 8
+    for (int64_t row = 0; row < rows; ++row) {
+        float gradients[W], values[W];
+        load(gradients, dy + row * C);
+        load(values, x + row * C);
+        for (int i = 0; i < W; ++i) {
+            of_gamma[i] += gradients[i] * (values[i] - mean[row]) * rstd[row];
+            of_beta[i] += gradients[i];
         }
-#pragma unroll 4
-        for (int64_t row = first; row < first + rows; ++row) {
-            float gradients[W], values[W];
-            load(gradients, dy + row * C + c);
-            load(values, x + row * C + c);
-            for (int i = 0; i < W; ++i) {
-                of_gamma[i] += gradients[i] * (values[i] - mean[row]) * rstd[row];
-                of_beta[i] += gradients[i];
-            }
-        }
-        store(sums + c, of_gamma);
-        store(sums + C + c, of_beta);
     }
 }
 
 KERNEL(THREADS)
-layernorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* mean, const float* rstd,
-                   const act* gamma, int64_t N, int64_t C, int64_t K) {
+layernorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x, const float* mean,
+                   const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
+    constexpr int OWN = 4;  // channels that a thread has registers for the sums of
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * 2 * C;
-    if (begin >= N)
+    const bool in_registers = C % OWN == 0 && C <= OWN * THREADS;
+    const int64_t own = threadIdx.x * OWN;
+    float of_gamma[OWN] = {}, of_beta[OWN] = {};
+    if (begin >= N && !in_registers)
         for (int64_t c = threadIdx.x; c < 2 * C; c += THREADS) sums[c] = 0.0f;
 
     // ROWS rows per turn, a wave each; then each thread adds these rows' channels to the partial sums, while they are
     // still in the cache
     for (int64_t first = begin; first < end; first += ROWS) {
-        const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end;
+        const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end, at = first * C;
         if (n < end) {
+            const act* added = before ? before + n * C : nullptr;
             if (is_wide(C))
-                differentiate_row<WIDTH>(dx + n * C, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
+                differentiate_row<WIDTH>(dx + n * C, added, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
             else
-                differentiate_row<1>(dx + n * C, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
+                differentiate_row<1>(dx + n * C, added, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
         }
-        if (C % 2 == 0)
-            add_rows_to_sums<2>(sums, dy, x, mean, rstd, first, last - first, C, first == begin);
-        else
-            add_rows_to_sums<1>(sums, dy, x, mean, rstd, first, last - first, C, first == begin);
+        if (in_registers) {
+            if (own < C)
+                add_rows(of_gamma, of_beta, dy + at + own, x + at + own, mean + first, rstd + first, last - first, C);
+            continue;
+        }
+        for (int64_t c = threadIdx.x; c < C; c += THREADS) {
+            float sum[2][1] = {};
+            if (first > begin)
+                for (int which = 0; which < 2; ++which) sum[which][0] = sums[which * C + c];
+            add_rows(sum[0], sum[1], dy + at + c, x + at + c, mean + first, rstd + first, last - first, C);
+            for (int which = 0; which < 2; ++which) sums[which * C + c] = sum[which][0];
+        }
+    }
+    if (in_registers && own < C) {
+        store(sums + own, of_gamma);
+        store(sums + C + own, of_beta);
     }
 }
 

@@ -5,7 +5,8 @@
 // Minimum traffic: 2*N*C*sizeof(act) + 4*N + C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
 // Zhang & Sennrich 2019, arXiv:1910.07467.
 //
-// rmsnorm_backward: with n = x * rstd and g = dy * gamma, dx += rstd * (g - n * mean(g * n)).
+// rmsnorm_backward: with n = x * rstd and g = dy * gamma, dx = before + rstd * (g - n * mean(g * n)), without
+// `before` if that is null.
 // The N rows are cut into K equal parts; partials[k] (C) holds the sum over part k of dy * n.
 // Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
 // Minimum traffic: 4*N*C*sizeof(act) + 4*N + C*sizeof(act) + 4*K*C bytes.
@@ -58,9 +59,10 @@ DEVICE float normalize(act* y, act* sum, const act* x, const act* branch, const 
                       : normalize_row<1>(y, sum, x, branch, gamma, C, epsilon);
 }
 
-// dx (+)= rstd * (g - n * mean(g * n)) of one row by one wave. r: its rstd.
-template <int W, bool ADDS>
-DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float r, const act* gamma, int64_t C) {
+// dx = before + rstd * (g - n * mean(g * n)) of one row by one wave, without `before` if that is null. r: its rstd.
+template <int W>
+DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const act* x, float r, const act* gamma,
+                              int64_t C) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float product = 0.0f, values[W], gradients[W], scales[W];
     for (int64_t c = begin; c < C; c += WAVE * W) {
@@ -71,22 +73,22 @@ DEVICE void differentiate_row(act* dx, const act* dy, const act* x, float r, con
     }
     product = wave_sum(product) / C;
     for (int64_t c = begin; c < C; c += WAVE * W) {
-        float before[W] = {};
+        float sums[W] = {};
         load(values, x + c);
         load(gradients, dy + c);
         load(scales, gamma + c);
-        if (ADDS) load(before, dx + c);
-        for (int i = 0; i < W; ++i) before[i] += r * (gradients[i] * scales[i] - values[i] * r * product);
-        store(dx + c, before);
+        if (before) load(sums, before + c);
+        for (int i = 0; i < W; ++i) sums[i] += r * (gradients[i] * scales[i] - values[i] * r * product);
+        store(dx + c, sums);
     }
 }
 
-template <bool ADDS>
-DEVICE void differentiate(act* dx, const act* dy, const act* x, float r, const act* gamma, int64_t C) {
+DEVICE void differentiate(act* dx, const act* before, const act* dy, const act* x, float r, const act* gamma,
+                          int64_t C) {
     if (is_wide(C))
-        differentiate_row<WIDTH, ADDS>(dx, dy, x, r, gamma, C);
+        differentiate_row<WIDTH>(dx, before, dy, x, r, gamma, C);
     else
-        differentiate_row<1, ADDS>(dx, dy, x, r, gamma, C);
+        differentiate_row<1>(dx, before, dy, x, r, gamma, C);
 }
 
 KERNEL(THREADS)
@@ -100,8 +102,8 @@ rmsnorm_forward(act* y, float* rstd, act* sum, const act* x, const act* branch, 
 }
 
 KERNEL(THREADS)
-rmsnorm_backward(act* dx, float* partials, const act* dy, const act* x, const float* rstd, const act* gamma, int64_t N,
-                 int64_t C, int64_t K) {
+rmsnorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x, const float* rstd,
+                 const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * C;
     if (begin >= N)
@@ -111,7 +113,8 @@ rmsnorm_backward(act* dx, float* partials, const act* dy, const act* x, const fl
     // still in the cache
     for (int64_t first = begin; first < end; first += ROWS) {
         const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end;
-        if (n < end) differentiate<true>(dx + n * C, dy + n * C, x + n * C, rstd[n], gamma, C);
+        if (n < end)
+            differentiate(dx + n * C, before ? before + n * C : nullptr, dy + n * C, x + n * C, rstd[n], gamma, C);
         for (int64_t c = threadIdx.x; c < C; c += THREADS) {
             float sum = 0.0f;
             for (int64_t row = first; row < last; ++row)
@@ -159,7 +162,7 @@ head_norm_backward(act* dx, float* partials, const act* dy, const act* x, const 
     for (int64_t head = begin * G + threadIdx.x / WAVE; head < end * G; head += ROWS) {
         const int64_t g = head % G, at = head * D;
         if (g < normalized)
-            differentiate<false>(dx + at, dy + at, x + at, rstd[head], g < queries ? query_gamma : key_gamma, D);
+            differentiate(dx + at, nullptr, dy + at, x + at, rstd[head], g < queries ? query_gamma : key_gamma, D);
         else
             for (int64_t d = threadIdx.x % WAVE; d < D; d += WAVE) dx[at + d] = dy[at + d];
     }

@@ -181,8 +181,6 @@ VARIANTS = (
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
     _sorted_embedding(),
-    _short_attention(HOPPER, HALF_OF_SHARED),
-    _short_attention(SM80_UP, ANY_NVIDIA),
     *HOPPER_VARIANTS,
     Variant(
         "cross_entropy_training",

@@ -34,6 +34,17 @@ DEVICE void load(float (&values)[2], const bf16* source) {
     values[0] = bits_float(pair << 16);
     values[1] = bits_float(pair & 0xFFFF0000u);
 }
+DEVICE void load(float (&values)[4], const float* source) {
+    const Vector vector = *reinterpret_cast<const Vector*>(source);
+    for (int i = 0; i < 4; ++i) values[i] = bits_float(vector.word[i]);
+}
+DEVICE void load(float (&values)[4], const bf16* source) {
+    const HalfVector pairs = *reinterpret_cast<const HalfVector*>(source);
+    for (int i = 0; i < 2; ++i) {
+        values[2 * i] = bits_float(pairs.word[i] << 16);
+        values[2 * i + 1] = bits_float(pairs.word[i] & 0xFFFF0000u);
+    }
+}
 DEVICE void load(float (&values)[WIDTH], const float* source) {
     for (int half = 0; half < 2; ++half) {
         const Vector vector = reinterpret_cast<const Vector*>(source)[half];
@@ -58,6 +69,11 @@ DEVICE void store(float* target, const float (&values)[2]) {
 }
 DEVICE void store(bf16* target, const float (&values)[2]) {
     *reinterpret_cast<uint32_t*>(target) = bf16_pair(values[0], values[1]);
+}
+DEVICE void store(float* target, const float (&values)[4]) {
+    Vector vector;
+    for (int i = 0; i < 4; ++i) vector.word[i] = static_cast<uint32_t>(float_bits(values[i]));
+    *reinterpret_cast<Vector*>(target) = vector;
 }
 DEVICE void store(float* target, const float (&values)[WIDTH]) {
     for (int half = 0; half < 2; ++half) {
