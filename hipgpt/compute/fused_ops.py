@@ -88,22 +88,23 @@ TOKEN_LAYERS_BACKWARD = op("token_layers_backward", "token_layers", """
     in     projection    act (C, C)
     """, operations=lambda N, C, F, P, **_: 2 * N * C * (C + 2 * F + P * C))  # fmt: skip
 
-# The gradients of their weights: matmul_backward_weight of each. Q counts the outputs of the next block's layer qkv.
-TOKEN_LAYERS_WEIGHTS = op("token_layers_weights", "token_layers_weights", """
+# matmul_backward_weight of a block's linear layers. Of the MLP, F counts the active channels, and G those of the first
+# layer's output; A counts the channels of attention, Q the outputs of the layer qkv.
+BLOCK_WEIGHTS = op("block_weights", "block_weights", """
     add    dmlp_out          f32 (C, F)
-    add    dmlp_out_bias     f32 (C)
-    add    dmlp_in           f32 (F, C)
-    add    dmlp_in_bias      f32 (F)
-    add    dprojection       f32 (C, C)
-    add    dprojection_bias  f32 (C)
+    add?   dmlp_out_bias     f32 (C)
+    add    dmlp_in           f32 (G, C)
+    add?   dmlp_in_bias      f32 (G)
+    add    dprojection       f32 (C, A)
+    add?   dprojection_bias  f32 (C)
     add?   dqkv_weight       f32 (Q, C)
     add?   dqkv_bias         f32 (Q)
     in     dy                act (N, C)
     in     active            act (N, F)
-    in     dhidden           act (N, F)
+    in     dhidden           act (N, G)
     in     mlp_norm          act (N, C)
     in     dmiddle           act (N, C)
-    in     attention         act (N, C)
+    in     attention         act (N, A)
     in?    dqkv              act (N, Q)
     in?    norm              act (N, C)
-    """, operations=lambda C, F, Q, N: 2 * N * C * (C + 2 * F + Q))  # fmt: skip
+    """, operations=lambda C, F, G, A, Q, N: 2 * N * C * (F + G + A + Q))  # fmt: skip

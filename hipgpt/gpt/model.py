@@ -33,6 +33,7 @@ from hipgpt.gpt.fused_decoding import FusedBlocks
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Attention, Mlp, Norm
 from hipgpt.gpt.token_layers import TokenLayers, Turn
+from hipgpt.gpt.weight_gradients import WeightGradients
 
 
 class Network:
@@ -107,26 +108,29 @@ class Network:
         if self.token_layers:
             self._backward_by_token_layers(plan, self.token_layers, g, d)
             return
+        weight_gradients = WeightGradients(plan, g, self.model, self.B * self.S, one_by_one=self.drop_probability > 0)
         L, out, middle = self.model.num_layers, d["residual"], d["middle"]  # of a block: gradients of its residual sums
         self.norm.backward(plan, g, d, "final_norm", a[f"residual{L}"], out, before=None)
         for i in reversed(range(L)):
             block = f"block{i}"
             dbranch = self._branch_gradient(plan, d, out, stream=2 * i + 2)
-            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_out"), dbranch, a[f"{block}.mlp_active"])
-            self.mlp.backward(plan, g, d, block, dbranch)
+            weight_gradients.add(block, "mlp_out", dbranch, a[f"{block}.mlp_active"])
+            self.mlp.backward(plan, weight_gradients, d, block, dbranch)
             self.norm.backward(plan, g, d, f"{block}.mlp_norm", a[f"{block}.middle"], middle, before=out)
 
             dbranch = self._branch_gradient(plan, d, middle, stream=2 * i + 1)
-            plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.projection"), dbranch, a[f"{block}.attention"])
+            weight_gradients.add(block, "projection", dbranch, a[f"{block}.attention"])
             plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
-            self.attention.backward(plan, g, d, block)
+            self.attention.backward(plan, g, weight_gradients, d, block)
+            weight_gradients.finish_block()
             self.norm.backward(plan, g, d, f"{block}.attention_norm", a[f"residual{i}"], out, before=middle)
         self._embed_backward(plan, g, self._branch_gradient(plan, d, out, stream=0))
 
     def _backward_by_token_layers(self, plan: Plan, layers: TokenLayers, g: ParameterTensors, d: Arena) -> None:
         a, first = self.saved, Turn(d, 0)
+        weight_gradients = WeightGradients(plan, g, self.model, self.B * self.S)
         for i in reversed(range(self.model.num_layers)):
-            layers.backward(plan, g, d, i)
+            layers.backward(plan, g, weight_gradients, d, i)
             self.attention.attend_backward(plan, d, f"block{i}", Turn(d, i)["dqkv"])
         plan(MATMUL_BACKWARD_WEIGHT, *g.linear("block0.qkv"), first["dqkv"], a["block0.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], first["dqkv"], self.weights["block0.qkv.weight"])

@@ -16,7 +16,6 @@ from hipgpt.compute.catalogue import (
     LAYERNORM_FORWARD,
     MATMUL_ACTIVATION_BACKWARD_INPUT,
     MATMUL_BACKWARD_INPUT,
-    MATMUL_BACKWARD_WEIGHT,
     MATMUL_FORWARD,
     MATMUL_GELU_FORWARD,
     MATMUL_RELU2_FORWARD,
@@ -34,6 +33,7 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
+from hipgpt.gpt.weight_gradients import WeightGradients
 
 MLP_IN = {"gelu": MATMUL_GELU_FORWARD, "relu": MATMUL_RELU_FORWARD, "relu2": MATMUL_RELU2_FORWARD}
 
@@ -125,7 +125,9 @@ class Attention(Part):
         else:
             plan(MATMUL_FORWARD, a[f"{block}.qkv"], x, *w.linear(f"{block}.qkv"))
 
-    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str) -> None:
+    def backward(
+        self, plan: Plan, g: ParameterTensors, weight_gradients: WeightGradients, d: Arena, block: str
+    ) -> None:
         """Record d["norm"], the gradient of saved[attention_norm], from d["attention"]."""
         a, w = self.saved, self.weights
         self.attend_backward(plan, d, block, d["qkv"])
@@ -136,7 +138,7 @@ class Attention(Part):
         if self.model.parts.head_norm:
             doutput = d["normed"]
             self._normalize_backward(plan, g, d, block)
-        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.qkv"), doutput, a[f"{block}.attention_norm"])
+        weight_gradients.add(block, "qkv", doutput, a[f"{block}.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], doutput, w[f"{block}.qkv.weight"])
 
     def attend_backward(self, plan: Plan, d: Arena, block: str, dqkv: Tensor) -> None:
@@ -197,7 +199,7 @@ class Mlp(Part):
         else:
             plan(MLP_IN[self.model.activation], active, a[f"{block}.mlp_slope"], x, *linear)
 
-    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, block: str, dbranch: Tensor) -> None:
+    def backward(self, plan: Plan, weight_gradients: WeightGradients, d: Arena, block: str, dbranch: Tensor) -> None:
         """Record d["norm"], the gradient of saved[mlp_norm], from dbranch, the gradient of the layer mlp_out."""
         w, saved, mlp_out = self.weights, self.saved, self.weights[f"{block}.mlp_out.weight"]
         if self.model.parts.gated:
@@ -206,7 +208,7 @@ class Mlp(Part):
             plan(SWIGLU_BACKWARD, self._halves(d["hidden"]), d["active"], hidden)
         else:
             plan(MATMUL_ACTIVATION_BACKWARD_INPUT, d["hidden"], dbranch, mlp_out, saved[f"{block}.mlp_slope"])
-        plan(MATMUL_BACKWARD_WEIGHT, *g.linear(f"{block}.mlp_in"), d["hidden"], saved[f"{block}.mlp_norm"])
+        weight_gradients.add(block, "mlp_in", d["hidden"], saved[f"{block}.mlp_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], d["hidden"], w[f"{block}.mlp_in.weight"])
 
     def _halves(self, hidden: Tensor) -> Tensor:

@@ -1,16 +1,16 @@
 """The layers from one attention to the next as one launch, on a device that has an op for a model this narrow."""
 
 from dataclasses import dataclass
-from itertools import chain
 
 from hipgpt.compute.catalogue import ADD_PARTIALS
 from hipgpt.compute.device import Device
-from hipgpt.compute.fused_ops import ACTIVATIONS, TOKEN_LAYERS_BACKWARD, TOKEN_LAYERS_FORWARD, TOKEN_LAYERS_WEIGHTS
+from hipgpt.compute.fused_ops import ACTIVATIONS, TOKEN_LAYERS_BACKWARD, TOKEN_LAYERS_FORWARD
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Field, Tensor
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Part
+from hipgpt.gpt.weight_gradients import WeightGradients
 
 TURNS = 2  # neighbouring blocks have gradients of their own: one need not wait for the weight gradients of the other
 
@@ -31,8 +31,8 @@ class TokenLayers(Part):
         scalars = {"epsilon": self.model.norm_epsilon, "activation": ACTIVATIONS.index(self.model.activation)}
         plan(TOKEN_LAYERS_FORWARD, *outputs, *inputs, *layers, **scalars)
 
-    def backward(self, plan: Plan, g: ParameterTensors, d: Arena, i: int) -> None:
-        """Record d["attention"] of block i, and gradients += those of the layers after its attention.
+    def backward(self, plan: Plan, g: ParameterTensors, weight_gradients: WeightGradients, d: Arena, i: int) -> None:
+        """Record d["attention"] of block i, and g += the gradients of the layers after its attention.
 
         d: also has the fields of `fused_layers`. d["norm"] is the gradient of the last norm.
         """
@@ -49,12 +49,12 @@ class TokenLayers(Part):
         plan(TOKEN_LAYERS_BACKWARD, *outputs, dqkv, dnorm, dy_after, *normed, *mlp, self._weights(qkv)[0], *weights)
         plan(ADD_PARTIALS, *g.norm(after), own["partials"])
         plan(ADD_PARTIALS, *g.norm(mlp_norm), own["mlp_partials"])
-        mlp_out = *g.linear(f"{block}.mlp_out"), own["dy"], a[f"{block}.mlp_active"]
-        mlp_in = *g.linear(f"{block}.mlp_in"), own["dhidden"], a[mlp_norm]
-        projection = *g.linear(f"{block}.projection"), own["dmiddle"], a[f"{block}.attention"]
-        next_qkv = (*g.linear(qkv), later["dqkv"], a[after]) if qkv else (None,) * 4
-        layers = mlp_out, mlp_in, projection, next_qkv
-        plan(TOKEN_LAYERS_WEIGHTS, *chain(*(each[:2] for each in layers)), *chain(*(each[2:] for each in layers)))
+        weight_gradients.add(block, "mlp_out", own["dy"], a[f"{block}.mlp_active"])
+        weight_gradients.add(block, "mlp_in", own["dhidden"], a[mlp_norm])
+        weight_gradients.add(block, "projection", own["dmiddle"], a[f"{block}.attention"])
+        if qkv:
+            weight_gradients.add(f"block{i + 1}", "qkv", later["dqkv"], a[after])
+        weight_gradients.finish_block()
 
     def _norm_after(self, i: int) -> str:
         return f"block{i + 1}.attention_norm" if i + 1 < self.model.num_layers else "final_norm"

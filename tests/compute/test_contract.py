@@ -158,7 +158,7 @@ def test_dimensions_follow_in_the_contracts_order(op, place):
 @every_kernel
 def test_scalars_come_last(op, place):
     expected = tuple(f"{C_TYPES[kind]} {name}" for name, kind in op.scalars)
-    if (place in ("mma", "tma") and op.family == "matmul") or op.name == "token_layers_weights":
+    if (place in ("mma", "tma") and op.family == "matmul") or op.name == "block_weights":
         expected += ("float* workspace", "int32_t phase", "int32_t slice_count")  # SplitK of kernels/gpu/gemm/split_k.h
     if place == "sorted":
         expected += ("uint32_t* workspace", "int32_t phase")  # SortedTokens of kernels/gpu/simt/sorted_tokens.h

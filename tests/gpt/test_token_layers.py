@@ -12,7 +12,7 @@ from support.recorded_model import RecordedModel, draw_batch
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.backends.gpu import fused_ops, traits
 from hipgpt.compute.backends.null import NullDevice
-from hipgpt.compute.fused_ops import TOKEN_LAYERS_BACKWARD, TOKEN_LAYERS_WEIGHTS
+from hipgpt.compute.fused_ops import BLOCK_WEIGHTS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
 
@@ -135,6 +135,6 @@ def test_a_block_waits_for_no_weight_gradient_of_the_block_after_it():
     order = order_of(found)
     passes = [index for index, launch in enumerate(found) if launch.op is TOKEN_LAYERS_BACKWARD]
     for earlier, later in itertools.pairwise(passes):
-        between = [i for i in range(earlier, later) if found[i].op is TOKEN_LAYERS_WEIGHTS]
+        between = [i for i in range(earlier, later) if found[i].op is BLOCK_WEIGHTS]
         assert len(between) == 1
         assert not order[later] & set(between)

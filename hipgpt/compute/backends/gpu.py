@@ -25,7 +25,7 @@ from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunica
 from hipgpt.compute.contract import Op
 from hipgpt.compute.dependencies import Use, predecessors, uses
 from hipgpt.compute.device import Traits, Workspace, check_transfer
-from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD, DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
+from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS, DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
@@ -42,8 +42,11 @@ def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = M
 
 def fused_ops(arch: str, multiprocessors: int) -> Mapping[Op, Workspace]:
     """Return the ops that only some GPUs have, with their workspaces, for a GPU of so many multiprocessors."""
-    short = ATTENTION_SHORT_BACKWARD
-    ops: dict[Op, Workspace] = {short: lambda sizes, act: int(is_served(short, arch, act, sizes))}
+
+    def served(op: Op) -> Workspace:
+        return lambda sizes, act: int(is_served(op, arch, act, sizes))
+
+    ops = {op: served(op) for op in (ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS)}
     if arch == HOPPER:
         ops[DECODE_BLOCKS] = decode_blocks.workspace(multiprocessors)
         ops[TOKEN_LAYERS_BACKWARD] = token_layers.partials

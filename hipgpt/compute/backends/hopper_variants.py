@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
-from hipgpt.compute.backends.grouped_gemm import GroupedGemm
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
     CONSTANTS,
@@ -70,16 +69,16 @@ def _token_layers() -> Variant:
     )  # fmt: skip
 
 
-def _token_layers_weights() -> Variant:
-    """The row for the gradients of these layers' weights, all in one launch."""
-    schedule = GroupedGemm((("C", "F"), ("F", "C"), ("C", "C"), ("Q", "C")), "N")
+def _block_weights() -> Variant:
+    """The row for the gradients of a block's weights, all in one launch."""
 
     def boxes(op: Op) -> tuple[Boxes, ...]:
         return tuple(Boxes(each.name, STAGE_K) for each in op.arguments if each.access == "in")
 
     return Variant(
-        "token_layers_weights", HOPPER, "bf16", "gpu/token_layers_weights.hip", schedule=schedule, boxes=boxes,
-        suits=lambda op, sizes: token_layers.suits(sizes), shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
+        "block_weights", HOPPER, "bf16", "gpu/block_weights.hip", schedule=PersistentGemm(0, 0, 0), boxes=boxes,
+        suits=lambda op, sizes: not any(size % WIDTH for size in sizes.values()),
+        shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
     )  # fmt: skip
 
 
@@ -126,7 +125,7 @@ HOPPER_VARIANTS = (
     _stacked_newton_schulz(),
     _decode_blocks(),
     _token_layers(),
-    _token_layers_weights(),
+    _block_weights(),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
 )

@@ -12,10 +12,11 @@ from hipgpt.compute.contract import Op
 CLUSTER, CLUSTERS, THREADS = (CONSTANTS[f"TMA_{name}"] for name in ("CLUSTER", "CLUSTERS", "THREADS"))
 ROWS, COLUMNS, STAGE_K = (CONSTANTS[f"TMA_{name}"] for name in ("ROWS", "COLUMNS", "STAGE_K"))
 CLUSTER_ROWS = CLUSTER * ROWS  # of the tile of a cluster
-GEMM_SIZES = {  # rows, columns and K of C = A B^T, by the end of an op's name
-    "forward": ("N", "O", "C"),
-    "backward_input": ("N", "C", "O"),
-    "backward_weight": ("O", "C", "N"),
+GEMMS = {  # rows and columns of each C = A B^T, and K, by the end of an op's name
+    "forward": ((("N", "O"),), "C"),
+    "backward_input": ((("N", "C"),), "O"),
+    "backward_weight": ((("O", "C"),), "N"),
+    "block_weights": ((("C", "F"), ("G", "C"), ("C", "A"), ("Q", "C")), "N"),
 }
 SLOT_BYTES = 4 * CLUSTER_ROWS * (COLUMNS + 1)  # f32 sums of a cluster's tile, and of its rows
 SUMS_OF_THREAD = 16  # that a thread of the second launch adds up
@@ -64,9 +65,10 @@ class PersistentGemm:
         """
         if any(sizes[name] % WIDTH for name in op.dimensions):
             return False
+        gemms, _ = _of_op(GEMMS, op)
         tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        rows, columns = (sizes[name] for name in _of_op(GEMM_SIZES, op)[:2])
-        large = rows * columns * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
+        area = sum(sizes[rows] * sizes[columns] for rows, columns in gemms)
+        large = area * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
         enough_tiles = tiles * slices >= self.least_items or (op.name.endswith("backward_weight") and large)
         return enough_tiles and tiles * self._stages(op, sizes) >= self.least_stages * CLUSTERS
 
@@ -75,7 +77,8 @@ class PersistentGemm:
         tiles, stages = self._tiles(op, sizes), self._stages(op, sizes)
 
         def time(slices: int) -> float:
-            return -(-tiles * slices // CLUSTERS) * -(-stages // slices) + slicing_cost(tiles, slices)
+            cost = LAUNCH_COST + SLOT_COST * tiles * slices if slices > 1 else 0
+            return -(-tiles * slices // CLUSTERS) * -(-stages // slices) + cost
 
         return min((s for s in range(1, MOST_SLICES + 1) if -(-stages // -(-stages // s)) == s), key=time)
 
@@ -90,33 +93,25 @@ class PersistentGemm:
         workspace: address of workspace_bytes bytes, None for a call that is not cut.
         """
         tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        return launches_of(tiles, slices, min(tiles * slices, CLUSTERS), workspace)
+        multiplying = min(tiles * slices, CLUSTERS) * CLUSTER
+        if slices == 1:
+            return [(_shape(multiplying), _fields(None, "WHOLE_K", slices))]
+        sums = tiles * CLUSTER_ROWS * COLUMNS
+        adding = -(-sums // (SUMS_OF_THREAD * THREADS * CLUSTER)) * CLUSTER
+        return [
+            (_shape(multiplying), _fields(workspace, "K_SLICES", slices)),
+            (_shape(adding), _fields(workspace, "ADD_SLICES", slices)),
+        ]
 
     @staticmethod
     def _tiles(op: Op, sizes: Sizes) -> int:
-        rows, columns = _of_op(GEMM_SIZES, op)[:2]
-        return -(-sizes[rows] // CLUSTER_ROWS) * -(-sizes[columns] // COLUMNS)
+        gemms, _ = _of_op(GEMMS, op)
+        return sum(-(-sizes[rows] // CLUSTER_ROWS) * -(-sizes[columns] // COLUMNS) for rows, columns in gemms)
 
     @staticmethod
     def _stages(op: Op, sizes: Sizes) -> int:
-        return -(-sizes[_of_op(GEMM_SIZES, op)[2]] // STAGE_K)
-
-
-def slicing_cost(tiles: int, slices: int) -> float:
-    """Return what it costs to cut so many tiles, in stages of K."""
-    return LAUNCH_COST + SLOT_COST * tiles * slices if slices > 1 else 0
-
-
-def launches_of(tiles: int, slices: int, clusters: int, workspace: int | None) -> list[tuple[Shape, list[Any]]]:
-    """Return the launches of so many tiles by so many clusters; if there are several slices, a second one adds them."""
-    if slices == 1:
-        return [(_shape(clusters * CLUSTER), _fields(None, "WHOLE_K", slices))]
-    sums = tiles * CLUSTER_ROWS * COLUMNS
-    adding = -(-sums // (SUMS_OF_THREAD * THREADS * CLUSTER)) * CLUSTER
-    return [
-        (_shape(clusters * CLUSTER), _fields(workspace, "K_SLICES", slices)),
-        (_shape(adding), _fields(workspace, "ADD_SLICES", slices)),
-    ]
+        _, k = _of_op(GEMMS, op)
+        return -(-sizes[k] // STAGE_K)
 
 
 def boxes_of(op: Op) -> tuple[Boxes, ...]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from hipgpt.compute.backends.grouped_gemm import GroupedGemm
 from hipgpt.compute.backends.launch_shapes import Shape, ShapeOf, Sizes
 from hipgpt.compute.backends.persistent_gemm import Boxes, PersistentGemm
 from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
@@ -48,7 +47,7 @@ class Variant:
     shared_bytes: int = 0
     together: bool = False
     for_sizes: Callable[["Variant", Sizes], "Variant"] | None = None
-    schedule: SplitK | PersistentGemm | GroupedGemm | SortedEmbedding | None = None
+    schedule: SplitK | PersistentGemm | SortedEmbedding | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
     def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:

@@ -23,25 +23,34 @@ struct Gemm {
     };
     using Place = RingPlace<TMA_STAGES>;
 
+    template <class Operation, class RowStore>
+    struct Product {
+        const TensorMap *a, *b;
+        int64_t M, N;
+        Operation operation;
+        RowStore row_store;
+    };
+
     // C (M, N) = A (M, K) B (N, K)^T. operation, row_store: Fused and NoRowSums or AddRowSums of epilogue.h. targets: maps
     // of the operation's outputs, none if they are in f32.
     template <class Operation, class RowStore, class... Targets>
     static DEVICE_MEMBER void run(const TensorMap& a, const TensorMap& b, int64_t M, int64_t N, int64_t K,
                                   const Operation& operation, const RowStore& row_store, const SplitK& split_k,
                                   const Targets&... targets) {
-        run(PersistentSchedule(M, N, K, split_k.slice_count), blockIdx.x * TMA_THREADS + threadIdx.x, a, b, M, N, K,
-            operation, row_store, split_k, targets...);
+        const Product<Operation, RowStore> product = {&a, &b, M, N, operation, row_store};
+        run(
+            PersistentSchedule<>({{M, N}}, K, split_k.slice_count), [&](int) { return product; }, K, split_k,
+            targets...);
     }
 
-    // The same by some of the grid's clusters. adder: the number of the thread among those that add slices up.
-    template <class Operation, class RowStore, class... Targets>
-    static DEVICE_MEMBER void run(PersistentSchedule schedule, int adder, const TensorMap& a, const TensorMap& b,
-                                  int64_t M, int64_t N, int64_t K, const Operation& operation,
-                                  const RowStore& row_store, const SplitK& split_k, const Targets&... targets) {
+    // The GEMMs of a schedule. products: returns each, by its number.
+    template <class Schedule, class Products, class... Targets>
+    static DEVICE_MEMBER void run(Schedule schedule, const Products& products, int64_t K, const SplitK& split_k,
+                                  const Targets&... targets) {
         extern __shared__ __align__(1024) unsigned char stage_memory[];
         __shared__ Ring ring;
         bf16* memory = reinterpret_cast<bf16*>(stage_memory);
-        if (split_k.phase == ADD_SLICES) return add_slices(schedule, adder, M, N, operation, row_store, split_k);
+        if (split_k.phase == ADD_SLICES) return add_slices(schedule, products, split_k);
 
         if (threadIdx.x == 0) {
             for (int stage = 0; stage < TMA_STAGES; ++stage) {
@@ -54,23 +63,25 @@ struct Gemm {
         const int warpgroup = threadIdx.x / WARPGROUP;
         if (warpgroup == MULTIPLIERS) {
             give_up_registers<40>();
-            const int matrix_rows = static_cast<int>(B_K_CONTIGUOUS ? N : K);
-            if (threadIdx.x % WARPGROUP == 0) load_all(a, b, memory, ring, schedule, matrix_rows);
+            if (threadIdx.x % WARPGROUP == 0) load_all(memory, ring, schedule, products, K);
         } else {
             take_registers<232>();
-            multiply_all(memory, ring, schedule, M, N, operation, row_store, split_k, &targets...);
+            multiply_all(memory, ring, schedule, products, split_k, &targets...);
         }
         cluster_barrier();  // a block must not end while the other still arrives at its barriers
     }
 
-    // matrix_rows: of each matrix of B, in memory.
-    static DEVICE_MEMBER void load_all(const TensorMap& a, const TensorMap& b, bf16* memory, Ring& ring,
-                                       PersistentSchedule& schedule, int matrix_rows) {
+    template <class Schedule, class Products>
+    static DEVICE_MEMBER void load_all(bf16* memory, Ring& ring, Schedule& schedule, const Products& products,
+                                       int64_t K) {
         const int block = block_of_cluster(), both = (1 << TMA_CLUSTER) - 1;
         Place place;
         for (Work work; schedule.next(work);) {
+            const auto product = products(work.gemm);
+            const TensorMap &a = *product.a, &b = *product.b;
             const int row = (work.row * TMA_CLUSTER + block) * TMA_ROWS, column = work.column * TMA_COLUMNS;
-            const int first = STACKED ? row / matrix_rows * matrix_rows : 0;  // row of its matrix
+            const int matrix_rows = static_cast<int>(B_K_CONTIGUOUS ? product.N : K);  // of each matrix of B, in memory
+            const int first = STACKED ? row / matrix_rows * matrix_rows : 0;           // row of its matrix
             for (int stage = 0; stage < work.count; ++stage, place.advance()) {
                 ring.empty[place.stage].wait(place.parity ^ 1);
                 Barrier& full = ring.full[place.stage];
@@ -91,20 +102,23 @@ struct Gemm {
         }
     }
 
-    template <class Operation, class RowStore, class... Targets>
-    static DEVICE_MEMBER void multiply_all(bf16* memory, Ring& ring, PersistentSchedule& schedule, int64_t M, int64_t N,
-                                           const Operation& operation, const RowStore& row_store, const SplitK& split_k,
-                                           const Targets*... targets) {
+    template <class Schedule, class Products, class... Targets>
+    static DEVICE_MEMBER void multiply_all(bf16* memory, Ring& ring, Schedule& schedule, const Products& products,
+                                           const SplitK& split_k, const Targets*... targets) {
         const int block = block_of_cluster(), warpgroup = threadIdx.x / WARPGROUP;
         bf16* staging = memory + STAGING + warpgroup * STAGING_BOXES * BOX;
         Place place;
         for (Work work; schedule.next(work);) {
+            const auto product = products(work.gemm);
+            const auto& operation = product.operation;
+            const auto& row_store = product.row_store;
+            const int64_t M = product.M, N = product.N;
             const int row = (work.row * TMA_CLUSTER + block) * TMA_ROWS + warpgroup * WARPGROUP_ROWS;
             const TmaEpilogue out = {row, work.column * TMA_COLUMNS, M, N};
             const Slot slot(split_k.workspace, work.item, block);
             float sums[TMA_COLUMNS / 2];
-            RowSums<RowStore> row_sums(row_store, work.column == 0);
-            TmaEpilogue::Prefetched<decltype(Operation::source)> fetched;  // used for targets with a map only
+            RowSums<decltype(product.row_store)> row_sums(row_store, work.column == 0);
+            TmaEpilogue::Prefetched<decltype(product.operation.source)> fetched;  // used for targets with a map only
             multiply(sums, row_sums, memory, ring, place, work.count, [&] { fetched.load(out, operation.source); });
             row_sums.write(reinterpret_cast<float*>(staging), [=](int r, float sum) {
                 if (split_k.phase == K_SLICES)
@@ -175,20 +189,25 @@ struct Gemm {
     }
 
     // The second launch: a thread for every 16 sums that one thread had in the first.
-    static constexpr int BLOCKS = TMA_COLUMNS / 32, ADDERS = MULTIPLIERS * BLOCKS * WARPGROUP;  // of a block's tile
-    template <class Operation, class RowStore>
-    static DEVICE_MEMBER void add_slices(const PersistentSchedule& schedule, int adder, int64_t M, int64_t N,
-                                         const Operation& operation, const RowStore& row_store, const SplitK& split_k) {
-        const int tile = adder / ADDERS / TMA_CLUSTER, tiles = schedule.rows * schedule.columns;
+    template <class Schedule, class Products>
+    static DEVICE_MEMBER void add_slices(const Schedule& schedule, const Products& products, const SplitK& split_k) {
+        constexpr int BLOCKS = TMA_COLUMNS / 32,
+                      EACH = MULTIPLIERS * BLOCKS * WARPGROUP;  // threads per tile of a block
+        const int index = blockIdx.x * TMA_THREADS + threadIdx.x, tile = index / EACH / TMA_CLUSTER;
+        const int tiles = schedule.tiles;
         if (tile >= tiles) return;
-        const int block = adder / ADDERS % TMA_CLUSTER, warpgroup = adder % ADDERS / (BLOCKS * WARPGROUP);
-        const int first_group = adder / WARPGROUP % BLOCKS * 4, thread = adder % WARPGROUP;
+        const int block = index / EACH % TMA_CLUSTER, warpgroup = index % EACH / (BLOCKS * WARPGROUP);
+        const int first_group = index / WARPGROUP % BLOCKS * 4, thread = index % WARPGROUP;
         Work work;
         schedule.place(tile, work);
+        const auto product = products(work.gemm);
+        const auto& row_store = product.row_store;
+        const int64_t M = product.M, N = product.N;
         const int row = (work.row * TMA_CLUSTER + block) * TMA_ROWS + warpgroup * WARPGROUP_ROWS;
         const TmaEpilogue out = {row, work.column * TMA_COLUMNS, M, N};
         if (row >= M || out.first_column + first_group * 8 >= N) return;
-        const bool sums_rows = RowStore::POSSIBLE && work.column == 0 && first_group == 0 && row_store.requested();
+        const bool sums_rows =
+            product.row_store.POSSIBLE && work.column == 0 && first_group == 0 && row_store.requested();
         float sums[16] = {}, row_sums[2] = {};
         for (int slice = 0; slice < split_k.slice_count; ++slice) {
             const Slot slot(split_k.workspace, slice * tiles + tile, block);
@@ -203,6 +222,6 @@ struct Gemm {
         if (sums_rows && thread % 4 == 0)
             for (int h = 0; h < 2; ++h)
                 if (row + out.row(h) < M) row_store(row + out.row(h), row_sums[h]);
-        out.template store<4>(sums, first_group, operation);
+        out.template store<4>(sums, first_group, product.operation);
     }
 };
