@@ -102,23 +102,21 @@ DEVICE void load_group(Operand (&rows)[KEY_TILES][ALONG], bf16* tiles, int first
         for (int c = 0; c < ALONG; ++c) rows[j][c] = Mma::load(Rows{tiles}, (first + j) * MMA_TILE, c * MMA_TILE);
 }
 
-// sums = ds k, for a group of query tiles from `tile` on.
-DEVICE void multiply_keys(Sum (&sums)[KEY_TILES][ALONG], const Memory& memory, int tile) {
-#pragma unroll 1
-    for (int at = 0; at < tile + KEY_TILES; ++at) {
-        Mma::Columns key[ALONG];
+// sums += ds k, for one key tile and the query tiles of a group from `tile` + FIRST on.
+template <int FIRST>
+DEVICE void multiply_keys(Sum (&sums)[KEY_TILES][ALONG], const Memory& memory, int tile, int key_tile) {
+    Operand ds[KEY_TILES];
 #pragma unroll
-        for (int c = 0; c < ALONG; ++c)
-            key[c] = Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, at * MMA_TILE);
+    for (int j = FIRST; j < KEY_TILES; ++j) {
+        const bool on_diagonal = FIRST == j && key_tile == tile + j;
+        const Square square{on_diagonal ? memory.diagonal(key_tile) : memory.square(key_tile, tile + j)};
+        ds[j] = Mma::load_transposed(square, 0, 0);
+    }
 #pragma unroll
-        for (int j = 0; j < KEY_TILES; ++j) {
-            const int query_tile = tile + j;
-            if (at > query_tile) continue;
-            const Square square{at < query_tile ? memory.square(at, query_tile) : memory.diagonal(query_tile)};
-            const Operand ds = Mma::load_transposed(square, 0, 0);
+    for (int c = 0; c < ALONG; ++c) {
+        const Mma::Columns key = Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, key_tile * MMA_TILE);
 #pragma unroll
-            for (int c = 0; c < ALONG; ++c) Mma::multiply(sums[j][c], ds, key[c]);
-        }
+        for (int j = FIRST; j < KEY_TILES; ++j) Mma::multiply(sums[j][c], ds[j], key);
     }
 }
 
@@ -144,7 +142,7 @@ attention_short_backward(act* dqkv, const act* dy, const act* y, const float* lo
     act *const dq = dqkv + 3 * first + column, *const dk = dq + H * D, *const dv = dk + H * D;
     Group group;
     Operand later_value[KEY_TILES][ALONG], diagonals[2][KEY_TILES];
-    load_group(group.value, memory.values, own[0]);
+    if (own[0] < sizes.tiles) load_group(group.value, memory.values, own[0]);
     if (own[1] < sizes.tiles) load_group(later_value, memory.values, own[1]);
     __syncthreads();
 #pragma unroll 1
@@ -189,7 +187,9 @@ attention_short_backward(act* dqkv, const act* dy, const act* y, const float* lo
 #pragma unroll 1
     for (int turn = 0, tile = own[0]; turn < 2 && tile < sizes.tiles; ++turn, tile = own[1]) {
         Sum sums[KEY_TILES][ALONG] = {};
-        multiply_keys(sums, memory, tile);
+#pragma unroll 2
+        for (int at = 0; at <= tile; ++at) multiply_keys<0>(sums, memory, tile, at);
+        if constexpr (KEY_TILES == 2) multiply_keys<1>(sums, memory, tile, tile + 1);
 #pragma unroll
         for (int j = 0; j < KEY_TILES; ++j) store_rows(dq, stride, sums[j], scales, tile + j, sizes);
     }

@@ -6,9 +6,8 @@ from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, Shape
 
 TILE, MOST_ROWS, MOST_CHANNELS = (CONSTANTS[name] for name in ("MMA_TILE", "SHORT_ROWS", "SHORT_CHANNELS"))
 NARROW = 32
-KEY_TILES = {NARROW: 2, MOST_CHANNELS: 1}  # that a wave owns at once in backward, by channels: its registers hold them
 ACT_BYTES, STATISTICS_BYTES = 2, 8  # of an activation; of a query's logsumexp and delta
-SCHEDULERS = 4  # of a multiprocessor
+SCHEDULERS = 4  # of a multiprocessor; a block has a wave for each, because all waves bring rows to shared memory
 
 
 def _channels(sizes: Sizes) -> int:
@@ -20,9 +19,14 @@ def _tiles(sizes: Sizes) -> int:
     return -(-sizes["S"] // TILE)
 
 
+def _key_tiles(sizes: Sizes) -> int:
+    """Return how many tiles a wave owns at once in backward: two if its registers hold them and all waves have some."""
+    return 2 if _channels(sizes) == NARROW and _tiles(sizes) > 2 * SCHEDULERS else 1
+
+
 def _groups(sizes: Sizes) -> int:
     """Return the number of groups of tiles in backward."""
-    return -(-_tiles(sizes) // KEY_TILES[_channels(sizes)])
+    return -(-_tiles(sizes) // _key_tiles(sizes))
 
 
 def forward_macros(sizes: Sizes) -> Mapping[str, int]:
@@ -32,7 +36,7 @@ def forward_macros(sizes: Sizes) -> Mapping[str, int]:
 
 def backward_macros(sizes: Sizes) -> Mapping[str, int]:
     """Return the sizes that the backward kernel is compiled for."""
-    return {"HEAD_CHANNELS": _channels(sizes), "KEY_TILES": KEY_TILES[_channels(sizes)]}
+    return {"HEAD_CHANNELS": _channels(sizes), "KEY_TILES": _key_tiles(sizes)}
 
 
 def forward_bytes(sizes: Sizes) -> int:
@@ -42,7 +46,7 @@ def forward_bytes(sizes: Sizes) -> int:
 
 def backward_bytes(sizes: Sizes) -> int:
     """Return the size of `Memory` in the kernel: statistics and four tensors of rows. ds replaces the last of them."""
-    tiles = _groups(sizes) * KEY_TILES[_channels(sizes)]
+    tiles = _groups(sizes) * _key_tiles(sizes)
     rows = tiles * TILE * _channels(sizes) * ACT_BYTES
     pairs = tiles * (tiles - 1) // 2 * TILE * TILE * ACT_BYTES
     return tiles * TILE * STATISTICS_BYTES + 3 * rows + max(rows, pairs)
@@ -59,8 +63,8 @@ def suits_backward(sizes: Sizes, most_bytes: int) -> bool:
 
 
 def _blocks(sizes: Sizes, groups: int, wave: int) -> Shape:
-    """Return a block for each head, with a wave for two groups of tiles, or for one if that leaves schedulers idle."""
-    return (sizes["B"] * sizes["H"], 1, 1), max(-(-groups // 2), min(groups, SCHEDULERS)) * wave
+    """Return a block for each head, with a wave for two groups of tiles."""
+    return (sizes["B"] * sizes["H"], 1, 1), max(-(-groups // 2), SCHEDULERS) * wave
 
 
 SHAPES: Mapping[str, ShapeOf] = {

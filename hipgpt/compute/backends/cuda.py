@@ -83,8 +83,9 @@ class CudaDriver:
 
     def function(self, module: Any, name: str, shared_bytes: int = 0) -> Any:
         function = _checked(driver.cuModuleGetFunction(module, name.encode()), f"cuModuleGetFunction({name})")
-        if shared_bytes:
-            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        # never lowered, because another plan may launch the same kernel with more
+        if shared_bytes > _checked(driver.cuFuncGetAttribute(limit, function), f"cuFuncGetAttribute({name})"):
             _checked(
                 driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
             )

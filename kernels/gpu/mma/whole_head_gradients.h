@@ -5,7 +5,6 @@
 #define KEY_TILES 1
 #endif
 
-constexpr float NEVER = 1e30f;             // a logsumexp with which every probability is 0
 constexpr int EACH = KEY_TILES * CHUNKS;   // most chunks of a thread
 constexpr int PAIR = MMA_TILE * MMA_TILE;  // elements of ds of two tiles
 
@@ -36,7 +35,8 @@ struct Memory {
     DEVICE_MEMBER bf16* diagonal(int tile) const { return queries + tile * TILE; }
 };
 
-// Brings a head into shared memory, zeros for rows from S on and channels from D on.
+// Brings a head into shared memory, zeros for rows from S on and channels from D on. So queries from S on have no share in
+// dk and dv, whatever their probabilities are.
 DEVICE void load_head(const Memory& memory, const act* q, const act* dout, const act* y, const float* logsumexp,
                       const Sizes& sizes) {
     const int chunks = sizes.tiles * MMA_TILE * CHUNKS, E = sizes.H * sizes.D;
@@ -54,8 +54,7 @@ DEVICE void load_head(const Memory& memory, const act* q, const act* dout, const
     }
     copies_commit();
     for (int row = threadIdx.x; row < sizes.tiles * MMA_TILE; row += blockDim.x)
-        // no key has a share in a query from S on
-        memory.statistics[row / 2].logsumexp[row % 2] = row < sizes.S ? logsumexp[row] * LOG2_E : NEVER;
+        memory.statistics[row / 2].logsumexp[row % 2] = row < sizes.S ? logsumexp[row] * LOG2_E : 0.0f;
     copies_wait<0>();
 #pragma unroll
     for (int e = 0; e < EACH; ++e) {
