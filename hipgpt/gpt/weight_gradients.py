@@ -20,23 +20,27 @@ class WeightGradients:
     """
 
     def __init__(self, plan: Plan, g: ParameterTensors, model: ModelConfig, rows: int, one_by_one: bool = False):
-        sizes = {"C": model.embed_dim, "F": model.mlp_dim, "G": hidden_width(model), "N": rows}
-        sizes |= {"A": model.num_heads * model.head_channels, "Q": packed_width(model)}
+        self._sizes = {"C": model.embed_dim, "F": model.mlp_dim, "G": hidden_width(model), "N": rows}
+        self._sizes |= {"A": model.num_heads * model.head_channels, "Q": packed_width(model)}
         self._plan, self._g = plan, g
-        self._together = not one_by_one and plan.serves(BLOCK_WEIGHTS, sizes)
+        self._keeps = not one_by_one and plan.serves(BLOCK_WEIGHTS, self._sizes)
         self._kept: dict[str, tuple[Tensor | None, ...]] = {}
 
     def add(self, block: str, layer: str, dy: Tensor, x: Tensor) -> None:
         """Record, now or at `finish_block`, a layer of LAYERS. dy: gradients of its outputs; x: its inputs."""
-        gradients = self._g.linear(f"{block}.{layer}")
-        if self._together:
-            self._kept[layer] = *gradients, dy, x
+        tensors = *self._g.linear(f"{block}.{layer}"), dy, x
+        if self._keeps:
+            self._kept[layer] = tensors
         else:
-            self._plan(MATMUL_BACKWARD_WEIGHT, *gradients, dy, x)
+            self._plan(MATMUL_BACKWARD_WEIGHT, *tensors)
 
     def finish_block(self) -> None:
         """Record what has been kept. The layer qkv may be missing."""
-        if self._kept:
+        sizes = self._sizes if "qkv" in self._kept else self._sizes | {"Q": 0}
+        if self._kept and self._plan.serves(BLOCK_WEIGHTS, sizes):
             layers = [self._kept.get(layer, (None,) * 4) for layer in LAYERS]
             self._plan(BLOCK_WEIGHTS, *chain(*(each[:2] for each in layers)), *chain(*(each[2:] for each in layers)))
-            self._kept.clear()
+        else:
+            for tensors in self._kept.values():
+                self._plan(MATMUL_BACKWARD_WEIGHT, *tensors)
+        self._kept.clear()

@@ -7,7 +7,7 @@ import pytest
 from support import reference
 from support.calls import Case, Memory, draw
 
-from hipgpt.compute.backends.variants import find_variant
+from hipgpt.compute.backends.variants import find_variant, is_served
 from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS
 from hipgpt.compute.tensor import DType
@@ -81,7 +81,7 @@ def test_the_same_bytes_come_again(device, case):
         pytest.param((256, 1024, 1024, 256, 0, 8192), 9, 7, id="without a layer qkv"),
         pytest.param((128, 256, 256, 128, 384, 2048), 5, 4, id="tiles that are filled in part"),
         pytest.param((256, 1024, 1024, 256, 768, 1024), 12, 1, id="too few terms to be cut"),
-        pytest.param((768, 3072, 3072, 768, 2304, 32768), 108, 3, id="several rounds of the clusters"),
+        pytest.param((1024, 4096, 4096, 1024, 3072, 8192), 192, 1, id="several rounds of the clusters"),
     ],
 )
 def test_slices_of_tiles_fill_the_clusters(sizes, tiles, slices):
@@ -91,3 +91,9 @@ def test_slices_of_tiles_fill_the_clusters(sizes, tiles, slices):
     (blocks, _, _), _ = launches[0][0]
     assert (row.schedule.slices(BLOCK_WEIGHTS, sizes), blocks) == (slices, 2 * min(tiles * slices, 66))
     assert len(launches) == (2 if slices > 1 else 1)
+
+
+def test_slices_that_need_several_rounds_are_left_to_a_launch_for_each_layer():
+    sizes = dict(zip("CFGAQN", (768, 3072, 3072, 768, 2304, 32768), strict=True))
+    assert not is_served(BLOCK_WEIGHTS, "sm_90a", DType.BF16, sizes)
+    assert is_served(BLOCK_WEIGHTS, "sm_90a", DType.BF16, sizes | {"N": 8192})

@@ -71,14 +71,17 @@ def _token_layers() -> Variant:
 
 def _block_weights() -> Variant:
     """The row for the gradients of a block's weights, all in one launch."""
+    schedule = PersistentGemm(0, 0, 0)
+
+    def suits(op: Op, sizes: Sizes) -> bool:
+        return not any(size % WIDTH for size in sizes.values()) and schedule.suits_together(op, sizes)
 
     def boxes(op: Op) -> tuple[Boxes, ...]:
         return tuple(Boxes(each.name, STAGE_K) for each in op.arguments if each.access == "in")
 
     return Variant(
-        "block_weights", HOPPER, "bf16", "gpu/block_weights.hip", schedule=PersistentGemm(0, 0, 0), boxes=boxes,
-        suits=lambda op, sizes: not any(size % WIDTH for size in sizes.values()),
-        shared_bytes=CONSTANTS["TMA_SHARED_BYTES"],
+        "block_weights", HOPPER, "bf16", "gpu/block_weights.hip",
+        suits=suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes,
     )  # fmt: skip
 
 

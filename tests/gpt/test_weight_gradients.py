@@ -1,0 +1,61 @@
+"""The gradients of a block's weights: in one launch or in one for each, and none forgotten."""
+
+import pytest
+
+from hipgpt.compute.backends.gpu import fused_ops, traits
+from hipgpt.compute.backends.null import NullDevice
+from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
+from hipgpt.compute.fused_ops import BLOCK_WEIGHTS
+from hipgpt.compute.plan import Plan
+from hipgpt.compute.tensor import Arena, DType, Field
+from hipgpt.config.settings import ModelConfig
+from hipgpt.gpt.parameters import ParameterTensors, parameters
+from hipgpt.gpt.weight_gradients import LAYERS, WeightGradients
+
+MODEL = ModelConfig(500, 256, 1, 4, 1024, 64, activation="gelu", tie_embeddings=False, output_bias=True)
+
+
+def recorded(rows: int, layers=LAYERS, arch: str = "sm_90a", one_by_one: bool = False) -> list:
+    """Return the launches for some layers of a block with so many rows."""
+    device = NullDevice(traits((DType.BF16, DType.F32), fused_ops(arch, 132)))
+    g = ParameterTensors(Arena(device, "gradients", parameters(MODEL)), MODEL)
+    shapes = {layer: g.linear(f"block0.{layer}")[0].shape for layer in layers}
+    fields = [
+        Field(f"{layer}.{name}", (rows, width), DType.BF16)
+        for layer, shape in shapes.items()
+        for name, width in zip(("dy", "x"), shape, strict=True)
+    ]
+    given = Arena(device, "rows", fields)
+    plan = Plan(device, "gradients", [given.flat, g.arena.flat], DType.BF16)
+    gradients = WeightGradients(plan, g, MODEL, rows, one_by_one)
+    for layer in layers:
+        gradients.add("block0", layer, given[f"{layer}.dy"], given[f"{layer}.x"])
+    gradients.finish_block()
+    return plan.launches
+
+
+@pytest.mark.parametrize("rows", [64, 2048, 8192, 65536, 1 << 20])
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[:3]], ids=["a whole block", "no layer qkv"])
+def test_every_layer_is_in_one_launch(layers, rows):
+    launches = recorded(rows, layers)
+    given = [tensor.name for launch in launches for tensor in launch.tensors if tensor is not None]
+    for layer in layers:
+        for name in (f"gradients.block0.{layer}.weight", f"rows.{layer}.dy", f"rows.{layer}.x"):
+            assert given.count(name) == 1
+
+
+def test_a_hopper_takes_a_block_at_once():
+    assert [launch.op for launch in recorded(8192)] == [BLOCK_WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"arch": "sm_80"}, id="a GPU without the op"),
+        pytest.param({"one_by_one": True}, id="gradients that are overwritten"),
+        pytest.param({"rows": 8191}, id="rows of the wrong number"),
+    ],
+)
+def test_others_take_a_launch_for_each_layer(options):
+    found = recorded(**({"rows": 8192} | options))
+    assert [launch.op for launch in found] == [MATMUL_BACKWARD_WEIGHT] * len(LAYERS)
