@@ -86,6 +86,7 @@ class OfflineDriver:
 
     backend = "hip"
     checks_kernels = side_by_side = False  # nothing runs here
+    multiprocessors = 1
     command: tuple[str, ...] = (CLANG,)
     options: tuple[str, ...] = OPTIONS
 
