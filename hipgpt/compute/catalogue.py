@@ -60,14 +60,14 @@ LAYERNORM_FORWARD = op("layernorm_forward", "layernorm", """
     """, scalars="epsilon f32", operations=lambda N, C: 9 * N * C)  # fmt: skip
 
 LAYERNORM_BACKWARD = op("layernorm_backward", "layernorm", """
-    out    dx        act (N, C)
-    out    partials  f32 (K, 2, C)
-    in?    before    act (N, C)
-    in     dy        act (N, C)
-    in     x         act (N, C)
-    in     mean      f32 (N)
-    in     rstd      f32 (N)
-    in     gamma     act (C)
+    out    dx         act (N, C)
+    out    partials   f32 (K, 2, C)
+    in?    dresidual  act (N, C)
+    in     dy         act (N, C)
+    in     x          act (N, C)
+    in     mean       f32 (N)
+    in     rstd       f32 (N)
+    in     gamma      act (C)
     """, operations=lambda N, C, K: 15 * N * C)  # fmt: skip
 
 ADD_PARTIALS = op("add_partials", "layernorm", """
@@ -86,13 +86,13 @@ RMSNORM_FORWARD = op("rmsnorm_forward", "rmsnorm", """
     """, scalars="epsilon f32", operations=lambda N, C: 5 * N * C)  # fmt: skip
 
 RMSNORM_BACKWARD = op("rmsnorm_backward", "rmsnorm", """
-    out    dx        act (N, C)
-    out    partials  f32 (K, C)
-    in?    before    act (N, C)
-    in     dy        act (N, C)
-    in     x         act (N, C)
-    in     rstd      f32 (N)
-    in     gamma     act (C)
+    out    dx         act (N, C)
+    out    partials   f32 (K, C)
+    in?    dresidual  act (N, C)
+    in     dy         act (N, C)
+    in     x          act (N, C)
+    in     rstd       f32 (N)
+    in     gamma      act (C)
     """, operations=lambda N, C, K: 10 * N * C)  # fmt: skip
 
 ADD_ROWS = op("add_rows", "rmsnorm", """

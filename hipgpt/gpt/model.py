@@ -110,20 +110,20 @@ class Network:
             return
         weight_gradients = WeightGradients(plan, g, self.model, self.B * self.S, one_by_one=self.drop_probability > 0)
         L, out, middle = self.model.num_layers, d["residual"], d["middle"]  # of a block: gradients of its residual sums
-        self.norm.backward(plan, g, d, "final_norm", a[f"residual{L}"], out, before=None)
+        self.norm.backward(plan, g, d, "final_norm", a[f"residual{L}"], out, dresidual=None)
         for i in reversed(range(L)):
             block = f"block{i}"
             dbranch = self._branch_gradient(plan, d, out, stream=2 * i + 2)
             weight_gradients.add(block, "mlp_out", dbranch, a[f"{block}.mlp_active"])
             self.mlp.backward(plan, weight_gradients, d, block, dbranch)
-            self.norm.backward(plan, g, d, f"{block}.mlp_norm", a[f"{block}.middle"], middle, before=out)
+            self.norm.backward(plan, g, d, f"{block}.mlp_norm", a[f"{block}.middle"], middle, dresidual=out)
 
             dbranch = self._branch_gradient(plan, d, middle, stream=2 * i + 1)
             weight_gradients.add(block, "projection", dbranch, a[f"{block}.attention"])
             plan(MATMUL_BACKWARD_INPUT, d["attention"], dbranch, w[f"{block}.projection.weight"])
             self.attention.backward(plan, g, weight_gradients, d, block)
             weight_gradients.finish_block()
-            self.norm.backward(plan, g, d, f"{block}.attention_norm", a[f"residual{i}"], out, before=middle)
+            self.norm.backward(plan, g, d, f"{block}.attention_norm", a[f"residual{i}"], out, dresidual=middle)
         self._embed_backward(plan, g, self._branch_gradient(plan, d, out, stream=0))
 
     def _backward_by_token_layers(self, plan: Plan, layers: TokenLayers, g: ParameterTensors, d: Arena) -> None:
@@ -134,9 +134,9 @@ class Network:
             self.attention.attend_backward(plan, d, f"block{i}", Turn(d, i)["dqkv"])
         plan(MATMUL_BACKWARD_WEIGHT, *g.linear("block0.qkv"), first["dqkv"], a["block0.attention_norm"])
         plan(MATMUL_BACKWARD_INPUT, d["norm"], first["dqkv"], self.weights["block0.qkv.weight"])
-        dresidual = Turn(d, 1)["dmiddle"]  # which no launch reads any more
-        self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], dresidual, before=first["dmiddle"])
-        self._embed_backward(plan, g, dresidual)
+        dx = Turn(d, 1)["dmiddle"]  # which no launch reads any more
+        self.norm.backward(plan, g, d, "block0.attention_norm", a["residual0"], dx, dresidual=first["dmiddle"])
+        self._embed_backward(plan, g, dx)
 
     def logits(self, plan: Plan) -> None:
         """Record, after `forward`, the pass to saved["logits"] (N, V)."""

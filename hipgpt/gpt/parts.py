@@ -63,16 +63,16 @@ class Norm(Part):
             plan(LAYERNORM_FORWARD, *outputs, x, branch, *w.norm(name), epsilon=epsilon)
 
     def backward(
-        self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor, dx: Tensor, before: Tensor | None
+        self, plan: Plan, g: ParameterTensors, d: Arena, name: str, x: Tensor, dx: Tensor, dresidual: Tensor | None
     ) -> None:
-        """Record dx = before + d loss / d x of a norm. d["norm"] is the gradient of its output; before: None for 0."""
+        """Record dx = dresidual + d loss / d x of a norm with the output gradient d["norm"]; dresidual: None for 0."""
         a, gamma, partials = self.saved, self.weights[f"{name}.gamma"], d["norm_partials"]
         if self.model.parts.rms_norm:
-            plan(RMSNORM_BACKWARD, dx, partials, before, d["norm"], x, a[f"{name}.rstd"], gamma)
+            plan(RMSNORM_BACKWARD, dx, partials, dresidual, d["norm"], x, a[f"{name}.rstd"], gamma)
             plan(ADD_ROWS, g[f"{name}.gamma"], partials)
         else:
             figures = a[f"{name}.mean"], a[f"{name}.rstd"]
-            plan(LAYERNORM_BACKWARD, dx, partials, before, d["norm"], x, *figures, gamma)
+            plan(LAYERNORM_BACKWARD, dx, partials, dresidual, d["norm"], x, *figures, gamma)
             plan(ADD_PARTIALS, *g.norm(name), partials)
 
 

@@ -12,7 +12,7 @@ from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.parts import Part
 from hipgpt.gpt.weight_gradients import WeightGradients
 
-TURNS = 2  # neighbouring blocks have gradients of their own: one need not wait for the weight gradients of the other
+TURNS = 2  # neighbouring blocks have gradients of their own, so layers do not wait for the weights of the block after
 
 
 class TokenLayers(Part):

@@ -14,7 +14,7 @@ LAYERS = ("mlp_out", "mlp_in", "projection", "qkv")  # as in the op
 
 
 class WeightGradients:
-    """What a backward pass adds to the gradients g of the linear layers, for N rows.
+    """Adds to the gradients g of the linear layers, for so many rows.
 
     one_by_one: whether each layer is recorded at once, because its dy is overwritten before the block's last layer.
     """

@@ -5,7 +5,7 @@
 //   Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
 // layernorm_backward: with n = (x - mean) * rstd, the normalized row, and g = dy * gamma,
-//     dx = before + rstd * (g - average(g) - n * average(g * n)), averages over C; without `before` if that is null.
+//     dx = dresidual + rstd * (g - average(g) - n * average(g * n)), averages over C; without `dresidual` if that is null.
 //   The N rows are cut into K equal slices. partials (K, 2, C) f32: of each slice, the sums of dy * n and of dy.
 //   Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.
 //
@@ -72,7 +72,7 @@ extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
     });
 }
 
-extern "C" void layernorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x,
+extern "C" void layernorm_backward(act* dx, float* partials, const act* dresidual, const act* dy, const act* x,
                                    const float* mean, const float* rstd, const act* gamma, int64_t N, int64_t C,
                                    int64_t K) {
     const int64_t slice_rows = (N + K - 1) / K;
@@ -90,8 +90,8 @@ extern "C" void layernorm_backward(act* dx, float* partials, const act* before, 
             for (int64_t n = k * slice_rows; n < std::min(N, (k + 1) * slice_rows); ++n) {
                 load(row, x + n * C, C);
                 load(drow, dy + n * C, C);
-                if (before)
-                    load(dx_row, before + n * C, C);
+                if (dresidual)
+                    load(dx_row, dresidual + n * C, C);
                 else
                     std::fill_n(dx_row, C, 0.0f);
                 const float row_mean = mean[n];

@@ -5,7 +5,7 @@
 //   Zhang & Sennrich 2019, arXiv:1910.07467.
 //
 // rmsnorm_backward: with n = x * rstd, the normalized row, and g = dy * gamma,
-//     dx = before + rstd * (g - n * average(g * n)), without `before` if that is null.
+//     dx = dresidual + rstd * (g - n * average(g * n)), without `dresidual` if that is null.
 //   The N rows are cut into K equal slices. partials (K, C) f32: of each slice, the sum of dy * n.
 //   Minimum traffic: 4*N*C*sizeof(act) + 4*N + C*sizeof(act) + 4*K*C bytes.
 //
@@ -74,7 +74,7 @@ extern "C" void rmsnorm_forward(act* y, float* rstd, act* sum, const act* x, con
     });
 }
 
-extern "C" void rmsnorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x,
+extern "C" void rmsnorm_backward(act* dx, float* partials, const act* dresidual, const act* dy, const act* x,
                                  const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t slice_rows = (N + K - 1) / K;
     parallel_ranges(K, worth_a_thread(8 * slice_rows * C), [=](int64_t begin, int64_t end) {
@@ -86,8 +86,8 @@ extern "C" void rmsnorm_backward(act* dx, float* partials, const act* before, co
             for (int64_t n = k * slice_rows; n < std::min(N, (k + 1) * slice_rows); ++n) {
                 load(row.data(), x + n * C, C);
                 load(drow.data(), dy + n * C, C);
-                if (before)
-                    load(dx_row.data(), before + n * C, C);
+                if (dresidual)
+                    load(dx_row.data(), dresidual + n * C, C);
                 else
                     std::fill_n(dx_row.data(), C, 0.0f);
                 differentiate_row(drow.data(), row.data(), gamma_sums, scale.data(), rstd[n], C);

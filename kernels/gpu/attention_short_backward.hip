@@ -53,8 +53,7 @@ struct Group {
         Sum probabilities[COUNT] = {}, gradients[COUNT] = {};
 #pragma unroll
         for (int c = 0; c < ALONG; ++c) {
-            const Mma::Columns query = Mma::load_columns(queries, 0, c * MMA_TILE),
-                               dy = Mma::load_columns(dout, 0, c * MMA_TILE);
+            const Mma::OperandB query = Mma::load_b(queries, 0, c * MMA_TILE), dy = Mma::load_b(dout, 0, c * MMA_TILE);
 #pragma unroll
             for (int j = 0; j < COUNT; ++j) {
                 Mma::multiply(probabilities[j], key[j][c], query);
@@ -83,8 +82,8 @@ struct Group {
         }
 #pragma unroll
         for (int c = 0; c < ALONG; ++c) {
-            const Mma::Columns dy = Mma::load_columns_transposed(dout, c * MMA_TILE, 0),
-                               query = Mma::load_columns_transposed(queries, c * MMA_TILE, 0);
+            const Mma::OperandB dy = Mma::load_b_transposed(dout, c * MMA_TILE, 0),
+                                query = Mma::load_b_transposed(queries, c * MMA_TILE, 0);
 #pragma unroll
             for (int j = 0; j < COUNT; ++j) {
                 Mma::multiply(dv[j][c], p[j], dy);
@@ -114,7 +113,7 @@ DEVICE void multiply_keys(Sum (&sums)[KEY_TILES][ALONG], const Memory& memory, i
     }
 #pragma unroll
     for (int c = 0; c < ALONG; ++c) {
-        const Mma::Columns key = Mma::load_columns_transposed(Rows{memory.keys}, c * MMA_TILE, key_tile * MMA_TILE);
+        const Mma::OperandB key = Mma::load_b_transposed(Rows{memory.keys}, c * MMA_TILE, key_tile * MMA_TILE);
 #pragma unroll
         for (int j = FIRST; j < KEY_TILES; ++j) Mma::multiply(sums[j][c], ds[j], key);
     }

@@ -1,6 +1,6 @@
 // block_weights: the gradients of the weights and biases of a block's linear layers, each as matmul_backward_weight of
 // matmul_tma.hip, all in one launch. One of them alone seldom has as many tiles as there are clusters of blocks.
-// Grid: TMA_CLUSTERS clusters of two blocks, or as many as there are slices of tiles for them.
+// Grid: min(TMA_CLUSTERS, tiles * slices) clusters of two blocks.
 #include "gpu/gemm/linear_layer.h"
 #include "gpu/gemm/mainloop_tma.h"
 

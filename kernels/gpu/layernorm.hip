@@ -5,8 +5,8 @@
 // Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
 // Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
-// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx = before + rstd * (g - mean(g) - n * mean(g * n)),
-// without `before` if that is null.
+// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx = dresidual + rstd * (g - mean(g) - n * mean(g * n)),
+// without `dresidual` if that is null.
 // The N rows are cut into K equal parts; partials[k] (2, C) holds the sums over part k of dy * n and of dy.
 // Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
 // Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.
@@ -74,9 +74,9 @@ layernorm_forward(act* y, float* mean, float* rstd, act* sum, const act* x, cons
         normalize_row<1>(y, mean, rstd, sum, x, branch, gamma, beta, n, C, epsilon);
 }
 
-// dx of one row by one wave. dx, before, dy, x: the row's first element; m, r: its mean and rstd.
+// dx of one row by one wave. dx, dresidual, dy, x: the row's first element; m, r: its mean and rstd.
 template <int W>
-DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const act* x, float m, float r,
+DEVICE void differentiate_row(act* dx, const act* dresidual, const act* dy, const act* x, float m, float r,
                               const act* gamma, int64_t C) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float sum = 0.0f, product = 0.0f, values[W], gradients[W], scales[W];
@@ -99,7 +99,7 @@ DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const a
         load(values, x + c);
         load(gradients, dy + c);
         load(scales, gamma + c);
-        if (before) load(sums, before + c);
+        if (dresidual) load(sums, dresidual + c);
         for (int i = 0; i < W; ++i) sums[i] += r * (gradients[i] * scales[i] - sum - (values[i] - m) * r * product);
         store(dx + c, sums);
     }
@@ -121,8 +121,24 @@ DEVICE void add_rows(float (&of_gamma)[W], float (&of_beta)[W], const act* dy, c
     }
 }
 
+// The same for all channels of a row, with the sums in memory: C, then C. is_new: whether these rows are the first.
+template <int W>
+DEVICE void add_rows_to_memory(float* sums, const act* dy, const act* x, const float* mean, const float* rstd,
+                               int64_t rows, int64_t C, bool is_new) {
+    for (int64_t c = threadIdx.x * W; c < C; c += THREADS * W) {
+        float of_gamma[W] = {}, of_beta[W] = {};
+        if (!is_new) {
+            load(of_gamma, sums + c);
+            load(of_beta, sums + C + c);
+        }
+        add_rows(of_gamma, of_beta, dy + c, x + c, mean, rstd, rows, C);
+        store(sums + c, of_gamma);
+        store(sums + C + c, of_beta);
+    }
+}
+
 KERNEL(THREADS)
-layernorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x, const float* mean,
+layernorm_backward(act* dx, float* partials, const act* dresidual, const act* dy, const act* x, const float* mean,
                    const float* rstd, const act* gamma, int64_t N, int64_t C, int64_t K) {
     constexpr int OWN = 4;  // channels that a thread has registers for the sums of
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
@@ -136,25 +152,20 @@ layernorm_backward(act* dx, float* partials, const act* before, const act* dy, c
     // ROWS rows per turn, a wave each; then each thread adds these rows' channels to the partial sums, while they are
     // still in the cache
     for (int64_t first = begin; first < end; first += ROWS) {
-        const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end, at = first * C;
+        const int64_t n = first + threadIdx.x / WAVE, rows = end - first < ROWS ? end - first : ROWS, at = first * C;
         if (n < end) {
-            const act* added = before ? before + n * C : nullptr;
+            const act* added = dresidual ? dresidual + n * C : nullptr;
             if (is_wide(C))
                 differentiate_row<WIDTH>(dx + n * C, added, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
             else
                 differentiate_row<1>(dx + n * C, added, dy + n * C, x + n * C, mean[n], rstd[n], gamma, C);
         }
         if (in_registers) {
-            if (own < C)
-                add_rows(of_gamma, of_beta, dy + at + own, x + at + own, mean + first, rstd + first, last - first, C);
-            continue;
-        }
-        for (int64_t c = threadIdx.x; c < C; c += THREADS) {
-            float sum[2][1] = {};
-            if (first > begin)
-                for (int which = 0; which < 2; ++which) sum[which][0] = sums[which * C + c];
-            add_rows(sum[0], sum[1], dy + at + c, x + at + c, mean + first, rstd + first, last - first, C);
-            for (int which = 0; which < 2; ++which) sums[which * C + c] = sum[which][0];
+            if (own < C) add_rows(of_gamma, of_beta, dy + at + own, x + at + own, mean + first, rstd + first, rows, C);
+        } else if (C % 2 == 0) {
+            add_rows_to_memory<2>(sums, dy + at, x + at, mean + first, rstd + first, rows, C, first == begin);
+        } else {
+            add_rows_to_memory<1>(sums, dy + at, x + at, mean + first, rstd + first, rows, C, first == begin);
         }
     }
     if (in_registers && own < C) {

@@ -5,8 +5,8 @@
 // Minimum traffic: 2*N*C*sizeof(act) + 4*N + C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
 // Zhang & Sennrich 2019, arXiv:1910.07467.
 //
-// rmsnorm_backward: with n = x * rstd and g = dy * gamma, dx = before + rstd * (g - n * mean(g * n)), without
-// `before` if that is null.
+// rmsnorm_backward: with n = x * rstd and g = dy * gamma, dx = dresidual + rstd * (g - n * mean(g * n)), without
+// `dresidual` if that is null.
 // The N rows are cut into K equal parts; partials[k] (C) holds the sum over part k of dy * n.
 // Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
 // Minimum traffic: 4*N*C*sizeof(act) + 4*N + C*sizeof(act) + 4*K*C bytes.
@@ -59,9 +59,9 @@ DEVICE float normalize(act* y, act* sum, const act* x, const act* branch, const 
                       : normalize_row<1>(y, sum, x, branch, gamma, C, epsilon);
 }
 
-// dx = before + rstd * (g - n * mean(g * n)) of one row by one wave, without `before` if that is null. r: its rstd.
+// dx = dresidual + rstd * (g - n * mean(g * n)) of one row by one wave, without `dresidual` if that is null. r: its rstd.
 template <int W>
-DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const act* x, float r, const act* gamma,
+DEVICE void differentiate_row(act* dx, const act* dresidual, const act* dy, const act* x, float r, const act* gamma,
                               int64_t C) {
     const int64_t begin = (threadIdx.x % WAVE) * W;
     float product = 0.0f, values[W], gradients[W], scales[W];
@@ -77,18 +77,18 @@ DEVICE void differentiate_row(act* dx, const act* before, const act* dy, const a
         load(values, x + c);
         load(gradients, dy + c);
         load(scales, gamma + c);
-        if (before) load(sums, before + c);
+        if (dresidual) load(sums, dresidual + c);
         for (int i = 0; i < W; ++i) sums[i] += r * (gradients[i] * scales[i] - values[i] * r * product);
         store(dx + c, sums);
     }
 }
 
-DEVICE void differentiate(act* dx, const act* before, const act* dy, const act* x, float r, const act* gamma,
+DEVICE void differentiate(act* dx, const act* dresidual, const act* dy, const act* x, float r, const act* gamma,
                           int64_t C) {
     if (is_wide(C))
-        differentiate_row<WIDTH>(dx, before, dy, x, r, gamma, C);
+        differentiate_row<WIDTH>(dx, dresidual, dy, x, r, gamma, C);
     else
-        differentiate_row<1>(dx, before, dy, x, r, gamma, C);
+        differentiate_row<1>(dx, dresidual, dy, x, r, gamma, C);
 }
 
 KERNEL(THREADS)
@@ -102,7 +102,7 @@ rmsnorm_forward(act* y, float* rstd, act* sum, const act* x, const act* branch, 
 }
 
 KERNEL(THREADS)
-rmsnorm_backward(act* dx, float* partials, const act* before, const act* dy, const act* x, const float* rstd,
+rmsnorm_backward(act* dx, float* partials, const act* dresidual, const act* dy, const act* x, const float* rstd,
                  const act* gamma, int64_t N, int64_t C, int64_t K) {
     const int64_t size = (N + K - 1) / K, begin = blockIdx.x * size, end = begin + size < N ? begin + size : N;
     float* sums = partials + blockIdx.x * C;
@@ -114,7 +114,8 @@ rmsnorm_backward(act* dx, float* partials, const act* before, const act* dy, con
     for (int64_t first = begin; first < end; first += ROWS) {
         const int64_t n = first + threadIdx.x / WAVE, last = first + ROWS < end ? first + ROWS : end;
         if (n < end)
-            differentiate(dx + n * C, before ? before + n * C : nullptr, dy + n * C, x + n * C, rstd[n], gamma, C);
+            differentiate(dx + n * C, dresidual ? dresidual + n * C : nullptr, dy + n * C, x + n * C, rstd[n], gamma,
+                          C);
         for (int64_t c = threadIdx.x; c < C; c += THREADS) {
             float sum = 0.0f;
             for (int64_t row = first; row < last; ++row)

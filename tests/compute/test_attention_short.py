@@ -10,7 +10,9 @@ from support.calls import GARBAGE, Case, Memory, draw
 from support.devices import DEVICES
 from support.recorded_model import MODEL, RecordedModel
 
-from hipgpt.compute.backends.gpu import fused_ops, traits
+from hipgpt.compute.backends.attention_short import suits_backward
+from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
+from hipgpt.compute.backends.hopper_variants import HALF_OF_SHARED
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import ATTENTION_FORWARD
 from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD
@@ -18,13 +20,13 @@ from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
 
 # one query; ragged and whole tiles, each number of waves; channels that fill a tile and that do not; the longest
-LENGTHS = (1, 5, 16, 31, 32, 33, 64, 77, 130, 176, 255, 256)
+LENGTHS = (1, 5, 16, 31, 32, 33, 64, 77, 127, 130, 176, 192, 255, 256)
 CASES = [
     Case(op, {"B": 2, "S": S, "H": 3, "D": D}, act=DType.BF16)
     for op in (ATTENTION_FORWARD, ATTENTION_SHORT_BACKWARD)
     for S in LENGTHS
     for D in (8, 16, 32, 40, 64)
-    if S * D <= 256 * 32
+    if op is ATTENTION_FORWARD or suits_backward({"S": S, "D": D}, HALF_OF_SHARED)
 ]
 on_gpus = pytest.mark.parametrize(
     ("device", "case"),
@@ -43,7 +45,7 @@ drawn = functools.lru_cache(maxsize=1)(draw)
 def run(device, case: Case, guard: int | None = None) -> tuple[Memory, dict[str, np.ndarray]]:
     """Return a call's memory and its values afterwards. Skips where the device has no such op."""
     serves = device.traits.workspaces[ATTENTION_SHORT_BACKWARD]
-    if not serves(case.sizes, case.act):
+    if case.op is ATTENTION_SHORT_BACKWARD and not serves(case.sizes, case.act):
         pytest.skip(f"{device.name} has no attention of short sequences for {case}")
     memory = Memory(device, case, drawn(case), **({} if guard is None else {"guard": guard}))
     return memory, memory.run()
@@ -92,7 +94,7 @@ MODELS = {
 
 def attention_ops(model: ModelConfig, arch: str, act: DType = DType.BF16) -> list[str]:
     """Return the ops of attention's backward pass in the plan of a training step."""
-    device = NullDevice(traits((DType.BF16, DType.F32), fused_ops(arch, 132)))
+    device = NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces(arch, 132)))
     launches = RecordedModel(device, model, 3, WITH_DROPOUT, act).training.launches
     names = "attention_delta", "attention_backward", "attention_short_backward"
     return [launch.op.name for launch in launches if launch.op.name in names]

@@ -10,7 +10,7 @@ from support.launch_order import order_of
 from support.recorded_model import RecordedModel, draw_batch
 
 from hipgpt.compute.backends.cpu import CpuDevice
-from hipgpt.compute.backends.gpu import fused_ops, traits
+from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.tensor import DType
@@ -95,7 +95,7 @@ def test_one_launch_gives_the_same_bytes_again(hopper):
 
 
 def null() -> NullDevice:
-    return NullDevice(traits((DType.BF16, DType.F32), fused_ops("sm_90a", 132)))
+    return NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces("sm_90a", 132)))
 
 
 def recorded(model: ModelConfig, sequences: int = SEQUENCES, act: DType = DType.BF16, **options: float) -> list[str]:

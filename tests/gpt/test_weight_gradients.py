@@ -2,7 +2,7 @@
 
 import pytest
 
-from hipgpt.compute.backends.gpu import fused_ops, traits
+from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS
@@ -17,7 +17,7 @@ MODEL = ModelConfig(500, 256, 1, 4, 1024, 64, activation="gelu", tie_embeddings=
 
 def recorded(rows: int, layers=LAYERS, arch: str = "sm_90a", one_by_one: bool = False) -> list:
     """Return the launches for some layers of a block with so many rows."""
-    device = NullDevice(traits((DType.BF16, DType.F32), fused_ops(arch, 132)))
+    device = NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces(arch, 132)))
     g = ParameterTensors(Arena(device, "gradients", parameters(MODEL)), MODEL)
     shapes = {layer: g.linear(f"block0.{layer}")[0].shape for layer in layers}
     fields = [
@@ -53,7 +53,7 @@ def test_a_hopper_takes_a_block_at_once():
     [
         pytest.param({"arch": "sm_80"}, id="a GPU without the op"),
         pytest.param({"one_by_one": True}, id="gradients that are overwritten"),
-        pytest.param({"rows": 8191}, id="rows of the wrong number"),
+        pytest.param({"rows": 8191}, id="rows that 8 does not divide"),
     ],
 )
 def test_others_take_a_launch_for_each_layer(options):

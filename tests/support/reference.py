@@ -119,14 +119,14 @@ def layernorm_forward(x, branch, gamma, beta, epsilon, act=DType.F32) -> Result:
     return result if branch is None else result | {"sum": total}
 
 
-def layernorm_backward(before, dy, x, mean, rstd, gamma, N, C, K) -> Result:
+def layernorm_backward(dresidual, dy, x, mean, rstd, gamma, N, C, K) -> Result:
     normalised, g = (x - mean[:, None]) * rstd[:, None], dy * gamma
     projection = normalised * (g * normalised).mean(1, keepdims=True)
     size = -(-N // K)
     parts = [slice(k * size, (k + 1) * size) for k in range(K)]
     sums = [stack([(dy * normalised)[part].sum(0), dy[part].sum(0)], axis=0) for part in parts]
     dx = rstd[:, None] * (g - g.mean(1, keepdims=True) - projection)
-    return {"dx": dx if before is None else before + dx, "partials": stack(sums, axis=0)}
+    return {"dx": dx if dresidual is None else dresidual + dx, "partials": stack(sums, axis=0)}
 
 
 def add_partials(dgamma, dbeta, partials) -> Result:
@@ -142,13 +142,13 @@ def rmsnorm_forward(x, branch, gamma, epsilon, act=DType.F32) -> Result:
     return result if branch is None else result | {"sum": total}
 
 
-def rmsnorm_backward(before, dy, x, rstd, gamma, N, K) -> Result:
+def rmsnorm_backward(dresidual, dy, x, rstd, gamma, N, K) -> Result:
     normalised, g = x * rstd[:, None], dy * gamma
     size = -(-N // K)
     sums = [(dy * normalised)[k * size : (k + 1) * size].sum(0) for k in range(K)]
     projection = normalised * (g * normalised).mean(1, keepdims=True)
     dx = rstd[:, None] * (g - projection)
-    return {"dx": dx if before is None else before + dx, "partials": stack(sums, axis=0)}
+    return {"dx": dx if dresidual is None else dresidual + dx, "partials": stack(sums, axis=0)}
 
 
 def add_rows(total, rows) -> Result:

@@ -40,7 +40,7 @@ def backward_macros(sizes: Sizes) -> Mapping[str, int]:
 
 
 def forward_bytes(sizes: Sizes) -> int:
-    """Return the shared memory of a head's queries, keys and values."""
+    """Return the bytes of a head's queries, keys and values."""
     return 3 * _tiles(sizes) * TILE * _channels(sizes) * ACT_BYTES
 
 
@@ -58,8 +58,12 @@ def suits_forward(sizes: Sizes) -> bool:
 
 
 def suits_backward(sizes: Sizes, most_bytes: int) -> bool:
-    """Return whether the backward kernel serves a head in so much shared memory."""
-    return suits_forward(sizes) and backward_bytes(sizes) <= most_bytes
+    """Return whether the backward kernel serves a head in so much shared memory.
+
+    Longer heads of more than 32 channels are left to the general kernels, of which Hopper's has been measured there.
+    """
+    narrow_or_short = _channels(sizes) == NARROW or sizes["S"] < CONSTANTS["TMA_QUERIES"]
+    return suits_forward(sizes) and narrow_or_short and backward_bytes(sizes) <= most_bytes
 
 
 def _blocks(sizes: Sizes, groups: int, wave: int) -> Shape:

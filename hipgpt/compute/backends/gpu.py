@@ -40,7 +40,7 @@ def traits(act_dtypes: tuple[DType, ...], workspaces: Mapping[Op, Workspace] = M
     return Traits(act_dtypes, cache_bytes=None, shares_host_memory=False, workspaces=workspaces)
 
 
-def fused_ops(arch: str, multiprocessors: int) -> Mapping[Op, Workspace]:
+def fused_op_workspaces(arch: str, multiprocessors: int) -> Mapping[Op, Workspace]:
     """Return the ops that only some GPUs have, with their workspaces, for a GPU of so many multiprocessors."""
 
     def served(op: Op) -> Workspace:
@@ -64,7 +64,7 @@ class GpuDevice:
         self.backend, self.name = driver.backend, f"{driver.backend} {driver.name} ({driver.arch})"
         self.compiler = driver.compiler
         fastest_first = (DType.BF16, DType.F32) if has_matrix_units(driver.arch) else (DType.F32, DType.BF16)
-        self.traits = traits(fastest_first, fused_ops(driver.arch, driver.multiprocessors))
+        self.traits = traits(fastest_first, fused_op_workspaces(driver.arch, driver.multiprocessors))
         self._driver, self._graphs = driver, graphs
         self._modules: dict[tuple[Any, ...], Any] = {}
         self._checked: set[tuple[Any, ...]] = set()

@@ -65,20 +65,19 @@ class PersistentGemm:
         """
         if any(sizes[name] % WIDTH for name in op.dimensions):
             return False
-        gemms, _ = _of_op(GEMMS, op)
+        ((rows, columns),), _ = _of_op(GEMMS, op)
         tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        area = sum(sizes[rows] * sizes[columns] for rows, columns in gemms)
-        large = area * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
+        large = sizes[rows] * sizes[columns] * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
         enough_tiles = tiles * slices >= self.least_items or (op.name.endswith("backward_weight") and large)
         return enough_tiles and tiles * self._stages(op, sizes) >= self.least_stages * CLUSTERS
 
-    def suits_together(self, op: Op, sizes: Sizes) -> bool:
-        """Return whether several GEMMs gain by one launch: if none is cut, or all slices have a cluster at once.
+    def runs_at_once(self, op: Op, sizes: Sizes) -> bool:
+        """Return whether each slice of each tile has a cluster."""
+        return self._tiles(op, sizes) * self.slices(op, sizes) <= CLUSTERS
 
-        GPT-2 124M has three slices of 108 tiles: 56.3 ms a step with one launch, 56.1 with four (H200).
-        """
-        tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        return slices == 1 or tiles * slices <= CLUSTERS
+    def fills_all_clusters(self, op: Op, sizes: Sizes) -> bool:
+        """Return whether every cluster has a tile, and none is cut."""
+        return self._tiles(op, sizes) >= CLUSTERS and self.slices(op, sizes) == 1
 
     def slices(self, op: Op, sizes: Sizes) -> int:
         """Return the number of slices that takes the least time, none of them empty; ties go to the fewest."""

@@ -23,6 +23,7 @@ struct Gemm {
     };
     using Place = RingPlace<TMA_STAGES>;
 
+    // One GEMM of a launch: C (M, N) = A B^T, by the maps of A and B.
     template <class Operation, class RowStore>
     struct Product {
         const TensorMap *a, *b;

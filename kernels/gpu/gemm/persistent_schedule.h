@@ -14,7 +14,7 @@ struct Work {
     int item;          // its slot in the workspace
 };
 
-// GEMMS: how many GEMMs with the same K a launch computes. Their tiles are counted in a row.
+// GEMMS: how many GEMMs with the same K a launch computes. Their tiles are numbered consecutively.
 template <int GEMMS = 1>
 struct PersistentSchedule {
     static constexpr int BAND = TMA_CLUSTERS / 3;  // rows of tiles: clusters at work are this many by 3 columns

@@ -94,7 +94,7 @@ struct Head {
             if (tiles.has(j))
 #pragma unroll
                 for (int c = 0; c < ALONG; ++c)
-                    Mma::multiply(products[j], a.operand[c], Mma::load_columns(Layout{b}, j * MMA_TILE, c * MMA_TILE));
+                    Mma::multiply(products[j], a.operand[c], Mma::load_b(Layout{b}, j * MMA_TILE, c * MMA_TILE));
         }
     }
 
@@ -107,7 +107,7 @@ struct Head {
                 const Operand left = Mma::pack(a[j]);
 #pragma unroll
                 for (int c = 0; c < ALONG; ++c)
-                    Mma::multiply(sums[c], left, Mma::load_columns_transposed(Layout{b}, c * MMA_TILE, j * MMA_TILE));
+                    Mma::multiply(sums[c], left, Mma::load_b_transposed(Layout{b}, c * MMA_TILE, j * MMA_TILE));
             }
     }
 

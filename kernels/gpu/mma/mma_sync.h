@@ -13,7 +13,7 @@ struct Mma {
     };
     // 16 columns j by 16 k of the right factor of a product, as four matrices at (0, 0), (0, 8), (8, 0), (8, 8): mma.sync
     // takes eight columns, and needs both of their matrices in neighbouring registers.
-    struct Columns {
+    struct OperandB {
         uint32_t pair[4];
     };
     struct Sum {
@@ -45,16 +45,16 @@ struct Mma {
             tile.at(first_k, lane() / 16 * 8 + lane() % 8, first_i + lane() / 8 % 2 * 8));
     }
 
-    // Columns (j, k) = tile (first_j + j, first_k + k).
+    // OperandB (j, k) = tile (first_j + j, first_k + k).
     template <class Tile>
-    static DEVICE_MEMBER Columns load_columns(const Tile& tile, int first_j, int first_k) {
-        return matrices<Columns>(tile.at(first_j, lane() / 16 * 8 + lane() % 8, first_k + lane() / 8 % 2 * 8));
+    static DEVICE_MEMBER OperandB load_b(const Tile& tile, int first_j, int first_k) {
+        return matrices<OperandB>(tile.at(first_j, lane() / 16 * 8 + lane() % 8, first_k + lane() / 8 % 2 * 8));
     }
 
-    // Columns (j, k) = tile (first_k + k, first_j + j).
+    // OperandB (j, k) = tile (first_k + k, first_j + j).
     template <class Tile>
-    static DEVICE_MEMBER Columns load_columns_transposed(const Tile& tile, int first_j, int first_k) {
-        return transposed_matrices<Columns>(tile.at(first_k, lane() % 16, first_j + lane() / 16 * 8));
+    static DEVICE_MEMBER OperandB load_b_transposed(const Tile& tile, int first_j, int first_k) {
+        return transposed_matrices<OperandB>(tile.at(first_k, lane() % 16, first_j + lane() / 16 * 8));
     }
 
     // Rounds a sum to an operand: its rows become i, its columns k. A lane holds both alike.
@@ -68,9 +68,9 @@ struct Mma {
 
     // sum(i, j) += sum over k of a(i, k) * b(j, k)
     static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Operand& b) {
-        multiply(sum, a, Columns{{b.pair[0], b.pair[2], b.pair[1], b.pair[3]}});
+        multiply(sum, a, OperandB{{b.pair[0], b.pair[2], b.pair[1], b.pair[3]}});
     }
-    static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const Columns& b) {
+    static DEVICE_MEMBER void multiply(Sum& sum, const Operand& a, const OperandB& b) {
         for (int half = 0; half < 2; ++half) {
             float* c = sum.value + 4 * half;
             asm volatile(

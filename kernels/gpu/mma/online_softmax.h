@@ -49,7 +49,7 @@ struct OnlineSoftmax {
             for (int e = 0; e < Mma::SIZE; ++e) out[c].value[e] *= shrink[Mma::slot(e)];
     }
 
-    // Returns 1 / the sum of a row, which a row of `out` is to be multiplied by, and sets its logsumexp.
+    // Returns 1 / sum of a row, the factor for its `out`, and sets its logsumexp in nats.
     DEVICE_MEMBER float finish(int slot, float& logsumexp) const {
         const float whole = Mma::across_row(sum[slot], [](float a, float b) { return a + b; });
         logsumexp = maximum[slot] / LOG2_E + logf(whole);

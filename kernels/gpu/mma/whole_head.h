@@ -10,7 +10,7 @@ struct Sizes {
     int S, H, D, tiles;
 };
 
-// What a thread copies of a head's rows: chunk `i` of all, counted along the rows. Rows from S on and channels from D on
+// A chunk of a head's rows that a thread copies: number `i` of all, counted along the rows. Rows from S on and channels from D on
 // become zero.
 struct Chunk {
     int row, column;

@@ -1,4 +1,5 @@
-// What attention_short_backward.hip keeps in shared memory, and how a head comes there.
+// The shared memory of attention_short_backward.hip, and the loading of a head. attention_short.py:backward_bytes has its
+// size.
 #pragma once
 #include "gpu/mma/whole_head.h"
 #ifndef KEY_TILES
