@@ -11,8 +11,12 @@ constexpr int UPPER_ROWS = 6;
 // How far A in blocks is prefetched: it comes from L3 or memory, and hardware does not foresee its strides.
 constexpr int64_t PREFETCHED_BYTES = 3072;
 constexpr bool SUMS_IN_REGISTERS = true;
-constexpr int64_t TILE_K = 1 << 20;                            // the most terms of a tile: no limit
-constexpr int64_t ACCUMULATED_TERMS = 4096 / NR * WORD_TERMS;  // a B micro-panel of so many takes 16 KB, half of an L1
+constexpr int64_t TILE_K = 1 << 20;  // the most terms of a tile: no limit
+// So many terms of A^T at most are read in place. Each is in a line of its own, which comes from L2 for every B micro-panel:
+// a step of 24 multiplications by AVX-512 hides that, a shorter step does not if there are more lines.
+constexpr int64_t TRANSPOSED_TERMS = LANES == 16 && WORD_TERMS == 1 ? 256 : 64;
+// Packed, a B micro-panel of so many terms takes 16 KB, half of an L1.
+constexpr int64_t ACCUMULATED_TERMS = std::max<int64_t>(TRANSPOSED_TERMS, 4096 / NR * WORD_TERMS);
 
 // A thread calls this before its first tile.
 inline void begin_tiles() {}
@@ -24,13 +28,12 @@ __attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int6
     return {reinterpret_cast<const char*>(copy), 4, MR * 4, a_panel_size(K) * 4};
 }
 
-// The tile reads A in place, unless its rows share a set of L1: there are 64 sets, many of 8 lines. The terms of A^T are
-// in lines of their own: many would not stay in L1 for the next B micro-panel, so only few are read in place.
+// The tile reads A in place, unless its rows share a set of L1: there are 64 sets, many of 8 lines.
 inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) {
-    constexpr int64_t SET_BYTES = 64 * 64, SET_LINES = 8, MOST_LINES = 64;
+    constexpr int64_t SET_BYTES = 64 * 64, SET_LINES = 8;
     const bool share_a_set = MR > SET_LINES && a.row_stride * int64_t{sizeof(act)} % SET_BYTES == 0;
-    const bool stays = a.column_stride == 1 ? !share_a_set : a.row_stride == 1 && K <= MOST_LINES;
-    return has_words(a, K) && stays;
+    const bool few_terms = a.row_stride == 1 && K <= TRANSPOSED_TERMS;
+    return has_words(a, K) && (a.column_stride == 1 ? !share_a_set : few_terms);
 }
 inline PackedA a_in_place(const Matrix& a) {
     constexpr int64_t SIZE = sizeof(act), STEP = K_STEP * SIZE;
