@@ -16,74 +16,20 @@
 // fill_cache: the first S tokens of K sequences at once. Sequence k has the cache of sequence slots[k], which gets its
 //   keys and values as rows 0 to S-1, S <= T. A slot that is none of the B is left out.
 //
-// A thread owns whole heads, so every sum has one order. Within a head, a query tile of QUERIES rows is multiplied by
-// all keys that its last row sees, as a GEMM; each row's scores beyond its own position are then masked.
-#include "formulas.h"
+// A thread owns whole heads, so every sum has one order. Within a head, MR queries are multiplied by all keys that the last
+// of them sees, as a GEMM; each row's scores beyond its own position are then masked. The sums over queries of the backward
+// pass take a query tile of QUERIES rows at once, because fewer would load and store the sums more often.
 #include "cpu/attention_decode.h"
+#include "cpu/attention_tile.h"
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/parallel.h"
 #include "cpu/runtime/scratch.h"
 #include "cpu/select/convert.h"
 #include "cpu/select/gemm_tile.h"
-#include <type_traits>
+#include "cpu/simd/sums.h"
 #include <vector>
 
-constexpr int64_t QUERIES = padded(48, MR);  // rows of a query tile
-// GEMMs read activations: in bf16, scores are rounded into a second buffer; in f32 they are read where they were made.
-constexpr bool ROUNDS = !std::is_same_v<act, float>;
-
-// B (K, columns), packed: an operand that several GEMMs of a head read.
-struct PackedB {
-    PackedWord* words;
-    int64_t K, columns;
-
-    PackedB(ScratchArena& arena, int64_t K, int64_t columns)
-        : words(arena.take(b_panel_size(K) * padded(columns, NR) / NR)), K(K), columns(columns) {}
-
-    void pack(Matrix b) const { pack_b(words, b, K, columns); }
-};
-
-// sums (rows, columns) = a B over the first K terms of B, or += if `accumulate`; a (rows, K).
-static void multiply(float* sums, int64_t stride, PackedWord* copy, Matrix a, int64_t rows, int64_t K, const PackedB& b,
-                     int64_t columns, bool accumulate = false) {
-    multiply(pack_a(copy, a, rows, K), b.words, b_panel_size(b.K), sums, stride, rows, columns, K, accumulate);
-}
-
-// The causal softmax before its division: of row r, the first visible + r scores become exp(scale * (score - maximum)),
-// the others up to `end` become 0. totals: the rows' sums; logsumexp: of the scaled scores. Rows are `stride` apart,
-// with room for whole vectors.
-static void exponentials(float* scores, int64_t stride, int64_t rows, int64_t visible, int64_t end, float scale,
-                         float* totals, float* logsumexp) {
-    for (int64_t first = 0; first < rows; first += LANES) {
-        const int64_t height = std::min<int64_t>(LANES, rows - first);
-        Vector maxima_of_row[LANES] = {}, sums[LANES] = {};
-        for (int64_t i = 0; i < height; ++i) {
-            const int64_t count = visible + first + i;
-            const float* const row = scores + (first + i) * stride;
-            maxima_of_row[i] += row[0];
-            for (int64_t j = 0; j < count; j += LANES)
-                maxima_of_row[i] =
-                    greater(first_lanes(count - j, vector_at(row + j), maxima_of_row[i]), maxima_of_row[i]);
-        }
-        const Vector maxima = maxima_of_rows(maxima_of_row);
-        for (int64_t i = 0; i < height; ++i) {
-            const int64_t count = visible + first + i;
-            float* const row = scores + (first + i) * stride;
-            const float maximum = maxima[i];
-            for (int64_t j = 0; j < count; j += LANES) {
-#pragma omp simd
-                for (int64_t lane = j; lane < j + LANES; ++lane) row[lane] = exp_f32((row[lane] - maximum) * scale);
-                sums[i] += vector_at(row + j) = first_lanes(count - j, vector_at(row + j), Vector{});
-            }
-            for (int64_t j = padded(count); j < end; j += LANES) vector_at(row + j) = Vector{};
-        }
-        const Vector row_sums = sums_of_rows(sums);
-        for (int64_t i = 0; i < height; ++i) {
-            totals[first + i] = row_sums[i];
-            logsumexp[first + i] = maxima[i] * scale + std::log(row_sums[i]);
-        }
-    }
-}
+constexpr int64_t QUERIES = padded(48, MR);  // rows of a query tile of the backward pass
 
 extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H,
                                   int64_t D) {
@@ -94,18 +40,20 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
         ScratchArena arena;
         const PackedB keys(arena, D, S);
         const PackedB values(arena, S, D);
-        PackedWord* const copy = arena.take(packed_a_size(QUERIES, std::max(S, D)));
-        float* const scores = arena.take(QUERIES * length);
-        float* const sums = arena.take(QUERIES * width);
-        act* const weights = reinterpret_cast<act*>(ROUNDS ? arena.take(QUERIES * length) : scores);
+        PackedWord* const copy = arena.take(packed_a_size(MR, std::max(S, D)));
+        float* const scores = arena.take(MR * length);
+        float* const sums = arena.take(MR * width);
+        act* const weights = reinterpret_cast<act*>(ROUNDS ? arena.take(MR * length) : scores);
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H;
+            const int64_t b = head / H, h = head % H, next = std::min(head + 1, end - 1);
             const act* queries = qkv + b * S * stride + h * D;
+            const act* next_queries = qkv + next / H * S * stride + next % H * D;
             keys.pack({queries + H * D, 1, stride});
             values.pack({queries + 2 * H * D, stride, 1});
-            for (int64_t first = 0; first < S; first += QUERIES) {
-                const int64_t last = std::min(S, first + QUERIES), rows = last - first;
-                float totals[QUERIES];
+            for (int64_t first = 0; first < S; first += MR) {
+                const int64_t last = std::min<int64_t>(S, first + MR), rows = last - first;
+                float totals[MR];
+                prefetch_rows(next_queries + first * stride, stride, rows, 3, H * D, D);
                 multiply(scores, length, copy, {queries + first * stride, stride, 1}, rows, D, keys, last);
                 exponentials(scores, length, rows, first + 1, last, scale, totals, logsumexp + head * S + first);
                 for (int64_t r = 0; ROUNDS && r < rows; ++r) store(weights + r * length, scores + r * length, last);
@@ -122,32 +70,14 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
 
 extern "C" void attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
     parallel_ranges(B * S, worth_a_thread(H * D), [=](int64_t begin, int64_t end) {
-        std::vector<float> dout(H * D), out(H * D);
+        std::vector<float> dout(H * D + LANES), out(H * D + LANES);  // room for a whole vector at the end
         for (int64_t position = begin; position < end; ++position) {
             load(dout.data(), dy + position * H * D, H * D);
             load(out.data(), y + position * H * D, H * D);
-            for (int64_t h = 0; h < H; ++h) {
-                float sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t d = h * D; d < (h + 1) * D; ++d) sum += dout[d] * out[d];
-                delta[(position / S * H + h) * S + position % S] = sum;
-            }
+            for (int64_t h = 0; h < H; ++h)
+                delta[(position / S * H + h) * S + position % S] = dot(&dout[h * D], &out[h * D], D);
         }
     });
-}
-
-// One row of the backward pass: p, given as scores, becomes exp(p * scale - logsumexp), and ds, given as dp, becomes
-// (ds - delta) * p * scale; both are 0 from `visible` to `end`.
-static void backward_row(float* p, float* ds, int64_t visible, int64_t end, float scale, float logsumexp, float delta) {
-    for (int64_t j = 0; j < visible; j += LANES) {
-#pragma omp simd
-        for (int64_t lane = j; lane < j + LANES; ++lane) p[lane] = exp_f32(p[lane] * scale - logsumexp);
-        Vector& p_some = vector_at(p + j);
-        Vector& ds_some = vector_at(ds + j);
-        p_some = first_lanes(visible - j, p_some, Vector{});
-        ds_some = first_lanes(visible - j, (ds_some - delta) * p_some * scale, Vector{});
-    }
-    for (int64_t j = padded(visible); j < end; j += LANES) vector_at(p + j) = vector_at(ds + j) = Vector{};
 }
 
 extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv,
@@ -162,19 +92,21 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
         const PackedB key_rows(arena, S, D);
         PackedB query_rows(arena, QUERIES, D);
         PackedB dout_rows(arena, QUERIES, D);
-        PackedWord* const copy =
-            arena.take(std::max(packed_a_size(QUERIES, std::max(S, D)), packed_a_size(S, QUERIES)));
+        PackedWord* const copy = arena.take(std::max(packed_a_size(MR, std::max(S, D)), packed_a_size(S, QUERIES)));
         float* const p = arena.take(QUERIES * length);
         float* const ds = arena.take(QUERIES * length);
-        float* const dqueries = arena.take(QUERIES * width);
+        float* const dqueries = arena.take(MR * width);
         float* const dkeys = arena.take(all_rows * width);
         float* const dvalues = arena.take(all_rows * width);
         act* const weights = reinterpret_cast<act*>(ROUNDS ? arena.take(QUERIES * length) : p);
         act* const dscores = reinterpret_cast<act*>(ROUNDS ? arena.take(QUERIES * length) : ds);
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, offset = b * S * stride + h * D;
+            const int64_t b = head / H, h = head % H, offset = b * S * stride + h * D,
+                          next = std::min(head + 1, end - 1);
             const act* queries = qkv + offset;
             const act* dout = dy + b * S * H * D + h * D;
+            const act* next_queries = qkv + next / H * S * stride + next % H * D;
+            const act* next_dout = dy + next / H * S * H * D + next % H * D;
             keys.pack({queries + H * D, 1, stride});
             values.pack({queries + 2 * H * D, 1, stride});
             key_rows.pack({queries + H * D, stride, 1});
@@ -182,26 +114,32 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
             // dkeys and dvalues to which the others add
             for (int64_t first = (S - 1) / QUERIES * QUERIES; first >= 0; first -= QUERIES) {
                 const int64_t last = std::min(S, first + QUERIES), rows = last - first;
-                const Matrix block = {queries + first * stride, stride, 1};
-                const Matrix dblock = {dout + first * H * D, H * D, 1};
-                multiply(p, length, copy, block, rows, D, keys, last);
-                multiply(ds, length, copy, dblock, rows, D, values, last);
-                for (int64_t r = 0; r < rows; ++r) {
-                    const int64_t index = head * S + first + r;
-                    backward_row(p + r * length, ds + r * length, first + r + 1, last, scale, logsumexp[index],
-                                 delta[index]);
-                    if (ROUNDS) {
-                        store(weights + r * length, p + r * length, last);
-                        store(dscores + r * length, ds + r * length, last);
+                for (int64_t row = 0; row < rows; row += MR) {
+                    const int64_t top = first + row, seen = std::min<int64_t>(last, top + MR), height = seen - top;
+                    float* const p_rows = p + row * length;
+                    float* const ds_rows = ds + row * length;
+                    prefetch_rows(next_queries + top * stride, stride, height, 3, H * D, D);
+                    prefetch_rows(next_dout + top * H * D, H * D, height, 1, 0, D);
+                    multiply(p_rows, length, copy, {queries + top * stride, stride, 1}, height, D, keys, seen);
+                    multiply(ds_rows, length, copy, {dout + top * H * D, H * D, 1}, height, D, values, seen);
+                    for (int64_t r = 0; r < height; ++r) {
+                        const int64_t index = head * S + top + r;
+                        backward_row(p_rows + r * length, ds_rows + r * length, top + r + 1, seen, scale,
+                                     logsumexp[index], delta[index]);
+                        if (ROUNDS) {
+                            store(weights + (row + r) * length, p_rows + r * length, seen);
+                            store(dscores + (row + r) * length, ds_rows + r * length, seen);
+                        }
                     }
+                    multiply(dqueries, width, copy, {dscores + row * length, length, 1}, height, seen, key_rows, D);
+                    for (int64_t r = 0; r < height; ++r)
+                        store(dqkv + offset + (top + r) * stride, dqueries + r * width, D);
                 }
-                multiply(dqueries, width, copy, {dscores, length, 1}, rows, last, key_rows, D);
-                for (int64_t r = 0; r < rows; ++r) store(dqkv + offset + (first + r) * stride, dqueries + r * width, D);
                 query_rows.K = dout_rows.K = rows;
-                query_rows.pack(block);
-                dout_rows.pack(dblock);
-                multiply(dkeys, width, copy, {dscores, 1, length}, last, rows, query_rows, D, last < S);
-                multiply(dvalues, width, copy, {weights, 1, length}, last, rows, dout_rows, D, last < S);
+                query_rows.pack({queries + first * stride, stride, 1});
+                dout_rows.pack({dout + first * H * D, H * D, 1});
+                multiply_causal(dkeys, width, copy, dscores, length, first, rows, query_rows, D, last < S);
+                multiply_causal(dvalues, width, copy, weights, length, first, rows, dout_rows, D, last < S);
             }
             for (int64_t j = 0; j < S; ++j) {
                 store(dqkv + offset + H * D + j * stride, dkeys + j * width, D);

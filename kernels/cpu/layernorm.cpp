@@ -15,7 +15,7 @@
 #include "cpu/runtime/parallel.h"
 #include "cpu/select/act.h"
 #include "cpu/select/convert.h"
-#include "cpu/simd/vector.h"
+#include "cpu/simd/sums.h"
 #include <cmath>
 #include <memory>
 
@@ -49,15 +49,13 @@ extern "C" void layernorm_forward(act* y, float* mean, float* rstd, act* sum, co
                 load(row, sum + n * C, C);  // as rounded to act, because the backward pass reads `sum`
             }
 
-            float total = 0;
-#pragma omp simd reduction(+ : total)
-            for (int64_t c = 0; c < C; ++c) total += row[c];
-            const float row_mean = total / C;
+            const float row_mean = sum_of(C, [=](int64_t c) { return vector_at(row + c); }) / C;
 
             // the variance, in a second pass, because a sum of x^2 minus mean^2 would cancel
-            float squares = 0;
-#pragma omp simd reduction(+ : squares)
-            for (int64_t c = 0; c < C; ++c) squares += (row[c] - row_mean) * (row[c] - row_mean);
+            const float squares = sum_of(C, [=](int64_t c) {
+                const Vector centered = vector_at(row + c) - row_mean;
+                return centered * centered;
+            });
             const float row_rstd = 1.0f / std::sqrt(squares / C + epsilon);
 
             // normalize, scale and shift
@@ -97,19 +95,16 @@ extern "C" void layernorm_backward(act* dx, float* partials, const act* dresidua
                 const float row_mean = mean[n];
                 const float row_rstd = rstd[n];
 
-                // one pass: n into row, g into drow, their sums, and this row's share of dgamma and dbeta
-                float average_g = 0, average_gn = 0;
-#pragma omp simd reduction(+ : average_g, average_gn)
+                // n into row, g into drow, and this row's share of dgamma and dbeta
+#pragma omp simd
                 for (int64_t c = 0; c < C; ++c) {
                     row[c] = (row[c] - row_mean) * row_rstd;
                     gamma_sums[c] += drow[c] * row[c];
                     beta_sums[c] += drow[c];
                     drow[c] *= scale[c];
-                    average_g += drow[c];
-                    average_gn += drow[c] * row[c];
                 }
-                average_g /= C;
-                average_gn /= C;
+                const float average_g = sum_of(C, [=](int64_t c) { return vector_at(drow + c); }) / C;
+                const float average_gn = dot(drow, row, C) / C;
 
 #pragma omp simd
                 for (int64_t c = 0; c < C; ++c) dx_row[c] += row_rstd * (drow[c] - average_g - row[c] * average_gn);

@@ -6,19 +6,36 @@
 // matmul_activation_backward_input: dhidden = (dy weight) * slope
 // All row-major; sums in f32. Operations: 2*N*C*O each. Minimum traffic: N*O + N*C + O*C elements.
 //
-// All are one GEMM with different epilogues: gemm/blocked_product.h. Below MIN_GEMM_ROWS rows, each row is a GEMV.
+// All are one GEMM with different epilogues: gemm/blocked_product.h. Below MIN_GEMM_ROWS rows, each row is a GEMV, and some
+// more rows are multiplied by rows of the weight, because packing the weight takes long for so few.
 #include "formulas.h"
 #include "cpu/gemm/accumulated_product.h"
 #include "cpu/runtime/call.h"
+#include "cpu/runtime/scratch.h"
 #include "cpu/select/gemv.h"
 #include "cpu/simd/f32_rows.h"
 
 constexpr int MIN_GEMM_ROWS = 17;  // below, packing the weight takes longer than all products of its rows
+// Between these numbers of rows the weight is not packed either, if x fills vectors as columns as well as it fills rows of
+// tiles. AMX's GEMV is good for all rows below MIN_GEMM_ROWS.
+constexpr int64_t LEAST_COLUMNS_OF_X = SUMS_IN_REGISTERS ? 8 : MIN_GEMM_ROWS, MOST_COLUMNS_OF_X = 128;
 
 static float dot(const act* x, const act* weight, int64_t C) {
     float sum = 0;
     for (int64_t c = 0; c < C; ++c) sum += static_cast<float>(x[c]) * weight[c];
     return sum;
+}
+
+// target (columns, rows) = source (rows, columns) transposed. Both have room for whole vectors.
+static void transpose_squares(float* target, int64_t target_stride, const float* source, int64_t source_stride,
+                              int64_t rows, int64_t columns) {
+    for (int64_t row = 0; row < rows; row += LANES)
+        for (int64_t column = 0; column < columns; column += LANES) {
+            Vector square[LANES];
+            for (int i = 0; i < LANES; ++i) square[i] = vector_at(source + (row + i) * source_stride + column);
+            transpose(square);
+            for (int i = 0; i < LANES; ++i) vector_at(target + (column + i) * target_stride + row) = square[i];
+        }
 }
 
 // The few rows of decoding. A few rows of the weight stay in L1 while each row of x is multiplied by them.
@@ -46,8 +63,35 @@ static void forward_by_gemv(const act* x, const act* weight, int64_t N, int64_t 
     });
 }
 
+// Some more rows: the weight is A, whose rows the tile reads in place, and x is B. The tile's sums are those of y^T, so they
+// are transposed for the epilogue.
+template <class Epilogue>
+static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, int64_t O, int64_t C,
+                                   const Epilogue& epilogue) {
+    constexpr int64_t OUTPUTS = padded(48, MR);
+    parallel_ranges(O, 1 + 200000 / (N * C), OUTPUTS, [=](int64_t begin, int64_t end) {
+        begin_tiles();
+        const int64_t width = padded(N, NR);
+        ScratchArena arena;
+        PackedWord* const b_panels = arena.take(b_panel_size(C) * width / NR);
+        PackedWord* const copy = arena.take(packed_a_size(OUTPUTS, C));
+        float* const by_outputs = arena.take(OUTPUTS * width);
+        float* const by_rows = arena.take(width * OUTPUTS);
+        pack_b(b_panels, {x, 1, C}, C, N);
+        for (int64_t o = begin; o < end; o += OUTPUTS) {
+            const int64_t count = std::min(OUTPUTS, end - o);
+            const PackedA a = pack_a(copy, {weight + o * C, C, 1}, count, C);
+            multiply(a, b_panels, b_panel_size(C), by_outputs, width, count, N, C, false);
+            transpose_squares(by_rows, OUTPUTS, by_outputs, width, count, N);
+            for (int64_t n = 0; n < N; ++n) epilogue(n, o, by_rows + n * OUTPUTS, count);
+        }
+    });
+}
+
 template <class Epilogue>
 static void forward(const act* x, const act* weight, int64_t N, int64_t O, int64_t C, const Epilogue& epilogue) {
+    if (LEAST_COLUMNS_OF_X <= N && N <= MOST_COLUMNS_OF_X && padded(N) <= padded(N, MR))
+        return forward_by_weight_rows(x, weight, N, O, C, epilogue);
     if (N < MIN_GEMM_ROWS) return forward_by_gemv(x, weight, N, O, C, epilogue);
     gemm(N, O, C, {x, C, 1}, {weight, 1, C}, epilogue);
 }

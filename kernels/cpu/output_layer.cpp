@@ -34,6 +34,7 @@
 #include "cpu/select/convert.h"
 #include "cpu/select/dual_operand.h"
 #include "cpu/select/stream.h"
+#include "cpu/simd/sums.h"
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -235,10 +236,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
                     sums[0] += left * vector_at(factors.data() + n);
                     sums[1] += right * vector_at(factors.data() + n + LANES);
                 }
-                sums[0] += sums[1];
-                float sum = 0;
-                for (int lane = 0; lane < LANES; ++lane) sum += sums[0][lane];
-                dbias[v] += sum;
+                dbias[v] += sum_of_lanes(sums[0] + sums[1]);
             }
         });
 }

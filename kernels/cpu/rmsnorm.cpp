@@ -22,16 +22,9 @@
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/parallel.h"
 #include "cpu/select/convert.h"
-#include "cpu/simd/vector.h"
+#include "cpu/simd/sums.h"
 #include <cmath>
 #include <vector>
-
-static float dot(const float* x, const float* y, int64_t C) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < C; ++c) sum += x[c] * y[c];
-    return sum;
-}
 
 static float rstd_of(const float* row, int64_t C, float epsilon) {
     return 1.0f / std::sqrt(dot(row, row, C) / C + epsilon);
@@ -39,15 +32,13 @@ static float rstd_of(const float* row, int64_t C, float epsilon) {
 
 // x becomes the normalized row, dy becomes rstd * (g - n * average(g * n)), and dy * n is added to gamma_sums.
 static void differentiate_row(float* dy, float* x, float* gamma_sums, const float* gamma, float rstd, int64_t C) {
-    float average = 0;
-#pragma omp simd reduction(+ : average)
+#pragma omp simd
     for (int64_t c = 0; c < C; ++c) {
         x[c] *= rstd;
         gamma_sums[c] += dy[c] * x[c];
         dy[c] *= gamma[c];
-        average += dy[c] * x[c];
     }
-    average /= C;
+    const float average = dot(dy, x, C) / C;
 #pragma omp simd
     for (int64_t c = 0; c < C; ++c) dy[c] = rstd * (dy[c] - x[c] * average);
 }

@@ -21,7 +21,8 @@ AWKWARD = (17, 31, 33, 3, 5, 2)
 MATMUL = [*itertools.permutations((13, 513, 257)), *itertools.permutations((24, 32, 256)), (2, 67, 300), (515, 1, 31)]
 MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in whole groups
 MATMUL += [(4, 72, 200), (8, 200, 1040)]  # few rows whose length vector loads divide
-MATMUL += [(64, 1120, 40), (64, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
+MATMUL += [(192, 1120, 40), (192, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
+MATMUL += [(30, 131, 1030), (30, 1030, 131)]  # rows that a CPU multiplies by rows of the weight, none in whole tiles
 # attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},

@@ -19,10 +19,10 @@ static void accumulate_block(Workspace& work, float* sums, int64_t stride, const
         multiply(a, block.b, panel_size, row_sums, stride, MR, whole, block.terms, true);
         for (int64_t column = whole; column < block.columns; column += NR) {
             const PackedWord* const b_panel = block.b + column / NR * panel_size;
-            multiply(a, b_panel, panel_size, work.sums, NR, height, NR, block.terms, false);
+            const int64_t width = std::min<int64_t>(NR, block.columns - column);
+            multiply(a, b_panel, panel_size, work.sums, NR, height, width, block.terms, false);
             for (int64_t i = 0; i < height; ++i)
-                for (int64_t j = 0; j < std::min<int64_t>(NR, block.columns - column); ++j)
-                    row_sums[i * stride + column + j] += work.sums[i * NR + j];
+                for (int64_t j = 0; j < width; ++j) row_sums[i * stride + column + j] += work.sums[i * NR + j];
         }
     }
 }

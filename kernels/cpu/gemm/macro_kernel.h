@@ -61,8 +61,8 @@ inline void multiply(PackedA a, const PackedWord* b_panels, int64_t b_panel_word
         PackedA a_panel = a;
         for (int64_t row = 0; row < rows; row += MR, a_panel.data += a.panel_stride)
             for (int64_t column = 0; column < columns; column += NR)
-                multiply_tile(std::min<int64_t>(MR, rows - row), std::min<int64_t>(TILE_K, K - k), a_panel,
-                              b_panels + column / NR * b_panel_words + b_panel_size(k), sums + row * stride + column,
-                              stride, accumulate || k > 0, interleave);
+                multiply_tile(std::min<int64_t>(MR, rows - row), columns - column, std::min<int64_t>(TILE_K, K - k),
+                              a_panel, b_panels + column / NR * b_panel_words + b_panel_size(k),
+                              sums + row * stride + column, stride, accumulate || k > 0, interleave);
     }
 }

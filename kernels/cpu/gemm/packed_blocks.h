@@ -18,8 +18,9 @@
 
 // MC x KC of A and KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
-// Sums of a GEMM whose epilogue needs all K terms, if K > KC.
-constexpr int64_t SUM_ROWS = 512 / MR * MR, SUM_COLUMNS = 256;
+// Sums of a GEMM whose epilogue needs all K terms, if K > KC. B is packed again for each SUM_ROWS rows. For AMX more than
+// 512 were not measured.
+constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
 constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
 constexpr int64_t MIN_PART_ROWS = 32;                 // of C, because of fewer rows each would load all of B

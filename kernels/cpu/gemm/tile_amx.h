@@ -56,8 +56,8 @@ __attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int6
 // sums (MR, NR) = A times a B micro-panel, or += if `accumulate`. `sums` has room for all MR rows. interleave() is
 // called once for each product of splits, because the vector units are idle while the tiles multiply.
 template <class Interleave>
-inline void multiply_tile(int64_t /*rows*/, int64_t K, PackedA a, const PackedWord* b_panel, float* sums,
-                          int64_t stride, bool accumulate, Interleave& interleave) {
+inline void multiply_tile(int64_t /*rows*/, int64_t /*columns*/, int64_t K, PackedA a, const PackedWord* b_panel,
+                          float* sums, int64_t stride, bool accumulate, Interleave& interleave) {
     asm volatile("" ::: "memory");  // GCC 12 does not know that LOAD_TILE reads memory
     float* lower = sums + 16 * stride;
     if (accumulate) {
