@@ -1,6 +1,9 @@
 """The gradients of a block's weights: in one launch or in one for each, and none forgotten."""
 
+import dataclasses
+
 import pytest
+from support.recorded_model import RecordedModel
 
 from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
 from hipgpt.compute.backends.null import NullDevice
@@ -59,3 +62,56 @@ def test_a_hopper_takes_a_block_at_once():
 def test_others_take_a_launch_for_each_layer(options):
     found = recorded(**({"rows": 8192} | options))
     assert [launch.op for launch in found] == [MATMUL_BACKWARD_WEIGHT] * len(LAYERS)
+
+
+WIDE = ModelConfig(512, 1024, 2, 16, 4096, 1024, activation="gelu", tie_embeddings=False, output_bias=True)
+LLAMA = {"architecture": "llama", "activation": "swiglu", "output_bias": False}
+MODELS = {
+    "a GPT-2": {},
+    "between token layers": {"embed_dim": 256, "num_heads": 8, "mlp_dim": 1024},
+    "a Llama": LLAMA,
+    "grouped queries": {**LLAMA, "num_kv_heads": 4},
+    "a Qwen3 with wide heads": {**LLAMA, "architecture": "qwen3", "num_kv_heads": 8, "head_dim": 128},
+}
+
+
+def products(model: ModelConfig, together: bool) -> dict[str, tuple]:
+    """Return dy and x of each weight, and after how many other launches each of both was last written."""
+    workspaces = dict(fused_op_workspaces("sm_90a", 132))
+    if not together:
+        del workspaces[BLOCK_WEIGHTS]
+    launches = RecordedModel(
+        NullDevice(traits((DType.BF16, DType.F32), workspaces)), model, 8, act=DType.BF16
+    ).training.launches
+    assert (BLOCK_WEIGHTS in [launch.op for launch in launches]) is together
+    others, written, found = 0, [], {}
+    for launch in launches:
+        half = len(launch.tensors) // 2
+        if launch.op is BLOCK_WEIGHTS:  # weights and biases, then factors
+            triples = zip(launch.tensors[:half:2], launch.tensors[half::2], launch.tensors[half + 1 :: 2], strict=True)
+        elif launch.op is MATMUL_BACKWARD_WEIGHT:
+            triples = [(launch.tensors[0], *launch.tensors[2:])]
+        else:
+            others += 1
+            written += [
+                (others, tensor)
+                for argument, tensor in zip(launch.op.arguments, launch.tensors, strict=True)
+                if argument.writes and tensor is not None
+            ]
+            continue
+        for dweight, *factors in triples:
+            if dweight is not None:
+                found[dweight.name] = [
+                    (factor.name, max(number for number, tensor in written if tensor.overlaps(factor)))
+                    for factor in factors
+                ]
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_launch_multiplies_what_many_do(name):
+    """The same tensors, which no launch in between has overwritten."""
+    model = dataclasses.replace(WIDE, **MODELS[name])
+    together = products(model, together=True)
+    assert together == products(model, together=False)
+    assert len(together) == 4 * model.num_layers + 1
