@@ -79,22 +79,11 @@ struct TmaEpilogue {
                 }
         }
 
-        // Transposes the words of four threads, a matrix of 4 x 4: first within its quarters, then the quarters.
         DEVICE_MEMBER void exchange() {
 #pragma unroll
             for (int h = 0; h < 2; ++h)
 #pragma unroll
-                for (int j = 0; j < TMA_COLUMNS / 32; ++j)
-#pragma unroll
-                    for (int distance = 1; distance <= 2; distance *= 2)
-#pragma unroll
-                        for (int i = 0; i < 2; ++i) {
-                            uint32_t& low = vectors[h][j].word[distance == 1 ? 2 * i : i];
-                            uint32_t& high = vectors[h][j].word[distance == 1 ? 2 * i + 1 : i + 2];
-                            const bool upper = threadIdx.x & distance;
-                            const float got = wave_exchange(bits_float(upper ? low : high), distance);
-                            (upper ? low : high) = float_bits(got);
-                        }
+                for (int j = 0; j < TMA_COLUMNS / 32; ++j) transpose_words(vectors[h][j]);
         }
         DEVICE_MEMBER PackedPair pair(int h, int group) const { return {vectors[h][group / 4].word[group % 4]}; }
     };

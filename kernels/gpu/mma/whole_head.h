@@ -43,23 +43,14 @@ DEVICE void store_rows(act* target, int stride, const Sum (&sums)[ALONG], const 
     for (int slot = 0; slot < Mma::SLOTS; ++slot)
 #pragma unroll
         for (int group = 0; group < ALONG; group += 2) {
-            float pairs[4];  // bits: of channels 8 * i + 2 * lane and the next
+            Vector vector;  // word i: channels 8 * i + 2 * lane and the next, then eight neighbours
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const float* pair = sums[group + i / 2].value + i % 2 * 4 + slot * 2;
-                pairs[i] = bits_float(static_cast<int32_t>(bf16_pair(pair[0] * factor[slot], pair[1] * factor[slot])));
+                vector.word[i] = bf16_pair(pair[0] * factor[slot], pair[1] * factor[slot]);
             }
-#pragma unroll
-            for (int bit = 1; bit < 4; bit *= 2)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    if (i & bit) continue;
-                    const float got = wave_exchange(lane & bit ? pairs[i] : pairs[i + bit], bit);
-                    (lane & bit ? pairs[i] : pairs[i + bit]) = got;
-                }
+            transpose_words(vector);
             const int row = tile * MMA_TILE + Mma::row(slot), column = group * MMA_TILE + lane * WIDTH;
-            Vector vector;
-            for (int i = 0; i < 4; ++i) vector.word[i] = static_cast<uint32_t>(float_bits(pairs[i]));
             if (row < sizes.S && column < sizes.D) *reinterpret_cast<Vector*>(target + row * stride + column) = vector;
         }
 }

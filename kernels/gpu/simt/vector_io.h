@@ -20,6 +20,25 @@ struct alignas(8) HalfVector {
     uint32_t word[2];
 };
 
+// Exchanges the words of lanes DISTANCE apart, so that two of each lane change places with the other's.
+template <int DISTANCE>
+DEVICE void exchange_words(Vector& vector) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        uint32_t& low = vector.word[DISTANCE == 1 ? 2 * i : i];
+        uint32_t& high = vector.word[DISTANCE == 1 ? 2 * i + 1 : i + 2];
+        const bool upper = threadIdx.x & DISTANCE;
+        const float got = wave_exchange<DISTANCE>(bits_float(upper ? low : high));
+        (upper ? low : high) = float_bits(got);
+    }
+}
+
+// Transposes the words of four neighbouring lanes, a matrix of 4 x 4: first within its quarters, then the quarters.
+DEVICE void transpose_words(Vector& vector) {
+    exchange_words<1>(vector);
+    exchange_words<2>(vector);
+}
+
 // Whether rows of `columns` elements can be moved by vector loads: arenas align the start of every tensor.
 DEVICE bool is_wide(int64_t columns) { return columns % WIDTH == 0; }
 
