@@ -5,8 +5,8 @@
 
 A launch is timed by REPEATS replays in a row, so on a GPU its inputs may be in the cache already. floor: the larger of
 its bytes over --gbs and its operations over --tflops, in ms. Give the measured rates of the device. --in-step adds how
-much less time the step takes without the launches of an op: with caches as the step leaves them, and less what runs
-beside them. For small ops the difference is noise.
+much less time the step takes without the launches of an op. Its inputs are then in the caches that the step leaves them
+in, and what runs at the same time does not count. For small ops the difference says nothing.
 """
 
 import argparse

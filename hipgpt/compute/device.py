@@ -33,6 +33,10 @@ class Traits:
     shares_host_memory: bool
     workspaces: Mapping[Op, Workspace]
 
+    def workspace(self, op: Op, sizes: Mapping[str, int], act: DType) -> int:
+        """Return the number of elements of an op of `workspaces`, 0 if the device does not serve these sizes."""
+        return self.workspaces[op](sizes, act) if op in self.workspaces else 0
+
 
 class Device(Protocol):
     """One processor with its memory. `backend` names the code that runs on it; `name` and `compiler` are for people.

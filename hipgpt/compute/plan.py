@@ -67,8 +67,7 @@ class Plan:
 
     def serves(self, op: Op, sizes: Mapping[str, int]) -> bool:
         """Return whether the device has an op of fused_ops for these sizes."""
-        workspace = self._device.traits.workspaces.get(op)
-        return workspace is not None and workspace(sizes, self._act) > 0
+        return self._device.traits.workspace(op, sizes, self._act) > 0
 
     def early(self, op: Op, *tensors: Tensor | None, **scalars: float) -> None:
         """Record a launch right after the last one that uses memory of its tensors.

@@ -29,8 +29,8 @@ def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device
     """Return the block sizes for a batch of (sequences, length) tokens on a device."""
     at_once = sequences_at_once(model, sequences, length, act, device.traits.cache_bytes)
     rows = logit_rows(model, at_once * length, device.traits.cache_bytes)
-    workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING)
-    return Blocking(at_once, rows, workspace and workspace({"N": rows, "V": model.vocab_size}, act))
+    workspace = device.traits.workspace(OUTPUT_LAYER_TRAINING, {"N": rows, "V": model.vocab_size}, act)
+    return Blocking(at_once, rows, workspace or None)
 
 
 def logit_rows(model: ModelConfig, rows: int, cache_bytes: int | None) -> int:

@@ -96,12 +96,9 @@ def fused_layers(
 
     None and no fields if the device has no op for the model, or if there is dropout, which the ops do not compute.
     """
-    workspace = device.traits.workspaces.get(TOKEN_LAYERS_BACKWARD)
-    if workspace is None or not model.parts.is_gpt2 or drop_probability:
-        return None, []
     E, F, act = model.embed_dim, model.mlp_dim, weights.arena.flat.dtype
-    partials = workspace({"N": rows, "C": E, "F": F}, act)
-    if not partials:
+    partials = device.traits.workspace(TOKEN_LAYERS_BACKWARD, {"N": rows, "C": E, "F": F}, act)
+    if not partials or not model.parts.is_gpt2 or drop_probability:
         return None, []
     shapes = {"dy": (rows, E), "dhidden": (rows, F), "dmiddle": (rows, E), "dqkv": (rows, 3 * E)}
     sums = dict.fromkeys(("partials", "mlp_partials"), (partials, 2, E))

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from support import reference
 from support.calls import GARBAGE, Case, Memory, draw
-from support.devices import DEVICES
+from support.devices import DEVICES, null_gpu
 from support.recorded_model import MODEL, RecordedModel
 
 from hipgpt.compute.backends.attention_short import suits_backward
-from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
 from hipgpt.compute.backends.hopper_variants import HALF_OF_SHARED
-from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import ATTENTION_FORWARD
 from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD
 from hipgpt.compute.tensor import DType
@@ -94,8 +92,7 @@ MODELS = {
 
 def attention_ops(model: ModelConfig, arch: str, act: DType = DType.BF16) -> list[str]:
     """Return the ops of attention's backward pass in the plan of a training step."""
-    device = NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces(arch, 132)))
-    launches = RecordedModel(device, model, 3, WITH_DROPOUT, act).training.launches
+    launches = RecordedModel(null_gpu(arch), model, 3, WITH_DROPOUT, act).training.launches
     names = "attention_delta", "attention_backward", "attention_short_backward"
     return [launch.op.name for launch in launches if launch.op.name in names]
 

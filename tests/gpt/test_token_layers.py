@@ -5,13 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
-from support.devices import without_fused_ops
+from support.devices import null_gpu, without_fused_ops
 from support.launch_order import order_of
 from support.recorded_model import RecordedModel, draw_batch
 
 from hipgpt.compute.backends.cpu import CpuDevice
-from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
-from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS, TOKEN_LAYERS_BACKWARD
 from hipgpt.compute.tensor import DType
 from hipgpt.config.settings import ModelConfig
@@ -94,12 +92,8 @@ def test_one_launch_gives_the_same_bytes_again(hopper):
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
-def null() -> NullDevice:
-    return NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces("sm_90a", 132)))
-
-
 def recorded(model: ModelConfig, sequences: int = SEQUENCES, act: DType = DType.BF16, **options: float) -> list[str]:
-    return launches(RecordedModel(null(), model, sequences, act=act, **options))
+    return launches(RecordedModel(null_gpu(), model, sequences, act=act, **options))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -131,7 +125,7 @@ def test_dropout_takes_separate_launches():
 
 
 def test_a_block_waits_for_no_weight_gradient_of_the_block_after_it():
-    found = RecordedModel(null(), SMALL, SEQUENCES, act=DType.BF16).training.launches
+    found = RecordedModel(null_gpu(), SMALL, SEQUENCES, act=DType.BF16).training.launches
     order = order_of(found)
     passes = [index for index, launch in enumerate(found) if launch.op is TOKEN_LAYERS_BACKWARD]
     for earlier, later in itertools.pairwise(passes):

@@ -3,10 +3,9 @@
 import dataclasses
 
 import pytest
+from support.devices import null_gpu
 from support.recorded_model import RecordedModel
 
-from hipgpt.compute.backends.gpu import fused_op_workspaces, traits
-from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.catalogue import MATMUL_BACKWARD_WEIGHT
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS
 from hipgpt.compute.plan import Plan
@@ -20,7 +19,7 @@ MODEL = ModelConfig(500, 256, 1, 4, 1024, 64, activation="gelu", tie_embeddings=
 
 def recorded(rows: int, layers=LAYERS, arch: str = "sm_90a", one_by_one: bool = False) -> list:
     """Return the launches for some layers of a block with so many rows."""
-    device = NullDevice(traits((DType.BF16, DType.F32), fused_op_workspaces(arch, 132)))
+    device = null_gpu(arch)
     g = ParameterTensors(Arena(device, "gradients", parameters(MODEL)), MODEL)
     shapes = {layer: g.linear(f"block0.{layer}")[0].shape for layer in layers}
     fields = [
@@ -77,12 +76,8 @@ MODELS = {
 
 def products(model: ModelConfig, together: bool) -> dict[str, tuple]:
     """Return dy and x of each weight, and after how many other launches each of both was last written."""
-    workspaces = dict(fused_op_workspaces("sm_90a", 132))
-    if not together:
-        del workspaces[BLOCK_WEIGHTS]
-    launches = RecordedModel(
-        NullDevice(traits((DType.BF16, DType.F32), workspaces)), model, 8, act=DType.BF16
-    ).training.launches
+    device = null_gpu(without=() if together else (BLOCK_WEIGHTS,))
+    launches = RecordedModel(device, model, 8, act=DType.BF16).training.launches
     assert (BLOCK_WEIGHTS in [launch.op for launch in launches]) is together
     others, written, found = 0, [], {}
     for launch in launches:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from hipgpt.base.kernel_constants import kernel_constants
-from hipgpt.compute.backends import cpu
+from hipgpt.compute.backends import cpu, gpu
+from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.backends.variants import find_variant
+from hipgpt.compute.contract import Op
 from hipgpt.compute.device import Device
 from hipgpt.compute.tensor import DType
 from support.calls import Case
@@ -42,6 +44,13 @@ def splits_f32(device: Device, case: Case) -> bool:
     if op.name == "attention_decode" or (is_forward and sizes["N"] < MIN_GEMM_ROWS):
         return False  # vectors multiply a few rows
     return "CPU_AMX" in find_variant(op, cpu.arch(), case.act, sizes).macros
+
+
+def null_gpu(arch: str = "sm_90a", without: tuple[Op, ...] = ()) -> NullDevice:
+    """Return a device that records what a GPU would run, as large as an H100, or one that lacks some fused ops."""
+    workspaces = gpu.fused_op_workspaces(arch, 132)
+    kept = {op: workspace for op, workspace in workspaces.items() if op not in without}
+    return NullDevice(gpu.traits((DType.BF16, DType.F32), kept))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """The rows of the table of variants that only a Hopper has: their kernels use its copy engine or its large memory."""
 
-from dataclasses import replace
-
 from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
@@ -10,21 +8,18 @@ from hipgpt.compute.backends.launch_shapes import (
     Sizes,
     cross_entropy_large,
 )
-from hipgpt.compute.backends.persistent_gemm import STAGE_K, Boxes, PersistentGemm, boxes_of
-from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.persistent_gemm import ENOUGH_ITEMS, STAGE_K, Boxes, PersistentGemm, boxes_of
+from hipgpt.compute.backends.variant import Variant, compiled_for
 from hipgpt.compute.contract import Op
 
 HOPPER = r"sm_90a"
 LARGE_VOCABULARY = 16384
-ENOUGH_TMA_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
-ENOUGH_TMA_AREA = 32  # tiles' areas of a weight gradient, each slice counted
-ENOUGH_TMA_STAGES = 4  # of K, for each cluster
 HALF_OF_SHARED = 112 << 10  # bytes of a multiprocessor, for each of two blocks; they also take some themselves
 
 
 def _persistent_gemm() -> Variant:
     """The row for large GEMMs on Hopper, which take tiles by the copy engine."""
-    schedule = PersistentGemm(ENOUGH_TMA_ITEMS, ENOUGH_TMA_AREA, ENOUGH_TMA_STAGES)
+    schedule = PersistentGemm()
     return Variant(
         r"matmul_.*", HOPPER, "bf16", "gpu/matmul_tma.hip",
         suits=schedule.suits, shared_bytes=CONSTANTS["TMA_SHARED_BYTES"], schedule=schedule, boxes=boxes_of,
@@ -35,7 +30,7 @@ def _stacked_newton_schulz() -> Variant:
     """The row for Muon's GEMMs of large matrices on Hopper, which take tiles by the copy engine."""
 
     def suits(op: Op, sizes: Sizes) -> bool:
-        return stacked_gemm.tiles(op, sizes) >= ENOUGH_TMA_ITEMS
+        return stacked_gemm.tiles(op, sizes) >= ENOUGH_ITEMS
 
     return Variant(
         r"newton_schulz_(gram|polynomial|step)", HOPPER, "bf16", "gpu/muon_tma.hip",
@@ -46,38 +41,31 @@ def _stacked_newton_schulz() -> Variant:
 
 def _decode_blocks() -> Variant:
     """The row for a decoder's blocks in one launch."""
-
-    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        return replace(row, macros=decode_blocks.macros(sizes), shared_bytes=decode_blocks.shared_bytes(sizes))
-
     return Variant(
         "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip", shapes={"decode_blocks": decode_blocks.shape},
-        suits=lambda op, sizes: decode_blocks.suits(sizes), together=True, for_sizes=for_sizes,
+        suits=lambda op, sizes: decode_blocks.suits(sizes), together=True,
+        for_sizes=compiled_for(decode_blocks.macros, decode_blocks.shared_bytes),
     )  # fmt: skip
 
 
 def _token_layers() -> Variant:
     """The row for a narrow model's layers between two attentions."""
-
-    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        return replace(row, macros=token_layers.macros(sizes))
-
     return Variant(
         r"token_layers_(forward|backward)", HOPPER, "bf16", "gpu/token_layers.hip", shapes=token_layers.SHAPES,
-        suits=lambda op, sizes: token_layers.suits(sizes), for_sizes=for_sizes, boxes=token_layers.boxes_of,
-        shared_bytes=CONSTANTS["TOKEN_LAYERS_SHARED_BYTES"],
+        suits=lambda op, sizes: token_layers.suits(sizes), for_sizes=compiled_for(token_layers.macros),
+        boxes=token_layers.boxes_of, shared_bytes=CONSTANTS["TOKEN_LAYERS_SHARED_BYTES"],
     )  # fmt: skip
 
 
 def _block_weights() -> Variant:
     """The row for the gradients of a block's weights, all in one launch."""
-    schedule = PersistentGemm(0, 0, 0)
+    schedule = PersistentGemm()
 
     def suits(op: Op, sizes: Sizes) -> bool:
         """Return whether this is faster than a launch for each weight.
 
-        Between token layers it runs beside other launches. Elsewhere the next launch waits, because it overwrites a
-        gradient that this one reads, so this one must fill the chip. S3 has three slices of 108 tiles: a step takes
+        Between token layers other launches run at the same time. Elsewhere the next launch waits, because it overwrites
+        a gradient that this one reads, so this one must fill the chip. S3 has three slices of 108 tiles: a step takes
         56.3 ms with one launch, 56.1 with four (H200).
         """
         if any(size % WIDTH for size in sizes.values()):
@@ -129,7 +117,7 @@ def _cross_entropy() -> Variant:
     return Variant(
         "cross_entropy_training", HOPPER, "bf16", "gpu/cross_entropy_tma.hip",
         shapes=cross_entropy_large(CONSTANTS["TMA_ROW_THREADS"]), suits=suits,
-        for_sizes=lambda row, sizes: replace(row, shared_bytes=2 * sizes["V"]),
+        for_sizes=compiled_for(shared_bytes=lambda sizes: 2 * sizes["V"]),
     )  # fmt: skip
 
 

@@ -20,6 +20,9 @@ GEMMS = {  # rows and columns of each C = A B^T, and K, by the end of an op's na
 }
 SLOT_BYTES = 4 * CLUSTER_ROWS * (COLUMNS + 1)  # f32 sums of a cluster's tile, and of its rows
 SUMS_OF_THREAD = 16  # that a thread of the second launch adds up
+ENOUGH_ITEMS = 44  # tiles or slices of them, for clusters of persistent blocks
+ENOUGH_AREA = 32  # tiles' areas of a weight gradient, each slice counted
+ENOUGH_STAGES = 4  # of K, for each cluster
 MOST_SLICES, LAUNCH_COST, SLOT_COST = 16, 16, 0.25  # costs in stages of K
 T = TypeVar("T")
 
@@ -45,7 +48,7 @@ OPERANDS = {  # rows of a box: of A and of a block's half of B if K is contiguou
 
 @dataclass(frozen=True)
 class PersistentGemm:
-    """How these GEMMs are cut along K. least_items, least_area, least_stages: see `suits`.
+    """How these GEMMs are cut along K.
 
     The model estimates a GEMM's time in stages of K, for T tiles of S stages each on C = CLUSTERS clusters, which
     compute T * s slices in turns. Sums of slices go through memory, and a second launch adds them up:
@@ -53,23 +56,19 @@ class PersistentGemm:
         time(s) = ceil(T * s / C) * ceil(S / s)  +  (LAUNCH_COST + SLOT_COST * T * s  if s > 1)
     """
 
-    least_items: int
-    least_area: int
-    least_stages: int
-
     def suits(self, op: Op, sizes: Sizes) -> bool:
         """Return whether a call has rows that the copy engine can address, and enough work for all clusters.
 
-        That is least_items tiles, and least_stages stages of K for each cluster. Each slice counts as a tile. For the
-        gradient of a weight, the area of least_area tiles is enough, because other launches run beside it.
+        That is ENOUGH_ITEMS tiles, and ENOUGH_STAGES stages of K for each cluster. Each slice counts as a tile. For the
+        gradient of a weight, the area of ENOUGH_AREA tiles is enough, because other launches run beside it.
         """
         if any(sizes[name] % WIDTH for name in op.dimensions):
             return False
         ((rows, columns),), _ = _of_op(GEMMS, op)
         tiles, slices = self._tiles(op, sizes), self.slices(op, sizes)
-        large = sizes[rows] * sizes[columns] * slices >= self.least_area * CLUSTER_ROWS * COLUMNS
-        enough_tiles = tiles * slices >= self.least_items or (op.name.endswith("backward_weight") and large)
-        return enough_tiles and tiles * self._stages(op, sizes) >= self.least_stages * CLUSTERS
+        large = sizes[rows] * sizes[columns] * slices >= ENOUGH_AREA * CLUSTER_ROWS * COLUMNS
+        enough_tiles = tiles * slices >= ENOUGH_ITEMS or (op.name.endswith("backward_weight") and large)
+        return enough_tiles and tiles * self._stages(op, sizes) >= ENOUGH_STAGES * CLUSTERS
 
     def runs_at_once(self, op: Op, sizes: Sizes) -> bool:
         """Return whether each slice of each tile has a cluster."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from hipgpt.compute.backends.launch_shapes import Shape, ShapeOf, Sizes
@@ -16,6 +16,21 @@ from hipgpt.compute.tensor import DType
 def always(op: Op, sizes: Sizes) -> bool:
     """Suit every size."""
     return True
+
+
+def compiled_for(
+    macros: Callable[[Sizes], Mapping[str, int]] | None = None, shared_bytes: Callable[[Sizes], int] | None = None
+) -> Callable[["Variant", Sizes], "Variant"]:
+    """Return `for_sizes` of a row whose macros or shared memory follow from a call's sizes."""
+
+    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
+        return replace(
+            row,
+            macros=macros(sizes) if macros else row.macros,
+            shared_bytes=shared_bytes(sizes) if shared_bytes else row.shared_bytes,
+        )
+
+    return for_sizes
 
 
 def no_boxes(op: Op) -> tuple[Boxes, ...]:

@@ -23,7 +23,7 @@ from hipgpt.compute.backends.launch_shapes import (
 )
 from hipgpt.compute.backends.sorted_embedding import SortedEmbedding
 from hipgpt.compute.backends.split_k import MOST_SLICES, SplitK
-from hipgpt.compute.backends.variant import Variant
+from hipgpt.compute.backends.variant import Variant, compiled_for
 from hipgpt.compute.catalogue import ON_GPUS
 from hipgpt.compute.contract import Op
 from hipgpt.compute.tensor import DType
@@ -130,27 +130,19 @@ def _attention(arch: str, mma: Mapping[str, int], channels: int) -> Variant:
 
 def _short_attention() -> Variant:
     """The row for the forward pass of short sequences."""
-
-    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        macros, shared_bytes = attention_short.forward_macros(sizes), attention_short.forward_bytes(sizes)
-        return replace(row, macros=macros, shared_bytes=shared_bytes)
-
     return Variant(
         "attention_forward", SM80_UP, "bf16", "gpu/attention_short.hip", shapes=attention_short.SHAPES,
-        suits=lambda op, sizes: attention_short.suits_forward(sizes), for_sizes=for_sizes,
+        suits=lambda op, sizes: attention_short.suits_forward(sizes),
+        for_sizes=compiled_for(attention_short.forward_macros, attention_short.forward_bytes),
     )  # fmt: skip
 
 
 def _short_attention_backward(arch: str, most_bytes: int) -> Variant:
     """A row for the backward pass of heads that fit in so much shared memory."""
-
-    def for_sizes(row: Variant, sizes: Sizes) -> Variant:
-        macros, shared_bytes = attention_short.backward_macros(sizes), attention_short.backward_bytes(sizes)
-        return replace(row, macros=macros, shared_bytes=shared_bytes)
-
     return Variant(
         "attention_short_backward", arch, "bf16", "gpu/attention_short_backward.hip", shapes=attention_short.SHAPES,
-        suits=lambda op, sizes: attention_short.suits_backward(sizes, most_bytes), for_sizes=for_sizes,
+        suits=lambda op, sizes: attention_short.suits_backward(sizes, most_bytes),
+        for_sizes=compiled_for(attention_short.backward_macros, attention_short.backward_bytes),
     )  # fmt: skip
 
 
