@@ -5,8 +5,8 @@
 // Minimum traffic: 2*N*C*sizeof(act) + 8*N + 2*C*sizeof(act) bytes, with a branch 4*N*C*sizeof(act) for the first term.
 // Ba, Kiros & Hinton 2016, arXiv:1607.06450.
 //
-// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma, dx = dresidual + rstd * (g - mean(g) - n * mean(g * n)),
-// without `dresidual` if that is null.
+// layernorm_backward: with n = (x - mean) * rstd and g = dy * gamma,
+// dx = dresidual + rstd * (g - mean(g) - n * mean(g * n)), without `dresidual` if that is null.
 // The N rows are cut into K equal parts; partials[k] (2, C) holds the sums over part k of dy * n and of dy.
 // Grid K, a block per part. No two blocks add to the same number, so the order of every sum is fixed without atomics.
 // Minimum traffic: 4*N*C*sizeof(act) + 8*N + C*sizeof(act) + 8*K*C bytes.

@@ -10,8 +10,8 @@ struct Sizes {
     int S, H, D, tiles;
 };
 
-// A chunk of a head's rows that a thread copies: number `i` of all, counted along the rows. Rows from S on and channels from D on
-// become zero.
+// A chunk of a head's rows that a thread copies: number `i` of all, counted along the rows. Rows from S on and channels
+// from D on become zero.
 struct Chunk {
     int row, column;
     bool inside;
