@@ -4,11 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.devices import without_fused_ops
+from support.devices import null_gpu, on_a_hopper, skip_without, without_fused_ops
 
 from hipgpt.compute.backends import decode_blocks
 from hipgpt.compute.backends.cpu import CpuDevice
-from hipgpt.compute.backends.gpu import traits
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.device import Device
 from hipgpt.compute.fused_ops import DECODE_BLOCKS
@@ -35,7 +34,6 @@ MODELS = {
     "of GPT-2's width": gpt2(1000, 768, 3, 12, 3072, 300),
     "the widest": gpt2(1000, 1024, 2, 16, 4096, 64),
 }
-on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
 
 
 def weights_of(model: ModelConfig, act: DType) -> list[Field]:
@@ -68,24 +66,17 @@ def logits_of(decoder: Decoder, steps: int) -> np.ndarray:
     return np.stack(found)
 
 
-@pytest.fixture
-def hopper(device):
-    """A GPU that has the op. Others skip."""
-    if DECODE_BLOCKS not in device.traits.workspaces:
-        pytest.skip(f"{device.name} has no op for all blocks of a decoder")
-    return device
-
-
 @on_a_hopper
 @pytest.mark.parametrize("sequences", [1, 3, 8])
 @pytest.mark.parametrize("name", MODELS)
-def test_one_launch_is_as_close_to_f32_as_many_are(hopper, name, sequences):
+def test_one_launch_is_as_close_to_f32_as_many_are(device, name, sequences):
+    skip_without(device, DECODE_BLOCKS)
     model, steps = MODELS[name], 30
     exact = logits_of(decoder_of(CpuDevice(2), model, sequences, DType.F32), steps)
-    fused = decoder_of(hopper, model, sequences, DType.BF16)
+    fused = decoder_of(device, model, sequences, DType.BF16)
     assert "decode_blocks" in launches(fused)
-    with without_fused_ops(hopper):
-        separate = decoder_of(hopper, model, sequences, DType.BF16)
+    with without_fused_ops(device):
+        separate = decoder_of(device, model, sequences, DType.BF16)
     assert "decode_blocks" not in launches(separate)
     one, many = (
         np.sqrt(((logits_of(decoder, steps) - exact) ** 2).mean(axis=2)).max() for decoder in (fused, separate)
@@ -94,8 +85,9 @@ def test_one_launch_is_as_close_to_f32_as_many_are(hopper, name, sequences):
 
 
 @on_a_hopper
-def test_one_launch_gives_the_same_bytes_again(hopper):
-    first, second = (decoder_of(hopper, MODELS["of GPT-2's width"], 2, DType.BF16) for _ in range(2))
+def test_one_launch_gives_the_same_bytes_again(device):
+    skip_without(device, DECODE_BLOCKS)
+    first, second = (decoder_of(device, MODELS["of GPT-2's width"], 2, DType.BF16) for _ in range(2))
     before = logits_of(first, 60).tobytes()
     assert before == logits_of(first, 60).tobytes() == logits_of(second, 60).tobytes()
 
@@ -125,10 +117,6 @@ def test_the_op_gets_the_weights_of_each_block():
     assert fused.cache.shape == (L, 2, 1, 2, 150, 128)
 
 
-def null(multiprocessors: int = 132) -> NullDevice:
-    return NullDevice(traits((DType.BF16, DType.F32), {DECODE_BLOCKS: decode_blocks.workspace(multiprocessors)}))
-
-
 def recorded(model: ModelConfig, device: NullDevice, sequences: int = 1, act: DType = DType.BF16) -> list[str]:
     arena = Arena(device, "weights", weights_of(model, act))
     return launches(Decoder(device, model, ParameterTensors(arena, model), sequences))
@@ -136,20 +124,20 @@ def recorded(model: ModelConfig, device: NullDevice, sequences: int = 1, act: DT
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_blocks_of_a_gpt2_are_one_launch(name):
-    assert recorded(MODELS[name], null()) == ["embedding_forward", "decode_blocks", "matmul_forward"]
+    assert recorded(MODELS[name], null_gpu()) == ["embedding_forward", "decode_blocks", "matmul_forward"]
 
 
 @pytest.mark.parametrize(
     "launched",
     [
-        lambda: recorded(SMALL, null(), sequences=9),
-        lambda: recorded(SMALL, null(), act=DType.F32),
-        lambda: recorded(MODELS["of GPT-2's width"], null(multiprocessors=78)),
-        lambda: recorded(dataclasses.replace(SMALL, embed_dim=120), null()),
-        lambda: recorded(dataclasses.replace(SMALL, mlp_dim=200), null()),
-        lambda: recorded(dataclasses.replace(SMALL, embed_dim=2048, mlp_dim=8192, num_heads=16), null()),
-        lambda: recorded(dataclasses.replace(SMALL, architecture="llama", activation="swiglu"), null()),
-        lambda: recorded(SMALL, NullDevice(traits((DType.BF16, DType.F32)))),
+        lambda: recorded(SMALL, null_gpu(), sequences=9),
+        lambda: recorded(SMALL, null_gpu(), act=DType.F32),
+        lambda: recorded(MODELS["of GPT-2's width"], null_gpu(multiprocessors=78)),
+        lambda: recorded(dataclasses.replace(SMALL, embed_dim=120), null_gpu()),
+        lambda: recorded(dataclasses.replace(SMALL, mlp_dim=200), null_gpu()),
+        lambda: recorded(dataclasses.replace(SMALL, embed_dim=2048, mlp_dim=8192, num_heads=16), null_gpu()),
+        lambda: recorded(dataclasses.replace(SMALL, architecture="llama", activation="swiglu"), null_gpu()),
+        lambda: recorded(SMALL, null_gpu("sm_80")),
     ],
     ids=["nine sequences", "f32", "a card of 78 multiprocessors", "120 channels", "200 in the MLP", "a wide model",
          "llama", "another GPU"],

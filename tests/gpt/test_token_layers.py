@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support.devices import null_gpu, without_fused_ops
+from support.devices import null_gpu, on_a_hopper, skip_without, without_fused_ops
 from support.launch_order import order_of
 from support.recorded_model import RecordedModel, draw_batch
 
@@ -32,15 +32,6 @@ MODELS = {
     "256 channels": gpt2(500, 256, 3, 4, 1024, 64),
 }
 SEQUENCES = 12
-on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
-
-
-@pytest.fixture
-def hopper(device):
-    """A GPU that has the op. Others skip."""
-    if TOKEN_LAYERS_BACKWARD not in device.traits.workspaces:
-        pytest.skip(f"{device.name} has no op for the layers between two attentions")
-    return device
 
 
 def trained(device, model: ModelConfig, act: DType) -> RecordedModel:
@@ -65,14 +56,15 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 
 @on_a_hopper
 @pytest.mark.parametrize("name", MODELS)
-def test_one_launch_is_as_close_to_f32_as_many_are(hopper, name):
+def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
+    skip_without(device, TOKEN_LAYERS_BACKWARD)
     model = MODELS[name]
     exact = trained(CpuDevice(2), model, DType.F32).read_gradients()
-    fused = trained(hopper, model, DType.BF16)
+    fused = trained(device, model, DType.BF16)
     assert launches(fused).count("token_layers_forward") == launches(fused).count("token_layers_backward")
     assert launches(fused).count("token_layers_forward") == model.num_layers
-    with without_fused_ops(hopper):
-        separate = trained(hopper, model, DType.BF16)
+    with without_fused_ops(device):
+        separate = trained(device, model, DType.BF16)
     assert "token_layers_forward" not in launches(separate)
     # Both round activations to bf16; one rounds fewer of them, in another order. So their errors together are alike. A
     # single tensor's error is as random as its roundings: a factor of 2 between two draws of it is likely, 4 is not.
@@ -87,8 +79,9 @@ def test_one_launch_is_as_close_to_f32_as_many_are(hopper, name):
 
 
 @on_a_hopper
-def test_one_launch_gives_the_same_bytes_again(hopper):
-    first, second = (trained(hopper, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
+def test_one_launch_gives_the_same_bytes_again(device):
+    skip_without(device, TOKEN_LAYERS_BACKWARD)
+    first, second = (trained(device, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 

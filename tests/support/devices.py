@@ -34,6 +34,14 @@ every_device_in_every_dtype = pytest.mark.parametrize(
     indirect=["device"],
 )
 
+on_a_hopper = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+
+
+def skip_without(device: Device, op: Op) -> None:
+    """Skip a test on a GPU that has no such op of several layers."""
+    if op not in device.traits.workspaces:
+        pytest.skip(f"{device.name} has no {op.name}")
+
 
 def splits_f32(device: Device, case: Case) -> bool:
     """Return whether AMX's tiles compute the GEMMs of a call in f32, each number split into three bf16."""
@@ -46,9 +54,9 @@ def splits_f32(device: Device, case: Case) -> bool:
     return "CPU_AMX" in find_variant(op, cpu.arch(), case.act, sizes).macros
 
 
-def null_gpu(arch: str = "sm_90a", without: tuple[Op, ...] = ()) -> NullDevice:
-    """Return a device that records what a GPU would run, as large as an H100, or one that lacks some fused ops."""
-    workspaces = gpu.fused_op_workspaces(arch, 132)
+def null_gpu(arch: str = "sm_90a", multiprocessors: int = 132, without: tuple[Op, ...] = ()) -> NullDevice:
+    """Return a device that records what a GPU would run, by default an H100, or one that lacks some fused ops."""
+    workspaces = gpu.fused_op_workspaces(arch, multiprocessors)
     kept = {op: workspace for op, workspace in workspaces.items() if op not in without}
     return NullDevice(gpu.traits((DType.BF16, DType.F32), kept))
 
