@@ -23,11 +23,12 @@ constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 1
 constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
 constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
-constexpr int64_t MIN_PART_ROWS = 32;                 // of C, because of fewer rows each would load all of B
+// As many multiplications take as long as loading an element of B that another thread packed, or as packing one of A.
+constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 
 // A thread's memory, reused by all its GEMMs.
 struct Workspace {
-    alignas(64) PackedWord packed_a[packed_a_size(MC, KC)], packed_b[PACKED_B_WORDS];
+    alignas(64) PackedWord packed_a[packed_a_size(MC, KC)], packed_b[2][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
 };
 static Workspace& workspace_of_this_thread() {
@@ -62,14 +63,16 @@ inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int6
 struct Grid {
     Team rows, columns;
 
-    // As high as rows allow, if that leaves no thread idle; the part of a thread beyond it is empty.
-    Grid(Team team, int64_t M) {
-        const int64_t most = std::clamp<int64_t>(M / MIN_PART_ROWS, 1, team.size);
-        int64_t height = most;
-        for (int64_t other = most; other > 1; --other)
-            if (team.size / other * other > team.size / height * height) height = other;
-        rows = {team.rank % height, height};
-        columns = {team.rank / height, team.size / height};
+    // The grid whose busiest thread has least to multiply and to load; of equals, the highest. Each thread loads A for its
+    // rows and B for its columns, so for many threads nearly square parts are best.
+    Grid(Team team, int64_t M, int64_t N) {
+        int64_t least = INT64_MAX;
+        for (int64_t height = team.size; height > 0; --height) {
+            const Team down{team.rank % height, height}, across{team.rank / height, team.size / height};
+            const int64_t most_rows = down.largest_part(M, MR), most_columns = across.largest_part(N, NR);
+            const int64_t work = most_rows * most_columns + LOAD_OF_A * most_rows + LOAD_OF_B * most_columns;
+            if (work < least) least = work, rows = down, columns = across;
+        }
     }
 };
 
@@ -84,10 +87,12 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
     Workspace& work = *(workspaces[team.rank] = &workspace_of_this_thread());
     begin_tiles();
     team.wait();
-    const Grid grid(team, M);
+    const Grid grid(team, M, N);
     const Team::Range rows = grid.rows.part(M, MR), columns = grid.columns.part(N, NR);
     const int64_t most_rows = grid.rows.largest_part(M, MR), most_columns = grid.columns.largest_part(N, NR);
-    PackedWord* const packed_b = workspaces[team.rank - grid.rows.rank]->packed_b;
+    // A thread packs its share of the next block of B while others still read this one, so a team has two.
+    auto& buffers = workspaces[team.rank - grid.rows.rank]->packed_b;
+    int64_t turn = 0;
     const int64_t row_blocks = (most_rows + sizes.rows - 1) / sizes.rows;
     const int64_t block_rows = padded((most_rows + row_blocks - 1) / row_blocks, MR);
     for (int64_t left = 0; left < most_columns; left += sizes.columns)
@@ -96,7 +101,7 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
                 const int64_t terms = std::min(K - k, sizes.terms), first = columns.begin + left;
                 const int64_t width = std::clamp<int64_t>(columns.end - first, 0, sizes.columns);
                 const Team::Range share = grid.rows.part(width, NR);
-                if (left + upper + k > 0) team.wait();  // until all have read the block before
+                PackedWord* const packed_b = buffers[team.size > 1 ? turn++ % 2 : 0];
                 if (share.begin < share.end)
                     pack_b(packed_b + share.begin / NR * b_panel_size(terms),
                            {b.at(k, first + share.begin), b.row_stride, b.column_stride}, terms,
