@@ -16,7 +16,7 @@ struct Columns {
     DEVICE_MEMBER void set(int column, float value) { bias[column] = value; }
 };
 
-// Logits in powers of 2. maximum, total: of the logits that a block has visited but for the target.
+// maximum, total: of the logits that a block has visited but for the target; maximum in powers of 2.
 struct Figures {
     float maximum[TILE], total[TILE];
     float target_logit[TILE];  // in the block that has visited the target
@@ -67,7 +67,7 @@ struct Softmax {
 #pragma unroll
             for (int i = 0; i < TILE / 2; ++i)
                 if (i / 2 % 2 == h && column_of_sums(i) + i % 2 == at) {
-                    figures.target_logit[own_row() + 8 * h] = logits[i] * LOG2_E;
+                    figures.target_logit[own_row() + 8 * h] = logits[i];
                     logits[i] = MASKED;
                 }
         }
@@ -131,7 +131,8 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
                 total += factor * *in_block(memory.figures.total + row, block);
             }
             // all relative to the larger of the maximum and the target's logit
-            const float above = *in_block(memory.figures.target_logit + row, target / TILE / tiles.each) - highest;
+            const float target_logit = *in_block(memory.figures.target_logit + row, target / TILE / tiles.each);
+            const float above = target_logit * LOG2_E - highest;
             const float raised = fmaxf(above, 0.0f), unit = quick_exp2(-raised);
             const float whole = total * unit + quick_exp2(above - raised), factor = scale * unit / whole;
             for (int i = 0; i < WIDTH; ++i) sums[i] = factor * (sums[i] - total * of_target[i]);

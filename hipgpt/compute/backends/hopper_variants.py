@@ -87,7 +87,7 @@ def _output_layer(op: str) -> Variant:
     """A row for the two passes over a narrow model's output layer that store no logits."""
     return Variant(
         op, HOPPER, "bf16", f"gpu/{op}.hip", shapes=output_layer.SHAPES,
-        suits=lambda op, sizes: output_layer.suits(sizes), for_sizes=compiled_for(output_layer.macros_of(op)),
+        suits=lambda op, sizes: output_layer.suits(sizes), for_sizes=compiled_for(output_layer.DIVISIONS[op].macros),
         boxes=output_layer.boxes_of, shared_bytes=CONSTANTS["OUTPUT_LAYER_SHARED_BYTES"],
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ HOPPER_VARIANTS = (
     _decode_blocks(),
     _token_layers(),
     _block_weights(),
-    *(_output_layer(op) for op in output_layer.SHAPES),
+    *(_output_layer(op) for op in output_layer.DIVISIONS),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
 )

@@ -1,6 +1,7 @@
 """Where the kernels of kernels/gpu/output_layer_*.hip serve an output layer, and how they are launched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, ShapeOf, Sizes
 from hipgpt.compute.backends.persistent_gemm import Boxes
@@ -13,7 +14,48 @@ LEAST_ROWS = 1024  # of x and of the weight: with fewer, the largest clusters le
 # multiprocessors, 132 together; where chips differ in their groups, the fewest.
 AT_ONCE = {1: 132, 2: 66, 3: 42, 4: 29, 5: 21, 6: 18, 7: 16, 8: 13}
 START_AND_END = 3  # of a block, in the time of a tile that it visits
-OWNED_AND_VISITED = {"output_layer_loss": ("N", "V"), "output_layer_weight": ("V", "N")}
+
+
+@dataclass(frozen=True)
+class Division:
+    """The rows that blocks own, and those that a cluster divides, by their dimensions.
+
+    slack: how many times the least time may be taken with fewer blocks.
+    """
+
+    owned: str
+    visited: str
+    slack: float
+
+    def cluster(self, sizes: Sizes) -> int:
+        """Return the number of blocks of a cluster: the fewest whose time is within the slack.
+
+        time(blocks) = ceil(owned tiles / AT_ONCE[blocks]) * (ceil(visited tiles / blocks) + START_AND_END)
+        """
+        owned, visited = self.owned_tiles(sizes), _tiles(sizes[self.visited])
+        times = {
+            blocks: -(-owned // at_once) * (-(-visited // blocks) + START_AND_END)
+            for blocks, at_once in AT_ONCE.items()
+        }
+        return next(blocks for blocks, time in times.items() if time <= self.slack * min(times.values()))
+
+    def owned_tiles(self, sizes: Sizes) -> int:
+        return _tiles(sizes[self.owned])
+
+    def shape(self, sizes: Sizes, wave: int) -> Shape:
+        """A cluster of blocks for each tile of rows that they own."""
+        return (self.owned_tiles(sizes) * self.cluster(sizes), 1, 1), CONSTANTS["OUTPUT_LAYER_THREADS"]
+
+    def macros(self, sizes: Sizes) -> Mapping[str, int]:
+        """Return the sizes that a kernel is compiled for."""
+        return {"CHANNELS": sizes["C"], "CLUSTER": self.cluster(sizes)}
+
+
+DIVISIONS = {
+    "output_layer_loss": Division("N", "V", slack=1),
+    "output_layer_weight": Division("V", "N", slack=1.5),  # the backward pass runs at the same time, and needs room
+}
+SHAPES: Mapping[str, ShapeOf] = {op: division.shape for op, division in DIVISIONS.items()}
 
 
 def suits(sizes: Sizes) -> bool:
@@ -30,41 +72,6 @@ def suits(sizes: Sizes) -> bool:
 
 def _tiles(rows: int) -> int:
     return -(-rows // TILE)
-
-
-def cluster(owned_tiles: int, visited_tiles: int) -> int:
-    """Return how many blocks divide the tiles that are visited: those that take the least time, otherwise the fewest.
-
-    time(blocks) = ceil(owned_tiles / AT_ONCE[blocks]) * (ceil(visited_tiles / blocks) + START_AND_END)
-    """
-
-    def time(blocks: int) -> int:
-        return -(-owned_tiles // AT_ONCE[blocks]) * (-(-visited_tiles // blocks) + START_AND_END)
-
-    return min(AT_ONCE, key=time)
-
-
-def _cluster_of(op: str, sizes: Sizes) -> int:
-    owned, visited = OWNED_AND_VISITED[op]
-    return cluster(_tiles(sizes[owned]), _tiles(sizes[visited]))
-
-
-def macros_of(op: str) -> Callable[[Sizes], Mapping[str, int]]:
-    """Return the function from a call's sizes to those that the kernel of an op is compiled for."""
-    return lambda sizes: {"CHANNELS": sizes["C"], "CLUSTER": _cluster_of(op, sizes)}
-
-
-def _shape(op: str) -> ShapeOf:
-    """A cluster of blocks for each tile of rows that they own."""
-
-    def shape(sizes: Sizes, wave: int) -> Shape:
-        owned, _ = OWNED_AND_VISITED[op]
-        return (_tiles(sizes[owned]) * _cluster_of(op, sizes), 1, 1), CONSTANTS["OUTPUT_LAYER_THREADS"]
-
-    return shape
-
-
-SHAPES: Mapping[str, ShapeOf] = {op: _shape(op) for op in OWNED_AND_VISITED}
 
 
 def boxes_of(op: Op) -> tuple[Boxes, ...]:

@@ -13,7 +13,7 @@
 
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f, MASKED = -1e30f;
 constexpr int TILE = OUTPUT_LAYER_TILE, WARPGROUP = 128, MULTIPLIERS = 2, MULTIPLYING = MULTIPLIERS * WARPGROUP;
-constexpr int ROWS = TILE / MULTIPLIERS;                                     // of a warpgroup
+constexpr int ROWS = TILE / MULTIPLIERS;                                       // of a warpgroup
 constexpr int BOX = TILE * 64, BOXES = CHANNELS / 64, ELEMENTS = BOXES * BOX;  // of a tile
 constexpr int STAGES = 5, CHUNKS = CHANNELS / WIDTH;
 constexpr int STRIDE = CHANNELS + WIDTH;  // of rows of sums, so that eight rows are in different banks
@@ -37,7 +37,7 @@ struct Memory {
         if (threadIdx.x == 0) {
             own_full.init(1);
             for (int stage = 0; stage < STAGES; ++stage) {
-                full[stage].init(WARPGROUP + 1);        // threads that bring a column, and the copy engine's
+                full[stage].init(WARPGROUP + 1);      // threads that bring a column, and the copy engine's
                 empty[stage].init(MULTIPLYING / 32);  // a lane of each warp, which reads columns too
             }
             fence_barrier_init();
@@ -102,7 +102,8 @@ struct Products {
     DEVICE_MEMBER void start_sums(const bf16* tile) {
         wgmma_fence();
 #pragma unroll
-        for (int row = 0; row < TILE; row += 16) wgmma<1>(sums, factors[row / 16], descriptor(tile + row * 64, 2 * BOX));
+        for (int row = 0; row < TILE; row += 16)
+            wgmma<1>(sums, factors[row / 16], descriptor(tile + row * 64, 2 * BOX));
         wgmma_commit();
     }
 
