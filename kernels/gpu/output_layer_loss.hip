@@ -17,18 +17,19 @@ struct Columns {
 };
 
 // maximum, total: of the logits that a block has visited but for the target; maximum in powers of 2.
-struct Figures {
+struct Statistics {
     float maximum[TILE], total[TILE];
     float target_logit[TILE];  // in the block that has visited the target
 };
 
 // The online softmax of a thread's two rows.
 struct Softmax {
-    Figures& figures;
+    Statistics& statistics;
     int target[2];
     float maximum[2], total[2], shrink[2];  // total: of this lane's columns; shrink: what sums so far are multiplied by
 
-    DEVICE_MEMBER Softmax(Figures& figures, const int32_t* targets, int64_t first, int64_t N) : figures(figures) {
+    DEVICE_MEMBER Softmax(Statistics& statistics, const int32_t* targets, int64_t first, int64_t N)
+        : statistics(statistics) {
         for (int h = 0; h < 2; ++h) {
             const int64_t n = first + own_row() + 8 * h;
             target[h] = n < N ? targets[n] : -1;
@@ -67,7 +68,7 @@ struct Softmax {
 #pragma unroll
             for (int i = 0; i < TILE / 2; ++i)
                 if (i / 2 % 2 == h && column_of_sums(i) + i % 2 == at) {
-                    figures.target_logit[own_row() + 8 * h] = logits[i];
+                    statistics.target_logit[own_row() + 8 * h] = logits[i];
                     logits[i] = MASKED;
                 }
         }
@@ -83,8 +84,8 @@ struct Softmax {
         for (int h = 0; h < 2; ++h) {
             const float sum = sum_of_lanes<4>(total[h]);
             if (threadIdx.x % 4 > 0) continue;
-            figures.maximum[own_row() + 8 * h] = maximum[h];
-            figures.total[own_row() + 8 * h] = sum;
+            statistics.maximum[own_row() + 8 * h] = maximum[h];
+            statistics.total[own_row() + 8 * h] = sum;
         }
     }
 };
@@ -94,7 +95,7 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
                   const act* bias, const int32_t* targets, int64_t N, int64_t /*C*/, int64_t V, float scale,
                   TENSOR_MAP x_map, TENSOR_MAP weight_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
-    auto& memory = *reinterpret_cast<Memory<Columns, Figures>*>(bytes);
+    auto& memory = *reinterpret_cast<Memory<Columns, Statistics>*>(bytes);
     memory.init();
     const int64_t first = int64_t{blockIdx.x / CLUSTER} * TILE;
     const Tiles tiles(V);
@@ -107,7 +108,7 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
         cluster_barrier();
     } else {
         take_registers<232>();
-        Softmax softmax(memory.figures, targets, first, N);
+        Softmax softmax(memory.statistics, targets, first, N);
         visit_all(memory, tiles, softmax);
         softmax.finish();
         cluster_barrier();
@@ -119,7 +120,7 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
             load(of_target, weight + int64_t{target} * CHANNELS + column);
 #pragma unroll
             for (int block = 0; block < CLUSTER; ++block) {
-                maxima[block] = *in_block(memory.figures.maximum + row, block);
+                maxima[block] = *in_block(memory.statistics.maximum + row, block);
                 highest = fmaxf(highest, maxima[block]);
             }
 #pragma unroll
@@ -128,10 +129,10 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
                 float share[WIDTH];
                 load(share, in_block(memory.sums[row] + column, block));
                 for (int i = 0; i < WIDTH; ++i) sums[i] += factor * share[i];
-                total += factor * *in_block(memory.figures.total + row, block);
+                total += factor * *in_block(memory.statistics.total + row, block);
             }
             // all relative to the larger of the maximum and the target's logit
-            const float target_logit = *in_block(memory.figures.target_logit + row, target / TILE / tiles.each);
+            const float target_logit = *in_block(memory.statistics.target_logit + row, target / TILE / tiles.each);
             const float above = target_logit * LOG2_E - highest;
             const float raised = fmaxf(above, 0.0f), unit = quick_exp2(-raised);
             const float whole = total * unit + quick_exp2(above - raised), factor = scale * unit / whole;

@@ -24,7 +24,7 @@ struct Columns {
     }
 };
 
-struct Figures {
+struct Statistics {
     float total[TILE];  // of dlogits
 };
 
@@ -53,11 +53,11 @@ struct Gradients {
 
     DEVICE_MEMBER void rescale(float (&)[CHANNELS / 2]) const {}
 
-    DEVICE_MEMBER void finish(Figures& figures) const {
+    DEVICE_MEMBER void finish(Statistics& statistics) const {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
             const float sum = sum_of_lanes<4>(total[h]);
-            if (threadIdx.x % 4 == 0) figures.total[own_row() + 8 * h] = sum;
+            if (threadIdx.x % 4 == 0) statistics.total[own_row() + 8 * h] = sum;
         }
     }
 };
@@ -67,7 +67,7 @@ output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const 
                     const act* weight, const act* bias, const int32_t* targets, int64_t V, int64_t /*C*/, int64_t N,
                     float scale, TENSOR_MAP x_map, TENSOR_MAP weight_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
-    auto& memory = *reinterpret_cast<Memory<Columns, Figures>*>(bytes);
+    auto& memory = *reinterpret_cast<Memory<Columns, Statistics>*>(bytes);
     memory.init();
     const int64_t first = int64_t{blockIdx.x / CLUSTER} * TILE;
     const Tiles tiles(N);
@@ -82,7 +82,7 @@ output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const 
         take_registers<232>();
         Gradients gradients(bias, first, V);
         visit_all(memory, tiles, gradients);
-        gradients.finish(memory.figures);
+        gradients.finish(memory.statistics);
         cluster_barrier();
         for_chunks([&](int row, int column) {
             const int64_t v = first + row;
@@ -94,7 +94,7 @@ output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const 
                 float share[WIDTH];
                 load(share, in_block(memory.sums[row] + column, block));
                 for (int i = 0; i < WIDTH; ++i) sums[i] += share[i];
-                total += *in_block(memory.figures.total + row, block);
+                total += *in_block(memory.statistics.total + row, block);
             }
             for (int i = 0; i < WIDTH; ++i) sums[i] = before[i] + scale * sums[i];
             store(dweight + v * CHANNELS + column, sums);

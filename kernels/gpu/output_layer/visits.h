@@ -20,8 +20,8 @@ constexpr int STRIDE = CHANNELS + WIDTH;  // of rows of sums, so that eight rows
 static_assert(OUTPUT_LAYER_THREADS == MULTIPLYING + WARPGROUP && TILE == WARPGROUP, "a thread brings a column");
 using Place = RingPlace<STAGES>;
 
-// Columns: of a tile of logits; Figures: of the own rows, for the other blocks.
-template <class Columns, class Figures>
+// Columns: of a tile of logits; Statistics: of the own rows, for the other blocks.
+template <class Columns, class Statistics>
 struct Memory {
     union {
         bf16 tiles[STAGES][ELEMENTS];
@@ -29,7 +29,7 @@ struct Memory {
     };
     bf16 own[ELEMENTS];
     Columns columns[STAGES];
-    Figures figures;
+    Statistics statistics;
     Barrier own_full, full[STAGES], empty[STAGES];
 
     DEVICE_MEMBER void init() {
@@ -71,16 +71,15 @@ DEVICE void load_all(Memory& memory, const TensorMap& own, int own_row, const Te
     if (thread == 0) load_tile(own, memory.own, memory.own_full, own_row);
     Place place;
     for (int tile = tiles.begin; tile < tiles.end; ++tile, place.advance()) {
-        const auto column = column_of(int64_t{tile} * TILE + thread);
         Barrier& full = memory.full[place.stage];
         memory.empty[place.stage].wait(place.parity ^ 1);
         if (thread == 0) load_tile(visited, memory.tiles[place.stage], full, tile * TILE);
-        memory.columns[place.stage].set(thread, column);
+        memory.columns[place.stage].set(thread, column_of(int64_t{tile} * TILE + thread));
         full.arrive();
     }
 }
 
-// The first of the two own rows of a thread, and the first column of its sums i to i + 3: see wgmma.h.
+// The first of the two own rows of a thread, and the column of its sum i, or of i - 1 if i is odd: see wgmma.h.
 DEVICE int own_row() { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; }
 DEVICE int column_of_sums(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
 
@@ -114,7 +113,7 @@ struct Products {
 };
 
 // Visits all tiles and leaves the sums in memory. weights.weigh(logits, columns, tile) turns logits into factors, and
-// weights.rescale(sums) makes earlier sums relative to the same.
+// weights.rescale(sums) makes earlier sums relative to the same maximum.
 template <class Memory, class Weights>
 DEVICE void visit_all(Memory& memory, const Tiles& tiles, Weights& weights) {
     const bf16* own = memory.own + uniform(threadIdx.x / WARPGROUP) * ROWS * 64;
