@@ -9,18 +9,19 @@
 // Grid ceil(V / TILE) clusters. Minimum traffic: 2*N*C + 10*V*C + 12*N bytes.
 #include "gpu/output_layer/visits.h"
 
+// A token: its logsumexp in powers of 2, its target, and dlogits of the target.
 struct Column {
-    float logsumexp, others;  // logsumexp in powers of 2
+    float logsumexp, of_target;
     int32_t target;
 };
 
 struct Columns {
-    float logsumexp[TILE], others[TILE];
+    float logsumexp[TILE], of_targets[TILE];
     int32_t targets[TILE];
-    DEVICE_MEMBER void set(int column, const Column& of) {
-        logsumexp[column] = of.logsumexp;
-        others[column] = of.others;
-        targets[column] = of.target;
+    DEVICE_MEMBER void set(int column, const Column& token) {
+        logsumexp[column] = token.logsumexp;
+        of_targets[column] = token.of_target;
+        targets[column] = token.target;
     }
 };
 
@@ -46,7 +47,7 @@ struct Gradients {
         for (int i = 0; i < TILE / 2; ++i) {
             const int column = column_of_sums(i) + i % 2, h = i / 2 % 2;
             logits[i] = quick_exp2((logits[i] + bias[h]) * LOG2_E - columns.logsumexp[column]);
-            if (columns.targets[column] == row[h]) logits[i] = -columns.others[column];
+            if (columns.targets[column] == row[h]) logits[i] = columns.of_targets[column];
             total[h] += logits[i];
         }
     }
@@ -75,7 +76,7 @@ output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const 
         give_up_registers<40>();
         load_all(memory, weight_map, static_cast<int>(first), x_map, tiles, [&](int64_t n) {
             if (n >= N) return Column{-MASKED, 0.0f, -1};  // its dlogits are 0
-            return Column{logsumexp[n] * LOG2_E, others[n], targets[n]};
+            return Column{logsumexp[n] * LOG2_E, -others[n], targets[n]};
         });
         cluster_barrier();
     } else {
