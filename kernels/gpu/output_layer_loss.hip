@@ -7,7 +7,7 @@
 // A block owns a tile of x and visits tiles of the weight, with an online softmax. e^(logit - maximum) is rounded to bf16
 // as it becomes an operand. The target is left out of all sums: p_target - 1 = -(sum of all other probabilities), which
 // would cancel in bf16. Macros: CHANNELS is C; CLUSTER, how many blocks divide the vocabulary.
-// Grid ceil(N / TILE) clusters; V is a multiple of WIDTH. Minimum traffic: 4*N*C + 2*V*C + 16*N bytes.
+// Grid ceil(N / TILE) clusters. Minimum traffic: 4*N*C + 2*V*C + 16*N bytes.
 // Milakov & Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135; Wijmans et al. 2024, arXiv:2411.09009.
 #include "gpu/output_layer/visits.h"
 
@@ -16,7 +16,8 @@ struct Columns {
     DEVICE_MEMBER void set(int column, float value) { bias[column] = value; }
 };
 
-// maximum, total: of the logits that a block has visited but for the target; maximum in powers of 2.
+// maximum, total: of the logits that a block has visited but for the target; maximum in powers of 2. Without any,
+// maximum is MASKED, and total is 0, because a masked logit is MASKED * LOG2_E in powers of 2, far below MASKED.
 struct Statistics {
     float maximum[TILE], total[TILE];
     float target_logit[TILE];  // in the block that has visited the target

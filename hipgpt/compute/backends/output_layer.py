@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, ShapeOf, Sizes
+from hipgpt.compute.backends.launch_shapes import CONSTANTS, Shape, ShapeOf, Sizes
 from hipgpt.compute.backends.persistent_gemm import Boxes
 from hipgpt.compute.contract import Op
 
@@ -59,15 +59,14 @@ SHAPES: Mapping[str, ShapeOf] = {op: division.shape for op, division in DIVISION
 
 
 def suits(sizes: Sizes) -> bool:
-    """Return whether the kernels serve an output layer: C channels, whole vectors of a bias, work for most of a GPU.
+    """Return whether the kernels are written for an output layer's channels, and have enough work for a GPU.
 
     They compute 8*N*C*V operations instead of 6*N*C*V, because both compute the logits. They save the traffic of
     logits, which are otherwise written, read and overwritten by the loss, and read twice: 10*N*V bytes. At 500 TFLOP/s
     and 3 TB/s the operations take less time than the traffic up to C = 800, so the widths that the kernels are written
     for are the limit.
     """
-    fits = sizes["C"] in CHANNELS and sizes["V"] % WIDTH == 0
-    return fits and min(sizes["N"], sizes["V"]) >= LEAST_ROWS
+    return sizes["C"] in CHANNELS and min(sizes["N"], sizes["V"]) >= LEAST_ROWS
 
 
 def _tiles(rows: int) -> int:
