@@ -16,6 +16,10 @@ AT_ONCE = {1: 132, 2: 66, 3: 42, 4: 29, 5: 21, 6: 18, 7: 16, 8: 13}
 START_AND_END = 3  # of a block, in the time of a tile that it visits
 
 
+def _tiles(rows: int) -> int:
+    return -(-rows // TILE)
+
+
 @dataclass(frozen=True)
 class Division:
     """The rows that blocks own, and those that a cluster divides, by their dimensions.
@@ -67,10 +71,6 @@ def suits(sizes: Sizes) -> bool:
     for are the limit.
     """
     return sizes["C"] in CHANNELS and min(sizes["N"], sizes["V"]) >= LEAST_ROWS
-
-
-def _tiles(rows: int) -> int:
-    return -(-rows // TILE)
 
 
 def boxes_of(op: Op) -> tuple[Boxes, ...]:
