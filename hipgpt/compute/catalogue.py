@@ -362,5 +362,6 @@ RECORD_STEP = op("record_step", "optimizer", """
 
 CATALOGUE = {value.name: value for name, value in dict(globals()).items() if name.isupper()}
 
-# GPUs lack OUTPUT_LAYER_TRAINING, because they are fastest with the logits of all rows at once: four ops replace it.
+# GPUs lack OUTPUT_LAYER_TRAINING, because they are fastest with the logits of all rows at once: four ops replace it, or
+# two of fused_ops.
 ON_GPUS = {name: value for name, value in CATALOGUE.items() if value is not OUTPUT_LAYER_TRAINING}

@@ -108,3 +108,27 @@ BLOCK_WEIGHTS = op("block_weights", "block_weights", """
     in?    dqkv              act (N, Q)
     in?    norm              act (N, C)
     """, operations=lambda C, F, G, A, Q, N: 2 * N * C * (F + G + A + Q))  # fmt: skip
+
+# The output layer, the cross-entropy of its logits and their backward passes, without storing logits. The second op
+# takes the statistics of each token that the first one returns.
+OUTPUT_LAYER_LOSS = op("output_layer_loss", "output_layer_loss", """
+    out    losses     f32 (N)
+    out    logsumexp  f32 (N)
+    out    others     f32 (N)
+    out    dx         act (N, C)
+    in     x          act (N, C)
+    in     weight     act (V, C)
+    in?    bias       act (V)
+    in     targets    i32 (N)
+    """, scalars="scale f32", operations=lambda N, C, V: 4 * N * C * V)  # fmt: skip
+
+OUTPUT_LAYER_WEIGHT = op("output_layer_weight", "output_layer_weight", """
+    add    dweight    f32 (V, C)
+    add?   dbias      f32 (V)
+    in     logsumexp  f32 (N)
+    in     others     f32 (N)
+    in     x          act (N, C)
+    in     weight     act (V, C)
+    in?    bias       act (V)
+    in     targets    i32 (N)
+    """, scalars="scale f32", operations=lambda V, C, N: 4 * N * C * V)  # fmt: skip

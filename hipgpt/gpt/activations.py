@@ -61,13 +61,12 @@ def activation_gradients(
     sequences: int,
     length: int,
     act: DType = DType.F32,
-    logit_rows: int | None = None,
-    output_layer_workspace: int | None = None,
+    of_output_layer: Sequence[Field] = (),
     of_token_layers: Sequence[Field] = (),
 ) -> list[Field]:
     """Return the table of gradients with respect to activations. It holds those of one block; all blocks reuse it.
 
-    logit_rows, output_layer_workspace: see Blocking. Without a workspace, the output layer takes several ops.
+    of_output_layer: the fields of `fused_output_layer`; without them, the output layer takes four ops.
     of_token_layers: the fields of `fused_layers`, which take the place of some others.
     """
     N, E, parts = sequences * length, model.embed_dim, model.parts
@@ -82,10 +81,7 @@ def activation_gradients(
         widths["active"] = model.mlp_dim
     if of_token_layers:
         widths = {name: widths[name] for name in ("norm", "attention")}
-    fields = [*(Field(name, (N, width), act) for name, width in widths.items()), *of_token_layers]
-    if output_layer_workspace:
-        fields.append(Field("output_layer.exponentials", (output_layer_workspace,), act))
-        fields.append(Field("output_layer.scaled", (logit_rows or N, E), act))
+    fields = [*(Field(name, (N, width), act) for name, width in widths.items()), *of_token_layers, *of_output_layer]
     partials = min(NORM_PARTIALS, -(-N // NORM_ROWS))
     fields.append(Field("norm_partials", (partials, E) if parts.rms_norm else (partials, 2, E)))
     if parts.head_norm:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Device
-from hipgpt.compute.tensor import DType
+from hipgpt.compute.fused_ops import OUTPUT_LAYER_LOSS
+from hipgpt.compute.tensor import DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activations
 
@@ -16,21 +17,34 @@ class Blocking:
     """The block sizes for a batch on a device.
 
     sequences: the number of sequences that a pass takes, a divisor of the batch. logit_rows: the number of tokens whose
-    logits, or their exponentials, are stored at once. output_layer_workspace: elements of the workspace that
-    OUTPUT_LAYER_TRAINING needs for that many tokens; None if the device does not have this op.
+    logits, or their exponentials, are stored at once. of_output_layer: see `fused_output_layer`, for that many tokens.
     """
 
     sequences: int
     logit_rows: int
-    output_layer_workspace: int | None
+    of_output_layer: list[Field]
 
 
 def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device: Device) -> Blocking:
     """Return the block sizes for a batch of (sequences, length) tokens on a device."""
     at_once = sequences_at_once(model, sequences, length, act, device.traits.cache_bytes)
     rows = logit_rows(model, at_once * length, device.traits.cache_bytes)
-    workspace = device.traits.workspace(OUTPUT_LAYER_TRAINING, {"N": rows, "V": model.vocab_size}, act)
-    return Blocking(at_once, rows, workspace or None)
+    return Blocking(at_once, rows, fused_output_layer(model, rows, act, device))
+
+
+def fused_output_layer(model: ModelConfig, rows: int, act: DType, device: Device) -> list[Field]:
+    """Return the table of what the output layer's ops write for each other, or need as a workspace, for so many tokens.
+
+    That is of OUTPUT_LAYER_TRAINING, or of OUTPUT_LAYER_LOSS and OUTPUT_LAYER_WEIGHT. No fields if the device has
+    neither for the model.
+    """
+    sizes = {"N": rows, "C": model.embed_dim, "V": model.vocab_size}
+    if elements := device.traits.workspace(OUTPUT_LAYER_TRAINING, sizes, act):
+        shapes = {"exponentials": (elements,), "scaled": (rows, model.embed_dim)}
+        return [Field(f"output_layer.{name}", shape, act) for name, shape in shapes.items()]
+    if device.traits.workspace(OUTPUT_LAYER_LOSS, sizes, act):
+        return [Field(f"output_layer.{name}", (rows,)) for name in ("logsumexp", "others")]
+    return []
 
 
 def logit_rows(model: ModelConfig, rows: int, cache_bytes: int | None) -> int:

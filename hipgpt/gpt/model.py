@@ -26,6 +26,7 @@ from hipgpt.compute.catalogue import (
     TOKEN_EMBEDDING_BACKWARD,
     TOKEN_EMBEDDING_FORWARD,
 )
+from hipgpt.compute.fused_ops import OUTPUT_LAYER_LOSS, OUTPUT_LAYER_WEIGHT
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, Tensor
 from hipgpt.config.settings import ModelConfig
@@ -164,16 +165,20 @@ class Network:
         """Record, after `forward`, loss (1) += scale * sum of losses, and the backward pass of the output layer.
 
         targets: (N) i32. Each block of rows is taken from logits to gradients before the next one, so that its logits
-        are still in the caches. If `activation_gradients` has a workspace for it, one op does all of this.
+        are still in the caches. If `activation_gradients` has the fields for it, one op or two do all of this.
         """
         d, weight, bias = activation_gradients, *self.weights.output_layer
         dweight, dbias = gradients.output_layer
         for logits, x, block in self._logit_blocks():
             losses, dx, y = self.saved["losses"].rows(*block), d["norm"].rows(*block), targets.rows(*block)
+            outputs, inputs = (losses, dx, dweight, dbias), (x, weight, bias, y)
             if "output_layer.exponentials" in d:
                 workspace = d["output_layer.exponentials"], d["output_layer.scaled"].rows(0, x.shape[0])
-                outputs, inputs = (losses, dx, dweight, dbias), (x, weight, bias, y)
                 plan(OUTPUT_LAYER_TRAINING, *outputs, *workspace, *inputs, scale=scale)
+            elif "output_layer.logsumexp" in d:
+                statistics = d["output_layer.logsumexp"], d["output_layer.others"]
+                plan(OUTPUT_LAYER_LOSS, losses, *statistics, dx, *inputs, scale=scale)
+                plan(OUTPUT_LAYER_WEIGHT, dweight, dbias, *statistics, *inputs, scale=scale)
             else:
                 plan(MATMUL_FORWARD, logits, x, weight, bias)
                 plan(CROSS_ENTROPY_TRAINING, losses, logits, y, scale=scale)

@@ -85,11 +85,11 @@ class Trainer:
         shapes = {"tokens": (B, S), "targets": (B * S,), "starts": (self.blocking.sequences,)}
         self._batch = Arena(device, "batch", [Field(name, shape, DType.I32) for name, shape in shapes.items()])
         self._loss = Arena(device, "loss", [Field("loss", (1,))])["loss"]
-        sizes = model, self.blocking.sequences, S, act, self.blocking.logit_rows
-        self._saved = Arena(device, "activations", activations(*sizes))
+        sizes = model, self.blocking.sequences, S, act
+        self._saved = Arena(device, "activations", activations(*sizes, self.blocking.logit_rows))
         shared, rows = (device, model, self.compute_weights, self._saved), self.blocking.sequences * S
         self._token_layers, fused_table = fused_layers(*shared, rows, training.drop_probability)
-        gradient_table = activation_gradients(*sizes, self.blocking.output_layer_workspace, fused_table)
+        gradient_table = activation_gradients(*sizes, self.blocking.of_output_layer, fused_table)
         self._activation_gradients = Arena(device, "activation_gradients", gradient_table)
         self._scorer = Scorer(device, model, self.compute_weights, self.blocking.sequences, self._saved)
         # A step replays micro_plan accumulation_steps - 1 times, then last_plan once, so that the time to record them

@@ -49,6 +49,11 @@ constexpr int TOKEN_LAYERS_CLUSTER = 2;
 constexpr int TOKEN_LAYERS_MOST_HIDDEN = 2048;
 constexpr int TOKEN_LAYERS_SHARED_BYTES = 222208;
 
+// output_layer_loss.hip and output_layer_weight.hip: rows of a tile, threads of a block, dynamic shared memory.
+constexpr int OUTPUT_LAYER_TILE = 128;
+constexpr int OUTPUT_LAYER_THREADS = 384;
+constexpr int OUTPUT_LAYER_SHARED_BYTES = 205824;
+
 // cross_entropy_large.hip and cross_entropy_tma.hip: threads of a row.
 constexpr int ROW_THREADS = 1024;
 constexpr int TMA_ROW_THREADS = 512;

@@ -125,4 +125,5 @@ def test_every_row_is_listed_for_some_chip():
         for row in variants_of(op, arch, act)
     }
     fused = ["decode_blocks", "token_layers_(forward|backward)", "block_weights"]
+    fused += ["output_layer_loss", "output_layer_weight"]
     assert [row.op for row in VARIANTS if name(row) not in listed] == [*fused, *["attention_short_backward"] * 2]

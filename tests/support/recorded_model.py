@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from hipgpt.compute.catalogue import OUTPUT_LAYER_TRAINING
 from hipgpt.compute.device import Device
 from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig
 from hipgpt.gpt.activations import activation_gradients, activations
+from hipgpt.gpt.blocking import fused_output_layer
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 from hipgpt.gpt.token_layers import fused_layers
@@ -48,7 +48,7 @@ def draw_batch(model: ModelConfig, sequences: int, seed: int = 2) -> tuple[np.nd
 class RecordedModel:
     """The passes over a batch of `sequences`, as plans: `forward`, and `training`, which adds to loss and gradients.
 
-    output_layer: False uses four ops for the output layer, even if the device has one op for it.
+    output_layer: False uses four ops for the output layer, even if the device has fewer for it.
     """
 
     def __init__(
@@ -70,10 +70,9 @@ class RecordedModel:
         self.loss = Arena(device, "loss", [Field("loss", (1,))])
         self.saved = Arena(device, "activations", activations(model, B, S, act))
         weights = ParameterTensors(self.weights, model)
-        workspace = device.traits.workspaces.get(OUTPUT_LAYER_TRAINING) if output_layer else None
-        elements = workspace({"N": B * S, "V": model.vocab_size}, act) if workspace else None
+        of_output_layer = fused_output_layer(model, B * S, act, device) if output_layer else []
         self.token_layers, fused = fused_layers(device, model, weights, self.saved, B * S, drop_probability)
-        table = activation_gradients(model, B, S, act, None, elements, fused)
+        table = activation_gradients(model, B, S, act, of_output_layer, fused)
         self.scratch = Arena(device, "activation_gradients", table)
         for name, values in draw_weights(model).items():
             device.write(self.weights[name], values.astype(act.numpy))

@@ -462,6 +462,36 @@ def output_layer_training(dweight, dbias, x, weight, bias, targets, scale, V, ac
     return result | {"dbias": matmul(gradient.transpose(1, 0), factor, dbias[:, None])[:, 0]}
 
 
+LOG2_E, LN_2 = constant(1 / np.log(2)), constant(np.log(2))
+
+
+def output_layer_loss(x, weight, bias, targets, scale, V, act=DType.F32, product=matmul) -> Result:
+    """Maxima, and so losses and logsumexp, are computed in powers of 2."""
+    logits = matmul_forward(x, weight, bias, product)["y"]
+    maximum, target_logits = logits.maximum_of_rows(), logits[np.arange(len(targets)), targets][:, None]
+    exponentials = (logits - maximum).exp(quick=True)
+    total, not_target = exponentials.sum(1, keepdims=True), targets[:, None] != np.arange(V)
+    others, log_total = exponentials.where(not_target).sum(1, keepdims=True), total.log()
+    shares = product(_stored(exponentials.where(not_target), act), weight) - others * weight[targets]
+    return {
+        "losses": (log_total + (maximum * LOG2_E - target_logits * LOG2_E) * LN_2)[:, 0],
+        "logsumexp": (log_total + maximum * LOG2_E * LN_2)[:, 0],
+        "others": (others / total)[:, 0],
+        "dx": shares * (scale / total),
+    }
+
+
+def output_layer_weight(
+    dweight, dbias, logsumexp, others, x, weight, bias, targets, scale, V, act=DType.F32, product=matmul
+) -> Result:
+    logits = matmul_forward(x, weight, bias, product)["y"]
+    p = (logits - (logsumexp * LOG2_E * LN_2)[:, None]).exp(quick=True)
+    one_hot, of_target = targets[:, None] == np.arange(V), -others[:, None]
+    gradient = Rounded(np.where(one_hot, of_target.value, p.value), np.where(one_hot, of_target.error, p.error))
+    result = {"dweight": product(_stored(gradient, act).transpose(1, 0), x) * scale + dweight}
+    return result if dbias is None else result | {"dbias": gradient.sum(0) * scale + dbias}
+
+
 def add_sum(total, values, scale) -> Result:
     return {"total": total + values.sum(0, keepdims=True, roundoff=F64_ROUNDOFF) * scale}
 

@@ -25,7 +25,13 @@ from hipgpt.compute.communicator import COLLECTIVES, Communicator, HostCommunica
 from hipgpt.compute.contract import Op
 from hipgpt.compute.dependencies import Use, predecessors, uses
 from hipgpt.compute.device import Traits, Workspace, check_transfer
-from hipgpt.compute.fused_ops import ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS, DECODE_BLOCKS, TOKEN_LAYERS_BACKWARD
+from hipgpt.compute.fused_ops import (
+    ATTENTION_SHORT_BACKWARD,
+    BLOCK_WEIGHTS,
+    DECODE_BLOCKS,
+    OUTPUT_LAYER_LOSS,
+    TOKEN_LAYERS_BACKWARD,
+)
 from hipgpt.compute.launch import Launch
 from hipgpt.compute.process_group import ProcessGroup
 from hipgpt.compute.tensor import DType, Tensor
@@ -46,7 +52,7 @@ def fused_op_workspaces(arch: str, multiprocessors: int) -> Mapping[Op, Workspac
     def served(op: Op) -> Workspace:
         return lambda sizes, act: int(is_served(op, arch, act, sizes))
 
-    ops = {op: served(op) for op in (ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS)}
+    ops = {op: served(op) for op in (ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS, OUTPUT_LAYER_LOSS)}
     if arch == HOPPER:
         ops[DECODE_BLOCKS] = decode_blocks.workspace(multiprocessors)
         ops[TOKEN_LAYERS_BACKWARD] = token_layers.partials

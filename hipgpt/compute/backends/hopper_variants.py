@@ -1,6 +1,6 @@
 """The rows of the table of variants that only a Hopper has: their kernels use its copy engine or its large memory."""
 
-from hipgpt.compute.backends import decode_blocks, stacked_gemm, token_layers
+from hipgpt.compute.backends import decode_blocks, output_layer, stacked_gemm, token_layers
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
     CONSTANTS,
@@ -83,6 +83,15 @@ def _block_weights() -> Variant:
     )  # fmt: skip
 
 
+def _output_layer(op: str) -> Variant:
+    """A row for the two passes over a narrow model's output layer that store no logits."""
+    return Variant(
+        op, HOPPER, "bf16", f"gpu/{op}.hip", shapes=output_layer.SHAPES,
+        suits=lambda op, sizes: output_layer.suits(sizes), for_sizes=compiled_for(output_layer.DIVISIONS[op].macros),
+        boxes=output_layer.boxes_of, shared_bytes=CONSTANTS["OUTPUT_LAYER_SHARED_BYTES"],
+    )  # fmt: skip
+
+
 def _persistent_attention(channels: int) -> Variant:
     """The row for attention on Hopper with heads of exactly so many channels, whose tiles come by the copy engine."""
 
@@ -128,6 +137,7 @@ HOPPER_VARIANTS = (
     _decode_blocks(),
     _token_layers(),
     _block_weights(),
+    *(_output_layer(op) for op in output_layer.DIVISIONS),
     *(_persistent_attention(channels) for channels in (64, 128)),
     _persistent_attention_backward(),
 )

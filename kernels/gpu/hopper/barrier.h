@@ -63,6 +63,14 @@ DEVICE void barrier_of_threads(int number, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
 
+// The address at which any block of the cluster reads a variable in the shared memory of one of its blocks.
+template <class T>
+DEVICE const T* in_block(const T* shared, uint32_t block_of_cluster) {
+    const T* address;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(shared), "r"(block_of_cluster));
+    return address;
+}
+
 DEVICE void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;" ::: "memory");
 }
