@@ -68,7 +68,8 @@ int32_t draw(const float* scores, int64_t V, const Sampling& sampling, double un
     std::vector<Candidate> candidates(V);
     for (int64_t v = 0; v < V; ++v)
         candidates[v] = {static_cast<int32_t>(v), scores[v], weight_of(scores[v], greatest, sampling.temperature)};
-    if (std::isnan(sum_of_weights(candidates))) return 0;  // NaN elsewhere, or an infinity: they have no order
+    const auto is_nan = [](const Candidate& one) { return std::isnan(one.score); };
+    if (std::any_of(candidates.begin(), candidates.end(), is_nan)) return 0;  // they have no order
     const int64_t top_k = static_cast<int64_t>(sampling.top_k);
     if (top_k > 0 && top_k < V) keep_top_k(candidates, top_k);
     if (sampling.top_p < 1.0f) keep_top_p(candidates, sampling.top_p);

@@ -32,7 +32,7 @@ from hipgpt.compute.tensor import DType
 
 PROCESSES = 2  # in parallel
 ENGINE = ("support/fakehip/checks", "support/fakehip/beside", "support/fakehip/self_check", "support/fakehip/training",
-          "compute/test_ops", "gpt/test_gradients", "gpt/test_causality", "gpt/test_dropout",
+          "compute/test_ops", "compute/test_draw_token", "gpt/test_gradients", "gpt/test_causality", "gpt/test_dropout",
           "training/test_optimizer", "training/test_muon", "training/test_step_io")  # fmt: skip
 MATRIX_OPS = ("matmul", "attention_forward", "attention_backward")
 MATRICES = f"result and bf16 and ({' or '.join(MATRIX_OPS)})"
@@ -45,7 +45,7 @@ OF_MATRICES = sum(case.op.name.startswith(MATRIX_OPS) and case.act is DType.BF16
 # chips: test files, an expression that selects their tests, and how many these are at least
 RUNS = {
     "gfx1100": (ENGINE, "hip", EVERY_CASE),
-    "gfx90a:sramecc+:xnack-": (("compute/test_ops",), "result", EVERY_CASE // BOTH_PASSES),
+    "gfx90a:sramecc+:xnack-": (("compute/test_ops", "compute/test_draw_token"), "result", EVERY_CASE // BOTH_PASSES),
     "gfx1201": (("compute/test_ops",), MATRICES, OF_MATRICES),
     "gfx1030": (("compute/test_ops",), MATRICES, OF_MATRICES),
     "gfx950": (("compute/test_ops", "support/fakehip/checks"), f"({MATRICES} or matrix_unit)", OF_MATRICES),

@@ -15,6 +15,8 @@ typedef unsigned long long hipgpt_uint64;
 
 DEVICE int32_t float_bits(float value) { return __float_as_int(value); }
 DEVICE float bits_float(int32_t bits) { return __int_as_float(bits); }
+DEVICE uint64_t double_bits(double value) { return static_cast<uint64_t>(__double_as_longlong(value)); }
+DEVICE double bits_double(uint64_t bits) { return __longlong_as_double(static_cast<long long>(bits)); }
 
 // The index of the lowest set bit; bits must not be 0.
 DEVICE int lowest_bit(uint64_t bits) { return __ffsll(static_cast<long long>(bits)) - 1; }

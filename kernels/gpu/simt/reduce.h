@@ -5,6 +5,23 @@
 DEVICE float wave_sum(float value) { return sum_of_lanes<WAVE>(value); }
 DEVICE float wave_maximum(float value) { return maximum_of_lanes<WAVE>(value); }
 
+// The value of the lane whose index differs in the bits of LANE_MASK.
+template <int LANE_MASK>
+DEVICE double wave_exchange(double value) {
+    const uint64_t bits = double_bits(value);
+    const uint32_t low = float_bits(wave_exchange<LANE_MASK>(bits_float(static_cast<int32_t>(bits))));
+    const uint32_t high = float_bits(wave_exchange<LANE_MASK>(bits_float(static_cast<int32_t>(bits >> 32))));
+    return bits_double(static_cast<uint64_t>(high) << 32 | low);
+}
+
+// Over LANES neighbouring lanes, in the same order as sums in f32.
+template <int LANES>
+DEVICE double sum_of_lanes(double value) {
+    value += wave_exchange<LANES / 2>(value);
+    if constexpr (LANES > 2) value = sum_of_lanes<LANES / 2>(value);
+    return value;
+}
+
 // Over a one-dimensional block. All its threads must call it, and every thread gets the result.
 template <int BLOCK_THREADS>
 DEVICE float block_sum(float value) {

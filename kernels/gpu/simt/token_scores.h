@@ -5,6 +5,9 @@
 #include "gpu/simt/reduce.h"
 #include "formulas.h"
 
+// Not -1.0f / 0.0f, because NVRTC leaves that division to the chip.
+DEVICE float minus_infinity() { return bits_float(0xFF800000); }
+
 // Unsigned numbers in the order of floats; both zeros are the same.
 DEVICE uint32_t ordered(float score) {
     const uint32_t bits = static_cast<uint32_t>(float_bits(score + 0.0f));
@@ -16,24 +19,37 @@ DEVICE float score_of(uint32_t key) {
 
 // A sequence's scores, and which of its tokens may be drawn: those above the least key, and the first `ties` at it.
 struct Scores {
-    const float* row;
+    const act* logits;
+    const float* changed;  // all scores, or nullptr if they are the logits
     int64_t V;
-    float greatest, temperature;
-    uint32_t gap;  // between the keys of two numbers of one sign: 2^16 if all scores are those of bf16
+    float temperature, greatest = 0.0f;
     uint32_t least = 0;
     double ties = 0.0;
 
-    // visit(id, score) for every token from `begin` to `end`, WIDTH at once, and then `stride` further on.
+    DEVICE_MEMBER float at(int64_t v) const { return changed ? changed[v] : widen(logits[v]); }
+
+    // visit(id, scores) for WIDTH tokens from `begin` on, then for those `stride` further on, up to `end`.
     template <class Visit>
-    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t stride, const Visit& visit) const {
+    DEVICE_MEMBER void visit_vectors(int64_t begin, int64_t end, int64_t stride, const Visit& visit) const {
         const bool aligned = is_wide(V);
         for (int64_t v = begin; v < end; v += stride) {
             float scores[WIDTH];
-            load_some(scores, row + v, end - v, aligned);
+            if (changed)
+                load_some(scores, changed + v, end - v, aligned);
+            else
+                load_some(scores, logits + v, end - v, aligned);
+            visit(v, scores);
+        }
+    }
+
+    // visit(id, score) for every one of these tokens.
+    template <class Visit>
+    DEVICE_MEMBER void visit_tokens(int64_t begin, int64_t end, int64_t stride, const Visit& visit) const {
+        visit_vectors(begin, end, stride, [&](int64_t v, const float(&scores)[WIDTH]) {
 #pragma unroll
             for (int i = 0; i < WIDTH; ++i)
                 if (v + i < end) visit(v + i, scores[i]);
-        }
+        });
     }
 
     // The same for all tokens, which the threads of the block share.
@@ -57,6 +73,8 @@ struct Scores {
     // Leaves the fewest tokens, from the greatest score down, whose measures sum to `wanted`.
     template <class Measure>
     DEVICE_MEMBER void keep(double wanted, const Measure& measure) {
+        // between the keys of two numbers of one sign
+        const uint32_t gap = sizeof(act) == 2 && !changed ? 1u << 16 : 1u;
         uint32_t found = 0;
         double above = 0.0;  // the sum of what is greater than `found`, in the end
         for (uint32_t bit = 0x80000000u; bit >= gap; bit /= 2) {
@@ -84,29 +102,45 @@ struct Scores {
     }
 };
 
-// The sum over this thread and those before it, in a fixed order. All threads of the block must call it.
-DEVICE double sum_up_to_here(double value, double (&sums)[SAMPLING_THREADS]) {
+// The sums over this thread and those before it, and over the whole block.
+struct RunningSum {
+    double up_to_here, all;
+};
+
+// Over the lanes of a wave, from the sums of LANE_MASK neighbours each.
+template <int LANE_MASK = 1>
+DEVICE RunningSum running_sum_of_wave(RunningSum sum) {
+    const double other = wave_exchange<LANE_MASK>(sum.all);
+    if (threadIdx.x & LANE_MASK) sum.up_to_here += other;
+    sum.all += other;
+    if constexpr (LANE_MASK < WAVE / 2) sum = running_sum_of_wave<2 * LANE_MASK>(sum);
+    return sum;
+}
+
+// In a fixed order. All threads of the block must call it.
+DEVICE RunningSum running_sum(double value) {
+    __shared__ double waves[SAMPLING_THREADS / WAVE];
+    const int own = threadIdx.x / WAVE;
+    RunningSum sum = running_sum_of_wave({value, value});
     __syncthreads();
-    sums[threadIdx.x] = value;
+    if (threadIdx.x % WAVE == 0) waves[own] = sum.all;
     __syncthreads();
-    for (unsigned distance = 1; distance < SAMPLING_THREADS; distance *= 2) {
-        if (threadIdx.x >= distance) value += sums[threadIdx.x - distance];
-        __syncthreads();
-        sums[threadIdx.x] = value;
-        __syncthreads();
+    double before = 0.0, all = 0.0;
+    for (int wave = 0; wave < SAMPLING_THREADS / WAVE; ++wave) {
+        if (wave == own) before = all;
+        all += waves[wave];
     }
-    return value;
+    return {before + sum.up_to_here, all};
 }
 
 // A drawn token. Thread i has the i-th run of ids, so that sums are taken in the order of ids.
 DEVICE int32_t draw_from_all(const Scores& scores, double uniform) {
-    __shared__ double sums[SAMPLING_THREADS];
     __shared__ int32_t chosen;
     const int64_t each = (scores.V + SAMPLING_THREADS * WIDTH - 1) / (SAMPLING_THREADS * WIDTH) * WIDTH;
     const int64_t begin = threadIdx.x * each, end = begin + each < scores.V ? begin + each : scores.V;
     double ties = 0.0;
     scores.visit_tokens(begin, end, WIDTH, [&](int64_t, float score) { ties += ordered(score) == scores.least; });
-    const double left = scores.ties - (sum_up_to_here(ties, sums) - ties);  // ties that this thread's run still has
+    const double left = scores.ties - (running_sum(ties).up_to_here - ties);  // ties that this thread's run still has
     const auto each_kept = [&](const auto& visit) {
         double ties_left = left;
         scores.visit_tokens(begin, end, WIDTH, [&](int64_t v, float score) {
@@ -116,16 +150,17 @@ DEVICE int32_t draw_from_all(const Scores& scores, double uniform) {
     };
     double own = 0.0;
     each_kept([&](int64_t, double weight) { own += weight; });
-    const double up_to_here = sum_up_to_here(own, sums), wanted = uniform * sums[SAMPLING_THREADS - 1];
+    const RunningSum sums = running_sum(own);
+    const double wanted = uniform * sums.all;
     // The first thread whose sum exceeds what is wanted, because rounding may put neighbours' sums out of order. If
     // rounding leaves none, the last thread that has a token.
     const float self = static_cast<float>(threadIdx.x), none = SAMPLING_THREADS;
-    const float first = -block_maximum<SAMPLING_THREADS>(own > 0.0 && up_to_here > wanted ? -self : -none);
+    const float first = -block_maximum<SAMPLING_THREADS>(own > 0.0 && sums.up_to_here > wanted ? -self : -none);
     const float last_of_all = block_maximum<SAMPLING_THREADS>(own > 0.0 ? self : -1.0f);
     if (threadIdx.x == 0) chosen = 0;
     __syncthreads();
     if (self == (first < none ? first : last_of_all)) {
-        double sum = up_to_here - own;
+        double sum = sums.up_to_here - own;
         int32_t last = 0;
         bool is_found = false;
         each_kept([&](int64_t v, double weight) {

@@ -77,7 +77,8 @@ DEVICE void widen(float (&values)[WIDTH], const Vector& vector) {
     }
 }
 DEVICE void load(float (&values)[WIDTH], const bf16* source) {
-    widen(values, *reinterpret_cast<const Vector*>(source));
+    const Vector vector = *reinterpret_cast<const Vector*>(source);  // a copy: by reference, words are loaded singly
+    widen(values, vector);
 }
 
 DEVICE void store(float* target, const float (&values)[1]) { *target = values[0]; }

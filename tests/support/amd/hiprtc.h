@@ -25,6 +25,12 @@ static __device__ __forceinline__ Index blocks_of_grid() {
 
 static __device__ __forceinline__ int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
 static __device__ __forceinline__ float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+static __device__ __forceinline__ long long __double_as_longlong(double value) {
+    return __builtin_bit_cast(long long, value);
+}
+static __device__ __forceinline__ double __longlong_as_double(long long bits) {
+    return __builtin_bit_cast(double, bits);
+}
 
 static __device__ __forceinline__ void __syncthreads() {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup");
@@ -42,6 +48,11 @@ static __device__ __forceinline__ float __shfl_xor(float value, int mask, int wi
 // One bit of each lane that is at work, lane 0's the lowest.
 static __device__ __forceinline__ unsigned long long __ballot(int chosen) {
     return WAVE == 64 ? __builtin_amdgcn_ballot_w64(chosen) : __builtin_amdgcn_ballot_w32(chosen);
+}
+
+// Returns the value before. It orders no other accesses.
+static __device__ __forceinline__ int atomicAdd(int* target, int value) {
+    return __hip_atomic_fetch_add(target, value, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
 }
 
 static __device__ __forceinline__ int __ffsll(long long bits) { return __builtin_ffsll(bits); }

@@ -109,6 +109,13 @@ def test_a_ballot_has_a_bit_of_each_lane(driver):
     assert (kernel.result() == 17).all()
 
 
+def test_atomic_additions_count_every_thread_once(driver):
+    body = "__shared__ int sum; if (threadIdx.x == 0) sum = 0; __syncthreads(); y[threadIdx.x] = atomicAdd(&sum, 1);"
+    kernel = Kernel(driver, body, threads=64)
+    kernel.launch()
+    np.testing.assert_array_equal(np.sort(kernel.result()), np.arange(64))
+
+
 # by chip: the call, how many elements a lane has of A and B and of C, and where these are in AMD's ISA documents
 MATRIX_UNITS = {
     "gfx90a": ("mfma_f32_16x16x16bf16_1k(a, b, c, 0, 0, 0)", 4, 4, "l / 16 * 4", "l / 16 * 4 + e"),

@@ -38,6 +38,8 @@ double ceil(double);
 
 inline int __float_as_int(float value) { return __builtin_bit_cast(int, value); }
 inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
+inline long long __double_as_longlong(double value) { return __builtin_bit_cast(long long, value); }
+inline double __longlong_as_double(long long bits) { return __builtin_bit_cast(double, bits); }
 
 inline void __syncthreads() { fakehip_block_barrier(); }
 
@@ -100,6 +102,13 @@ inline unsigned __builtin_amdgcn_perm(unsigned high, unsigned low, unsigned sele
     unsigned result = 0;
     for (int i = 0; i < 4; ++i) result |= static_cast<unsigned>(bytes >> (select >> 8 * i & 7) * 8 & 255) << 8 * i;
     return result;
+}
+
+// A fiber gives way at meetings only.
+inline int atomicAdd(int* target, int value) {
+    const int before = *target;
+    *target += value;
+    return before;
 }
 
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
