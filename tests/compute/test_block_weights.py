@@ -37,7 +37,7 @@ CASES = [
 ]
 on_a_hopper = pytest.mark.parametrize(
     ("device", "case"),
-    [pytest.param("cuda", case, marks=pytest.mark.gpu, id=str(case)) for case in CASES],
+    [pytest.param("cuda", case, marks=pytest.mark.gpu, id=f"cuda-{case}") for case in CASES],
     indirect=["device"],
     scope="module",
 )

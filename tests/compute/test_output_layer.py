@@ -32,7 +32,7 @@ def on_a_hopper(*lists: list) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("device", "case", "logits"),
         [
-            pytest.param("cuda", case, logits, marks=pytest.mark.gpu, id=f"{case}-{logits}")
+            pytest.param("cuda", case, logits, marks=pytest.mark.gpu, id=f"cuda-{case}-{logits}")
             for case in lists[0]
             for logits in lists[1]
         ],
