@@ -1,18 +1,17 @@
 """Time training steps on a GPU: milliseconds per step and tokens/s, compared with the script of a peer.
 
     python bench/gpu_train.py --device cuda --sizes S1,S2,S3
-    python bench/gpu_train.py --device cuda --sizes S1 --peer 'python torch_gpt_gpu.py S1'
+    python bench/gpu_train.py --device cuda --sizes S1,S3 --peer 'python torch_gpt_gpu.py'
     python bench/gpu_train.py --device cuda --sizes S2,S3 --devices 1,2
 
-Each round runs HipGPT and then the command of the peer, each in its own process (A B A B). The peer prints a line of
-JSON for each measurement, with `shape`, `mode`, `dtype` and `tok_s`. The ratio is our median over the median of the
-best mode of the peer. With several devices each has the batch of the size, so the tokens/s of N devices are at best N
-times those of one.
+A size is printed once it has been measured. Each round runs HipGPT and then the command of the peer, which gets the
+size as its last argument, each in its own process (A B A B). The peer prints a line of JSON for each measurement, with
+`mode`, `dtype` and `tok_s`. The ratio is our median over the median of the best mode of the peer. With several devices
+each has the batch of the size, so the tokens/s of N devices are at best N times those of one.
 """
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 
 SIZES = {  # embed, layers, heads, mlp, vocabulary, context, batch, tied embeddings
     "S1": (128, 2, 4, 256, 5000, 32, 64),
@@ -82,34 +82,37 @@ def main() -> None:
     if arguments.one:
         measure_on(counts[0], arguments.one, arguments.device, arguments.precision)
         return
-    ours, theirs = {}, {}
-    for _ in range(arguments.rounds):
-        for size, count in itertools.product(arguments.sizes.split(","), counts):
-            command = [sys.executable, __file__, "--one", size, "--device", arguments.device, "--devices", str(count)]
-            done = subprocess.run(
-                [*command, "--precision", arguments.precision], stdout=subprocess.PIPE, encoding="utf-8", check=True
-            )
-            ours.setdefault((size, count), []).append(count * tokens_of(size) / float(done.stdout))
-        if arguments.peer:
-            output = subprocess.run(
-                shlex.split(arguments.peer), stdout=subprocess.PIPE, encoding="utf-8", check=True
-            ).stdout
-            for line in output.splitlines():
-                if line.startswith("{") and "tok_s" in (row := json.loads(line)):
-                    theirs.setdefault(row["shape"], {}).setdefault(f"{row['mode']} {row['dtype']}", []).append(
-                        row["tok_s"]
-                    )
-    for (size, count), rates in ours.items():
+    own = [sys.executable, __file__, "--device", arguments.device, "--precision", arguments.precision]
+    for size in arguments.sizes.split(","):
+        ours, theirs = defaultdict(list), defaultdict(list)  # tokens/s, by the number of devices and by mode
+        for _ in range(arguments.rounds):
+            for count in counts:
+                seconds = float(output_of([*own, "--one", size, "--devices", str(count)]))
+                ours[count].append(count * tokens_of(size) / seconds)
+            if arguments.peer:
+                for line in output_of([*shlex.split(arguments.peer), size]).splitlines():
+                    if line.startswith("{") and "tok_s" in (row := json.loads(line)):
+                        theirs[f"{row['mode']} {row['dtype']}"].append(row["tok_s"])
+        print_rates(size, ours, theirs)
+
+
+def output_of(command: list[str]) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout
+
+
+def print_rates(size: str, ours: dict[int, list[float]], theirs: dict[str, list[float]]) -> None:
+    """Print a line for each number of devices."""
+    for count, rates in ours.items():
         rate = statistics.median(rates)
         line = f"{size:4s} {count * tokens_of(size) / rate * 1e3:9.3f} ms {rate:14,.0f} tokens/s"
         if count > 1:
             line += f"   {count} devices"
-            if alone := ours.get((size, 1)):
+            if alone := ours.get(1):
                 line += f", {rate / statistics.median(alone):.3f} times one"
-        elif modes := {mode: statistics.median(values) for mode, values in theirs.get(size, {}).items()}:
+        elif modes := {mode: statistics.median(values) for mode, values in theirs.items()}:
             best = max(modes, key=modes.get)
             line += f"   peer's best: {best} {modes[best]:,.0f}   ratio {rate / modes[best]:.2f}"
-        print(line)
+        print(line, flush=True)
 
 
 def tokens_of(size: str) -> int:
