@@ -114,7 +114,7 @@ BLOCK_WEIGHTS = op("block_weights", "block_weights", """
 OUTPUT_LAYER_LOSS = op("output_layer_loss", "output_layer_loss", """
     out    losses     f32 (N)
     out    logsumexp  f32 (N)
-    out    others     f32 (N)
+    out    not_target f32 (N)
     out    dx         act (N, C)
     in     x          act (N, C)
     in     weight     act (V, C)
@@ -126,7 +126,7 @@ OUTPUT_LAYER_WEIGHT = op("output_layer_weight", "output_layer_weight", """
     add    dweight    f32 (V, C)
     add?   dbias      f32 (V)
     in     logsumexp  f32 (N)
-    in     others     f32 (N)
+    in     not_target f32 (N)
     in     x          act (N, C)
     in     weight     act (V, C)
     in?    bias       act (V)

@@ -33,17 +33,17 @@ def blocking(model: ModelConfig, sequences: int, length: int, act: DType, device
 
 
 def fused_output_layer(model: ModelConfig, rows: int, act: DType, device: Device) -> list[Field]:
-    """Return the table of what the output layer's ops write for each other, or need as a workspace, for so many tokens.
+    """Return the fields that the output layer's ops share, or use as a workspace, for so many tokens.
 
-    That is of OUTPUT_LAYER_TRAINING, or of OUTPUT_LAYER_LOSS and OUTPUT_LAYER_WEIGHT. No fields if the device has
-    neither for the model.
+    The ops are OUTPUT_LAYER_TRAINING, or OUTPUT_LAYER_LOSS and OUTPUT_LAYER_WEIGHT. There are no fields if the device
+    has neither for the model.
     """
     sizes = {"N": rows, "C": model.embed_dim, "V": model.vocab_size}
     if elements := device.traits.workspace(OUTPUT_LAYER_TRAINING, sizes, act):
         shapes = {"exponentials": (elements,), "scaled": (rows, model.embed_dim)}
         return [Field(f"output_layer.{name}", shape, act) for name, shape in shapes.items()]
     if device.traits.workspace(OUTPUT_LAYER_LOSS, sizes, act):
-        return [Field(f"output_layer.{name}", (rows,)) for name in ("logsumexp", "others")]
+        return [Field(f"output_layer.{name}", (rows,)) for name in ("logsumexp", "not_target")]
     return []
 
 

@@ -176,7 +176,8 @@ class Network:
                 workspace = d["output_layer.exponentials"], d["output_layer.scaled"].rows(0, x.shape[0])
                 plan(OUTPUT_LAYER_TRAINING, *outputs, *workspace, *inputs, scale=scale)
             elif "output_layer.logsumexp" in d:
-                statistics = d["output_layer.logsumexp"], d["output_layer.others"]
+                names = "output_layer.logsumexp", "output_layer.not_target"
+                statistics = [d[name].rows(0, x.shape[0]) for name in names]
                 plan(OUTPUT_LAYER_LOSS, losses, *statistics, dx, *inputs, scale=scale)
                 plan(OUTPUT_LAYER_WEIGHT, dweight, dbias, *statistics, *inputs, scale=scale)
             else:

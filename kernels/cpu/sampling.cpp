@@ -4,6 +4,7 @@
 // Drawn from the top_k tokens of the greatest scores, of these from the fewest whose weights reach top_p of their sum,
 // and ties go to the lower id. With u = number drawn[b]++ of the stream keys[b] it is the first token, in the order of
 // ids, up to which the weights sum to more than u of their sum. Temperature 0 takes the token of the greatest score.
+// If a logit is NaN or +inf, it is any token.
 // logits (B, V), act; scores (B, V) f32; tokens, positions, drawn (B) i32; windows (B, T) i32; settings (B, 4) f32;
 // keys (B, 4) i32. Sums in f64. Keskar et al. 2019, arXiv:1909.05858; Holtzman et al. 2020, arXiv:1904.09751.
 // Minimum traffic: B*V*sizeof(act) bytes.

@@ -1,8 +1,8 @@
 // output_layer_loss: the output layer, the cross-entropy of its logits, and the gradient of its input, without storing
 // logits. With logits = x weight^T + bias and p = softmax(logits):
 //   losses[n] = -log p[n,targets[n]], in nats;  logsumexp[n] = log(sum over v of e^logits[n,v]);
-//   others[n] = 1 - p[n,targets[n]];  dx = scale * (sum over v of p[n,v] weight[v] - weight[targets[n]]).
-// x, dx (N, C), weight (V, C), bias (V), act, bias may be null; targets (N) i32; losses, logsumexp, others (N) f32.
+//   not_target[n] = 1 - p[n,targets[n]];  dx = scale * (sum over v of p[n,v] weight[v] - weight[targets[n]]).
+// x, dx (N, C), weight (V, C), bias (V), act, bias may be null; targets (N) i32; losses, logsumexp, not_target (N) f32.
 //
 // A block owns a tile of x and visits tiles of the weight, with an online softmax. e^(logit - maximum) is rounded to bf16
 // as it becomes an operand. The target is left out of all sums: p_target - 1 = -(sum of all other probabilities), which
@@ -41,7 +41,7 @@ struct Softmax {
 
     DEVICE_MEMBER void weigh(float (&logits)[TILE / 2], const Columns& columns, int tile) {
 #pragma unroll
-        for (int i = 0; i < TILE / 2; ++i) logits[i] += columns.bias[column_of_sums(i) + i % 2];
+        for (int i = 0; i < TILE / 2; ++i) logits[i] += columns.bias[sums_column(i) + i % 2];
         take_target_out(logits, tile * TILE);
         float raised[2] = {MASKED, MASKED};
 #pragma unroll
@@ -68,7 +68,7 @@ struct Softmax {
             if (at < 0 || at >= TILE) continue;
 #pragma unroll
             for (int i = 0; i < TILE / 2; ++i)
-                if (i / 2 % 2 == h && column_of_sums(i) + i % 2 == at) {
+                if (i / 2 % 2 == h && sums_column(i) + i % 2 == at) {
                     statistics.target_logit[own_row() + 8 * h] = logits[i];
                     logits[i] = MASKED;
                 }
@@ -92,7 +92,7 @@ struct Softmax {
 };
 
 PERSISTENT_KERNEL(OUTPUT_LAYER_THREADS, CLUSTER)
-output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const act* x, const act* weight,
+output_layer_loss(float* losses, float* logsumexp, float* not_target, act* dx, const act* x, const act* weight,
                   const act* bias, const int32_t* targets, int64_t N, int64_t /*C*/, int64_t V, float scale,
                   TENSOR_MAP x_map, TENSOR_MAP weight_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
@@ -142,7 +142,7 @@ output_layer_loss(float* losses, float* logsumexp, float* others, act* dx, const
             if (column == 0) {
                 losses[n] = logf(whole) + (raised - above) * LN_2;
                 logsumexp[n] = logf(whole) + (highest + raised) * LN_2;
-                others[n] = total * unit / whole;
+                not_target[n] = total * unit / whole;
             }
         });
     }

@@ -1,6 +1,6 @@
 // output_layer_weight: the gradients of the output layer's weight and bias, without storing those of logits. With
-// logits = x weight^T + bias and logsumexp, others and the other letters of output_layer_loss.hip:
-//   dlogits[n,v] = e^(logits[n,v] - logsumexp[n]), but -others[n] for v = targets[n];
+// logits = x weight^T + bias and logsumexp, not_target and the other letters of output_layer_loss.hip:
+//   dlogits[n,v] = e^(logits[n,v] - logsumexp[n]), but -not_target[n] for v = targets[n];
 //   dweight += scale * dlogits^T x;  dbias += scale * (sum over n of dlogits[n]).
 // x (N, C), weight (V, C), bias (V), act, bias may be null; dweight (V, C), dbias (V) f32, dbias may be null.
 //
@@ -45,7 +45,7 @@ struct Gradients {
     DEVICE_MEMBER void weigh(float (&logits)[TILE / 2], const Columns& columns, int /*tile*/) {
 #pragma unroll
         for (int i = 0; i < TILE / 2; ++i) {
-            const int column = column_of_sums(i) + i % 2, h = i / 2 % 2;
+            const int column = sums_column(i) + i % 2, h = i / 2 % 2;
             logits[i] = quick_exp2((logits[i] + bias[h]) * LOG2_E - columns.logsumexp[column]);
             if (columns.targets[column] == row[h]) logits[i] = columns.of_targets[column];
             total[h] += logits[i];
@@ -64,7 +64,7 @@ struct Gradients {
 };
 
 PERSISTENT_KERNEL(OUTPUT_LAYER_THREADS, CLUSTER)
-output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const float* others, const act* x,
+output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const float* not_target, const act* x,
                     const act* weight, const act* bias, const int32_t* targets, int64_t V, int64_t /*C*/, int64_t N,
                     float scale, TENSOR_MAP x_map, TENSOR_MAP weight_map) {
     extern __shared__ __align__(1024) unsigned char bytes[];
@@ -76,7 +76,7 @@ output_layer_weight(float* dweight, float* dbias, const float* logsumexp, const 
         give_up_registers<40>();
         load_all(memory, weight_map, static_cast<int>(first), x_map, tiles, [&](int64_t n) {
             if (n >= N) return Column{-MASKED, 0.0f, -1};  // its dlogits are 0
-            return Column{logsumexp[n] * LOG2_E, -others[n], targets[n]};
+            return Column{logsumexp[n] * LOG2_E, -not_target[n], targets[n]};
         });
         cluster_barrier();
     } else {

@@ -476,17 +476,17 @@ def output_layer_loss(x, weight, bias, targets, scale, V, act=DType.F32, product
     return {
         "losses": (log_total + (maximum * LOG2_E - target_logits * LOG2_E) * LN_2)[:, 0],
         "logsumexp": (log_total + maximum * LOG2_E * LN_2)[:, 0],
-        "others": (others / total)[:, 0],
+        "not_target": (others / total)[:, 0],
         "dx": shares * (scale / total),
     }
 
 
 def output_layer_weight(
-    dweight, dbias, logsumexp, others, x, weight, bias, targets, scale, V, act=DType.F32, product=matmul
+    dweight, dbias, logsumexp, not_target, x, weight, bias, targets, scale, V, act=DType.F32, product=matmul
 ) -> Result:
     logits = matmul_forward(x, weight, bias, product)["y"]
     p = (logits - (logsumexp * LOG2_E * LN_2)[:, None]).exp(quick=True)
-    one_hot, of_target = targets[:, None] == np.arange(V), -others[:, None]
+    one_hot, of_target = targets[:, None] == np.arange(V), -not_target[:, None]
     gradient = Rounded(np.where(one_hot, of_target.value, p.value), np.where(one_hot, of_target.error, p.error))
     result = {"dweight": product(_stored(gradient, act).transpose(1, 0), x) * scale + dweight}
     return result if dbias is None else result | {"dbias": gradient.sum(0) * scale + dbias}

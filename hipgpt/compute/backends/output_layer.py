@@ -67,8 +67,8 @@ def suits(sizes: Sizes) -> bool:
 
     They compute 8*N*C*V operations instead of 6*N*C*V, because both compute the logits. They save the traffic of
     logits, which are otherwise written, read and overwritten by the loss, and read twice: 10*N*V bytes. At 500 TFLOP/s
-    and 3 TB/s the operations take less time than the traffic up to C = 800, so the widths that the kernels are written
-    for are the limit.
+    and 3 TB/s the additional operations take less time than that traffic up to C = 800. So the widths that the kernels
+    are written for are the limit.
     """
     return sizes["C"] in CHANNELS and min(sizes["N"], sizes["V"]) >= LEAST_ROWS
 

@@ -16,14 +16,15 @@
 #include <memory>
 #include <vector>
 
-// MC x KC of A and KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
+// MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
 // Sums of a GEMM whose epilogue needs all K terms, if K > KC. B is packed again for each SUM_ROWS rows. For AMX more than
 // 512 were not measured.
 constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
 constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
-// As many multiplications take as long as loading an element of B that another thread packed, or as packing one of A.
+// Estimates: as many multiplications take as long as loading an element of B that another thread packed, or as packing one
+// of A. They lie between those of a vector tile and of AMX in bf16, which multiply at rates that differ tenfold.
 constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 
 // A thread's memory, reused by all its GEMMs.
@@ -63,15 +64,19 @@ inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int6
 struct Grid {
     Team rows, columns;
 
-    // The grid whose busiest thread has least to multiply and to load; of equals, the highest. Each thread loads A for its
-    // rows and B for its columns, so for many threads nearly square parts are best.
+    // The grid whose busiest thread has least to multiply and to load. Ties go to the higher grid. Each thread loads A for
+    // its rows and B for its columns, so for many threads nearly square parts are best.
     Grid(Team team, int64_t M, int64_t N) {
         int64_t least = INT64_MAX;
         for (int64_t height = team.size; height > 0; --height) {
             const Team down{team.rank % height, height}, across{team.rank / height, team.size / height};
             const int64_t most_rows = down.largest_part(M, MR), most_columns = across.largest_part(N, NR);
             const int64_t work = most_rows * most_columns + LOAD_OF_A * most_rows + LOAD_OF_B * most_columns;
-            if (work < least) least = work, rows = down, columns = across;
+            if (work < least) {
+                least = work;
+                rows = down;
+                columns = across;
+            }
         }
     }
 };

@@ -11,7 +11,7 @@
 #define HEAD_CHANNELS 64  // D rounded up to 32, 64 or 128
 #endif
 
-constexpr float MASKED = -1e30f, LOG2_E = 1.44269504f;
+constexpr float MASKED = -1e30f;
 constexpr int ATTENTION_THREADS = MMA_WAVES * WAVE;
 constexpr int ROW_TILES = ATTENTION_ROWS / (16 * MMA_WAVES);
 // Operands that are loaded at once. On RDNA 3 they are so large that with the widest heads two would be spilled.

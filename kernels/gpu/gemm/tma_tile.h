@@ -1,8 +1,9 @@
 // The tiles of mainloop_tma.h: their sizes, their sums in the workspace, the sums of A's rows.
 #pragma once
 #include "gpu/gemm/epilogue_tma.h"
+#include "gpu/hopper/wgmma.h"
 
-constexpr int WARPGROUP = 128, WARPGROUP_ROWS = 64, MULTIPLIERS = 2;
+constexpr int WARPGROUP_ROWS = 64, MULTIPLIERS = 2;
 constexpr int STAGE_K = TMA_STAGE_K, TILE_A = TMA_ROWS * STAGE_K, TILE_B = TMA_COLUMNS * STAGE_K;  // elements
 constexpr int STAGE_BYTES = 2 * (TILE_A + TILE_B);
 static_assert(TMA_ROWS == MULTIPLIERS * WARPGROUP_ROWS && TMA_THREADS == (MULTIPLIERS + 1) * WARPGROUP, "");

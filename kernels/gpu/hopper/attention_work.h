@@ -1,11 +1,10 @@
 // Attention's persistent blocks: the order of their work, and how a warpgroup stores its rows.
 #pragma once
-#include "gpu/hopper/barrier.h"
+#include "gpu/hopper/wgmma.h"
 #include "gpu/mma/shared_tile.h"
 #include "formulas.h"
 
-constexpr float LOG2_E = 1.44269504f;
-constexpr int WARPGROUP = 128, ROWS = 64;  // threads of a warpgroup, rows that it owns
+constexpr int ROWS = 64;  // that a warpgroup owns
 
 // A tile of TMA_QUERIES rows of one head.
 struct Work {
@@ -24,9 +23,6 @@ DEVICE bool work_at(int64_t index, int64_t B, int64_t S, int64_t H, bool last_fi
     work.h = (first + left % count) % static_cast<int>(H);
     return true;
 }
-
-// The first row of a thread's sums among its warpgroup's rows: see wgmma.h. The other is 8 below.
-DEVICE int sums_row() { return threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4; }
 
 // Stores the rows of a warpgroup from `first` on that are below S, each times its factor, through shared memory, so that
 // a thread stores 16 bytes. target: row 0, `stride` elements before row 1; staging: of this warpgroup.

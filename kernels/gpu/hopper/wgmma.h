@@ -6,6 +6,12 @@
 #pragma once
 #include "gpu/hopper/barrier.h"
 
+constexpr int WARPGROUP = 128;  // threads
+
+// The first row of a thread's sums among its warpgroup's rows; the other is 8 below. The column of sum i, if i is even.
+DEVICE int sums_row() { return threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4; }
+DEVICE int sums_column(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
+
 // Sums and operands in registers are ready for wgmma.
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 

@@ -15,7 +15,6 @@ using Operand = Mma::Operand;
 using Sum = Mma::Sum;
 
 constexpr int MEMORY_BYTES = 32 << 10;
-constexpr float LOG2_E = 1.44269504f;
 
 // Which mma tiles of a streamed tile a wave computes with. AllMmaTiles needs no test, so that the compiler can overlap
 // the instructions of one mma tile with those of another.

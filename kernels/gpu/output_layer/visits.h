@@ -1,4 +1,4 @@
-// The products of output_layer_loss.hip and output_layer_weight.hip, for rows of CHANNELS, 64 or 128.
+// The GEMMs of output_layer_loss.hip and output_layer_weight.hip, for rows of CHANNELS, 64 or 128.
 //
 // A block owns a tile of rows of one matrix, x or the weight, and visits tiles of rows of the other one, as attention's
 // queries visit keys that are also the values:  logits = own visited^T;  sums += factors(logits) visited.
@@ -11,8 +11,8 @@
 #include "gpu/hopper/wgmma.h"
 #include "gpu/simt/vector_io.h"
 
-constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f, MASKED = -1e30f;
-constexpr int TILE = OUTPUT_LAYER_TILE, WARPGROUP = 128, MULTIPLIERS = 2, MULTIPLYING = MULTIPLIERS * WARPGROUP;
+constexpr float MASKED = -1e30f;
+constexpr int TILE = OUTPUT_LAYER_TILE, MULTIPLIERS = 2, MULTIPLYING = MULTIPLIERS * WARPGROUP;
 constexpr int ROWS = TILE / MULTIPLIERS;                                       // of a warpgroup
 constexpr int BOX = TILE * 64, BOXES = CHANNELS / 64, ELEMENTS = BOXES * BOX;  // of a tile
 constexpr int STAGES = 5, CHUNKS = CHANNELS / WIDTH;
@@ -79,12 +79,11 @@ DEVICE void load_all(Memory& memory, const TensorMap& own, int own_row, const Te
     }
 }
 
-// The first of the two own rows of a thread, and the column of its sum i, or of i - 1 if i is odd: see wgmma.h.
+// sums_row(), among the rows of both warpgroups.
 DEVICE int own_row() { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4; }
-DEVICE int column_of_sums(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2; }
 
-// The products of a warpgroup.
-struct Products {
+// The two GEMMs of a warpgroup.
+struct Gemms {
     float logits[TILE / 2], sums[CHANNELS / 2];
     uint32_t factors[TILE / 16][4];  // packed
 
@@ -117,42 +116,42 @@ struct Products {
 template <class Memory, class Weights>
 DEVICE void visit_all(Memory& memory, const Tiles& tiles, Weights& weights) {
     const bf16* own = memory.own + uniform(threadIdx.x / WARPGROUP) * ROWS * 64;
-    Products products;
+    Gemms gemms;
 #pragma unroll
-    for (float& sum : products.sums) sum = 0.0f;
+    for (float& sum : gemms.sums) sum = 0.0f;
     memory.own_full.wait(0);
     if (tiles.begin < tiles.end) {
         Place place;
         memory.full[place.stage].wait(place.parity);
-        products.start_logits(own, memory.tiles[place.stage]);
+        gemms.start_logits(own, memory.tiles[place.stage]);
         wgmma_wait<0>();
-        wgmma_sums_ready(products.logits);
-        weights.weigh(products.logits, memory.columns[place.stage], tiles.begin);
-        products.pack();
+        wgmma_sums_ready(gemms.logits);
+        weights.weigh(gemms.logits, memory.columns[place.stage], tiles.begin);
+        gemms.pack();
         for (int tile = tiles.begin + 1; tile < tiles.end; ++tile) {
             const int previous = place.stage;
             place.advance();
             memory.full[place.stage].wait(place.parity);
-            products.start_logits(own, memory.tiles[place.stage]);
-            products.start_sums(memory.tiles[previous]);
+            gemms.start_logits(own, memory.tiles[place.stage]);
+            gemms.start_sums(memory.tiles[previous]);
             wgmma_wait<1>();
-            wgmma_sums_ready(products.logits);
-            weights.weigh(products.logits, memory.columns[place.stage], tile);
+            wgmma_sums_ready(gemms.logits);
+            weights.weigh(gemms.logits, memory.columns[place.stage], tile);
             wgmma_wait<0>();
-            wgmma_sums_ready(products.sums);
+            wgmma_sums_ready(gemms.sums);
             if (threadIdx.x % 32 == 0) memory.empty[previous].arrive();
-            weights.rescale(products.sums);
-            products.pack();
+            weights.rescale(gemms.sums);
+            gemms.pack();
         }
-        products.start_sums(memory.tiles[place.stage]);
+        gemms.start_sums(memory.tiles[place.stage]);
         wgmma_wait<0>();
-        wgmma_sums_ready(products.sums);
+        wgmma_sums_ready(gemms.sums);
     }
     barrier_of_threads(1, MULTIPLYING);  // no warpgroup reads tiles any more
 #pragma unroll
     for (int i = 0; i < CHANNELS / 2; i += 2) {
-        const float pair[2] = {products.sums[i], products.sums[i + 1]};
-        store(memory.sums[own_row() + i / 2 % 2 * 8] + column_of_sums(i), pair);
+        const float pair[2] = {gemms.sums[i], gemms.sums[i + 1]};
+        store(memory.sums[own_row() + i / 2 % 2 * 8] + sums_column(i), pair);
     }
 }
 

@@ -13,6 +13,8 @@ typedef unsigned long long hipgpt_uint64;
 #define DEVICE_MEMBER __device__ __forceinline__
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
 
+constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+
 DEVICE int32_t float_bits(float value) { return __float_as_int(value); }
 DEVICE float bits_float(int32_t bits) { return __int_as_float(bits); }
 DEVICE uint64_t double_bits(double value) { return static_cast<uint64_t>(__double_as_longlong(value)); }

@@ -36,7 +36,7 @@ DEVICE float quick_exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
     return power;
 }
-DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
+DEVICE float quick_exp(float x) { return quick_exp2(x * LOG2_E); }
 DEVICE float quick_reciprocal(float x) {
     float reciprocal;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));

@@ -86,7 +86,7 @@ DEVICE uint32_t high_halves(uint32_t first, uint32_t second) {
 
 // 2^x, e^x and 1 / x by the chip's own instructions: see formulas.h.
 DEVICE float quick_exp2(float x) { return __builtin_amdgcn_exp2f(x); }
-DEVICE float quick_exp(float x) { return quick_exp2(x * 1.44269504f); }
+DEVICE float quick_exp(float x) { return quick_exp2(x * LOG2_E); }
 DEVICE float quick_reciprocal(float x) { return __builtin_amdgcn_rcpf(x); }
 
 // Two bf16 in 32 bits, the first in the low half, rounded to nearest, ties to even. The second function is for finite

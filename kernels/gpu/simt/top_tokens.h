@@ -3,12 +3,12 @@
 #pragma once
 #include "gpu/simt/token_scores.h"
 
-// The work grows by the square of top_k, so more are left to a search for the bits of the least score.
+// The work grows with the square of top_k. A larger top_k takes the search for the bits of the least score.
 constexpr int MOST_TOP_K = 256;
 constexpr int TEAM = 8;  // neighbouring lanes that compare an entry of a list with all entries
 
 // visit(entry) for every entry of a list, by a team. All threads must call it. The lanes of a wave visit together, because
-// they exchange sums. So a team may visit an entry beyond the list, of which it must tell nobody.
+// they exchange sums. So a team may visit an entry beyond the list; visit() must ignore it.
 template <class Visit>
 DEVICE void visit_by_teams(int count, const Visit& visit) {
     const int team = threadIdx.x / TEAM, first_of_wave = threadIdx.x / WAVE * (WAVE / TEAM);
@@ -83,8 +83,8 @@ struct TopTokens {
             if (end - v < WIDTH) reaches &= (1u << (end - v)) - 1;
             for (; reaches; reaches &= reaches - 1) {
                 const int64_t candidate = v + lowest_bit(reaches);
-                const int place = atomicAdd(&listed, 1);  // in any order: no result depends on it
-                if (place < SAMPLING_THREADS) list[place] = entry_of(scores.at(candidate), candidate);
+                const int index = atomicAdd(&listed, 1);  // in any order: no result depends on it
+                if (index < SAMPLING_THREADS) list[index] = entry_of(scores.at(candidate), candidate);
             }
         });
         __syncthreads();
@@ -112,7 +112,7 @@ struct TopTokens {
         });
     }
 
-    // After `find`. All threads must call it.
+    // After `find`. All threads must call it. uniform: in shared memory, read after the next barrier of the block.
     DEVICE_MEMBER int32_t draw(const Scores& scores, int top_k, float top_p, const double& uniform) {
         rank(listed, [&](int rank, uint64_t entry) {
             if (rank >= top_k) return;

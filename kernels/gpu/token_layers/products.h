@@ -8,7 +8,7 @@
 #include "gpu/mma/shared_tile.h"
 
 constexpr int C = CHANNELS, F = HIDDEN;
-constexpr int ROWS = TOKEN_LAYERS_ROWS, CLUSTER = TOKEN_LAYERS_CLUSTER, WARPGROUP = 128, MULTIPLIERS = 2;
+constexpr int ROWS = TOKEN_LAYERS_ROWS, CLUSTER = TOKEN_LAYERS_CLUSTER, MULTIPLIERS = 2;
 constexpr int OWN = C / MULTIPLIERS, SUMS = OWN / 2;  // columns of a warpgroup, sums of a thread
 constexpr int SIDE = 64, BOX = SIDE * SIDE, BOXES = C / SIDE, TILE = BOXES * BOX;
 constexpr int STAGES = C > 128 ? 3 : 6, TILES = 3;
