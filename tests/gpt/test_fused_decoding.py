@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from support.devices import null_gpu, on_a_hopper, skip_without, without_fused_ops
+from support.recorded_model import write_bf16_values
 
 from hipgpt.compute.backends import decode_blocks
 from hipgpt.compute.backends.cpu import CpuDevice
@@ -42,11 +43,8 @@ def weights_of(model: ModelConfig, act: DType) -> list[Field]:
 
 def decoder_of(device: Device, model: ModelConfig, sequences: int, act: DType) -> Decoder:
     """A decoder with weights that bf16 holds exactly, and under which every term matters."""
-    arena, random = Arena(device, "weights", weights_of(model, act)), np.random.default_rng(1)
-    for field in parameters(model):
-        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
-        values = field.mean + std * random.normal(size=field.shape)
-        device.write(arena[field.name], values.astype(DType.BF16.numpy).astype(act.numpy))
+    arena = Arena(device, "weights", weights_of(model, act))
+    write_bf16_values(device, arena)
     return Decoder(device, model, ParameterTensors(arena, model), sequences)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.devices import null_gpu, on_a_hopper
 from support.launch_order import order_of
-from support.recorded_model import RecordedModel, draw_batch
+from support.recorded_model import RecordedModel, trained
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.fused_ops import OUTPUT_LAYER_LOSS, OUTPUT_LAYER_WEIGHT, TOKEN_LAYERS_BACKWARD
@@ -67,18 +67,6 @@ def test_the_backward_pass_does_not_wait_for_the_gradient_of_the_weight():
     assert ops.index(OUTPUT_LAYER_LOSS) in before and ops.index(OUTPUT_LAYER_WEIGHT) not in before
 
 
-def trained(device, model: ModelConfig, act: DType, output_layer: bool = True) -> RecordedModel:
-    """Return a model with the loss and the gradients of a batch, from weights that bf16 holds exactly."""
-    recorded = RecordedModel(device, model, SEQUENCES, act=act, output_layer=output_layer)
-    random = np.random.default_rng(1)
-    for field in recorded.weights.fields:
-        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
-        values = field.mean + std * random.normal(size=field.shape)
-        device.write(recorded.weights[field.name], values.astype(DType.BF16.numpy).astype(act.numpy))
-    recorded.train(*draw_batch(model, SEQUENCES))
-    return recorded
-
-
 @on_a_hopper
 @pytest.mark.parametrize("name", MODELS)
 def test_two_launches_are_as_close_to_f32_as_four_are(device, name):
@@ -86,9 +74,9 @@ def test_two_launches_are_as_close_to_f32_as_four_are(device, name):
     sizes = {"N": SEQUENCES * model.context_length, "C": model.embed_dim, "V": model.vocab_size}
     if not device.traits.workspace(OUTPUT_LAYER_LOSS, sizes, DType.BF16):
         pytest.skip(f"{device.name} has no output layer in two launches")
-    two, four = (trained(device, model, DType.BF16, output_layer) for output_layer in (True, False))
+    two, four = (trained(device, model, SEQUENCES, DType.BF16, output_layer) for output_layer in (True, False))
     assert (of_output_layer(two), of_output_layer(four)) == (TOGETHER, SEPARATE)
-    exact = trained(CpuDevice(2), model, DType.F32).read_gradients()
+    exact = trained(CpuDevice(2), model, SEQUENCES, DType.F32).read_gradients()
     # Both round to bf16, two launches less often. A single tensor's error is as random as its roundings.
     fused, separate = (
         np.array([np.linalg.norm(found[name] - exact[name]) / np.linalg.norm(exact[name]) for name in exact])

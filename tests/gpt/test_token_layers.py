@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.devices import null_gpu, on_a_hopper, skip_without, without_fused_ops
 from support.launch_order import order_of
-from support.recorded_model import RecordedModel, draw_batch
+from support.recorded_model import RecordedModel, trained
 
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.fused_ops import BLOCK_WEIGHTS, TOKEN_LAYERS_BACKWARD
@@ -34,17 +34,6 @@ MODELS = {
 SEQUENCES = 12
 
 
-def trained(device, model: ModelConfig, act: DType) -> RecordedModel:
-    """Return a model with the loss and the gradients of a batch, from weights that bf16 holds exactly."""
-    recorded, random = RecordedModel(device, model, SEQUENCES, act=act), np.random.default_rng(1)
-    for field in recorded.weights.fields:
-        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
-        values = field.mean + std * random.normal(size=field.shape)
-        device.write(recorded.weights[field.name], values.astype(DType.BF16.numpy).astype(act.numpy))
-    recorded.train(*draw_batch(model, SEQUENCES))
-    return recorded
-
-
 def launches(recorded: RecordedModel) -> list[str]:
     return [launch.op.name for launch in recorded.training.launches]
 
@@ -59,12 +48,12 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
     skip_without(device, TOKEN_LAYERS_BACKWARD)
     model = MODELS[name]
-    exact = trained(CpuDevice(2), model, DType.F32).read_gradients()
-    fused = trained(device, model, DType.BF16)
+    exact = trained(CpuDevice(2), model, SEQUENCES, DType.F32).read_gradients()
+    fused = trained(device, model, SEQUENCES, DType.BF16)
     assert launches(fused).count("token_layers_forward") == launches(fused).count("token_layers_backward")
     assert launches(fused).count("token_layers_forward") == model.num_layers
     with without_fused_ops(device):
-        separate = trained(device, model, DType.BF16)
+        separate = trained(device, model, SEQUENCES, DType.BF16)
     assert "token_layers_forward" not in launches(separate)
     # Both round activations to bf16; one rounds fewer of them, in another order. So their errors together are alike. A
     # single tensor's error is as random as its roundings: a factor of 2 between two draws of it is likely, 4 is not.
@@ -81,7 +70,7 @@ def test_one_launch_is_as_close_to_f32_as_many_are(device, name):
 @on_a_hopper
 def test_one_launch_gives_the_same_bytes_again(device):
     skip_without(device, TOKEN_LAYERS_BACKWARD)
-    first, second = (trained(device, MODELS["256 channels"], DType.BF16).read_gradients() for _ in range(2))
+    first, second = (trained(device, MODELS["256 channels"], SEQUENCES, DType.BF16).read_gradients() for _ in range(2))
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 

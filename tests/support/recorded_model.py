@@ -111,3 +111,20 @@ class RecordedModel:
         """Return `loss` and every gradient, by the name of the field."""
         gradients = {field.name: self.device.read(self.gradients[field.name]) for field in self.gradients.fields}
         return {"loss": self.device.read(self.loss["loss"])[0]} | gradients
+
+
+def write_bf16_values(device: Device, weights: Arena) -> None:
+    """Give weights random values that bf16 holds exactly, under which every term matters."""
+    random = np.random.default_rng(1)
+    for field in weights.fields:
+        std = 0.3 if len(field.shape) == 1 else field.shape[1] ** -0.5
+        values = field.mean + std * random.normal(size=field.shape)
+        device.write(weights[field.name], values.astype(DType.BF16.numpy).astype(field.dtype.numpy))
+
+
+def trained(device: Device, model: ModelConfig, sequences: int, act: DType, output_layer: bool = True) -> RecordedModel:
+    """Return a model with the loss and the gradients of a batch, from weights that bf16 holds exactly."""
+    recorded = RecordedModel(device, model, sequences, act=act, output_layer=output_layer)
+    write_bf16_values(device, recorded.weights)
+    recorded.train(*draw_batch(model, sequences))
+    return recorded
