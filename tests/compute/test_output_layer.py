@@ -136,9 +136,9 @@ def test_bounds_are_a_small_part_of_the_results(case):
 @pytest.mark.parametrize(
     ("sizes", "loss", "weight"),
     [
-        pytest.param(S1, (7, 16), (2, 40), id="S1"),
+        pytest.param(S1, (6, 16), (2, 40), id="S1"),
         pytest.param(S1 | {"N": 32768}, (1, 256), (2, 40), id="S1b, whose tokens fill the GPU"),
-        pytest.param(S1 | {"N": 1030, "V": 1032}, (5, 9), (3, 9), id="few rows of both"),
+        pytest.param(S1 | {"N": 1030, "V": 1032}, (5, 9), (2, 9), id="few rows of both"),
     ],
 )
 def test_clusters_divide_what_few_blocks_own(sizes, loss, weight):
