@@ -23,6 +23,27 @@ DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     in     positions  i32 (N)
     """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
 
+# so many tokens of each sequence: draw_token, the embeddings, decode_blocks and the output layer, step after step
+DECODE_TOKENS = op("decode_tokens", "decode_tokens", """
+    out    tokens              i32 (N)
+    inout  positions           i32 (N)
+    inout  windows             i32 (N, T)
+    inout  drawn               i32 (N)
+    inout  logits              act (N, V)
+    inout  cache               act (L, 2, N, H, T, D)
+    in     settings            f32 (N, 4)
+    in     keys                i32 (N, 4)
+    in     token_embedding     act (V, C)
+    in     position_embedding  act (T, C)
+    in     matrices            act (L, M)
+    in     vectors             act (L, W)
+    in     gamma               act (C)
+    in     beta                act (C)
+    in     output_weight       act (V, C)
+    in?    output_bias         act (V)
+    """, scalars="epsilon f32, activation i32, steps i32",
+    operations=lambda N, V, L, C, M, **_: 2 * N * (L * M + V * C))  # fmt: skip
+
 # attention_delta and attention_backward of short sequences
 ATTENTION_SHORT_BACKWARD = op("attention_short_backward", "attention_short_backward", """
     out    dqkv       act (B, S, 3, H, D)

@@ -14,7 +14,7 @@ from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
 from hipgpt.config.settings import ModelConfig, SamplingConfig
 from hipgpt.gpt.activations import activations, kv_cache
-from hipgpt.gpt.fused_decoding import fused_blocks
+from hipgpt.gpt.fused_decoding import fused_blocks, fused_tokens, stacked
 from hipgpt.gpt.model import Network
 from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
@@ -63,31 +63,39 @@ class Decoder:
         self._tokens, positions = (self._tokens_and_positions.rows(row, row + 1).view(sequences) for row in (0, 1))
         self._device_windows, self._drawn, self._keys = inputs["windows"], inputs["drawn"], inputs["keys"]
         self._settings = drawing["settings"]
-        fused = fused_blocks(device, model, weights, cache, sequences)
+        gpt2 = stacked(model, weights, cache, sequences)
+        fused, fused_steps = fused_blocks(device, gpt2), fused_tokens(device, gpt2)
         given = [weights.arena.flat, inputs.flat, cache.flat, self._settings, self._logits]
         given += [fused.exchange] if fused else []
         network = Network(model, weights, saved, self._tokens.view(sequences, 1), positions, cache, fused=fused)
 
         outputs = self._tokens, positions, self._device_windows, self._drawn
-        drawn_from = drawing["scores"], self._logits, self._settings, self._keys
+        logits, scores, drawn_from = self._logits, drawing["scores"], (self._settings, self._keys)
 
         # these functions do not know `self`: in a cycle it would keep its memory until a collection of garbage
         def draw(plan: Plan) -> None:
-            plan(DRAW_TOKEN, *outputs, *drawn_from)
+            plan(DRAW_TOKEN, *outputs, scores, logits, *drawn_from)
 
         def decode(plan: Plan) -> None:
             network.forward(plan)
             network.logits(plan)
 
-        def recorded(name: str, *parts: Callable[[Plan], None]) -> Plan:
+        def draw_and_decode(plan: Plan, steps: int) -> None:
+            if fused_steps:
+                fused_steps(plan, outputs, logits, drawn_from, steps)
+                return
+            for _ in range(steps):
+                draw(plan)
+                decode(plan)
+
+        def recorded(name: str, record: Callable[..., None], **settings: int) -> Plan:
             plan = Plan(device, name, given, act)
-            for record in parts:
-                record(plan)
+            record(plan, **settings)
             return plan
 
         self._plan, self._draw_plan = recorded("decode", decode), recorded("draw", draw)
-        self._step_plan = recorded("draw and decode", draw, decode)
-        self._steps_plan = functools.cache(lambda: recorded("several steps", *(draw, decode) * STEPS_TOGETHER))
+        self._step_plan = recorded("draw and decode", draw_and_decode, steps=1)
+        self._steps_plan = functools.cache(lambda: recorded("several steps", draw_and_decode, steps=STEPS_TOGETHER))
         self._prefill = Prefill(device, model, weights, cache)
         self._forget()
         self.sample_by(SamplingConfig(0, temperature=0))

@@ -39,6 +39,10 @@ constexpr int MOST_DECODE_HIDDEN = 4096;
 constexpr int DECODE_HELD = 8;
 constexpr int DECODE_BLOCKS_THREADS = 512;
 
+// decode_tokens.hip: blocks of a cluster, which has a sequence; threads of a block.
+constexpr int DECODE_TOKENS_CLUSTER = 16;
+constexpr int DECODE_TOKENS_THREADS = 512;
+
 // token_layers.hip: tokens and threads of a block, blocks of a cluster, dynamic shared memory, and the models that it
 // serves: narrow or wide, with the widest hidden layer whose biases fit in.
 constexpr int TOKEN_LAYERS_ROWS = 64;

@@ -124,6 +124,6 @@ def test_every_row_is_listed_for_some_chip():
         if op.name in ON_GPUS or arch.startswith("cpu")
         for row in variants_of(op, arch, act)
     }
-    fused = ["decode_blocks", "token_layers_(forward|backward)", "block_weights"]
+    fused = ["decode_blocks", "decode_tokens", "token_layers_(forward|backward)", "block_weights"]
     fused += ["output_layer_loss", "output_layer_weight"]
     assert [row.op for row in VARIANTS if name(row) not in listed] == [*fused, *["attention_short_backward"] * 2]

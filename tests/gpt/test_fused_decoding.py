@@ -1,22 +1,23 @@
-"""A decoder whose blocks are one launch: the same numbers as those of an op after another, but for roundings."""
+"""A decoder whose blocks are one launch, or its tokens: the same numbers as an op after another, but for roundings."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 from support.devices import null_gpu, on_a_hopper, skip_without, without_fused_ops
+from support.host_draws import drawn_by_the_host
 from support.recorded_model import write_bf16_values
 
-from hipgpt.compute.backends import decode_blocks
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.backends.null import NullDevice
 from hipgpt.compute.device import Device
-from hipgpt.compute.fused_ops import DECODE_BLOCKS
+from hipgpt.compute.fused_ops import DECODE_BLOCKS, DECODE_TOKENS
+from hipgpt.compute.plan import Plan
 from hipgpt.compute.tensor import Arena, DType, Field
-from hipgpt.config.settings import ModelConfig
+from hipgpt.config.settings import ModelConfig, SamplingConfig
 from hipgpt.gpt.activations import kv_cache
 from hipgpt.gpt.decoder import Decoder
-from hipgpt.gpt.fused_decoding import fused_blocks
+from hipgpt.gpt.fused_decoding import stacked
 from hipgpt.gpt.parameters import ParameterTensors, parameters
 
 
@@ -37,6 +38,21 @@ MODELS = {
 }
 
 
+NARROW = {  # with their tokens in one launch
+    name: model for name, model in MODELS.items() if model.embed_dim == 128
+} | {
+    "256 channels": gpt2(517, 256, 1, 4, 256, 70),
+    "an output bias": dataclasses.replace(SMALL, vocab_size=5000, tie_embeddings=False, output_bias=True),
+    "one head, a long context": gpt2(90, 128, 1, 1, 128, 1100),
+}  # fmt: skip
+SAMPLING = {
+    "greedy": SamplingConfig(0, temperature=0),
+    "all": SamplingConfig(0, seed=3),
+    "top-k": SamplingConfig(0, top_k=20, temperature=0.8),
+    "top-p and a penalty": SamplingConfig(0, top_k=300, top_p=0.9, repetition_penalty=1.3),
+}
+
+
 def weights_of(model: ModelConfig, act: DType) -> list[Field]:
     return [dataclasses.replace(field, dtype=act) for field in parameters(model)]
 
@@ -48,8 +64,8 @@ def decoder_of(device: Device, model: ModelConfig, sequences: int, act: DType) -
     return Decoder(device, model, ParameterTensors(arena, model), sequences)
 
 
-def launches(decoder: Decoder) -> list[str]:
-    return [launch.op.name for launch in decoder._plan.launches]
+def launches(plan: Plan) -> list[str]:
+    return [launch.op.name for launch in plan.launches]
 
 
 def logits_of(decoder: Decoder, steps: int) -> np.ndarray:
@@ -72,14 +88,79 @@ def test_one_launch_is_as_close_to_f32_as_many_are(device, name, sequences):
     model, steps = MODELS[name], 30
     exact = logits_of(decoder_of(CpuDevice(2), model, sequences, DType.F32), steps)
     fused = decoder_of(device, model, sequences, DType.BF16)
-    assert "decode_blocks" in launches(fused)
+    assert "decode_blocks" in launches(fused._plan)
     with without_fused_ops(device):
         separate = decoder_of(device, model, sequences, DType.BF16)
-    assert "decode_blocks" not in launches(separate)
+    assert "decode_blocks" not in launches(separate._plan)
     one, many = (
         np.sqrt(((logits_of(decoder, steps) - exact) ** 2).mean(axis=2)).max() for decoder in (fused, separate)
     )
     assert one <= 1.2 * many  # both round activations to bf16; one rounds fewer of them, in another order
+
+
+def texts_of(decoder: Decoder) -> list[list[int]]:
+    """Texts of different lengths."""
+    generator = np.random.default_rng(5)
+    return [generator.integers(decoder.model.vocab_size, size=3 + 2 * b).tolist() for b in range(decoder.sequences)]
+
+
+@on_a_hopper
+@pytest.mark.parametrize("sequences", [1, 3, 14])
+@pytest.mark.parametrize("name", NARROW)
+def test_tokens_in_one_launch_are_as_close_to_f32(device, name, sequences):
+    skip_without(device, DECODE_TOKENS)
+    model, steps = NARROW[name], 4
+    exact = decoder_of(CpuDevice(2), model, sequences, DType.F32)
+    fused = decoder_of(device, model, sequences, DType.BF16)
+    assert launches(fused._step_plan) == ["decode_tokens"]
+    with without_fused_ops(device):
+        separate = decoder_of(device, model, sequences, DType.BF16)
+    for decoder in (exact, fused, separate):
+        decoder.restart(texts_of(decoder))
+    fused.sample_by(SAMPLING["all"])
+    errors = []
+    while fused._positions_left() >= steps:
+        for tokens in fused.draw(steps):
+            exact.append(tokens)
+            separate.append(tokens)
+        errors.append([((decoder.logits() - exact.logits()) ** 2).mean(axis=1) for decoder in (fused, separate)])
+    one, many = np.sqrt(np.max(errors, axis=(0, 2)))
+    assert one <= 1.2 * many  # both round activations to bf16; one rounds fewer of them, in another order
+
+
+@on_a_hopper
+@pytest.mark.parametrize("way", SAMPLING)
+@pytest.mark.parametrize("name", ["small", "an output bias"])
+def test_tokens_in_one_launch_are_drawn_as_the_host_would(device, name, way):
+    """A draw within the rounding of f32 of a border between two tokens could differ; these texts have none."""
+    skip_without(device, DECODE_TOKENS)
+    decoder, sampling = decoder_of(device, NARROW[name], 2, DType.BF16), SAMPLING[way]
+    decoder.restart(texts_of(decoder))
+    decoder.sample_by(sampling, stream=7)
+    for number in range(decoder._positions_left()):
+        host = [
+            drawn_by_the_host(logits, window, sampling, 7 + b, number)
+            for b, (logits, window) in enumerate(zip(decoder.logits(), decoder.windows, strict=True))
+        ]
+        assert decoder.draw() == [host]
+
+
+@on_a_hopper
+@pytest.mark.parametrize("way", SAMPLING)
+@pytest.mark.parametrize("sequences", [1, 14])
+def test_many_tokens_in_one_launch_are_those_of_a_launch_for_each(device, way, sequences):
+    skip_without(device, DECODE_TOKENS)
+    found = []
+    for steps in (1, 17, 40):
+        decoder = decoder_of(device, NARROW["an output bias"], sequences, DType.BF16)
+        decoder.restart([[b + 1] for b in range(sequences)])
+        decoder.sample_by(SAMPLING[way])
+        tokens: list[list[int]] = []
+        while left := min(steps, decoder._positions_left()):
+            tokens += decoder.draw(left)
+        found.append((tokens, decoder.logits().tobytes()))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][0]) == 39
 
 
 @on_a_hopper
@@ -90,55 +171,79 @@ def test_one_launch_gives_the_same_bytes_again(device):
     assert before == logits_of(first, 60).tobytes() == logits_of(second, 60).tobytes()
 
 
-def test_the_op_gets_the_weights_of_each_block():
+def test_the_ops_get_the_weights_of_each_block():
     device, model, L = CpuDevice(1), MODELS["heads of 128 channels"], 3
-    device.traits = dataclasses.replace(device.traits, workspaces={DECODE_BLOCKS: decode_blocks.workspace(132)})
     arena = Arena(device, "weights", weights_of(model, DType.BF16))
     for field in arena.fields:
         device.write(
             arena[field.name], np.random.default_rng(len(field.name)).random(field.shape).astype(DType.BF16.numpy)
         )
     weights, cache = ParameterTensors(arena, model), Arena(device, "cache", kv_cache(model, 1, DType.BF16))
-    fused = fused_blocks(device, model, weights, cache, sequences=1)
-    assert fused is not None
-    for stacked, names in (
-        (fused.matrices, ("qkv.weight", "projection.weight", "mlp_in.weight", "mlp_out.weight")),
+    of = stacked(model, weights, cache, sequences=1)
+    assert of is not None
+    for rows, names in (
+        (of.matrices, ("qkv.weight", "projection.weight", "mlp_in.weight", "mlp_out.weight")),
         (
-            fused.vectors,
+            of.vectors,
             ("attention_norm.gamma", "attention_norm.beta", "qkv.bias", "projection.bias",
              "mlp_norm.gamma", "mlp_norm.beta", "mlp_in.bias", "mlp_out.bias"),
         ),
     ):  # fmt: skip
-        for block, row in enumerate(device.read(stacked)):
+        for block, row in enumerate(device.read(rows)):
             parts = [device.read(weights[f"block{block}.{name}"]).ravel() for name in names]
             assert np.concatenate(parts).tobytes() == row.tobytes()
-    assert fused.cache.shape == (L, 2, 1, 2, 150, 128)
+    assert of.cache.shape == (L, 2, 1, 2, 150, 128)
 
 
-def recorded(model: ModelConfig, device: NullDevice, sequences: int = 1, act: DType = DType.BF16) -> list[str]:
+def recorded(model: ModelConfig, device: NullDevice, sequences: int = 1, act: DType = DType.BF16) -> Decoder:
     arena = Arena(device, "weights", weights_of(model, act))
-    return launches(Decoder(device, model, ParameterTensors(arena, model), sequences))
+    return Decoder(device, model, ParameterTensors(arena, model), sequences)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_blocks_of_a_gpt2_are_one_launch(name):
-    assert recorded(MODELS[name], null_gpu()) == ["embedding_forward", "decode_blocks", "matmul_forward"]
+    decoder = recorded(MODELS[name], null_gpu())
+    decode = ["embedding_forward", "decode_blocks", "matmul_forward"]
+    assert launches(decoder._plan) == decode
+    step = ["decode_tokens"] if name in NARROW else ["draw_token", *decode]
+    assert launches(decoder._step_plan) == step
 
 
 @pytest.mark.parametrize(
-    "launched",
+    ("decoder", "tokens"),
     [
-        lambda: recorded(SMALL, null_gpu(), sequences=9),
-        lambda: recorded(SMALL, null_gpu(), act=DType.F32),
-        lambda: recorded(MODELS["of GPT-2's width"], null_gpu(multiprocessors=78)),
-        lambda: recorded(dataclasses.replace(SMALL, embed_dim=120), null_gpu()),
-        lambda: recorded(dataclasses.replace(SMALL, mlp_dim=200), null_gpu()),
-        lambda: recorded(dataclasses.replace(SMALL, embed_dim=2048, mlp_dim=8192, num_heads=16), null_gpu()),
-        lambda: recorded(dataclasses.replace(SMALL, architecture="llama", activation="swiglu"), null_gpu()),
-        lambda: recorded(SMALL, null_gpu("sm_80")),
+        (lambda: recorded(SMALL, null_gpu(), sequences=9), True),
+        (lambda: recorded(SMALL, null_gpu(), act=DType.F32), False),
+        (lambda: recorded(MODELS["of GPT-2's width"], null_gpu(multiprocessors=78)), False),
+        (lambda: recorded(SMALL, null_gpu(multiprocessors=8)), False),
+        (lambda: recorded(dataclasses.replace(SMALL, embed_dim=120), null_gpu()), False),
+        (lambda: recorded(dataclasses.replace(SMALL, mlp_dim=200), null_gpu()), False),
+        (lambda: recorded(dataclasses.replace(SMALL, embed_dim=2048, mlp_dim=8192, num_heads=16), null_gpu()), False),
+        (lambda: recorded(dataclasses.replace(SMALL, architecture="llama", activation="swiglu"), null_gpu()), False),
+        (lambda: recorded(SMALL, null_gpu("sm_80")), False),
     ],
-    ids=["nine sequences", "f32", "a card of 78 multiprocessors", "120 channels", "200 in the MLP", "a wide model",
-         "llama", "another GPU"],
+    ids=["nine sequences", "f32", "a card of 78 multiprocessors", "a card of 8", "120 channels", "200 in the MLP",
+         "a wide model", "llama", "another GPU"],
 )  # fmt: skip
-def test_any_other_decoder_takes_an_op_after_another(launched):
-    assert "decode_blocks" not in launched()
+def test_any_other_decoder_takes_an_op_after_another(decoder, tokens):
+    decoder = decoder()
+    assert "decode_blocks" not in launches(decoder._plan)
+    assert ("decode_tokens" in launches(decoder._step_plan)) is tokens
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"vocab_size": 9000}, id="a vocabulary for which its memory has no room"),
+        pytest.param({"num_layers": 6}, id="too many blocks for its memory"),
+        pytest.param({"num_heads": 32, "embed_dim": 256, "mlp_dim": 512}, id="more heads than thread blocks"),
+    ],
+)
+def test_a_cluster_has_no_memory_for_larger_models(other):
+    decoder = recorded(dataclasses.replace(SMALL, **other), null_gpu())
+    assert "decode_blocks" in launches(decoder._plan)
+    assert "draw_token" in launches(decoder._step_plan)
+
+
+def test_a_gpu_takes_more_sequences_an_op_after_another():
+    assert "draw_token" in launches(recorded(SMALL, null_gpu(), sequences=15)._step_plan)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny
+from support.host_draws import drawn_by_the_host
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
@@ -117,13 +118,6 @@ def test_no_more_texts_are_continued_together_than_their_caches_allow():
 def test_texts_must_be_as_many_as_the_sequences_and_not_empty(decoder, texts):
     with pytest.raises(ValueError, match=r"texts: got \[.*\] tokens, expected 1 times >= 1"):
         decoder.restart(texts)
-
-
-def drawn_by_the_host(logits, window, sampling: SamplingConfig, stream: int, number: int) -> int:
-    keys = np.array([sampling.seed, stream], np.uint64)
-    uniform = np.random.Generator(np.random.Philox(key=keys)).random(number + 1)[-1]
-    cumulative = np.cumsum(probabilities(logits, window, sampling))
-    return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
 
 
 WAYS = [

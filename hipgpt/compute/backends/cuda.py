@@ -17,6 +17,8 @@ try:
 except ImportError as error:
     raise DeviceAbsent("device cuda: cuda-python is not installed; pip install -e '.[cuda]'") from error
 
+PORTABLE_CLUSTER = 8  # blocks
+
 
 def _checked(result: tuple[Any, ...], call: str) -> Any:
     """Return a call's results without its status. Raises UserError with the driver's words."""
@@ -89,6 +91,11 @@ class CudaDriver:
             _checked(
                 driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
             )
+        # a cluster of more than 8 blocks, which not all chips with clusters have, must be allowed
+        width = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH
+        if _checked(driver.cuFuncGetAttribute(width, function), f"cuFuncGetAttribute({name})") > PORTABLE_CLUSTER:
+            allowed = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+            _checked(driver.cuFuncSetAttribute(function, allowed, 1), f"cuFuncSetAttribute({name}, clusters)")
         return name, function
 
     def allocate(self, size_bytes: int) -> int:

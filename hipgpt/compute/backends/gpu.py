@@ -14,7 +14,7 @@ import numpy as np
 
 from hipgpt.base.compiler import compile_code_objects
 from hipgpt.base.errors import UserError
-from hipgpt.compute.backends import decode_blocks, self_check, token_layers
+from hipgpt.compute.backends import decode_blocks, decode_tokens, self_check, token_layers
 from hipgpt.compute.backends.code_objects import code_of, compile_source
 from hipgpt.compute.backends.driver import Allocation, Driver, OutOfMemory
 from hipgpt.compute.backends.hopper_variants import HOPPER
@@ -29,6 +29,7 @@ from hipgpt.compute.fused_ops import (
     ATTENTION_SHORT_BACKWARD,
     BLOCK_WEIGHTS,
     DECODE_BLOCKS,
+    DECODE_TOKENS,
     OUTPUT_LAYER_LOSS,
     TOKEN_LAYERS_BACKWARD,
 )
@@ -55,6 +56,7 @@ def fused_op_workspaces(arch: str, multiprocessors: int) -> Mapping[Op, Workspac
     ops = {op: served(op) for op in (ATTENTION_SHORT_BACKWARD, BLOCK_WEIGHTS, OUTPUT_LAYER_LOSS)}
     if arch == HOPPER:
         ops[DECODE_BLOCKS] = decode_blocks.workspace(multiprocessors)
+        ops[DECODE_TOKENS] = decode_tokens.workspace(multiprocessors)
         ops[TOKEN_LAYERS_BACKWARD] = token_layers.partials
     return ops
 

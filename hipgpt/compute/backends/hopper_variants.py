@@ -1,6 +1,6 @@
 """The rows of the table of variants that only a Hopper has: their kernels use its copy engine or its large memory."""
 
-from hipgpt.compute.backends import decode_blocks, output_layer, stacked_gemm, token_layers
+from hipgpt.compute.backends import decode_blocks, decode_tokens, output_layer, stacked_gemm, token_layers
 from hipgpt.compute.backends.launch_shapes import (
     ATTENTION_TMA,
     CONSTANTS,
@@ -45,6 +45,15 @@ def _decode_blocks() -> Variant:
         "decode_blocks", HOPPER, "bf16", "gpu/decode_blocks.hip", shapes={"decode_blocks": decode_blocks.shape},
         suits=lambda op, sizes: decode_blocks.suits(sizes), together=True,
         for_sizes=compiled_for(decode_blocks.macros, decode_blocks.shared_bytes),
+    )  # fmt: skip
+
+
+def _decode_tokens() -> Variant:
+    """The row for whole tokens of a narrow model, many in one launch."""
+    return Variant(
+        "decode_tokens", HOPPER, "bf16", "gpu/decode_tokens.hip", shapes={"decode_tokens": decode_tokens.shape},
+        suits=lambda op, sizes: decode_tokens.suits(sizes),
+        for_sizes=compiled_for(decode_tokens.macros, decode_tokens.shared_bytes),
     )  # fmt: skip
 
 
@@ -135,6 +144,7 @@ HOPPER_VARIANTS = (
     _persistent_gemm(),
     _stacked_newton_schulz(),
     _decode_blocks(),
+    _decode_tokens(),
     _token_layers(),
     _block_weights(),
     *(_output_layer(op) for op in output_layer.DIVISIONS),

@@ -1,5 +1,5 @@
 // The scores of all tokens of a sequence, and a draw from those that top_k and top_p leave, by a block of
-// SAMPLING_THREADS. The scores that they leave are bounded by a search for the bits of the least of them.
+// DRAW_THREADS, which a kernel's file defines. The scores that they leave are bounded by a search for the bits of the least of them.
 #pragma once
 #include "gpu/simt/vector_io.h"
 #include "gpu/simt/reduce.h"
@@ -55,7 +55,7 @@ struct Scores {
     // The same for all tokens, which the threads of the block share.
     template <class Visit>
     DEVICE_MEMBER void visit_shared(const Visit& visit) const {
-        visit_tokens(threadIdx.x * WIDTH, V, SAMPLING_THREADS * WIDTH, visit);
+        visit_tokens(threadIdx.x * WIDTH, V, DRAW_THREADS * WIDTH, visit);
     }
 
     DEVICE_MEMBER double weight(uint32_t key) const { return weight_of(score_of(key), greatest, temperature); }
@@ -67,7 +67,7 @@ struct Scores {
         visit_shared([&](int64_t, float score) {
             if (const uint32_t key = ordered(score); key >= first) sum += measure(key);
         });
-        return block_sum<SAMPLING_THREADS>(sum);
+        return block_sum<DRAW_THREADS>(sum);
     }
 
     // Leaves the fewest tokens, from the greatest score down, whose measures sum to `wanted`.
@@ -119,14 +119,14 @@ DEVICE RunningSum running_sum_of_wave(RunningSum sum) {
 
 // In a fixed order. All threads of the block must call it.
 DEVICE RunningSum running_sum(double value) {
-    __shared__ double waves[SAMPLING_THREADS / WAVE];
+    __shared__ double waves[DRAW_THREADS / WAVE];
     const int own = threadIdx.x / WAVE;
     RunningSum sum = running_sum_of_wave({value, value});
     __syncthreads();
     if (threadIdx.x % WAVE == 0) waves[own] = sum.all;
     __syncthreads();
     double before = 0.0, all = 0.0;
-    for (int wave = 0; wave < SAMPLING_THREADS / WAVE; ++wave) {
+    for (int wave = 0; wave < DRAW_THREADS / WAVE; ++wave) {
         if (wave == own) before = all;
         all += waves[wave];
     }
@@ -136,7 +136,7 @@ DEVICE RunningSum running_sum(double value) {
 // A drawn token. Thread i has the i-th run of ids, so that sums are taken in the order of ids.
 DEVICE int32_t draw_from_all(const Scores& scores, double uniform) {
     __shared__ int32_t chosen;
-    const int64_t each = (scores.V + SAMPLING_THREADS * WIDTH - 1) / (SAMPLING_THREADS * WIDTH) * WIDTH;
+    const int64_t each = (scores.V + DRAW_THREADS * WIDTH - 1) / (DRAW_THREADS * WIDTH) * WIDTH;
     const int64_t begin = threadIdx.x * each, end = begin + each < scores.V ? begin + each : scores.V;
     double ties = 0.0;
     scores.visit_tokens(begin, end, WIDTH, [&](int64_t, float score) { ties += ordered(score) == scores.least; });
@@ -154,9 +154,9 @@ DEVICE int32_t draw_from_all(const Scores& scores, double uniform) {
     const double wanted = uniform * sums.all;
     // The first thread whose sum exceeds what is wanted, because rounding may put neighbours' sums out of order. If
     // rounding leaves none, the last thread that has a token.
-    const float self = static_cast<float>(threadIdx.x), none = SAMPLING_THREADS;
-    const float first = -block_maximum<SAMPLING_THREADS>(own > 0.0 && sums.up_to_here > wanted ? -self : -none);
-    const float last_of_all = block_maximum<SAMPLING_THREADS>(own > 0.0 ? self : -1.0f);
+    const float self = static_cast<float>(threadIdx.x), none = DRAW_THREADS;
+    const float first = -block_maximum<DRAW_THREADS>(own > 0.0 && sums.up_to_here > wanted ? -self : -none);
+    const float last_of_all = block_maximum<DRAW_THREADS>(own > 0.0 ? self : -1.0f);
     if (threadIdx.x == 0) chosen = 0;
     __syncthreads();
     if (self == (first < none ? first : last_of_all)) {

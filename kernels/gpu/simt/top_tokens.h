@@ -12,7 +12,7 @@ constexpr int TEAM = 8;  // neighbouring lanes that compare an entry of a list w
 template <class Visit>
 DEVICE void visit_by_teams(int count, const Visit& visit) {
     const int team = threadIdx.x / TEAM, first_of_wave = threadIdx.x / WAVE * (WAVE / TEAM);
-    for (int i = 0; first_of_wave + i < count; i += SAMPLING_THREADS / TEAM) visit(team + i);
+    for (int i = 0; first_of_wave + i < count; i += DRAW_THREADS / TEAM) visit(team + i);
 }
 
 DEVICE int lane_of_team() { return threadIdx.x % TEAM; }
@@ -25,8 +25,8 @@ DEVICE float score_in(uint64_t entry) { return score_of(static_cast<uint32_t>(en
 DEVICE int32_t id_in(uint64_t entry) { return static_cast<int32_t>(~static_cast<uint32_t>(entry)); }
 
 struct TopTokens {
-    uint64_t list[SAMPLING_THREADS];  // groups of threads, with their greatest scores; later the candidates
-    int32_t id[MOST_TOP_K];           // in the order of ranks
+    uint64_t list[DRAW_THREADS];  // groups of threads, with their greatest scores; later the candidates
+    int32_t id[MOST_TOP_K];       // in the order of ranks
     double weight[MOST_TOP_K];
     float bound, greatest;
     int listed, kept;
@@ -49,7 +49,7 @@ struct TopTokens {
     // groups leave few candidates; more groups take longer to compare. own: the thread's greatest score.
     DEVICE_MEMBER void find_bound(int64_t V, float own, int top_k) {
         const int64_t vectors = (V + WIDTH - 1) / WIDTH;
-        const int threads = static_cast<int>(vectors < SAMPLING_THREADS ? vectors : SAMPLING_THREADS);
+        const int threads = static_cast<int>(vectors < DRAW_THREADS ? vectors : DRAW_THREADS);
         int shift = 3;  // a group has 2^shift threads
         while (shift > 0 && 2 * (threads >> shift) < 3 * top_k) --shift;
         if (shift > 0) own = fmaxf(own, wave_exchange<1>(own));
@@ -76,7 +76,7 @@ struct TopTokens {
         find_bound(scores.V, own, top_k);
         const float least = bound;
         const int64_t begin = threadIdx.x * WIDTH, end = own >= least ? scores.V : begin;
-        scores.visit_vectors(begin, end, SAMPLING_THREADS * WIDTH, [&](int64_t v, const float(&values)[WIDTH]) {
+        scores.visit_vectors(begin, end, DRAW_THREADS * WIDTH, [&](int64_t v, const float(&values)[WIDTH]) {
             uint32_t reaches = 0;  // a bit for each token
 #pragma unroll
             for (int i = 0; i < WIDTH; ++i) reaches |= (values[i] >= least ? 1u : 0u) << i;
@@ -84,11 +84,11 @@ struct TopTokens {
             for (; reaches; reaches &= reaches - 1) {
                 const int64_t candidate = v + lowest_bit(reaches);
                 const int index = atomicAdd(&listed, 1);  // in any order: no result depends on it
-                if (index < SAMPLING_THREADS) list[index] = entry_of(scores.at(candidate), candidate);
+                if (index < DRAW_THREADS) list[index] = entry_of(scores.at(candidate), candidate);
             }
         });
         __syncthreads();
-        return listed <= SAMPLING_THREADS;
+        return listed <= DRAW_THREADS;
     }
 
     // visit(i, below, through, all) for each of the first `count` ranks, by one lane. The sums are of the weights of those
