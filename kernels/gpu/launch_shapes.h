@@ -41,7 +41,7 @@ constexpr int DECODE_BLOCKS_THREADS = 512;
 
 // decode_tokens.hip: blocks of a cluster, which has a sequence; threads of a block.
 constexpr int DECODE_TOKENS_CLUSTER = 16;
-constexpr int DECODE_TOKENS_THREADS = 512;
+constexpr int DECODE_TOKENS_THREADS = 256;
 
 // token_layers.hip: tokens and threads of a block, blocks of a cluster, dynamic shared memory, and the models that it
 // serves: narrow or wide, with the widest hidden layer whose biases fit in.

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 
 from hipgpt.compute.backends.decode_blocks import hidden
-from hipgpt.compute.backends.launch_shapes import CONSTANTS, WIDTH, Shape, Sizes
+from hipgpt.compute.backends.launch_shapes import CONSTANTS, Shape, Sizes
 from hipgpt.compute.device import Workspace
-from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
+from hipgpt.compute.tensor import DType
 
 CLUSTER, THREADS, WARP = CONSTANTS["DECODE_TOKENS_CLUSTER"], CONSTANTS["DECODE_TOKENS_THREADS"], 32
 MOST_SEQUENCES = 14  # of which an H200 runs seven at once
 LEAST_MULTIPROCESSORS = 114  # of an H100, whose groups have enough of them for a cluster
 MOST_SHARED_BYTES = 211 << 10  # of the 227 KB that a block can have; drawing takes some of them
-OTHER_BYTES = 1024  # of struct Memory: a head's vectors and alignment
+BARRIERS = 64  # bytes, of three barriers and what aligns them
+OUTPUTS, TERMS = 8, 16  # of an mma
+CHANNELS, HEAD_CHANNELS = (128, 256), (16, 32, 64, 128)
 
 
 def shape(sizes: Sizes, wave: int) -> Shape:
@@ -27,33 +29,37 @@ def macros(sizes: Sizes) -> Mapping[str, int]:
         "HEAD_CHANNELS": sizes["D"],
         "LAYERS": sizes["L"],
         "VOCABULARY": sizes["V"],
+        "CONTEXT": sizes["T"],
         "SHARED_BYTES": shared_bytes(sizes),
     }
 
 
 def shared_bytes(sizes: Sizes) -> int:
     """Return the size of struct Memory in the kernel's file, rounded up."""
-    C, D, F = sizes["C"], sizes["D"], hidden(sizes)
-    own_tokens = -(-sizes["V"] // (CLUSTER * WIDTH)) * WIDTH
-    own_channels, own_hidden = C * sizes["H"] // CLUSTER, F // CLUSTER
+    C, D, H, F = sizes["C"], sizes["D"], sizes["H"], hidden(sizes)
+    own_tokens, own_channels, own_hidden = _own(sizes)
     part = 2 * (3 * D * C + own_channels * D + 2 * own_hidden * C + 9 * C + F)
-    output = 2 * own_tokens * (C + 2) + 2 * 2 * C
+    output = 2 * own_tokens * (C + 1) + 2 * 2 * C
+    sums = 4 * (H + CLUSTER) * C
     logits_and_scores = (2 + 4) * CLUSTER * own_tokens
-    rows = 4 * (own_channels + C) + 2 * (C + own_hidden)
+    inputs = 2 * (C + 4 * D + own_hidden)
     softmaxes = 4 * (THREADS // WARP) * (2 + CONSTANTS["MOST_CHANNELS"])
-    total = sizes["L"] * part + output + logits_and_scores + rows + softmaxes + OTHER_BYTES
+    total = sizes["L"] * part + output + sums + logits_and_scores + inputs + softmaxes + 4 * sizes["T"] + BARRIERS
     return -(-total // 1024) * 1024
+
+
+def _own(sizes: Sizes) -> tuple[int, int, int]:
+    """Return a block's tokens of the vocabulary, channels of a head's projection, and channels of the hidden layer."""
+    tokens = -(-sizes["V"] // (CLUSTER * OUTPUTS)) * OUTPUTS
+    return tokens, sizes["C"] * sizes["H"] // CLUSTER, hidden(sizes) // CLUSTER
 
 
 def suits(sizes: Sizes) -> bool:
     """Return whether the kernel serves a model: its blocks share each layer evenly and hold all weights."""
     C, D, H, F = sizes["C"], sizes["D"], sizes["H"], hidden(sizes)
-    if sizes["N"] > MOST_SEQUENCES or C % ALIGNMENT_ELEMENTS or F % C or F % (CLUSTER * WIDTH) or CLUSTER % H:
+    if sizes["N"] > MOST_SEQUENCES or C not in CHANNELS or CLUSTER % H or D not in HEAD_CHANNELS or F % C:
         return False
-    rows = C, D, F // CLUSTER  # of which a wave has whole ones: WIDTH channels in each lane
-    if any(size // WIDTH not in (1, 2, 4, 8, 16, WARP) for size in rows) or CONSTANTS["MOST_CHANNELS"] < D:
-        return False
-    return shared_bytes(sizes) <= MOST_SHARED_BYTES
+    return F % (CLUSTER * TERMS) == 0 and shared_bytes(sizes) <= MOST_SHARED_BYTES
 
 
 def workspace(multiprocessors: int) -> Workspace:

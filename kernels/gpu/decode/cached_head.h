@@ -51,6 +51,8 @@ struct CachedHead {
         };
 #pragma unroll
         for (int turn = 0; turn < TOGETHER; ++turn) {
+            scores[turn] = MASKED;
+            if (begin + turn * TEAMS > position) continue;  // so does the whole block
             load_row(rows.keys[turn], 1, turn);
             scores[turn] = softmax.product(query, values) * scale;
             if (row(begin, turn) > position) scores[turn] = MASKED;

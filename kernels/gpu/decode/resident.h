@@ -3,78 +3,91 @@
 // A head has GROUP blocks. Each computes the head's query, key and value, and a part of the outputs of `projection` over
 // the head's terms. Of the MLP a block has a part of the hidden channels, and all outputs over these terms.
 #pragma once
-#include "gpu/decode/cached_head.h"
+#include "gpu/decode/multiply_add.h"
 #include "gpu/hopper/barrier.h"
+#include "gpu/simt/vector_io.h"
 
 constexpr int C = CHANNELS, F = HIDDEN, D = HEAD_CHANNELS, V = VOCABULARY;
-constexpr int CLUSTER = DECODE_TOKENS_CLUSTER, BLOCK_THREADS = DECODE_TOKENS_THREADS;
-constexpr int HEADS = C / D, GROUP = CLUSTER / HEADS;
+constexpr int CLUSTER = DECODE_TOKENS_CLUSTER, BLOCK_THREADS = DECODE_TOKENS_THREADS, WAVES = BLOCK_THREADS / WAVE;
+constexpr int HEADS = C / D, GROUP = CLUSTER / HEADS, OUTPUTS = 8;  // of an mma
 constexpr int OWN_CHANNELS = C / GROUP, OWN_HIDDEN = F / CLUSTER;
-constexpr int OWN_TOKENS = (V + CLUSTER * WIDTH - 1) / (CLUSTER * WIDTH) * WIDTH;  // of the vocabulary, whole vectors
+constexpr int OWN_TOKENS = (V + CLUSTER * OUTPUTS - 1) / (CLUSTER * OUTPUTS) * OUTPUTS;  // of the vocabulary
 
-// Starts to copy rows of COLUMNS elements that are `stride` apart.
-template <int COLUMNS>
-DEVICE void copy_rows(act* target, const act* source, int rows, int stride) {
-    constexpr int CHUNKS = COLUMNS / WIDTH;
-    for (int i = threadIdx.x; i < rows * CHUNKS; i += BLOCK_THREADS)
-        copy_chunk(target + i * WIDTH, source + i / CHUNKS * stride + i % CHUNKS * WIDTH, true);
+// Starts to copy elements, of which there are whole vectors.
+DEVICE void copy_elements(act* target, const act* source, int count) {
+    for (int i = threadIdx.x * WIDTH; i < count; i += BLOCK_THREADS * WIDTH) copy_chunk(target + i, source + i, true);
 }
+
+// ROWS outputs of COLUMNS weights each. Of long rows, odd ones have the halves of each 128 bytes exchanged, because the
+// lanes of an mma read 64 bytes of each of eight rows: so they meet all banks.
+template <int ROWS, int COLUMNS>
+struct Weights {
+    static constexpr int EACH = COLUMNS < 4 * WIDTH ? COLUMNS / 4 : WIDTH;  // neighbours that a lane reads at once
+    static_assert(ROWS % OUTPUTS == 0 && EACH % 4 == 0 && COLUMNS % (4 * EACH) == 0, "");
+    act elements[ROWS][COLUMNS];
+
+    static DEVICE_MEMBER int place(int row, int column) {
+        return COLUMNS % 64 == 0 ? column ^ (row & 1) * (4 * WIDTH) : column;
+    }
+
+    // Starts to copy `count` rows, from row `first` on, that are `stride` elements apart.
+    DEVICE_MEMBER void copy(const act* source, int stride, int first = 0, int count = ROWS) {
+        constexpr int CHUNKS = COLUMNS / WIDTH;
+        for (int i = threadIdx.x; i < count * CHUNKS; i += BLOCK_THREADS) {
+            const int row = i / CHUNKS, column = i % CHUNKS * WIDTH;
+            copy_chunk(elements[first + row] + place(first + row, column), source + row * stride + column, true);
+        }
+    }
+
+    // Calls finish(output, two sums) for each pair of neighbouring outputs of x. Eight lanes have a pair: those whose
+    // numbers are equal modulo 4.
+    template <class Finish>
+    DEVICE_MEMBER void multiply(const act* x, const Finish& finish) const {
+        const int lane = threadIdx.x % WAVE;
+        for (int first = threadIdx.x / WAVE * OUTPUTS; first < ROWS; first += WAVES * OUTPUTS) {
+            const int row = first + lane / 4;
+            float sums[2][4] = {};  // two, because each mma waits for the one before it
+#pragma unroll
+            for (int column = lane % 4 * EACH; column < COLUMNS; column += 4 * EACH) {
+                const act* weights = elements[row] + place(row, column);
+                if constexpr (EACH == WIDTH) {
+                    const Vector w = *reinterpret_cast<const Vector*>(weights);
+                    const Vector inputs = *reinterpret_cast<const Vector*>(x + column);
+                    multiply_add(sums[0], inputs.word[0], inputs.word[1], w.word[0], w.word[1]);
+                    multiply_add(sums[1], inputs.word[2], inputs.word[3], w.word[2], w.word[3]);
+                } else {
+                    const HalfVector w = *reinterpret_cast<const HalfVector*>(weights);
+                    const HalfVector inputs = *reinterpret_cast<const HalfVector*>(x + column);
+                    multiply_add(sums[0], inputs.word[0], inputs.word[1], w.word[0], w.word[1]);
+                }
+            }
+            const float pair[2] = {sums[0][0] + sums[1][0], sums[0][1] + sums[1][1]};
+            finish(first + lane % 4 * 2, pair);
+        }
+    }
+};
+
+// One of the eight lanes that have a pair.
+DEVICE bool is_first_of_pair() { return threadIdx.x % WAVE < 4; }
 
 // A block's part of a block of the model. vectors: gamma, beta of attention_norm; bias of qkv, of projection; gamma,
 // beta of mlp_norm; bias of mlp_in, of mlp_out.
 struct Part {
-    act qkv[3][D][C], projection[OWN_CHANNELS][D], mlp_in[OWN_HIDDEN][C], mlp_out[C][OWN_HIDDEN], vectors[9 * C + F];
+    Weights<3 * D, C> qkv;
+    Weights<OWN_CHANNELS, D> projection;
+    Weights<OWN_HIDDEN, C> mlp_in;
+    Weights<C, OWN_HIDDEN> mlp_out;
+    act vectors[9 * C + F];
 
     DEVICE_MEMBER void copy(const act* matrices, const act* all_vectors) {
         const int block = block_of_cluster(), head = block / GROUP, member = block % GROUP;
-        for (int which = 0; which < 3; ++which)
-            copy_rows<C>(qkv[which][0], matrices + (which * C + head * D) * C, D, C);
+        for (int which = 0; which < 3; ++which) qkv.copy(matrices + (which * C + head * D) * C, C, which * D, D);
         matrices += 3 * C * C;
-        copy_rows<D>(projection[0], matrices + member * OWN_CHANNELS * C + head * D, OWN_CHANNELS, C);
+        projection.copy(matrices + member * OWN_CHANNELS * C + head * D, C);
         matrices += C * C;
-        copy_rows<C>(mlp_in[0], matrices + block * OWN_HIDDEN * C, OWN_HIDDEN, C);
+        mlp_in.copy(matrices + block * OWN_HIDDEN * C, C);
         matrices += F * C;
-        copy_rows<OWN_HIDDEN>(mlp_out[0], matrices + block * OWN_HIDDEN, C, F);
-        copy_rows<9 * C + F>(vectors, all_vectors, 1, 0);
+        mlp_out.copy(matrices + block * OWN_HIDDEN, F);
+        copy_elements(vectors, all_vectors, 9 * C + F);
     }
 };
-
-// Calls finish(output, sum) by one lane for each of COUNT outputs: sum = a row of weights times the inputs. A team has
-// WIDTH columns in each lane; inputs: those of this lane.
-template <int COLUMNS, class Finish>
-DEVICE void multiply(const act* weights, int count, const float (&inputs)[WIDTH], const Finish& finish) {
-    constexpr int LANES = COLUMNS / WIDTH, TEAMS = BLOCK_THREADS / LANES;
-    static_assert(LANES <= WAVE && WAVE % LANES == 0, "a team is within a wave");
-    const int team = threadIdx.x / LANES, lane = threadIdx.x % LANES,
-              first_of_wave = threadIdx.x / WAVE * (WAVE / LANES);
-#pragma unroll 2
-    for (int i = 0; first_of_wave + i < count; i += TEAMS) {  // all lanes of a wave, because they exchange sums
-        const int output = team + i;
-        float row[WIDTH] = {}, sum = 0.0f;
-        if (output < count) load(row, weights + output * COLUMNS + lane * WIDTH);
-        for (int k = 0; k < WIDTH; ++k) sum += row[k] * inputs[k];
-        sum = sum_of_lanes<LANES>(sum);
-        if (lane == 0 && output < count) finish(output, sum);
-    }
-}
-
-// This lane's WIDTH columns of a row of COLUMNS that all teams multiply.
-template <int COLUMNS>
-DEVICE void load_inputs(float (&inputs)[WIDTH], const act* row) {
-    load(inputs, row + threadIdx.x % (COLUMNS / WIDTH) * WIDTH);
-}
-
-// The same of the LayerNorm of x, rounded as the other kernels store it. norm: gamma, then beta.
-DEVICE void load_normalized(float (&inputs)[WIDTH], const act* x, const act* norm, float epsilon) {
-    constexpr int LANES = C / WIDTH;
-    float total = 0.0f, squares = 0.0f, scales[WIDTH], shifts[WIDTH];
-    load_inputs<C>(inputs, x);
-    load_inputs<C>(scales, norm);
-    load_inputs<C>(shifts, norm + C);
-    for (float value : inputs) total += value;
-    const float mean = sum_of_lanes<LANES>(total) / C;
-    for (float value : inputs) squares += (value - mean) * (value - mean);
-    const float rstd = rsqrtf(sum_of_lanes<LANES>(squares) / C + epsilon);
-    for (int i = 0; i < WIDTH; ++i) inputs[i] = (inputs[i] - mean) * rstd * scales[i] + shifts[i];
-    widen(inputs, rounded(inputs));
-}

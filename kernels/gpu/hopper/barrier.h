@@ -71,6 +71,13 @@ DEVICE const T* in_block(const T* shared, uint32_t block_of_cluster) {
     return address;
 }
 
+// The same as a number, for instructions that take one.
+DEVICE uint32_t address_in_block(const void* shared, uint32_t block_of_cluster) {
+    uint32_t address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(shared)), "r"(block_of_cluster));
+    return address;
+}
+
 DEVICE void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release; barrier.cluster.wait.acquire;" ::: "memory");
 }

@@ -95,6 +95,9 @@ DEVICE void store(float* target, const float (&values)[4]) {
     for (int i = 0; i < 4; ++i) vector.word[i] = static_cast<uint32_t>(float_bits(values[i]));
     *reinterpret_cast<Vector*>(target) = vector;
 }
+DEVICE void store(bf16* target, const float (&values)[4]) {
+    *reinterpret_cast<HalfVector*>(target) = {{bf16_pair(values[0], values[1]), bf16_pair(values[2], values[3])}};
+}
 DEVICE void store(float* target, const float (&values)[WIDTH]) {
     for (int half = 0; half < 2; ++half) {
         Vector vector;
