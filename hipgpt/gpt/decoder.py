@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
 
 MOST_SEQUENCES, MOST_CACHE_BYTES = 64, 4 << 30
-STEPS_TOGETHER = 8  # steps in one plan, because a small model computes a token faster than a plan is launched
+# The most steps in one plan, because a small model computes a token faster than a plan is launched; and in one launch,
+# which begins by loading all weights.
+STEPS_OF_PLAN, STEPS_OF_LAUNCH = 8, 64
 
 
 def sequences_together(model: ModelConfig, texts: int) -> int:
@@ -94,15 +96,15 @@ class Decoder:
             return plan
 
         self._plan, self._draw_plan = recorded("decode", decode), recorded("draw", draw)
-        self._step_plan = recorded("draw and decode", draw_and_decode, steps=1)
-        self._steps_plan = functools.cache(lambda: recorded("several steps", draw_and_decode, steps=STEPS_TOGETHER))
+        self._steps_plan = functools.cache(lambda steps: recorded("draw and decode", draw_and_decode, steps=steps))
+        self._most_steps = STEPS_OF_LAUNCH if fused_steps else STEPS_OF_PLAN
         self._prefill = Prefill(device, model, weights, cache)
         self._forget()
         self.sample_by(SamplingConfig(0, temperature=0))
 
     def plans(self, beginning: int) -> list[Plan]:
         """Return the plans that continue a text, after one that reads a beginning of so many tokens, at least 1."""
-        return [self._prefill.plan(beginning), self._plan, self._draw_plan, self._step_plan]
+        return [self._prefill.plan(beginning), self._plan, self._draw_plan, self._steps_plan(1)]
 
     def restart(self, texts: Sequence[Sequence[int]]) -> None:
         """Forget all sequences, and read the last T tokens of a text for each. A text has at least one token.
@@ -155,10 +157,8 @@ class Decoder:
         if not left:
             self._draw_plan.run()
         else:
-            for _ in range(steps // STEPS_TOGETHER):
-                self._steps_plan().run()
-            for _ in range(steps % STEPS_TOGETHER):
-                self._step_plan.run()
+            for together in _powers_of_two(steps, self._most_steps):
+                self._steps_plan(together).run()
         drawn = self._drawn_from(first, steps)
         if left:
             self._advance(drawn)
@@ -227,3 +227,11 @@ class Decoder:
         for token in map(operator.index, tokens):
             if not 0 <= token < self.model.vocab_size:
                 raise ValueError(f"token: got the id {token}, expected 0 to {self.model.vocab_size - 1}")
+
+
+def _powers_of_two(total: int, most: int) -> Iterator[int]:
+    """Yield powers of two, at most `most`, whose sum is the total: few plans serve all numbers of steps."""
+    while total:
+        power = min(most, 1 << total.bit_length() - 1)
+        yield power
+        total -= power

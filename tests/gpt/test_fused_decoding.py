@@ -110,7 +110,7 @@ def test_tokens_in_one_launch_are_as_close_to_f32(device, name, sequences):
     model, steps = NARROW[name], 4
     exact = decoder_of(CpuDevice(2), model, sequences, DType.F32)
     fused = decoder_of(device, model, sequences, DType.BF16)
-    assert launches(fused._step_plan) == ["decode_tokens"]
+    assert launches(fused._steps_plan(1)) == ["decode_tokens"]
     with without_fused_ops(device):
         separate = decoder_of(device, model, sequences, DType.BF16)
     for decoder in (exact, fused, separate):
@@ -204,7 +204,7 @@ def test_the_blocks_of_a_gpt2_are_one_launch(name):
     decode = ["embedding_forward", "decode_blocks", "matmul_forward"]
     assert launches(decoder._plan) == decode
     step = ["decode_tokens"] if name in NARROW else ["draw_token", *decode]
-    assert launches(decoder._step_plan) == step
+    assert launches(decoder._steps_plan(1)) == step
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_the_blocks_of_a_gpt2_are_one_launch(name):
 def test_any_other_decoder_takes_an_op_after_another(decoder, tokens):
     decoder = decoder()
     assert "decode_blocks" not in launches(decoder._plan)
-    assert ("decode_tokens" in launches(decoder._step_plan)) is tokens
+    assert ("decode_tokens" in launches(decoder._steps_plan(1))) is tokens
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_any_other_decoder_takes_an_op_after_another(decoder, tokens):
 def test_a_cluster_serves_no_other_model(other):
     decoder = recorded(dataclasses.replace(SMALL, **other), null_gpu())
     assert "decode_blocks" in launches(decoder._plan)
-    assert "draw_token" in launches(decoder._step_plan)
+    assert "draw_token" in launches(decoder._steps_plan(1))
 
 
 def test_a_gpu_takes_more_sequences_an_op_after_another():
-    assert "draw_token" in launches(recorded(SMALL, null_gpu(), sequences=15)._step_plan)
+    assert "draw_token" in launches(recorded(SMALL, null_gpu(), sequences=15)._steps_plan(1))

@@ -17,7 +17,7 @@ from support.host_draws import drawn_by_the_host
 
 from hipgpt.compute.open_device import open_device
 from hipgpt.config.settings import SamplingConfig
-from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, STEPS_TOGETHER, Decoder, sequences_together
+from hipgpt.gpt.decoder import MOST_CACHE_BYTES, MOST_SEQUENCES, STEPS_OF_PLAN, Decoder, sequences_together
 from hipgpt.inference.reference import probabilities
 from hipgpt.inference.samples import write_samples
 from hipgpt.inference.sampling import generate_all, generate_one
@@ -228,7 +228,7 @@ def test_a_decoder_is_freed_with_its_last_name():
     device = open_device("cpu", threads=1)
     decoder = Decoder(device, tiny.MODEL, tiny.place(device, tiny.MODEL, tiny.draw_arrays()))
     decoder.restart([[1]])
-    decoder.draw(STEPS_TOGETHER)
+    decoder.draw(STEPS_OF_PLAN)
     reference = weakref.ref(decoder)
     gc.disable()
     del decoder

@@ -40,30 +40,43 @@ struct Weights {
     }
 
     // Calls finish(output, two sums) for each pair of neighbouring outputs of x. Eight lanes have a pair: those whose
-    // numbers are equal modulo 4.
+    // numbers are equal modulo 4. A wave computes its groups of outputs together, because each mma takes long.
     template <class Finish>
     DEVICE_MEMBER void multiply(const act* x, const Finish& finish) const {
-        const int lane = threadIdx.x % WAVE;
-        for (int first = threadIdx.x / WAVE * OUTPUTS; first < ROWS; first += WAVES * OUTPUTS) {
-            const int row = first + lane / 4;
-            float sums[2][4] = {};  // two, because each mma waits for the one before it
+        constexpr int GROUPS = (ROWS + WAVES * OUTPUTS - 1) / (WAVES * OUTPUTS);
+        const int lane = threadIdx.x % WAVE, first = threadIdx.x / WAVE * OUTPUTS;
+        float sums[GROUPS][2][4] = {};  // two for a group, because each mma waits for the one before it
 #pragma unroll
-            for (int column = lane % 4 * EACH; column < COLUMNS; column += 4 * EACH) {
-                const act* weights = elements[row] + place(row, column);
-                if constexpr (EACH == WIDTH) {
-                    const Vector w = *reinterpret_cast<const Vector*>(weights);
-                    const Vector inputs = *reinterpret_cast<const Vector*>(x + column);
-                    multiply_add(sums[0], inputs.word[0], inputs.word[1], w.word[0], w.word[1]);
-                    multiply_add(sums[1], inputs.word[2], inputs.word[3], w.word[2], w.word[3]);
-                } else {
-                    const HalfVector w = *reinterpret_cast<const HalfVector*>(weights);
-                    const HalfVector inputs = *reinterpret_cast<const HalfVector*>(x + column);
-                    multiply_add(sums[0], inputs.word[0], inputs.word[1], w.word[0], w.word[1]);
-                }
+        for (int begin = 0; begin < COLUMNS; begin += 4 * EACH) {
+            const int column = begin + lane % 4 * EACH;
+            uint32_t inputs[EACH / 2], weights[EACH / 2];
+            load_words(inputs, x + column);
+#pragma unroll
+            for (int group = 0; group < GROUPS; ++group) {
+                const int row = min(first + group * WAVES * OUTPUTS, ROWS - OUTPUTS) + lane / 4;
+                load_words(weights, elements[row] + place(row, column));
+#pragma unroll
+                for (int i = 0; i < EACH / 2; i += 2)
+                    multiply_add(sums[group][i / 2], inputs[i], inputs[i + 1], weights[i], weights[i + 1]);
             }
-            const float pair[2] = {sums[0][0] + sums[1][0], sums[0][1] + sums[1][1]};
-            finish(first + lane % 4 * 2, pair);
         }
+#pragma unroll
+        for (int group = 0; group < GROUPS; ++group) {
+            const int output = first + group * WAVES * OUTPUTS;
+            if (ROWS % (WAVES * OUTPUTS) > 0 && output >= ROWS) continue;
+            const float pair[2] = {sums[group][0][0] + sums[group][1][0], sums[group][0][1] + sums[group][1][1]};
+            finish(output + lane % 4 * 2, pair);
+        }
+    }
+
+   private:
+    static DEVICE_MEMBER void load_words(uint32_t (&words)[4], const act* source) {
+        const Vector vector = *reinterpret_cast<const Vector*>(source);
+        for (int i = 0; i < 4; ++i) words[i] = vector.word[i];
+    }
+    static DEVICE_MEMBER void load_words(uint32_t (&words)[2], const act* source) {
+        const HalfVector vector = *reinterpret_cast<const HalfVector*>(source);
+        for (int i = 0; i < 2; ++i) words[i] = vector.word[i];
     }
 };
 

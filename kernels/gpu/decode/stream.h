@@ -3,22 +3,40 @@
 #include "gpu/decode/resident.h"
 #include "gpu/simt/reduce.h"
 
-// Stores two neighbours in the same place of all blocks. The eight lanes that have a pair share the blocks.
+// Stores 16 bytes in the same place of a block, whose barrier counts them.
+DEVICE void send(const void* place, const Vector& vector, const Barrier& full, int block) {
+    const uint32_t* word = vector.word;
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                     address_in_block(place, block)),
+                 "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]), "r"(address_in_block(&full, block))
+                 : "memory");
+}
+
+static_assert(CLUSTER == 2 * OUTPUTS, "of the lanes that have a pair, two send it");
+
+// Sends a pair of outputs of each four lanes, as Weights::multiply finishes them, to the same place of all blocks. Lanes
+// first gather 16 bytes, because the number of stores is what takes time.
 DEVICE void send(const float* place, const float (&pair)[2], const Barrier& full) {
-#pragma unroll
-    for (int block = threadIdx.x % WAVE / 4; block < CLUSTER; block += OUTPUTS)
-        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
-                         address_in_block(place, block)),
-                     "f"(pair[0]), "f"(pair[1]), "r"(address_in_block(&full, block))
-                     : "memory");
+    const bool upper = threadIdx.x & 1;
+    Vector vector;
+    for (int e = 0; e < 2; ++e) {
+        const float other = wave_exchange<1>(pair[e]);
+        vector.word[e] = float_bits(upper ? other : pair[e]);
+        vector.word[2 + e] = float_bits(upper ? pair[e] : other);
+    }
+    send(place - 2 * upper, vector, full, threadIdx.x % WAVE / 4 + OUTPUTS * upper);
 }
 DEVICE void send(const bf16* place, const float (&pair)[2], const Barrier& full) {
-#pragma unroll
-    for (int block = threadIdx.x % WAVE / 4; block < CLUSTER; block += OUTPUTS)
-        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(
-                         address_in_block(place, block)),
-                     "r"(bf16_pair(pair[0], pair[1])), "r"(address_in_block(&full, block))
-                     : "memory");
+    const int lane = threadIdx.x % 4;
+    const float word = bits_float(bf16_pair(pair[0], pair[1])), neighbour = wave_exchange<1>(word);
+    const float low = lane & 1 ? neighbour : word, high = lane & 1 ? word : neighbour;
+    const float others[2] = {wave_exchange<2>(low), wave_exchange<2>(high)};
+    const float words[4] = {lane & 2 ? others[0] : low, lane & 2 ? others[1] : high, lane & 2 ? low : others[0],
+                            lane & 2 ? high : others[1]};
+    if (lane >= CLUSTER / OUTPUTS) return;
+    Vector vector;
+    for (int i = 0; i < 4; ++i) vector.word[i] = float_bits(words[i]);
+    send(place - 2 * lane, vector, full, threadIdx.x % WAVE / 4 + OUTPUTS * lane);
 }
 
 // Waits for the bytes of a round. The block's first thread is among those that wait.

@@ -28,10 +28,9 @@ DEVICE Best scan(const T* row, int64_t V, const Visit& visit) {
 
 // The first token with the greatest score; 0 if there is none.
 DEVICE int32_t greedy(const Best& best, int64_t V) {
-    const float greatest = block_maximum<DRAW_THREADS>(best.score);
-    const float token = static_cast<float>(best.token), none = static_cast<float>(V);  // exact, because V < 2^24
-    const float first = -block_maximum<DRAW_THREADS>(best.score == greatest ? -token : -none);
-    return first < none ? static_cast<int32_t>(first) : 0;
+    const uint64_t entry = best.token < V ? entry_of(best.score, best.token) : 0;
+    const uint64_t greatest = block_maximum<DRAW_THREADS>(entry);
+    return greatest > 0 ? id_in(greatest) : 0;
 }
 
 // own: the thread's greatest score. uniform: in shared memory, written before the next barrier of the block.

@@ -49,6 +49,27 @@ DEVICE double block_sum(double value) {
     return sums[0];
 }
 
+// The greatest of unsigned numbers.
+template <int LANES>
+DEVICE uint64_t maximum_of_lanes(uint64_t value) {
+    const uint64_t other = double_bits(wave_exchange<LANES / 2>(bits_double(value)));
+    value = other > value ? other : value;
+    if constexpr (LANES > 2) value = maximum_of_lanes<LANES / 2>(value);
+    return value;
+}
+template <int BLOCK_THREADS>
+DEVICE uint64_t block_maximum(uint64_t value) {
+    __shared__ uint64_t wave_maxima[BLOCK_THREADS / WAVE];
+    value = maximum_of_lanes<WAVE>(value);
+    __syncthreads();
+    if (threadIdx.x % WAVE == 0) wave_maxima[threadIdx.x / WAVE] = value;
+    __syncthreads();
+    uint64_t maximum = wave_maxima[0];
+    for (int wave = 1; wave < BLOCK_THREADS / WAVE; ++wave)
+        if (wave_maxima[wave] > maximum) maximum = wave_maxima[wave];
+    return maximum;
+}
+
 template <int BLOCK_THREADS>
 DEVICE float block_maximum(float value) {
     __shared__ float wave_maxima[BLOCK_THREADS / WAVE];
