@@ -67,7 +67,7 @@ decode_tokens(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* dr
     for (int v = threadIdx.x; v < V; v += BLOCK_THREADS) memory.logits[v] = logits[v];
     for (int i = threadIdx.x; i < T; i += BLOCK_THREADS) memory.window[i] = windows[i];
     int32_t position = positions[n];
-    Draw draw = {sampling_of(settings + 4 * n), memory.window, 0, drawn[n]};
+    Draw draw = {sampling_of(settings + 4 * n), memory.window, 0, drawn[n], {}};
     for (int i = 0; i < 4; ++i) draw.key[i] = keys[4 * n + i];
     copies_wait<0>();
     cluster_barrier();  // all blocks have their barriers, and have read what the first one will change
