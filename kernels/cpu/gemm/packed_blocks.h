@@ -1,7 +1,7 @@
 // The loops of a GEMM around its macro-kernel: A (M, K) and B (K, N) in packed blocks, on all threads.
 //
 //   for NC columns, for KC terms:        the threads pack a block of B together, so that none packs it again
-//       for MC rows:                     a thread packs its own rows of A, or reads them in place
+//       for MC rows:                     a thread packs its own rows of A once for all columns, or reads them in place
 //           consume(block)               multiplies them: the caller decides where the sums go
 //
 // The threads form a grid over the rows and columns of C. A thread owns its part of C, and each sum runs over k upwards,
@@ -18,10 +18,13 @@
 
 // MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
+// Packed rows of A are kept up to 16 MB: reading them again, even from memory, takes less time than splitting f32 again.
+constexpr int64_t PACKED_A_WORDS = 1 << 22;
 // Sums of a GEMM whose epilogue needs all K terms, if K > KC. B is packed again for each SUM_ROWS rows. For AMX more than
 // 512 were not measured.
 constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
+static_assert(packed_a_size(MC, KC) <= PACKED_A_WORDS);
 constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
 // Estimates: as many multiplications take as long as loading an element of B that another thread packed, or as packing one
 // of A. They lie between those of a vector tile and of AMX in bf16, which multiply at rates that differ tenfold.
@@ -29,8 +32,9 @@ constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 
 // A thread's memory, reused by all its GEMMs.
 struct Workspace {
-    alignas(64) PackedWord packed_a[packed_a_size(MC, KC)], packed_b[2][PACKED_B_WORDS];
+    alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[2][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
+    std::vector<PackedA> blocks_of_a;  // in the order of the loops
 };
 static Workspace& workspace_of_this_thread() {
     static thread_local std::unique_ptr<Workspace> workspace;
@@ -98,9 +102,13 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
     // A thread packs its share of the next block of B while others still read this one, so a team has two.
     auto& buffers = workspaces[team.rank - grid.rows.rank]->packed_b;
     int64_t turn = 0;
+    const int64_t own_rows = rows.end - rows.begin;
+    const bool keeps_a = packed_a_size(own_rows, K) <= PACKED_A_WORDS;
+    work.blocks_of_a.clear();
     const int64_t row_blocks = (most_rows + sizes.rows - 1) / sizes.rows;
     const int64_t block_rows = padded((most_rows + row_blocks - 1) / row_blocks, MR);
-    for (int64_t left = 0; left < most_columns; left += sizes.columns)
+    for (int64_t left = 0; left < most_columns; left += sizes.columns) {
+        auto kept = work.blocks_of_a.begin();
         for (int64_t upper = 0; upper < most_rows; upper += block_rows)
             for (int64_t k = 0; k < K; k += sizes.terms) {
                 const int64_t terms = std::min(K - k, sizes.terms), first = columns.begin + left;
@@ -115,10 +123,16 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
                 const int64_t top = rows.begin + upper, last = width ? std::min(rows.end, top + block_rows) : 0;
                 for (int64_t row = top; row < last; row += MC) {
                     const int64_t height = std::min(MC, last - row);
-                    const PackedA packed_a = pack_a_block(a, work.packed_a, row, height, k, terms);
+                    const auto pack = [&] {
+                        const int64_t place = packed_a_size(own_rows, k) + packed_a_size(row - rows.begin, terms);
+                        return pack_a_block(a, work.packed_a + (keeps_a ? place : 0), row, height, k, terms);
+                    };
+                    const PackedA packed_a = keeps_a && left > 0 ? *kept++ : pack();
+                    if (keeps_a && left == 0) work.blocks_of_a.push_back(packed_a);
                     consume(work, PackedBlock{packed_a, packed_b, row, height, first, width, k, terms, row - top});
                 }
             }
+    }
 }
 
 // Calls consume(workspace, block) for all blocks, on as many threads as the GEMM is worth.
