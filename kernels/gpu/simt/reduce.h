@@ -22,31 +22,17 @@ DEVICE double sum_of_lanes(double value) {
     return value;
 }
 
-// Over a one-dimensional block. All its threads must call it, and every thread gets the result.
-template <int BLOCK_THREADS>
-DEVICE float block_sum(float value) {
-    __shared__ float wave_sums[BLOCK_THREADS / WAVE];
-    value = wave_sum(value);
+// Over a one-dimensional block, in f32 or f64. All its threads must call it, and every thread gets the result.
+template <int BLOCK_THREADS, class T>
+DEVICE T block_sum(T value) {
+    __shared__ T wave_sums[BLOCK_THREADS / WAVE];
+    value = sum_of_lanes<WAVE>(value);
     __syncthreads();
     if (threadIdx.x % WAVE == 0) wave_sums[threadIdx.x / WAVE] = value;
     __syncthreads();
-    float sum = 0.0f;
+    T sum = 0;
     for (int wave = 0; wave < BLOCK_THREADS / WAVE; ++wave) sum += wave_sums[wave];
     return sum;
-}
-
-// The same in f64 by a tree in shared memory, because the contract asks for a few sums in f64.
-template <int BLOCK_THREADS>
-DEVICE double block_sum(double value) {
-    __shared__ double sums[BLOCK_THREADS];
-    __syncthreads();
-    sums[threadIdx.x] = value;
-    __syncthreads();
-    for (unsigned half = BLOCK_THREADS / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-        __syncthreads();
-    }
-    return sums[0];
 }
 
 // The greatest of unsigned numbers.
