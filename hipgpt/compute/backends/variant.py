@@ -65,10 +65,10 @@ class Variant:
     schedule: SplitK | PersistentGemm | SortedEmbedding | None = None
     boxes: Callable[[Op], tuple[Boxes, ...]] = no_boxes
 
-    def serves(self, op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
-        """Return whether all patterns match and the row suits the sizes."""
+    def matches(self, op: Op, arch: str, act: DType) -> bool:
+        """Return whether all patterns match."""
         patterns = ((self.op, op.name), (self.arch, arch), (self.dtype, act.label))
-        return all(re.fullmatch(pattern, value) for pattern, value in patterns) and self.suits(op, sizes)
+        return all(re.fullmatch(pattern, value) for pattern, value in patterns)
 
     def source_of(self, op: Op) -> str:
         """Return the source that has the op's kernel, a path relative to kernels/."""

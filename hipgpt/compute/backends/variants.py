@@ -1,5 +1,6 @@
 """Which source serves an op on an architecture, dtype and size: a table, first match wins."""
 
+import functools
 import itertools
 import math
 import re
@@ -194,13 +195,19 @@ VARIANTS = (
 )
 
 
+@functools.cache
+def _rows_of(op: Op, arch: str, act: DType) -> tuple[Variant, ...]:
+    """Return the rows whose patterns match. They do not depend on sizes, so every later call of an op takes them."""
+    return tuple(variant for variant in VARIANTS if variant.matches(op, arch, act))
+
+
 def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
     """Return the row that serves a call.
 
     Raises UserError if an attention head is too wide for every row, LookupError if none serves the op at all.
     """
-    for variant in VARIANTS:
-        if variant.serves(op, arch, act, sizes):
+    for variant in _rows_of(op, arch, act):
+        if variant.suits(op, sizes):
             return variant.for_sizes(variant, sizes) if variant.for_sizes else variant
     if sizes.get("D", 0) > CHANNELS[-1]:
         raise UserError(
@@ -212,7 +219,7 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
 
 def is_served(op: Op, arch: str, act: DType, sizes: Sizes) -> bool:
     """Return whether a row serves a call."""
-    return any(variant.serves(op, arch, act, sizes) for variant in VARIANTS)
+    return any(variant.suits(op, sizes) for variant in _rows_of(op, arch, act))
 
 
 def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
