@@ -8,8 +8,8 @@ gfx942 is left out: it has gfx90a's matrix instruction, so it would run gfx90a's
 it runs gfx90a's code in f32 and gfx1030's in bf16.
 
 Tests of evaluation, sampling and export are left out: a minute more for kernels that the ops' own tests reach. So is
-test_nothing_outside_the_tensors_is_written: in test_inputs_stay_unchanged the tensors fill their memory, and the
-stand-in refuses every access outside of it. So are the GEMMs for Hopper's persistent blocks.
+test_nothing_outside_the_tensors_is_read_or_written: in the other tests the tensors fill their memory, and
+the stand-in refuses every access outside of it. So are the GEMMs for Hopper's persistent blocks.
 """
 
 import importlib.util

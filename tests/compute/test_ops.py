@@ -13,13 +13,14 @@ from support.special_values import SPECIAL
 from hipgpt.compute.backends.cpu import CpuDevice
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import op
+from hipgpt.compute.open_device import open_device
 from hipgpt.compute.tensor import DType
 
 CASES = {act: list(cases(act)) for act in (DType.F32, DType.BF16)}
 EVERY = [case for listed in CASES.values() for case in listed]
 ON_CPUS = [case for case in EVERY if not case.is_for_hopper]
 FOR_HOPPER = [pytest.param(case, marks=pytest.mark.gpu) for case in EVERY if case.is_for_hopper]
-# scope: the tests of a case run one after the other, so that its values and its reference are computed once
+# scope: the tests of a case run one after the other, so that its values, its reference and a run are made once
 every_case = pytest.mark.parametrize("case", [*ON_CPUS, *FOR_HOPPER], ids=str, scope="module")
 every_case_of_cpus = pytest.mark.parametrize("case", ON_CPUS, ids=str, scope="module")
 every_case_of_every_device = pytest.mark.parametrize(
@@ -39,13 +40,19 @@ STEPS = {("matmul_relu_forward", "slope")}  # results that jump where rounding d
 
 
 @functools.lru_cache(maxsize=1)
-def expected(case: Case, split: bool = False) -> dict[str, Rounded | np.ndarray]:
+def expected(case: Case, split: bool) -> dict[str, Rounded | np.ndarray]:
     return reference.evaluate(case.op, drawn(case), case.sizes, SCALARS, case.act, split)
+
+
+@functools.lru_cache(maxsize=1)
+def after(device: str, case: Case) -> dict[str, np.ndarray]:
+    """Return the tensors after a run in which each fills its memory."""
+    return Memory(open_device(device, threads=2), case, drawn(case), guard=0).run()
 
 
 @every_case_of_every_device
 def test_result_lies_within_its_derived_bound(device, case):
-    got = Memory(device, case, drawn(case)).run()
+    got = after(device.backend, case)
     for name, target in expected(case, splits_f32(device, case)).items():
         if isinstance(target, Rounded):
             error = np.abs(got[name].astype(np.float64) - target.value)
@@ -56,7 +63,7 @@ def test_result_lies_within_its_derived_bound(device, case):
 
 @every_case
 def test_bound_is_a_small_part_of_the_result(case):
-    for name, target in expected(case).items():
+    for name, target in expected(case, False).items():
         if isinstance(target, Rounded):
             part = 1e-2 if case.act is DType.F32 else 2**4 * case.act.unit_roundoff
             small = target.error < part * max(1.0, np.abs(target.value).max())
@@ -66,30 +73,31 @@ def test_bound_is_a_small_part_of_the_result(case):
 @every_case
 def test_reference_defines_every_output(case):
     written = {a.name for a in case.op.arguments if a.leaves_values and a.name not in case.absent}
-    assert set(expected(case)) == written
+    assert set(expected(case, False)) == written
 
 
 @every_case_of_every_device
 def test_inputs_stay_unchanged(device, case):
-    values = drawn(case)
-    after = Memory(device, case, values, guard=0).run()
+    values, got = drawn(case), after(device.backend, case)
     for argument in case.op.arguments:
         if not argument.writes and argument.name not in case.absent:
-            assert after[argument.name].tobytes() == values[argument.name].tobytes(), argument.name
+            assert got[argument.name].tobytes() == values[argument.name].tobytes(), argument.name
 
 
 @every_case_of_every_device
-def test_nothing_outside_the_tensors_is_written(device, case):
+def test_nothing_outside_the_tensors_is_read_or_written(device, case):
     memory = Memory(device, case, drawn(case))
-    memory.run()
+    got, alone = memory.run(), after(device.backend, case)
     assert set(memory.surroundings()) == set(np.array([GARBAGE]).view(np.uint16))
+    for argument in case.op.arguments:
+        if argument.leaves_values and argument.name not in case.absent:
+            assert got[argument.name].tobytes() == alone[argument.name].tobytes(), argument.name
 
 
 @every_case_of_cpus
 def test_results_do_not_depend_on_the_number_of_threads(case):
-    values = drawn(case)
-    one, *others = (Memory(CpuDevice(threads), case, values).run() for threads in (1, 2, 3, 5))
-    for name, target in one.items():
+    others = [Memory(CpuDevice(threads), case, drawn(case)).run() for threads in (1, 3, 5)]
+    for name, target in after("cpu", case).items():
         assert all(other[name].tobytes() == target.tobytes() for other in others), name
 
 

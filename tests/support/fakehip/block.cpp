@@ -158,8 +158,8 @@ Range find(uintptr_t address, size_t size) {
     return {};
 }
 
-void check(uintptr_t address, size_t size, const char* what) {
-    if (stack.holds(address, size) || last_hit.holds(address, size)) return;
+// noinline: check is called at every load and store, and would save the registers of what it rarely does.
+[[gnu::noinline]] void check_elsewhere(uintptr_t address, size_t size, const char* what) {
     last_hit = find(address, size);
     if (last_hit.end) return;
     std::string message = std::string(what) + " " + std::to_string(size) + " bytes where it may not";
@@ -169,6 +169,10 @@ void check(uintptr_t address, size_t size, const char* what) {
         message += std::to_string(allocation.end - allocation.begin) + " bytes";
     }
     fail(message);
+}
+
+void check(uintptr_t address, size_t size, const char* what) {
+    if (!stack.holds(address, size) && !last_hit.holds(address, size)) check_elsewhere(address, size, what);
 }
 
 }  // namespace
