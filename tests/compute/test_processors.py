@@ -1,5 +1,6 @@
 """CPU kernels for processors other than this one: older x86-64 run here, AMX on emulated tiles, aarch64 by qemu."""
 
+import contextlib
 import math
 import platform
 import shutil
@@ -148,7 +149,8 @@ needs_cross_compiler = pytest.mark.skipif(
 @pytest.mark.skipif(not shutil.which(aarch64.EMULATOR), reason=f"no {aarch64.EMULATOR} (qemu-user)")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_op_on_an_emulated_aarch64(tmp_path, family):
-    check(aarch64.EmulatedDevice(tmp_path), ACTS, lambda op: op.family == family, most_elements=EMULATED)
+    with contextlib.closing(aarch64.EmulatedDevice(tmp_path)) as device:
+        check(device, ACTS, lambda op: op.family == family, most_elements=EMULATED)
 
 
 def test_without_openmp_everything_runs_on_one_thread(processor, monkeypatch):

@@ -1,5 +1,6 @@
-"""Kernels for aarch64 made by a cross compiler and run by qemu's user mode: a device whose plans start a program."""
+"""Kernels for aarch64 made by a cross compiler and run by qemu's user mode: a device that has a program for each op."""
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,42 +27,52 @@ T taken() {{
     return value;
 }}
 
-// each tensor: its bytes, at least 0, and its contents; then dimensions and scalars; the tensors go out again
+// calls until the input ends; of each: how many bytes its tensors have, 0 for none, their contents, dimensions, scalars;
+// the tensors go out again
 int main() {{
-    char* tensors[{tensors}];
     int64_t sizes[{tensors}];
-    for (int i = 0; i < {tensors}; ++i) {{
-        sizes[i] = taken<int64_t>();
-        tensors[i] = sizes[i] ? static_cast<char*>(malloc(sizes[i])) : nullptr;
-        if (fread(tensors[i], 1, sizes[i], stdin) != static_cast<size_t>(sizes[i])) return 1;
-    }}
+    while (fread(sizes, sizeof sizes, 1, stdin) == 1) {{
+        char* tensors[{tensors}];
+        for (int i = 0; i < {tensors}; ++i) {{
+            tensors[i] = sizes[i] ? static_cast<char*>(malloc(sizes[i])) : nullptr;
+            if (fread(tensors[i], 1, sizes[i], stdin) != static_cast<size_t>(sizes[i])) return 1;
+        }}
 {values}
-    {name}({arguments});
-    for (int i = 0; i < {tensors}; ++i) fwrite(tensors[i], 1, sizes[i], stdout);
+        {name}({arguments});
+        for (int i = 0; i < {tensors}; ++i) {{
+            fwrite(tensors[i], 1, sizes[i], stdout);
+            free(tensors[i]);
+        }}
+        fflush(stdout);
+    }}
 }}
 """
 
 
 def program_of(op: Op) -> str:
-    """Return a C++ program that reads a call's arguments, calls the op's kernel, and writes its tensors."""
+    """Return a C++ program that reads the arguments of calls, calls the op's kernel, and writes its tensors."""
     others = [*(("int64_t", name) for name in op.dimensions), *((C_TYPES[kind], name) for name, kind in op.scalars)]
     tensors = len(op.arguments)
     return PROGRAM.format(
         name=op.name,
         tensors=tensors,
         parameters=", ".join(["void*"] * tensors + [kind for kind, _ in others]),
-        values="\n".join(f"    const auto {name} = taken<{kind}>();" for kind, name in others),
+        values="\n".join(f"        const auto {name} = taken<{kind}>();" for kind, name in others),
         arguments=", ".join([f"tensors[{i}]" for i in range(tensors)] + [name for _, name in others]),
     )
 
 
 class EmulatedDevice:
-    """One core of an emulated aarch64; memory is the host's, and goes to and fro with each launch."""
+    """One core of an emulated aarch64; memory is the host's, and goes to and fro with each launch.
+
+    An op's program runs until the device is closed, because a start of the emulator takes longer than most calls.
+    """
 
     backend, name, traits = "cpu", "aarch64", cpu.traits((DType.F32, DType.BF16))
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._running: dict[Path, subprocess.Popen[bytes]] = {}
 
     def allocate(self, size_bytes: int) -> tuple[int, np.ndarray]:
         memory = np.zeros(size_bytes + 64, np.uint8)
@@ -78,18 +89,33 @@ class EmulatedDevice:
 
         return replay
 
+    def close(self) -> None:
+        """End the programs. Raises AssertionError if one fails."""
+        for program, process in self._running.items():
+            process.communicate()
+            assert process.returncode == 0, f"{program.name}: exit status {process.returncode}"
+
+    def _process(self, program: Path) -> subprocess.Popen[bytes]:
+        if program not in self._running:
+            command = [EMULATOR, "-L", LIBRARIES, str(program)]
+            self._running[program] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._running[program]
+
     def _launch(self, launch: Launch, program: Path) -> None:
         contents = [self.read(tensor).tobytes() if tensor else b"" for tensor in launch.tensors]
-        given = [np.int64(len(content)).tobytes() + content for content in contents]
+        given = [np.array([len(content) for content in contents], np.int64).tobytes(), *contents]
         given += [np.int64(launch.sizes[name]).tobytes() for name in launch.op.dimensions]
         kinds = {"f32": np.float32, "i32": np.int32}
         given += [kinds[kind](launch.scalars[name]).tobytes() for name, kind in launch.op.scalars]
-        command = [EMULATOR, "-L", LIBRARIES, str(program)]
-        done = subprocess.run(command, input=b"".join(given), capture_output=True)
-        assert done.returncode == 0, f"{launch.op.name}: exit status {done.returncode} {done.stderr.decode()}"
+        process, size = self._process(program), sum(map(len, contents))
+        with contextlib.suppress(BrokenPipeError):  # the program has ended, as its output shows
+            process.stdin.write(b"".join(given))
+            process.stdin.flush()
+        got = process.stdout.read(size)
+        assert len(got) == size, f"{launch.op.name}: exit status {process.wait()}"
         at = 0
         for tensor in filter(None, launch.tensors):
-            self.write(tensor, _values(tensor, done.stdout[at : at + tensor.size_bytes]))
+            self.write(tensor, _values(tensor, got[at : at + tensor.size_bytes]))
             at += tensor.size_bytes
 
 
