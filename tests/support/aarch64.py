@@ -27,8 +27,8 @@ T taken() {{
     return value;
 }}
 
-// calls until the input ends; of each: how many bytes its tensors have, 0 for none, their contents, dimensions, scalars;
-// the tensors go out again
+// calls until the input ends; of each: how many bytes its tensors have, 0 for none, their contents, dimensions and
+// scalars; the tensors go out again
 int main() {{
     int64_t sizes[{tensors}];
     while (fread(sizes, sizeof sizes, 1, stdin) == 1) {{
