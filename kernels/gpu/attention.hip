@@ -6,9 +6,10 @@
 // qkv (B, S, 3, H, D) row-major, act: queries, keys, values; y (B, S, H, D), act; logsumexp (B, H, S) f32 of the scaled
 // scores; sums in f32. The S x S matrix is never stored.
 // Grid B*H*ceil(S / TILE): a block owns a query tile of TILE rows of one head and visits the key-value tiles that
-// causality lets it see. TILE is NARROW_TILE for heads of at most NARROW_CHANNELS, otherwise WIDE_TILE, so that the
-// tiles of both fit shared memory. The softmax is online: Milakov & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao
-// et al. 2022, arXiv:2205.14135. Minimum traffic: 4*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
+// causality lets it see. TILE is NARROW_TILE for heads of at most NARROW_CHANNELS, WIDE_TILE up to WIDE_CHANNELS and
+// WIDEST_TILE up to WIDEST_CHANNELS, so that the tiles of all fit the same shared memory. The softmax is online: Milakov
+// & Gimelshein 2018, arXiv:1805.02867; tiles as in Dao et al. 2022, arXiv:2205.14135.
+// Minimum traffic: 4*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
 //
 // attention_delta: delta_i = dy_i . y_i. delta (B, H, S) f32. A thread takes WIDTH channels of a row, then one thread
 // per row adds up; grid ceil(B*H*S / rows of a block). Minimum traffic: 2*B*S*H*D*sizeof(act) + 4*B*H*S bytes.
@@ -30,8 +31,14 @@
 #include "gpu/simt/cached_attention.h"
 #include "gpu/simt/reduce.h"
 
-constexpr int PLANE =
-    Tiles<NARROW_TILE>::PLANE > Tiles<WIDE_TILE>::PLANE ? Tiles<NARROW_TILE>::PLANE : Tiles<WIDE_TILE>::PLANE;
+#ifndef WIDEST_HEADS
+#define WIDEST_HEADS 0  // 1: for heads of more than WIDE_CHANNELS; one kernel for all would need more registers
+#endif
+
+constexpr int MOST_CHANNELS = WIDEST_HEADS ? WIDEST_CHANNELS : WIDE_CHANNELS;
+constexpr int LEAST_TILE = WIDEST_HEADS ? WIDEST_TILE : WIDE_TILE;
+constexpr int PLANE = Tiles<NARROW_TILE>::PLANE;
+static_assert(Tiles<LEAST_TILE>::PLANE <= PLANE, "");
 
 template <int TILE>
 DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int64_t S, int64_t H, int64_t D) {
@@ -39,7 +46,7 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
     const int64_t tiles = (S + TILE - 1) / TILE, head = blockIdx.x / tiles, b = head / H, h = head % H,
                   stride = 3 * H * D;
     const int64_t first = (blockIdx.x % tiles) * TILE;
-    const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
+    const T t(D);
     float *queries = memory, *keys_or_values = memory + PLANE, *probabilities = memory + 2 * PLANE;
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
@@ -55,22 +62,22 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
         __syncthreads();
         t.multiply_ABt(scores, queries, keys_or_values);
         for (int r = 0; r < T::EACH; ++r) {
-            const int64_t i = first + t.y + r * SIDE;
+            const int64_t i = first + t.y + r * T::SIDE;
             float highest = MASKED, added = 0.0f;
             for (int c = 0; c < T::EACH; ++c) {
-                const int64_t j = key + t.x + c * SIDE;
+                const int64_t j = key + t.column + c * T::SIDE;
                 scores[r][c] = j <= i && j < S ? scores[r][c] * scale : MASKED;
                 highest = fmaxf(highest, scores[r][c]);
             }
             // sums so far are relative to the old maximum: shrink them to the new one
-            const float raised = fmaxf(maximum[r], row_maximum(highest)), shrink = exp_of(maximum[r] - raised);
+            const float raised = fmaxf(maximum[r], T::row_maximum(highest)), shrink = exp_of(maximum[r] - raised);
             for (int c = 0; c < T::EACH; ++c) {
                 const float probability = scores[r][c] > MASKED ? exp_of(scores[r][c] - raised) : 0.0f;
-                probabilities[(t.y + r * SIDE) * T::ROW + t.x + c * SIDE] = probability;
+                probabilities[(t.y + r * T::SIDE) * T::ROW + t.column + c * T::SIDE] = probability;
                 added += probability;
             }
             maximum[r] = raised;
-            sum[r] = sum[r] * shrink + row_sum(added);
+            sum[r] = sum[r] * shrink + T::row_sum(added);
             for (int c = 0; c < T::CHANNELS; ++c) out[r][c] *= shrink;
         }
         __syncthreads();
@@ -80,9 +87,9 @@ DEVICE void forward(float* memory, act* y, float* logsumexp, const act* qkv, int
         __syncthreads();
     }
     for (int r = 0; r < T::EACH; ++r) {
-        const int64_t i = first + t.y + r * SIDE;
+        const int64_t i = first + t.y + r * T::SIDE;
         factor[r] = 1.0f / sum[r];
-        if (t.x == 0 && i < S) logsumexp[head * S + i] = maximum[r] + logf(sum[r]);
+        if (t.lane == 0 && i < S) logsumexp[head * S + i] = maximum[r] + logf(sum[r]);
     }
     t.store_rows(y + b * S * H * D + h * D, out, factor, first, S, H * D);
 }
@@ -94,7 +101,7 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
     const int64_t tiles = (S + TILE - 1) / TILE, half = B * H * tiles, block = blockIdx.x % half;
     const bool owns_keys = blockIdx.x >= half;
     const int64_t head = block / tiles, first = block % tiles * TILE, b = head / H, h = head % H, stride = 3 * H * D;
-    const T t = {static_cast<int>(D), static_cast<int>(threadIdx.x % SIDE), static_cast<int>(threadIdx.x / SIDE)};
+    const T t(D);
     const int64_t end_of_tile = first + TILE < S ? first + TILE : S;
     const float scale = 1.0f / sqrtf(static_cast<float>(D));
     const act *q = qkv + b * S * stride + h * D, *k = q + H * D, *v = k + H * D, *dout = dy + b * S * H * D + h * D;
@@ -124,7 +131,7 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
         t.multiply_ABt(dp, resident_vdy, streamed_vdy);
         for (int r = 0; r < T::EACH; ++r)
             for (int c = 0; c < T::EACH; ++c) {
-                const int row = t.y + r * SIDE, column = t.x + c * SIDE, query = owns_keys ? column : row;
+                const int row = t.y + r * T::SIDE, column = t.column + c * T::SIDE, query = owns_keys ? column : row;
                 const int64_t i = queries + query, j = owns_keys ? first + row : at + column;
                 const float probability = j <= i && i < S ? exp_of(scores[r][c] * scale - tile_logsumexp[query]) : 0.0f;
                 p[row * T::ROW + column] = probability;
@@ -143,20 +150,20 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
 KERNEL(THREADS)
 attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[2 * PLANE + NARROW_TILE * (NARROW_TILE + 1)];
-    if (D <= NARROW_CHANNELS)
+    if (!WIDEST_HEADS && D <= NARROW_CHANNELS)
         forward<NARROW_TILE>(memory, y, logsumexp, qkv, S, H, D);
     else
-        forward<WIDE_TILE>(memory, y, logsumexp, qkv, S, H, D);
+        forward<LEAST_TILE>(memory, y, logsumexp, qkv, S, H, D);
 }
 
 KERNEL(THREADS)
 attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                    int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[4 * PLANE + 2 * NARROW_TILE * (NARROW_TILE + 1) + 2 * NARROW_TILE];
-    if (D <= NARROW_CHANNELS)
+    if (!WIDEST_HEADS && D <= NARROW_CHANNELS)
         backward<NARROW_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
     else
-        backward<WIDE_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
+        backward<LEAST_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
 }
 
 KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64_t B, int64_t H, int64_t S, int64_t D) {
@@ -180,7 +187,7 @@ KERNEL(THREADS) attention_delta(float* delta, const act* dy, const act* y, int64
     delta[(position / S * H + own_row % H) * S + position % S] = sum;
 }
 
-using Softmaxes = WaveSoftmaxes<DECODE_THREADS>;
+using Softmaxes = WaveSoftmaxes<DECODE_THREADS, MOST_CHANNELS>;
 constexpr int LEAST_LANES = 4;
 
 // Loads WIDTH channels of one of a head's `length` cached rows; a row beyond the last may be any row. WIDE: D is a

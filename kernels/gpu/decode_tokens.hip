@@ -33,7 +33,7 @@ struct alignas(16) Memory {
     act logits[CLUSTER * OWN_TOKENS];
     float scores[CLUSTER * OWN_TOKENS];
     act normal[C], own[3][D], attended[D], hidden[OWN_HIDDEN];  // inputs of products
-    WaveSoftmaxes<BLOCK_THREADS> softmaxes;
+    WaveSoftmaxes<BLOCK_THREADS, D> softmaxes;
     int32_t window[CONTEXT];
     Barrier projection_full, mlp_full, logits_full;
 };

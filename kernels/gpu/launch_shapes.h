@@ -26,11 +26,13 @@ constexpr int LARGEST_TILE = 128;
 constexpr int SMALLEST_TILE = 16;
 constexpr int MATMUL_BLOCKS = 128;
 
-// attention.hip: query rows of a tile, for heads of at most NARROW_CHANNELS and for wider ones up to MOST_CHANNELS.
+// attention.hip: query rows of a tile, for heads of at most NARROW_CHANNELS, WIDE_CHANNELS and WIDEST_CHANNELS.
 constexpr int NARROW_CHANNELS = 64;
 constexpr int NARROW_TILE = 32;
-constexpr int MOST_CHANNELS = 128;
+constexpr int WIDE_CHANNELS = 128;
 constexpr int WIDE_TILE = 16;
+constexpr int WIDEST_CHANNELS = 256;
+constexpr int WIDEST_TILE = 8;
 constexpr int DECODE_THREADS = 256;  // of a block of attention_decode
 
 // decode_blocks.hip: the widest model; vectors of a layer's weights that a thread has registers for.

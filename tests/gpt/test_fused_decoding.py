@@ -33,6 +33,7 @@ MODELS = {
     "relu2": dataclasses.replace(SMALL, activation="relu2"),
     "heads of 8 channels": dataclasses.replace(SMALL, num_heads=16),
     "heads of 128 channels": gpt2(500, 256, 3, 2, 1024, 150),
+    "heads of 256 channels": gpt2(500, 512, 2, 2, 1024, 150),
     "of GPT-2's width": gpt2(1000, 768, 3, 12, 3072, 300),
     "the widest": gpt2(1000, 1024, 2, 16, 4096, 64),
 }

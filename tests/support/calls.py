@@ -23,12 +23,15 @@ MATMUL += [(1, 480, 480)]  # one row whose outputs two threads do not share in w
 MATMUL += [(4, 72, 200), (8, 200, 1040)]  # few rows whose length vector loads divide
 MATMUL += [(192, 1120, 40), (192, 40, 1120)]  # several passes over K, whole tiles, rows of A read in place
 MATMUL += [(30, 131, 1030), (30, 1030, 131)]  # rows that a CPU multiplies by rows of the weight, none in whole tiles
-# attention: tiles of 32, 64 and 128 channels, tiles that a query sees whole, channels that are no multiple of 8
+# attention: tiles of 32, 64, 128 and 256 channels, tiles that a query sees whole, channels that are no multiple of 8
 ATTENTION = [
     {"B": 2, "S": 130, "H": 1, "D": 64}, {"B": 1, "S": 70, "H": 2, "D": 104}, {"B": 1, "S": 64, "H": 2, "D": 32},
     {"B": 1, "S": 130, "H": 2, "D": 24}, {"B": 1, "S": 150, "H": 1, "D": 29}, {"B": 1, "S": 100, "H": 1, "D": 128},
     {"B": 2, "S": 260, "H": 2, "D": 64}, {"B": 1, "S": 384, "H": 1, "D": 64}, {"B": 2, "S": 200, "H": 1, "D": 128},
+    {"B": 2, "S": 37, "H": 2, "D": 160}, {"B": 1, "S": 70, "H": 2, "D": 192}, {"B": 2, "S": 130, "H": 1, "D": 256},
+    {"B": 1, "S": 33, "H": 1, "D": 131},
 ]  # fmt: skip
+ROTATED = [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}, {"B": 2, "S": 33, "H": 2, "D": 256}]
 # several matrices: fewer than threads, ragged tiles; more than threads; enough of them for tiles of every side
 MATRICES = [{"M": 1, "R": 70, "L": 300}, {"M": 4, "R": 130, "L": 130}, {"M": 300, "R": 24, "L": 40}]
 # sizes that several threads share, or that cross a block of some kernel
@@ -36,14 +39,16 @@ LARGE = {
     "attention_forward": ATTENTION,
     "attention_backward": ATTENTION,
     "build_batch": [{"B": 7, "S": 130, "T": 5003, "K": 9}],
-    "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}],
+    "attention_delta": [{"B": 2, "H": 3, "S": 130, "D": 64}, {"B": 1, "H": 2, "S": 35, "D": 256}],
     # heads of whole vectors, and of whole vectors and a rest
     "attention_decode": [
         {"B": 7, "H": 3, "D": 64, "T": 130},
         {"B": 2, "H": 2, "D": 40, "T": 21},
         {"B": 2, "H": 2, "D": 104, "T": 35},
+        {"B": 3, "H": 2, "D": 131, "T": 37},
+        {"B": 3, "H": 2, "D": 256, "T": 150},
     ],
-    "fill_cache": [{"B": 7, "H": 3, "T": 150, "D": 64, "K": 5, "S": 130}],
+    "fill_cache": [{"B": 7, "H": 3, "T": 150, "D": D, "K": 5, "S": 130} for D in (64, 256)],
     "cross_entropy_forward": [{"N": 21, "V": 5003}],
     "cross_entropy_training": [{"N": 21, "V": 5003}, {"N": 3, "V": 16397}, {"N": 3, "V": 24584}, {"N": 3, "V": 65544}],
     # several strips, chunks and blocks; logits far above those before them
@@ -54,11 +59,11 @@ LARGE = {
     "rmsnorm_forward": [{"N": 67, "C": 768}],
     "rmsnorm_backward": [{"N": 67, "C": C, "K": K} for C, K in ((768, 5), (64, 67), (1280, 3))],
     "add_rows": [{"C": 768, "K": 130}],
-    "head_norm_forward": [{"N": 67, "G": 12, "D": 64}],
-    "head_norm_backward": [{"N": 67, "G": 12, "D": 64, "K": 5}],
-    "rotation_table": [{"B": 3, "S": 130, "D": 64}],
-    "rotary_forward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
-    "rotary_backward": [{"B": 2, "S": 130, "H": 4, "D": 64}, {"B": 3, "S": 70, "H": 6, "D": 32}],
+    "head_norm_forward": [{"N": 67, "G": 12, "D": D} for D in (64, 256)],
+    "head_norm_backward": [{"N": 67, "G": 12, "D": D, "K": 5} for D in (64, 256)],
+    "rotation_table": [{"B": 3, "S": 130, "D": D} for D in (64, 256)],
+    "rotary_forward": ROTATED,
+    "rotary_backward": ROTATED,
     "swiglu_forward": [{"N": 67, "C": 768}],
     "swiglu_backward": [{"N": 67, "C": 768}],
     "token_embedding_forward": [{"N": 130, "C": 64, "V": 1003}],

@@ -12,7 +12,7 @@ from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
 HEADER = kernel_constants(KERNELS / "gpu" / "decode" / "shared.h")
 OUTPUTS, UNIT, PADDING = HEADER["OUTPUTS"], HEADER["UNIT"], HEADER["PADDING"]
 THREADS, WARP = CONSTANTS["DECODE_BLOCKS_THREADS"], 32
-OTHER_BYTES = 1024  # of struct Shared: a head's query, key and value, and a few numbers of each sequence
+OTHER_BYTES = 256  # of struct Shared: a few numbers of each sequence
 
 
 def hidden(sizes: Sizes) -> int:
@@ -44,12 +44,13 @@ def macros(sizes: Sizes) -> Mapping[str, int]:
 
 def shared_bytes(sizes: Sizes) -> int:
     """Return the size of struct Shared in the header, rounded up. The rest of a multiprocessor's memory is L1."""
-    N, C, F, waves = sizes["N"], sizes["C"], hidden(sizes), THREADS // WARP
+    N, C, D, F, waves = sizes["N"], sizes["C"], sizes["D"], hidden(sizes), THREADS // WARP
     rows = 2 * N * (2 * (C + PADDING) + F + PADDING)
     vectors = 2 * 2 * (9 * C + F)
     partial_sums = 4 * waves * N * max(3 * OUTPUTS, F // C * OUTPUTS)
-    softmaxes = 4 * waves * (2 + CONSTANTS["MOST_CHANNELS"])
-    return -(-(rows + vectors + partial_sums + softmaxes + OTHER_BYTES) // 1024) * 1024
+    softmaxes = 4 * waves * (2 + D)
+    query_key_value = 2 * 3 * D
+    return -(-(rows + vectors + partial_sums + softmaxes + query_key_value + OTHER_BYTES) // 1024) * 1024
 
 
 def suits(sizes: Sizes) -> bool:
@@ -57,7 +58,7 @@ def suits(sizes: Sizes) -> bool:
     C, F, D = sizes["C"], hidden(sizes), sizes["D"]
     if sizes["N"] > CONSTANTS["MOST_ROWS"] or C % ALIGNMENT_ELEMENTS or F % C or D < OUTPUTS or D & (D - 1):
         return False
-    most = (CONSTANTS[name] for name in ("MOST_DECODE_CHANNELS", "MOST_DECODE_HIDDEN", "MOST_CHANNELS"))
+    most = (CONSTANTS[name] for name in ("MOST_DECODE_CHANNELS", "MOST_DECODE_HIDDEN", "WIDEST_CHANNELS"))
     if any(size > limit for size, limit in zip((C, F, D), most, strict=True)):
         return False
     layers = (3 * C, C), (C, C), (F, C), (C, F)  # outputs, columns

@@ -43,7 +43,7 @@ def shared_bytes(sizes: Sizes) -> int:
     sums = 4 * (H + CLUSTER) * C
     logits_and_scores = (2 + 4) * CLUSTER * own_tokens
     inputs = 2 * (C + 4 * D + own_hidden)
-    softmaxes = 4 * (THREADS // WARP) * (2 + CONSTANTS["MOST_CHANNELS"])
+    softmaxes = 4 * (THREADS // WARP) * (2 + D)
     total = sizes["L"] * part + output + sums + logits_and_scores + inputs + softmaxes + 4 * sizes["T"] + BARRIERS
     return -(-total // 1024) * 1024
 

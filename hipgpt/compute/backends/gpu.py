@@ -185,7 +185,7 @@ class GpuDevice:
     def _checked_variant(self, launch: Launch) -> Variant:
         """Return the row that serves a launch, which has passed its check if the chip's kernels are checked."""
         variant = find_variant(launch.op, self._driver.arch, launch.act, launch.sizes)
-        if self._driver.checks_kernels and variant.macros:  # that choose a matrix instruction
+        if self._driver.checks_kernels and self_check.is_by_matrix_units(variant, launch.op):
             self.check(variant, launch.op, launch.act)
         return variant
 

@@ -68,8 +68,8 @@ def _mma_gemm(columns: str, rows: str, side: int, waves: int) -> ShapeOf:
 
 
 def _attention_tiles(s: Sizes) -> int:
-    side = "NARROW_TILE" if s["D"] <= CONSTANTS["NARROW_CHANNELS"] else "WIDE_TILE"
-    return s["B"] * s["H"] * _ceil(s["S"], CONSTANTS[side])
+    width = next(name for name in ("NARROW", "WIDE", "WIDEST") if s["D"] <= CONSTANTS[f"{name}_CHANNELS"])
+    return s["B"] * s["H"] * _ceil(s["S"], CONSTANTS[f"{width}_TILE"])
 
 
 def _resident_tiles(s: Sizes) -> int:

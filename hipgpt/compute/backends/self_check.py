@@ -38,6 +38,11 @@ class Runner(Protocol):
     def run(self, variant: Variant, launch: Launch) -> None: ...
 
 
+def is_by_matrix_units(variant: Variant, op: Op) -> bool:
+    """Return whether a row's macros choose a matrix instruction: those of the plain kernels' files choose tiles."""
+    return bool(variant.macros) and variant.source_of(op) != PLAIN.source_of(op)
+
+
 def check_once(device: Runner, variant: Variant, op: Op, act: DType, image: bytes) -> None:
     """Run a row's kernel of an op on random values unless this image passed on this device before.
 

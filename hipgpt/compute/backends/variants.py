@@ -37,12 +37,13 @@ RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TOKENS_TO_SORT = 8192
 ANY_NVIDIA = 99 << 10  # bytes of shared memory of a block since sm_80
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
-CHANNELS = (32, 64, CONSTANTS["MOST_CHANNELS"])  # of a head, rounded up
+CHANNELS = (32, 64, 128)  # of a head, rounded up, for matrix instructions
+WIDEST_CHANNELS = CONSTANTS["WIDEST_CHANNELS"]  # of a head
 
 
 def holds_a_head(op: Op, sizes: Sizes) -> bool:
-    """Return whether the widest tiles have room for a head's channels; true of an op without heads."""
-    return sizes.get("D", 0) <= CHANNELS[-1]
+    """Return whether the smallest tiles have room for a head's channels; true of an op without heads."""
+    return sizes.get("D", 0) <= WIDEST_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,15 @@ def _amd_attention(arch: str, mma: Mapping[str, int], channels: int, rows: int) 
     return [replace(row, op=op, source=source) for op, source in sources.items()]
 
 
+def _widest_heads() -> Variant:
+    """The row for heads that are too wide for the other tiles, on every GPU."""
+    return Variant(
+        r"attention_(forward|backward|decode)", r"(?!cpu).*", "f32|bf16", "gpu/attention.hip",
+        macros={"WIDEST_HEADS": 1}, shapes=SIMT,
+        suits=lambda op, sizes: CONSTANTS["WIDE_CHANNELS"] < sizes["D"] <= WIDEST_CHANNELS,
+    )  # fmt: skip
+
+
 def _mma(arch: str, macro: str, tiles: Sequence[BlockTile], rows: int | None = None) -> list[Variant]:
     """The rows of a family of chips, by the macro that chooses its matrix instruction.
 
@@ -173,6 +183,7 @@ VARIANTS = (
     Variant(ANY, r"cpu-avx512bf16", "bf16", "cpu/{family}.cpp", macros=CPU_AVX512_BF16),
     Variant(ANY, r"cpu.*", "f32|bf16", "cpu/{family}.cpp"),
     _few_rows(),
+    _widest_heads(),
     _sorted_embedding(),
     *HOPPER_VARIANTS,
     Variant(
@@ -209,9 +220,9 @@ def find_variant(op: Op, arch: str, act: DType, sizes: Sizes) -> Variant:
     for variant in _rows_of(op, arch, act):
         if variant.suits(op, sizes):
             return variant.for_sizes(variant, sizes) if variant.for_sizes else variant
-    if sizes.get("D", 0) > CHANNELS[-1]:
+    if sizes.get("D", 0) > WIDEST_CHANNELS:
         raise UserError(
-            f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {CHANNELS[-1]}: raise "
+            f"{op.name}: heads of {sizes['D']} channels; kernels for GPUs take up to {WIDEST_CHANNELS}: raise "
             "model.num_heads (heads have model.embed_dim / model.num_heads channels), or set device: cpu"
         )
     raise LookupError(f"{op.name}: no variant for architecture {arch} and dtype {act.label}")
@@ -228,8 +239,9 @@ def variants_of(op: Op, arch: str, act: DType) -> list[Variant]:
     some = CONSTANTS["MOST_ROWS"], 16, 48, 64, 120, 800, 1 << 14, 1 << 16
     for combination in itertools.product(some, repeat=max(1, min(3, len(op.dimensions)))):
         sizes = dict.fromkeys(op.dimensions, combination[-1]) | dict(zip(op.dimensions, combination, strict=False))
-        variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], CHANNELS[-1])})
-        found[variant.source, *variant.macros.items()] = variant
+        for most in (CHANNELS[-1], WIDEST_CHANNELS):
+            variant = find_variant(op, arch, act, sizes | {"D": min(combination[-1], most)})
+            found[variant.source, *variant.macros.items()] = variant
     return list(found.values())
 
 

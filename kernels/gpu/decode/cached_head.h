@@ -13,6 +13,7 @@ struct CachedHead {
     struct Rows {
         Vector keys[TOGETHER], values[TOGETHER];
     };
+    using Softmaxes = WaveSoftmaxes<BLOCK_THREADS, HEAD_CHANNELS>;
     using Own = act[3][HEAD_CHANNELS];  // the new token's query, key and value
 
     static DEVICE_MEMBER int row(int first, int turn) { return first + turn * TEAMS + threadIdx.x / LANES; }
@@ -30,7 +31,7 @@ struct CachedHead {
 
     // Leaves in `softmaxes` the attention to the cached rows before `position` and to the new token's, which need not be
     // in the cache. rows: the first ones, because they can be loaded before the query is known.
-    DEVICE_MEMBER void attend(WaveSoftmaxes<BLOCK_THREADS>& softmaxes, Rows& rows, const Own& own, int position) const {
+    DEVICE_MEMBER void attend(Softmaxes& softmaxes, Rows& rows, const Own& own, int position) const {
         TeamSoftmax<LANES> softmax;
         float query[WIDTH];
         load(query, own[0] + channel());

@@ -22,7 +22,7 @@ struct Shared {
     act inputs[SEQUENCES][HIDDEN + PADDING];         // of projection and of mlp_out
     act parameters[2][9 * CHANNELS + HIDDEN];        // vectors of this block and of the next
     float partials[WAVES][SEQUENCES][MOST_OUTPUTS];  // sums over each wave's columns
-    WaveSoftmaxes<DECODE_BLOCKS_THREADS> softmaxes;
+    WaveSoftmaxes<DECODE_BLOCKS_THREADS, HEAD_CHANNELS> softmaxes;
     act qkv[3][HEAD_CHANNELS];  // of the head that is attended to
     Statistics statistics[SEQUENCES];
     int32_t positions[SEQUENCES];

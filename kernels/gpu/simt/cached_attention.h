@@ -44,11 +44,11 @@ struct TeamSoftmax {
     }
 };
 
-// Those of a block's waves, in shared memory.
-template <int BLOCK_THREADS>
+// Those of a block's waves, in shared memory, of heads of at most MOST channels.
+template <int BLOCK_THREADS, int MOST>
 struct WaveSoftmaxes {
     static constexpr int WAVES = BLOCK_THREADS / WAVE;
-    float maximum[WAVES], sum[WAVES], out[WAVES][MOST_CHANNELS];
+    float maximum[WAVES], sum[WAVES], out[WAVES][MOST];
 
     // Leaves the softmax of each wave, and waits for all threads.
     template <int LANES>
