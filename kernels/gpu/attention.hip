@@ -31,12 +31,14 @@
 #include "gpu/simt/cached_attention.h"
 #include "gpu/simt/reduce.h"
 
-#ifndef WIDEST_HEADS
-#define WIDEST_HEADS 0  // 1: for heads of more than WIDE_CHANNELS; one kernel for all would need more registers
+// A compilation for heads of more than WIDE_CHANNELS has another limit: one kernel for all would need more registers.
+#ifndef HEAD_CHANNELS
+#define HEAD_CHANNELS WIDE_CHANNELS
 #endif
 
-constexpr int MOST_CHANNELS = WIDEST_HEADS ? WIDEST_CHANNELS : WIDE_CHANNELS;
-constexpr int LEAST_TILE = WIDEST_HEADS ? WIDEST_TILE : WIDE_TILE;
+constexpr int MOST_CHANNELS = HEAD_CHANNELS;
+constexpr bool HAS_NARROW = MOST_CHANNELS <= WIDE_CHANNELS;
+constexpr int LEAST_TILE = HAS_NARROW ? WIDE_TILE : WIDEST_TILE;
 constexpr int PLANE = Tiles<NARROW_TILE>::PLANE;
 static_assert(Tiles<LEAST_TILE>::PLANE <= PLANE, "");
 
@@ -150,7 +152,7 @@ DEVICE void backward(float* memory, act* dqkv, const act* dy, const float* delta
 KERNEL(THREADS)
 attention_forward(act* y, float* logsumexp, const act* qkv, int64_t B, int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[2 * PLANE + NARROW_TILE * (NARROW_TILE + 1)];
-    if (!WIDEST_HEADS && D <= NARROW_CHANNELS)
+    if (HAS_NARROW && D <= NARROW_CHANNELS)
         forward<NARROW_TILE>(memory, y, logsumexp, qkv, S, H, D);
     else
         forward<LEAST_TILE>(memory, y, logsumexp, qkv, S, H, D);
@@ -160,7 +162,7 @@ KERNEL(THREADS)
 attention_backward(act* dqkv, const act* dy, const float* delta, const float* logsumexp, const act* qkv, int64_t B,
                    int64_t S, int64_t H, int64_t D) {
     __shared__ float memory[4 * PLANE + 2 * NARROW_TILE * (NARROW_TILE + 1) + 2 * NARROW_TILE];
-    if (!WIDEST_HEADS && D <= NARROW_CHANNELS)
+    if (HAS_NARROW && D <= NARROW_CHANNELS)
         backward<NARROW_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);
     else
         backward<LEAST_TILE>(memory, dqkv, dy, delta, logsumexp, qkv, B, S, H, D);

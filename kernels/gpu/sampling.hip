@@ -18,7 +18,7 @@ draw_token(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* drawn
     const int64_t b = blockIdx.x, position = positions[b] + 1;
     int32_t* window = windows + b * T;
     // the key is read here, so that it arrives with the first scores
-    Draw of = {sampling_of(settings + 4 * b), window, position < T ? position : T, drawn[b]};
+    Draw of = {sampling_of(settings + 4 * b), window, position < T ? position : T, drawn[b], {}};
     for (int i = 0; i < 4; ++i) of.key[i] = keys[4 * b + i];
     const int32_t token = next_token(logits + b * V, scores + b * V, V, of);
     if (threadIdx.x == 0) {

@@ -159,7 +159,7 @@ def _widest_heads() -> Variant:
     """The row for heads that are too wide for the other tiles, on every GPU."""
     return Variant(
         r"attention_(forward|backward|decode)", r"(?!cpu).*", "f32|bf16", "gpu/attention.hip",
-        macros={"WIDEST_HEADS": 1}, shapes=SIMT,
+        macros={"HEAD_CHANNELS": WIDEST_CHANNELS}, shapes=SIMT,
         suits=lambda op, sizes: CONSTANTS["WIDE_CHANNELS"] < sizes["D"] <= WIDEST_CHANNELS,
     )  # fmt: skip
 
