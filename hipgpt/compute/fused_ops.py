@@ -23,7 +23,7 @@ DECODE_BLOCKS = op("decode_blocks", "decode_blocks", """
     in     positions  i32 (N)
     """, scalars="epsilon f32, activation i32", operations=lambda N, L, M, **_: 2 * N * L * M)  # fmt: skip
 
-# so many tokens of each sequence: draw_token, the embeddings, decode_blocks and the output layer, step after step
+# `steps` tokens of each sequence: draw_token, the embeddings, decode_blocks and the output layer. Operations: of a step
 DECODE_TOKENS = op("decode_tokens", "decode_tokens", """
     out    tokens              i32 (N)
     inout  positions           i32 (N)

@@ -13,13 +13,10 @@
 // outputs by up to eight sequences. Grid C / 8, all resident. Macros: SEQUENCES, CHANNELS, HIDDEN and HEAD_CHANNELS are N,
 // C, F and D, so that every loop has a known length and weights stay in registers; SHARED_BYTES: dynamic shared memory.
 // Minimum traffic: (L*M + 2*L*C*sum(positions))*sizeof(act) bytes.
+#include "gpu/decode/activated.h"
 #include "gpu/decode/heads.h"
 #include "gpu/decode/linear.h"
 #include "gpu/decode/norm.h"
-
-DEVICE float activated(float hidden, int32_t activation) {
-    return activation == 0 ? gelu(hidden).value : activation == 1 ? relu(hidden).value : relu2(hidden).value;
-}
 
 KERNEL(DECODE_BLOCKS_THREADS)
 decode_blocks(act* y, act* cache, int32_t* exchange, const act* x, const act* matrices, const act* vectors,

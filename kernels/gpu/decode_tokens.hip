@@ -13,16 +13,12 @@
 // Macros: CHANNELS, HIDDEN, HEAD_CHANNELS, LAYERS, VOCABULARY and CONTEXT are C, F, D, L, V and T, so that every loop
 // has a known length; SHARED_BYTES: dynamic shared memory. Grid N clusters. Minimum traffic: the weights once, and for
 // each sequence 4*L*C*position + 8*C bytes per step.
+#include "gpu/decode/activated.h"
 #include "gpu/decode/cached_head.h"
 #include "gpu/decode/stream.h"
 
 constexpr int DRAW_THREADS = BLOCK_THREADS;
 #include "gpu/simt/next_token.h"
-
-// activation: 0 GELU, 1 ReLU, 2 ReLU^2.
-DEVICE float activated(float hidden, int32_t activation) {
-    return activation == 0 ? gelu(hidden).value : activation == 1 ? relu(hidden).value : relu2(hidden).value;
-}
 
 struct alignas(16) Memory {
     Part parts[LAYERS];
@@ -80,6 +76,7 @@ decode_tokens(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* dr
         float of_position[Stream::EACH];
         load(of_position, position_embedding + row * C + Stream::channel());
         draw.window_tokens = min(position, T);
+        // the same in all blocks, because no result of a draw depends on the order of threads
         const int32_t token = next_token(memory.logits, memory.scores, V, draw);
         if (has_stream) {
             stream.begin(token_embedding + int64_t{token} * C, of_position);

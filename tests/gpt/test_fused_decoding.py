@@ -236,7 +236,7 @@ def test_any_other_decoder_takes_an_op_after_another(decoder, tokens):
         pytest.param({"vocab_size": 9000}, id="a vocabulary for which its memory has no room"),
         pytest.param({"num_layers": 6}, id="too many blocks for its memory"),
         pytest.param({"num_heads": 16}, id="heads of 8 channels"),
-        pytest.param({"num_heads": 32, "embed_dim": 256, "mlp_dim": 512}, id="more heads than thread blocks"),
+        pytest.param({"mlp_dim": 768}, id="48 channels of the MLP for a thread block"),
     ],
 )
 def test_a_cluster_serves_no_other_model(other):

@@ -9,8 +9,8 @@ from hipgpt.compute.tensor import DType
 
 CLUSTER, THREADS, WARP = CONSTANTS["DECODE_TOKENS_CLUSTER"], CONSTANTS["DECODE_TOKENS_THREADS"], 32
 MOST_SEQUENCES = 14  # of which an H200 runs seven at once
-LEAST_MULTIPROCESSORS = 114  # of an H100, whose groups have enough of them for a cluster
-MOST_SHARED_BYTES = 211 << 10  # of the 227 KB that a block can have; drawing takes some of them
+LEAST_MULTIPROCESSORS = 114  # more than 8 groups of 14, so that one has enough for a cluster
+MOST_SHARED_BYTES = (227 - 16) << 10  # of a block; drawing takes 8 KB
 BARRIERS = 64  # bytes, of three barriers and what aligns them
 OUTPUTS, TERMS = 8, 16  # of an mma
 CHANNELS, HEAD_CHANNELS = (128, 256), (16, 32, 64, 128)
@@ -56,10 +56,13 @@ def _own(sizes: Sizes) -> tuple[int, int, int]:
 
 def suits(sizes: Sizes) -> bool:
     """Return whether the kernel serves a model: its blocks share each layer evenly and hold all weights."""
-    C, D, H, F = sizes["C"], sizes["D"], sizes["H"], hidden(sizes)
-    if sizes["N"] > MOST_SEQUENCES or C not in CHANNELS or CLUSTER % H or D not in HEAD_CHANNELS or F % C:
+    if sizes["N"] > MOST_SEQUENCES or sizes["C"] not in CHANNELS or sizes["D"] not in HEAD_CHANNELS:
         return False
-    return F % (CLUSTER * TERMS) == 0 and shared_bytes(sizes) <= MOST_SHARED_BYTES
+    own_hidden, rest = divmod(hidden(sizes), CLUSTER)
+    whole = rest == 0 and (
+        own_hidden == TERMS or own_hidden % (2 * TERMS) == 0
+    )  # as lanes read rows of so many weights
+    return whole and shared_bytes(sizes) <= MOST_SHARED_BYTES
 
 
 def workspace(multiprocessors: int) -> Workspace:

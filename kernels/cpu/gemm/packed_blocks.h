@@ -18,7 +18,7 @@
 
 // MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
-// Packed rows of A are kept up to 16 MB: reading them again, even from memory, takes less time than splitting f32 again.
+// Up to 16 MB of packed rows of A wait for the next columns: reading them takes less time than splitting f32 again.
 constexpr int64_t PACKED_A_WORDS = 1 << 22;
 // Sums of a GEMM whose epilogue needs all K terms, if K > KC. B is packed again for each SUM_ROWS rows. For AMX more than
 // 512 were not measured.
@@ -103,7 +103,7 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
     auto& buffers = workspaces[team.rank - grid.rows.rank]->packed_b;
     int64_t turn = 0;
     const int64_t own_rows = rows.end - rows.begin;
-    const bool keeps_a = packed_a_size(own_rows, K) <= PACKED_A_WORDS;
+    const bool keeps_a = most_columns > sizes.columns && packed_a_size(own_rows, K) <= PACKED_A_WORDS;
     work.blocks_of_a.clear();
     const int64_t row_blocks = (most_rows + sizes.rows - 1) / sizes.rows;
     const int64_t block_rows = padded((most_rows + row_blocks - 1) / row_blocks, MR);

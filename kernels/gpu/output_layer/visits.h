@@ -139,7 +139,7 @@ DEVICE void visit_all(Memory& memory, const Tiles& tiles, Weights& weights) {
             weights.weigh(gemms.logits, memory.columns[place.stage], tile);
             wgmma_wait<0>();
             wgmma_sums_ready(gemms.sums);
-            wave_barrier();  // all lanes have read the columns
+            wave_barrier();  // all lanes have read the previous stage
             if (threadIdx.x % 32 == 0) memory.empty[previous].arrive();
             weights.rescale(gemms.sums);
             gemms.pack();

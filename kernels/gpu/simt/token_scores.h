@@ -1,5 +1,6 @@
 // The scores of all tokens of a sequence, and a draw from those that top_k and top_p leave, by a block of
-// DRAW_THREADS, which a kernel's file defines. The scores that they leave are bounded by a search for the bits of the least of them.
+// DRAW_THREADS, which a kernel's file defines. The scores that they leave are bounded by a search for the bits of the
+// least of them.
 #pragma once
 #include "gpu/simt/vector_io.h"
 #include "gpu/simt/reduce.h"
