@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 from support import tiny
 from support.devices import DEVICES
+from support.workflow_copy import Project
 
 from hipgpt.cli import main as cli
 from hipgpt.compute.device import DeviceAbsent
@@ -32,6 +33,20 @@ def results(tmp_path_factory) -> Path:
     tiny.save_run(folder, "wide", seed=1)
     (folder / "runs" / "unfinished").mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A project whose `all` has run. Tests must not change it."""
+    project = Project(tmp_path_factory.mktemp("finished") / "project")
+    project.snakemake("all")
+    return project
+
+
+@pytest.fixture
+def changed(finished, tmp_path) -> Project:
+    """A copy of the finished project, dates and metadata included, to change at will."""
+    return finished.copied_to(tmp_path / "project")
 
 
 @pytest.fixture

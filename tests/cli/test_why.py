@@ -12,10 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"))
-    project.snakemake("all")
-    return project
+def project(finished, tmp_path_factory) -> Project:
+    return finished.copied_to(tmp_path_factory.mktemp("why") / "project")
 
 
 @pytest.fixture

@@ -225,9 +225,8 @@ def test_the_workflow_begins_with_the_weights_and_reruns_when_they_change(tmp_pa
 
 
 @pytest.mark.slow
-def test_refused_weights_leave_a_finished_run_as_it_was(tmp_path):
-    project = Project(tmp_path / "project")
-    project.snakemake("all")
+def test_refused_weights_leave_a_finished_run_as_it_was(changed):
+    project = changed
     run = project.folder / "results/runs/default"
     before = {file: file.read_bytes() for file in run_files(run)}
     change_weights(directory(project.folder), pop(C_PROJ))

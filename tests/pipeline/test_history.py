@@ -2,7 +2,7 @@
 
 import pytest
 from support import tiny
-from support.workflow_copy import TINY, Project
+from support.workflow_copy import TINY
 
 from hipgpt.base.errors import UserError
 from hipgpt.pipeline.history import delete, keep, kept_runs, other_runs, restore, run_files
@@ -95,9 +95,8 @@ def test_weights_that_the_present_run_has_too_do_not_count(results):
 
 
 @pytest.mark.slow
-def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without_a_rerun(tmp_path):
-    project = Project(tmp_path / "project")
-    project.snakemake("all")
+def test_a_run_replaced_by_another_recipe_is_announced_kept_and_restored_without_a_rerun(changed):
+    project = changed
     run = project.folder / "results/runs/default"
     before = contents(run)
     project.write_config({**TINY, "training": {**TINY["training"], "seed": 2}})

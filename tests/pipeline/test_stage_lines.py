@@ -103,11 +103,9 @@ def test_no_line_of_a_dry_run_grows_with_the_number_of_runs():
 
 
 @pytest.mark.slow
-def test_a_dry_run_names_its_reasons_as_hipgpt_why_does(tmp_path):
-    project = Project(tmp_path / "project")
-    project.snakemake("all")
-    project.write_config({**TINY, "training": {**TINY["training"], "steps": 13, "seed": 2}})
-    lines = project.snakemake("--dry-run", "all").splitlines()
+def test_a_dry_run_names_its_reasons_as_hipgpt_why_does(changed):
+    changed.write_config({**TINY, "training": {**TINY["training"], "steps": 13, "seed": 2}})
+    lines = changed.snakemake("--dry-run", "all").splitlines()
     assert lines[lines.index("train default") :][:3] == [
         "train default",
         "    training.seed 1 -> 2",

@@ -29,8 +29,7 @@ def without_compiler(tmp_path, monkeypatch):
     return leave
 
 
-def test_a_warm_cache_is_enough(tmp_path, without_compiler):
-    Project(tmp_path / "warm").snakemake("all")
+def test_a_warm_cache_is_enough(finished, tmp_path, without_compiler):
     without_compiler()
     project = Project(tmp_path / "project")
     project.snakemake("all")

@@ -1,11 +1,13 @@
 """A copy of the project in which a tiny run takes seconds, with functions that run its commands."""
 
+import copy
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 import yaml
 
@@ -68,6 +70,13 @@ class Project:
             lines = (" ".join(WORDS[(i * 7 + j * (i + number)) % len(WORDS)] for j in range(9)) for i in range(LINES))
             (folder / "texts" / f"{number}.txt").write_text("\n".join(lines))
         self.write_config(TINY)
+
+    def copied_to(self, folder: Path) -> Self:
+        """Return a copy of the project with its results, their dates and Snakemake's records."""
+        twin = copy.copy(self)
+        twin.folder = folder
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return twin
 
     def write_config(self, overrides: dict) -> None:
         (self.folder / "tiny.yaml").write_text(yaml.safe_dump(overrides))
