@@ -25,6 +25,10 @@ VARIANTS = {
         {**LLAMA, "architecture": "qwen3", "num_heads": 3, "num_kv_heads": 1, "head_dim": 6},
         0.0,
     ),
+    "qwen3, heads of 256 channels": (
+        {**LLAMA, "architecture": "qwen3", "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 256},
+        0.0,
+    ),
     "gelu": ({"activation": "gelu", **UNTIED}, 0.0),
     "relu": ({"activation": "relu", **UNTIED}, 0.0),
     "relu2": ({"activation": "relu2", **UNTIED}, 0.0),
