@@ -20,9 +20,8 @@ from hipgpt.gpt.parameters import ParameterTensors
 from hipgpt.gpt.prefill import Prefill
 
 MOST_SEQUENCES, MOST_CACHE_BYTES = 64, 4 << 30
-# The most steps in one plan, because a small model computes a token faster than a plan is launched; and in one launch,
-# which begins by loading all weights.
-STEPS_OF_PLAN, STEPS_OF_LAUNCH = 8, 64
+STEPS_OF_PLAN = 8  # at most, because a small model computes a token faster than a plan is launched
+STEPS_OF_LAUNCH = 64  # at most, of several tokens in one launch, which begins by loading all weights
 
 
 def sequences_together(model: ModelConfig, texts: int) -> int:

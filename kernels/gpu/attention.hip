@@ -1,6 +1,6 @@
 // Attention for every chip and dtype. Where a chip has matrix instructions, attention_mma.hip, attention_short.hip and
 // attention_short_backward.hip (NVIDIA) or attention_amd.hip and attention_backward_amd.hip serve forward and backward
-// in bf16.
+// in bf16, for heads of at most WIDE_CHANNELS.
 //
 // attention_forward: y[b,i,h] = sum over j <= i of p[i,j] v[b,j,h]; p[i] = softmax over j <= i of q_i . k_j / sqrt(D).
 // qkv (B, S, 3, H, D) row-major, act: queries, keys, values; y (B, S, H, D), act; logsumexp (B, H, S) f32 of the scaled

@@ -4,15 +4,16 @@
 //   logits = output_weight y + output_bias.
 // tokens, positions, drawn (N) and windows (N, T) i32; settings (N, 4) f32, keys (N, 4) i32: as in sampling.hip. logits
 // (N, V), cache (L, 2, N, H, T, D), matrices (L, M), vectors (L, W), gamma, beta (C): as in decode_blocks.hip.
-// token_embedding, output_weight (V, C), position_embedding (T, C), output_bias (V), which may be null. All bf16 but i32
-// and f32; sums in f32. positions stay below T.
+// token_embedding, output_weight (V, C), position_embedding (T, C), output_bias (V), which may be null. The tensors without
+// a dtype here are bf16; sums in f32. positions stay below T; a larger one counts as T - 1, so that nothing outside of
+// the cache is written.
 //
 // A token of such a model needs so little arithmetic that launches and waits take nearly all of the time. So a cluster of
 // blocks has a sequence and keeps all weights in its shared memory. Its blocks send each other their sums, twice in each
-// block of the model, and their logits. What comes next is too little to be divided: each block does it for itself.
+// block of the model, and their logits. The rest is too little to divide: each block computes it for itself.
 // Macros: CHANNELS, HIDDEN, HEAD_CHANNELS, LAYERS, VOCABULARY and CONTEXT are C, F, D, L, V and T, so that every loop
 // has a known length; SHARED_BYTES: dynamic shared memory. Grid N clusters. Minimum traffic: the weights once, and for
-// each sequence 4*L*C*position + 8*C bytes per step.
+// each sequence 4*V bytes, and 4*L*C*(position + 1) + 4*C bytes per step.
 #include "gpu/decode/activated.h"
 #include "gpu/decode/cached_head.h"
 #include "gpu/decode/stream.h"
@@ -109,7 +110,7 @@ decode_tokens(int32_t* tokens, int32_t* positions, int32_t* windows, int32_t* dr
                 store(memory.own[output / D] + output % D, pair);
             });
             __syncthreads();
-            // by every block of the head, because a block surely sees only what it has written itself
+            // Every block of the head stores them, because a block is only sure to see its own stores.
             for (int i = threadIdx.x; i < 2 * D; i += BLOCK_THREADS)
                 head_keys[i / D * each + row * D + i % D] = memory.own[1 + i / D][i % D];
             cached.attend(memory.softmaxes, rows, memory.own, row);

@@ -67,6 +67,15 @@ def launches(plan: Plan) -> list[str]:
     return [launch.op.name for launch in plan.launches]
 
 
+def decoders_of(device: Device, model: ModelConfig, sequences: int) -> tuple[Decoder, Decoder, Decoder]:
+    """One in f32 on the CPU, and two in bf16 on the device: with its ops for several layers, and without."""
+    fused = decoder_of(device, model, sequences, DType.BF16)
+    with without_fused_ops(device):
+        separate = decoder_of(device, model, sequences, DType.BF16)
+    assert "decode_blocks" not in launches(separate._plan)
+    return decoder_of(CpuDevice(2), model, sequences, DType.F32), fused, separate
+
+
 def logits_of(decoder: Decoder, steps: int) -> np.ndarray:
     """The logits (steps, sequences, V) after texts of different lengths, and after each token more."""
     generator, V = np.random.default_rng(5), decoder.model.vocab_size
@@ -84,16 +93,10 @@ def logits_of(decoder: Decoder, steps: int) -> np.ndarray:
 @pytest.mark.parametrize("name", MODELS)
 def test_one_launch_is_as_close_to_f32_as_many_are(device, name, sequences):
     skip_without(device, DECODE_BLOCKS)
-    model, steps = MODELS[name], 30
-    exact = logits_of(decoder_of(CpuDevice(2), model, sequences, DType.F32), steps)
-    fused = decoder_of(device, model, sequences, DType.BF16)
-    assert "decode_blocks" in launches(fused._plan)
-    with without_fused_ops(device):
-        separate = decoder_of(device, model, sequences, DType.BF16)
-    assert "decode_blocks" not in launches(separate._plan)
-    one, many = (
-        np.sqrt(((logits_of(decoder, steps) - exact) ** 2).mean(axis=2)).max() for decoder in (fused, separate)
-    )
+    decoders = decoders_of(device, MODELS[name], sequences)
+    assert "decode_blocks" in launches(decoders[1]._plan)
+    exact, fused, separate = (logits_of(decoder, 30) for decoder in decoders)
+    one, many = (np.sqrt(((logits - exact) ** 2).mean(axis=2)).max() for logits in (fused, separate))
     assert one <= 1.2 * many  # both round activations to bf16; one rounds fewer of them, in another order
 
 
@@ -108,12 +111,8 @@ def texts_of(decoder: Decoder) -> list[list[int]]:
 @pytest.mark.parametrize("name", NARROW)
 def test_tokens_in_one_launch_are_as_close_to_f32(device, name, sequences):
     skip_without(device, DECODE_TOKENS)
-    model, steps = NARROW[name], 4
-    exact = decoder_of(CpuDevice(2), model, sequences, DType.F32)
-    fused = decoder_of(device, model, sequences, DType.BF16)
+    steps, (exact, fused, separate) = 4, decoders_of(device, NARROW[name], sequences)
     assert launches(fused._steps_plan(1)) == ["decode_tokens"]
-    with without_fused_ops(device):
-        separate = decoder_of(device, model, sequences, DType.BF16)
     for decoder in (exact, fused, separate):
         decoder.restart(texts_of(decoder))
     fused.sample_by(SAMPLING["all"])

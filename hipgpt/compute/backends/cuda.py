@@ -91,7 +91,7 @@ class CudaDriver:
             _checked(
                 driver.cuFuncSetAttribute(function, limit, shared_bytes), f"cuFuncSetAttribute({name}, {shared_bytes})"
             )
-        # a cluster of more than 8 blocks, which not all chips with clusters have, must be allowed
+        # CUDA refuses larger clusters unless a kernel allows them, because some chips have no room for them
         width = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH
         if _checked(driver.cuFuncGetAttribute(width, function), f"cuFuncGetAttribute({name})") > PORTABLE_CLUSTER:
             allowed = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED

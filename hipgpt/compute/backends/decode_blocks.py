@@ -9,8 +9,9 @@ from hipgpt.compute.backends.launch_shapes import CONSTANTS, Grid, Shape, Sizes
 from hipgpt.compute.device import Workspace
 from hipgpt.compute.tensor import ALIGNMENT_ELEMENTS, DType
 
-HEADER = kernel_constants(KERNELS / "gpu" / "decode" / "shared.h")
-OUTPUTS, UNIT, PADDING = HEADER["OUTPUTS"], HEADER["UNIT"], HEADER["PADDING"]
+SHARED, MMA = (kernel_constants(KERNELS / "gpu" / "decode" / f"{name}.h") for name in ("shared", "multiply_add"))
+UNIT, PADDING = SHARED["UNIT"], SHARED["PADDING"]
+OUTPUTS, TERMS = MMA["OUTPUTS"], MMA["TERMS"]
 THREADS, WARP = CONSTANTS["DECODE_BLOCKS_THREADS"], 32
 OTHER_BYTES = 256  # of struct Shared: a few numbers of each sequence
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 
-from hipgpt.compute.backends.decode_blocks import hidden
+from hipgpt.compute.backends.decode_blocks import OUTPUTS, TERMS, WARP, hidden
 from hipgpt.compute.backends.launch_shapes import CONSTANTS, Shape, Sizes
 from hipgpt.compute.device import Workspace
 from hipgpt.compute.tensor import DType
 
-CLUSTER, THREADS, WARP = CONSTANTS["DECODE_TOKENS_CLUSTER"], CONSTANTS["DECODE_TOKENS_THREADS"], 32
+CLUSTER, THREADS = CONSTANTS["DECODE_TOKENS_CLUSTER"], CONSTANTS["DECODE_TOKENS_THREADS"]
 MOST_SEQUENCES = 14  # of which an H200 runs seven at once
 LEAST_MULTIPROCESSORS = 114  # more than 8 groups of 14, so that one has enough for a cluster
 MOST_SHARED_BYTES = (227 - 16) << 10  # of a block; drawing takes 8 KB
 BARRIERS = 64  # bytes, of three barriers and what aligns them
-OUTPUTS, TERMS = 8, 16  # of an mma
 CHANNELS, HEAD_CHANNELS = (128, 256), (16, 32, 64, 128)
 
 
@@ -59,10 +58,10 @@ def suits(sizes: Sizes) -> bool:
     if sizes["N"] > MOST_SEQUENCES or sizes["C"] not in CHANNELS or sizes["D"] not in HEAD_CHANNELS:
         return False
     own_hidden, rest = divmod(hidden(sizes), CLUSTER)
-    whole = rest == 0 and (
+    reads_whole_rows = (
         own_hidden == TERMS or own_hidden % (2 * TERMS) == 0
-    )  # as lanes read rows of so many weights
-    return whole and shared_bytes(sizes) <= MOST_SHARED_BYTES
+    )  # the lanes of an mma, by 8 or 16 bytes each
+    return rest == 0 and reads_whole_rows and shared_bytes(sizes) <= MOST_SHARED_BYTES
 
 
 def workspace(multiprocessors: int) -> Workspace:

@@ -37,7 +37,7 @@ RDNA4 = r"gfx120[01]"  # not gfx1250, which has other matrix instructions
 ENOUGH_TOKENS_TO_SORT = 8192
 ANY_NVIDIA = 99 << 10  # bytes of shared memory of a block since sm_80
 CPU_AVX512_BF16, CPU_AMX = {"CPU_AVX512_BF16": 1}, {"CPU_AMX": 1}  # macros that kernels/cpu/select/*.h choose files by
-CHANNELS = (32, 64, 128)  # of a head, rounded up, for matrix instructions
+CHANNELS = (32, 64, CONSTANTS["WIDE_CHANNELS"])  # of a head, rounded up, for matrix instructions
 WIDEST_CHANNELS = CONSTANTS["WIDEST_CHANNELS"]  # of a head
 
 
@@ -160,7 +160,7 @@ def _widest_heads() -> Variant:
     return Variant(
         r"attention_(forward|backward|decode)", r"(?!cpu).*", "f32|bf16", "gpu/attention.hip",
         macros={"HEAD_CHANNELS": WIDEST_CHANNELS}, shapes=SIMT,
-        suits=lambda op, sizes: CONSTANTS["WIDE_CHANNELS"] < sizes["D"] <= WIDEST_CHANNELS,
+        suits=lambda op, sizes: CHANNELS[-1] < sizes["D"] <= WIDEST_CHANNELS,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 // The loops of a GEMM around its macro-kernel: A (M, K) and B (K, N) in packed blocks, on all threads.
 //
 //   for NC columns, for KC terms:        the threads pack a block of B together, so that none packs it again
-//       for MC rows:                     a thread packs its own rows of A once for all columns, or reads them in place
+//       for MC rows:                     a thread packs its own rows of A, if they fit once for all columns, or reads
+//                                        them in place
 //           consume(block)               multiplies them: the caller decides where the sums go
 //
 // The threads form a grid over the rows and columns of C. A thread owns its part of C, and each sum runs over k upwards,
@@ -124,8 +125,8 @@ static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockS
                 for (int64_t row = top; row < last; row += MC) {
                     const int64_t height = std::min(MC, last - row);
                     const auto pack = [&] {
-                        const int64_t place = packed_a_size(own_rows, k) + packed_a_size(row - rows.begin, terms);
-                        return pack_a_block(a, work.packed_a + (keeps_a ? place : 0), row, height, k, terms);
+                        const int64_t offset = packed_a_size(own_rows, k) + packed_a_size(row - rows.begin, terms);
+                        return pack_a_block(a, work.packed_a + (keeps_a ? offset : 0), row, height, k, terms);
                     };
                     const PackedA packed_a = keeps_a && left > 0 ? *kept++ : pack();
                     if (keeps_a && left == 0) work.blocks_of_a.push_back(packed_a);

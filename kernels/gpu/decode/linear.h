@@ -1,6 +1,5 @@
 // A block's part of a linear layer for few rows, by tensor cores, with weights that it loaded before.
 #pragma once
-#include "gpu/decode/multiply_add.h"
 #include "gpu/decode/shared.h"
 
 // This block's part of a linear layer with ALL outputs: the same number of outputs as every block, from `first` on.

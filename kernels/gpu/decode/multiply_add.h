@@ -2,6 +2,10 @@
 #pragma once
 #include "gpu/select/platform.h"
 
+// hipgpt/compute/backends/decode_blocks.py and decode_tokens.py read these.
+constexpr int OUTPUTS = 8;  // rows of a weight
+constexpr int TERMS = 16;
+
 // sums (sequences x outputs) += x (sequences x 16) * weights (outputs x 16)^T. Lane l has four numbers of the sequence
 // l / 4 and of the output l / 4, and the sums of sequence l / 4 and outputs l % 4 * 2 and one more. Which columns the
 // numbers are from does not matter, as long as both operands have the same. PTX ISA, "mma.m16n8k16".

@@ -9,17 +9,17 @@
 
 constexpr int C = CHANNELS, F = HIDDEN, D = HEAD_CHANNELS, V = VOCABULARY;
 constexpr int CLUSTER = DECODE_TOKENS_CLUSTER, BLOCK_THREADS = DECODE_TOKENS_THREADS, WAVES = BLOCK_THREADS / WAVE;
-constexpr int HEADS = C / D, GROUP = CLUSTER / HEADS, OUTPUTS = 8;  // of an mma
+constexpr int HEADS = C / D, GROUP = CLUSTER / HEADS;
 constexpr int OWN_CHANNELS = C / GROUP, OWN_HIDDEN = F / CLUSTER;
 constexpr int OWN_TOKENS = (V + CLUSTER * OUTPUTS - 1) / (CLUSTER * OUTPUTS) * OUTPUTS;  // of the vocabulary
 
-// Starts to copy elements, of which there are whole vectors.
+// Starts to copy `count` elements, a multiple of WIDTH.
 DEVICE void copy_elements(act* target, const act* source, int count) {
     for (int i = threadIdx.x * WIDTH; i < count; i += BLOCK_THREADS * WIDTH) copy_chunk(target + i, source + i, true);
 }
 
-// ROWS outputs of COLUMNS weights each. Of long rows, odd ones have the halves of each 128 bytes exchanged, because the
-// lanes of an mma read 64 bytes of each of eight rows: so they meet all banks.
+// ROWS outputs of COLUMNS weights each. The lanes of an mma read 64 bytes of each of eight rows. In long rows, odd rows have
+// the halves of each 128 bytes exchanged, so that these lanes use all banks.
 template <int ROWS, int COLUMNS>
 struct Weights {
     static constexpr int EACH = COLUMNS < 4 * WIDTH ? COLUMNS / 4 : WIDTH;  // neighbours that a lane reads at once

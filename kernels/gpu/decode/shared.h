@@ -1,11 +1,11 @@
 // The shared memory of a thread block of decode_blocks.hip: the inputs of the next layer, and sums.
 #pragma once
 #include "gpu/decode/exchange.h"
+#include "gpu/decode/multiply_add.h"
 #include "gpu/simt/cached_attention.h"
 #include "gpu/simt/reduce.h"
 
-// hipgpt/compute/backends/decode_blocks.py reads the first three.
-constexpr int OUTPUTS = 8;   // of an mma
+// hipgpt/compute/backends/decode_blocks.py reads the first two.
 constexpr int UNIT = 32;     // columns that a wave multiplies at once, by two mma
 constexpr int PADDING = 32;  // of rows in shared memory, against bank conflicts
 constexpr int BLOCKS = CHANNELS / OUTPUTS, WAVES = DECODE_BLOCKS_THREADS / WAVE;

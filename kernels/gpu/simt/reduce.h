@@ -35,35 +35,26 @@ DEVICE T block_sum(T value) {
     return sum;
 }
 
-// The greatest of unsigned numbers.
+DEVICE float greater_of(float first, float second) { return fmaxf(first, second); }
+DEVICE uint64_t greater_of(uint64_t first, uint64_t second) { return second > first ? second : first; }
+
+// Over LANES neighbouring lanes, of unsigned numbers.
 template <int LANES>
 DEVICE uint64_t maximum_of_lanes(uint64_t value) {
-    const uint64_t other = double_bits(wave_exchange<LANES / 2>(bits_double(value)));
-    value = other > value ? other : value;
+    value = greater_of(value, double_bits(wave_exchange<LANES / 2>(bits_double(value))));
     if constexpr (LANES > 2) value = maximum_of_lanes<LANES / 2>(value);
     return value;
 }
-template <int BLOCK_THREADS>
-DEVICE uint64_t block_maximum(uint64_t value) {
-    __shared__ uint64_t wave_maxima[BLOCK_THREADS / WAVE];
+
+// Over a one-dimensional block, of f32 or unsigned numbers, as block_sum.
+template <int BLOCK_THREADS, class T>
+DEVICE T block_maximum(T value) {
+    __shared__ T wave_maxima[BLOCK_THREADS / WAVE];
     value = maximum_of_lanes<WAVE>(value);
     __syncthreads();
     if (threadIdx.x % WAVE == 0) wave_maxima[threadIdx.x / WAVE] = value;
     __syncthreads();
-    uint64_t maximum = wave_maxima[0];
-    for (int wave = 1; wave < BLOCK_THREADS / WAVE; ++wave)
-        if (wave_maxima[wave] > maximum) maximum = wave_maxima[wave];
-    return maximum;
-}
-
-template <int BLOCK_THREADS>
-DEVICE float block_maximum(float value) {
-    __shared__ float wave_maxima[BLOCK_THREADS / WAVE];
-    value = wave_maximum(value);
-    __syncthreads();
-    if (threadIdx.x % WAVE == 0) wave_maxima[threadIdx.x / WAVE] = value;
-    __syncthreads();
-    float maximum = wave_maxima[0];
-    for (int wave = 1; wave < BLOCK_THREADS / WAVE; ++wave) maximum = fmaxf(maximum, wave_maxima[wave]);
+    T maximum = wave_maxima[0];
+    for (int wave = 1; wave < BLOCK_THREADS / WAVE; ++wave) maximum = greater_of(maximum, wave_maxima[wave]);
     return maximum;
 }
