@@ -18,7 +18,7 @@ extern "C" double tile_seconds(int64_t count, int64_t K) {
     std::generate(std::begin(right), std::end(right), between);
     begin_tiles();
     pack_b(panel, {right, NR, 1}, K, NR);
-    const PackedA a = pack_a(copy, {left, K, 1}, MR, K);
+    const PackedA a = pack_a(copy, {left, K, 1}, MR, K, NR);
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < count; ++i) multiply(a, panel, b_panel_size(K), sums, NR, MR, NR, K, false);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -30,7 +30,7 @@ struct PackedB {
 // sums (rows, columns) = a B over the first K terms of B, or += if `accumulate`; a (rows, K).
 static void multiply(float* sums, int64_t stride, PackedWord* copy, Matrix a, int64_t rows, int64_t K, const PackedB& b,
                      int64_t columns, bool accumulate = false) {
-    multiply(pack_a(copy, a, rows, K), b.words, b_panel_size(b.K), sums, stride, rows, columns, K, accumulate);
+    multiply(pack_a(copy, a, rows, K, columns), b.words, b_panel_size(b.K), sums, stride, rows, columns, K, accumulate);
 }
 
 // sums (last, columns) = a^T B, or += if `accumulate`, for a query tile that begins at position `first`: a (rows, last) has

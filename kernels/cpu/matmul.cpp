@@ -63,13 +63,16 @@ static void forward_by_gemv(const act* x, const act* weight, int64_t N, int64_t 
     });
 }
 
-// Some more rows: the weight is A, whose rows the tile reads in place, and x is B. The tile's sums are those of y^T, so they
-// are transposed for the epilogue.
+// Some more rows: the weight is A, whose rows the tile reads in place, and x is B, which each thread packs for itself. The
+// tile's sums are those of y^T, so they are transposed for the epilogue.
 template <class Epilogue>
 static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, int64_t O, int64_t C,
                                    const Epilogue& epilogue) {
     constexpr int64_t OUTPUTS = padded(48, MR);
-    parallel_ranges(O, 1 + 200000 / (N * C), OUTPUTS, [=](int64_t begin, int64_t end) {
+    const int64_t size = std::clamp<int64_t>(std::min(N * O * C / 200000, O / OUTPUTS), 1, thread_count());
+    const int64_t each = quotient_up(O, OUTPUTS * size);
+    Pieces pieces(size);
+    parallel_team(size, [&](Team team) {
         begin_tiles();
         const int64_t width = padded(N, NR);
         ScratchArena arena;
@@ -78,13 +81,14 @@ static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, i
         float* const by_outputs = arena.take(OUTPUTS * width);
         float* const by_rows = arena.take(width * OUTPUTS);
         pack_b(b_panels, {x, 1, C}, C, N);
-        for (int64_t o = begin; o < end; o += OUTPUTS) {
-            const int64_t count = std::min(OUTPUTS, end - o);
-            const PackedA a = pack_a(copy, {weight + o * C, C, 1}, count, C);
+        pieces.draw(team, size, each, [&](int64_t owner, int64_t piece) {
+            const int64_t o = (owner * each + piece) * OUTPUTS, count = std::min(OUTPUTS, O - o);
+            if (count <= 0) return;
+            const PackedA a = pack_a(copy, {weight + o * C, C, 1}, count, C, N);
             multiply(a, b_panels, b_panel_size(C), by_outputs, width, count, N, C, false);
             transpose_squares(by_rows, OUTPUTS, by_outputs, width, count, N);
             for (int64_t n = 0; n < N; ++n) epilogue(n, o, by_rows + n * OUTPUTS, count);
-        }
+        });
     });
 }
 

@@ -56,11 +56,25 @@ struct OutputLayer {
     act* scaled;  // x * factor, the B operand of dweight
     DualOperand exponentials;
 
-    // The packed chunk of the weight, by rows and by channels, which all threads read. Threads pack the next chunk while
-    // others still read this one, so a team has two.
-    struct SharedChunks {
-        PackedWord* by_rows[2];
-        PackedWord* by_channels[2];
+    // The packed chunk of the weight, by rows and by channels, which all threads read, and what is left to do for it.
+    // Threads pack the next chunk while others still read this one, so a team has two.
+    struct SharedChunk {
+        PackedWord *by_rows, *by_channels;
+        Pieces rows_to_pack, channels_to_pack, panels_to_multiply;
+
+        explicit SharedChunk(int64_t threads)
+            : rows_to_pack(threads), channels_to_pack(threads), panels_to_multiply(threads) {}
+    };
+    // The tokens of one thread: x as B micro-panels, and panels, which any thread may take.
+    struct Tokens {
+        PackedWord* inputs;
+        std::vector<TokenPanel> panels;
+    };
+    struct Shared {
+        std::vector<Tokens> tokens;  // by thread
+        SharedChunk chunks[2];
+
+        explicit Shared(int64_t threads) : tokens(threads), chunks{SharedChunk(threads), SharedChunk(threads)} {}
     };
 
     int64_t chunk_rows() const {
@@ -68,7 +82,9 @@ struct OutputLayer {
     }
     int64_t block_tokens() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / NR) * NR; }
 
-    void train_block(Team team, SharedChunks& shared, int64_t first, int64_t last) const;
+    void train_block(Team team, Shared& shared, int64_t first, int64_t last, int64_t most_panels) const;
+    void multiply_panel(TokenPanel& panel, const PackedWord* inputs, PackedA by_rows, PackedA by_channels,
+                        int64_t chunk, int64_t rows, float* logits, PackedWord* b_panel) const;
     SliceExponentials begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
                                   PackedWord* b_panel) const;
     void finish_slice(SliceExponentials& slice, int64_t chunk) const;
@@ -77,49 +93,67 @@ struct OutputLayer {
 };
 
 // All of the vocabulary for the tokens first to last, by one thread of a team. All must call it equally often.
-void OutputLayer::train_block(Team team, SharedChunks& shared, int64_t first, int64_t last) const {
+// most_panels: of any thread.
+void OutputLayer::train_block(Team team, Shared& shared, int64_t first, int64_t last, int64_t most_panels) const {
     const int64_t count = (last - first + NR - 1) / NR, most = chunk_rows(), sums_size = padded(C, MR) * NR;
     ScratchArena arena;
-    PackedWord* const inputs = arena.take(count * b_panel_size(C));
     PackedWord* const b_panel = arena.take(b_panel_size(most));
     const int64_t copies = team.size > 1 ? 2 : 1;
     if (team.rank == 0)
         for (int64_t i = 0; i < copies; ++i) {
-            shared.by_rows[i] = arena.take(packed_a_size(most, C));
-            shared.by_channels[i] = arena.take(packed_a_size(C, most));
+            shared.chunks[i].by_rows = arena.take(packed_a_size(most, C));
+            shared.chunks[i].by_channels = arena.take(packed_a_size(C, most));
         }
     float* const sums = arena.take(count * sums_size);
     float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
-    std::vector<TokenPanel> panels(count);
+    Tokens& own = shared.tokens[team.rank];
+    own.inputs = arena.take(count * b_panel_size(C));
+    own.panels.resize(count);
     for (int64_t p = 0; p < count; ++p) {
         const int64_t token = first + p * NR, width = std::min<int64_t>(NR, last - token);
-        panels[p] = {{}, {}, {}, token, width, sums + p * sums_size};
+        own.panels[p] = {{}, {}, {}, token, width, sums + p * sums_size};
     }
-    if (count) pack_b(inputs, {x + first * C, 1, C}, C, last - first);
+    if (count) pack_b(own.inputs, {x + first * C, 1, C}, C, last - first);
     team.wait();
-    for (int64_t chunk = 0; chunk < V; chunk += most) {
-        const int64_t rows = std::min(most, V - chunk), index = chunk / most % copies;
+    int64_t turn = 0;
+    for (int64_t chunk = 0; chunk < V; chunk += most, turn = 1 - turn) {
+        const int64_t rows = std::min(most, V - chunk);
+        SharedChunk &now = shared.chunks[turn], &memory = shared.chunks[turn % copies];
         const Matrix weight_rows = {weight + chunk * C, C, 1}, weight_channels = {weight + chunk * C, 1, C};
-        const PackedA by_rows = pack_a_together(team, shared.by_rows[index], weight_rows, rows, C);
-        const PackedA by_channels = pack_a_together(team, shared.by_channels[index], weight_channels, C, rows);
+        const PackedA by_rows = pack_a_together(team, now.rows_to_pack, memory.by_rows, weight_rows, rows, C, N);
+        const PackedA by_channels =
+            pack_a_together(team, now.channels_to_pack, memory.by_channels, weight_channels, C, rows, N);
         team.wait();
-        for (int64_t p = 0; p < count; ++p) {
-            PackedA a = by_rows;
-            SliceExponentials before{};
-            for (int64_t top = 0; top < rows; top += SLICE, a.data += SLICE / MR * a.panel_stride) {
-                const int64_t height = std::min(SLICE, rows - top);
-                float* const target = logits + top / SLICE % 2 * SLICE * NR;
-                multiply(a, inputs + p * b_panel_size(C), b_panel_size(C), target, NR, height, NR, C, false, before);
-                finish_slice(before, chunk);
-                before = begin_slice(panels[p], target, chunk + top, height, chunk, b_panel);
-            }
-            finish_slice(before, chunk);
-            multiply(by_channels, b_panel, b_panel_size(rows), panels[p].sums, NR, C, NR, rows, chunk > 0);
-        }
+        now.rows_to_pack.renew(team.rank);
+        now.channels_to_pack.renew(team.rank);
+        shared.chunks[1 - turn].panels_to_multiply.renew(team.rank);
+        now.panels_to_multiply.draw(team, team.size, most_panels, [&](int64_t owner, int64_t p) {
+            Tokens& tokens = shared.tokens[owner];
+            if (p < static_cast<int64_t>(tokens.panels.size()))
+                multiply_panel(tokens.panels[p], tokens.inputs + p * b_panel_size(C), by_rows, by_channels, chunk, rows,
+                               logits, b_panel);
+        });
+        finish_streams();
     }
-    for (const TokenPanel& panel : panels) finish_panel(panel);
-    finish_streams();
     team.wait();  // until all have read the last chunk
+    for (SharedChunk& one : shared.chunks) one.panels_to_multiply.renew(team.rank);
+    for (const TokenPanel& panel : own.panels) finish_panel(panel);
+    finish_streams();
+}
+
+// One chunk of the vocabulary, of `rows` rows, for one panel.
+void OutputLayer::multiply_panel(TokenPanel& panel, const PackedWord* inputs, PackedA by_rows, PackedA by_channels,
+                                 int64_t chunk, int64_t rows, float* logits, PackedWord* b_panel) const {
+    SliceExponentials before{};
+    for (int64_t top = 0; top < rows; top += SLICE, by_rows.data += SLICE / MR * by_rows.panel_stride) {
+        const int64_t height = std::min(SLICE, rows - top);
+        float* const target = logits + top / SLICE % 2 * SLICE * NR;
+        multiply(by_rows, inputs, b_panel_size(C), target, NR, height, NR, C, false, before);
+        finish_slice(before, chunk);
+        before = begin_slice(panel, target, chunk + top, height, chunk, b_panel);
+    }
+    finish_slice(before, chunk);
+    multiply(by_channels, b_panel, b_panel_size(rows), panel.sums, NR, C, NR, rows, chunk > 0);
 }
 
 // Adds the bias to the logits (rows, NR) of the vocabulary rows `row` on, takes the targets out, and returns the work
@@ -213,7 +247,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
     std::vector<float> factors(padded(N, NR));
     const DualOperand operand(exponentials, V, N);
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, operand};
-    OutputLayer::SharedChunks shared;
+    OutputLayer::Shared shared(thread_count());
     parallel_team(std::clamp<int64_t>(N / NR, 1, thread_count()), [&](Team team) {
         begin_tiles();
         const Team::Range tokens = team.part(N, NR);
@@ -222,7 +256,7 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
         const int64_t block = padded((most + blocks - 1) / blocks, NR);
         for (int64_t i = 0; i < blocks; ++i) {
             const int64_t first = std::min(tokens.end, tokens.begin + i * block);
-            layer.train_block(team, shared, first, std::min(tokens.end, first + block));
+            layer.train_block(team, shared, first, std::min(tokens.end, first + block), block / NR);
         }
     });
     gemm_accumulate(dweight, V, C, N, operand, {scaled, C, 1}, NothingElse());

@@ -28,13 +28,13 @@ static void multiply_block(float* sums, int64_t stride, const PackedBlock& block
 // also(block): see gemm_accumulate.
 template <class A, class Epilogue, class Also>
 static void gemm(int64_t M, int64_t N, int64_t K, const A& a, Matrix b, const Epilogue& epilogue, const Also& also) {
-    const bool several_passes = K > KC;
+    const bool several_passes = K > MOST_TERMS_OF_ONE_PASS;
     const int64_t stride = several_passes ? SUM_COLUMNS : EPILOGUE_COLUMNS;
-    const BlockSizes one_pass = {KC, PACKED_B_WORDS / b_panel_size(std::min(K, KC)) * NR, M};
-    const BlockSizes sizes = several_passes ? BlockSizes{KC, SUM_COLUMNS, SUM_ROWS} : one_pass;
+    const BlockSizes sizes = several_passes ? BlockSizes{KC, SUM_COLUMNS, SUM_ROWS}
+                                            : BlockSizes{K, PACKED_B_WORDS / b_panel_size(K) * NR, M};
     for_packed_blocks(M, N, K, sizes, a, b, [=](Workspace& work, const PackedBlock& block) {
         if (block.column == 0) also(block);
-        float* const sums = several_passes ? work.sums + block.sum_row * stride : work.sums;
+        float* const sums = several_passes ? block.sums : work.sums;
         multiply_block(sums, stride, block, block.k + block.terms == K, epilogue);
     });
 }

@@ -22,7 +22,7 @@ class DualOperand {
     }
 
     friend PackedA pack_a_block(const DualOperand& a, PackedWord* /*copy*/, int64_t row, int64_t /*rows*/,
-                                int64_t column, int64_t /*terms*/) {
+                                int64_t column, int64_t /*terms*/, int64_t /*columns*/) {
         return {reinterpret_cast<const char*>(a.at(column / NR, row)), LANES * 4, a.panel_words * 4,
                 SPLITS * SPLIT_BYTES};
     }

@@ -29,7 +29,7 @@ class DualOperand {
     }
 
     friend PackedA pack_a_block(const DualOperand& a, PackedWord* copy, int64_t row, int64_t rows, int64_t column,
-                                int64_t terms) {
+                                int64_t terms, int64_t /*columns*/) {
         constexpr int64_t SIZE = sizeof(act);
         if constexpr (WORD_TERMS * SIZE == sizeof(PackedWord)) {
             const char* const first = reinterpret_cast<const char*>(a.at(column / NR, row));

@@ -3,24 +3,29 @@
 #include "cpu/runtime/parallel.h"
 #include <algorithm>
 
+constexpr int64_t PACKED_PIECES = 4;  // of what a thread of a team packs
+
 // The most packed words that pack_a writes for A (rows, K).
 constexpr int64_t packed_a_size(int64_t rows, int64_t K) {
     return padded(rows, MR) / MR * padded(MR) * padded(K, 2 * LANES) / WORD_TERMS * SPLITS;
 }
 
-// A[0:rows, 0:K] as the tile reads it: in place, or packed into `copy`.
-inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
-    return reads_in_place(a, rows, K) ? a_in_place(a) : copy_a(copy, a, rows, K);
+// A[0:rows, 0:K] as the tile reads it: in place, or packed into `copy`. columns: of B, by which it is multiplied.
+inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K, int64_t columns) {
+    return reads_in_place(a, rows, K, columns) ? a_in_place(a) : copy_a(copy, a, rows, K);
 }
 
-// The same for all threads of a team, each of which packs its share of `copy`. They must wait before they read it.
-inline PackedA pack_a_together(Team team, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K) {
-    if (reads_in_place(a, rows, K)) return a_in_place(a);
-    const Team::Range share = team.part(rows, MR);
-    const Matrix own = {a.at(share.begin, 0), a.row_stride, a.column_stride};
-    PackedA packed = copy_a(copy + share.begin / MR * a_panel_size(K), own, share.end - share.begin, K);
-    packed.data = reinterpret_cast<const char*>(copy);
-    return packed;
+// The same by all threads of a team, in pieces. They must wait before they read it.
+inline PackedA pack_a_together(Team team, Pieces& pieces, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K,
+                               int64_t columns) {
+    if (reads_in_place(a, rows, K, columns)) return a_in_place(a);
+    const int64_t each = team.size == 1 ? 1 : PACKED_PIECES;
+    pieces.draw(team, team.size, each, [&](int64_t owner, int64_t piece) {
+        const Team::Range part = Team{owner * each + piece, team.size * each}.part(rows, MR);
+        const Matrix own = {a.at(part.begin, 0), a.row_stride, a.column_stride};
+        copy_a(copy + part.begin / MR * a_panel_size(K), own, part.end - part.begin, K);
+    });
+    return copy_a(copy, a, 0, K);
 }
 
 // Packs B[0:K, 0:columns] into B micro-panels, filled with zeros.
@@ -51,18 +56,13 @@ struct NoInterleave {
 // b_panel_words apart, because they may have more terms than K. `sums` has room for whole tiles: rows up to a multiple
 // of MR, columns up to a multiple of NR. interleave() is called once or more per tile: vector work that takes no time
 // while AMX multiplies.
-//
-// TILE_K terms of a B micro-panel stay in L1 for all rows, those of an A micro-panel for all columns.
 template <class Interleave = NoInterleave>
 inline void multiply(PackedA a, const PackedWord* b_panels, int64_t b_panel_words, float* sums, int64_t stride,
                      int64_t rows, int64_t columns, int64_t K, bool accumulate,
                      Interleave&& interleave = NoInterleave()) {
-    for (int64_t k = 0; k < K; k += TILE_K, a.data += TILE_K / K_STEP * a.step_stride) {
-        PackedA a_panel = a;
-        for (int64_t row = 0; row < rows; row += MR, a_panel.data += a.panel_stride)
-            for (int64_t column = 0; column < columns; column += NR)
-                multiply_tile(std::min<int64_t>(MR, rows - row), columns - column, std::min<int64_t>(TILE_K, K - k),
-                              a_panel, b_panels + column / NR * b_panel_words + b_panel_size(k),
-                              sums + row * stride + column, stride, accumulate || k > 0, interleave);
-    }
+    for (int64_t row = 0; row < rows; row += MR, a.data += a.panel_stride)
+        for (int64_t column = 0; column < columns; column += NR)
+            multiply_tile(std::min<int64_t>(MR, rows - row), columns - column, K, a,
+                          b_panels + column / NR * b_panel_words, sums + row * stride + column, stride, accumulate,
+                          interleave);
 }

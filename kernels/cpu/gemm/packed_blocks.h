@@ -1,12 +1,11 @@
 // The loops of a GEMM around its macro-kernel: A (M, K) and B (K, N) in packed blocks, on all threads.
 //
-//   for NC columns, for KC terms:        the threads pack a block of B together, so that none packs it again
-//       for MC rows:                     a thread packs its own rows of A, if they fit once for all columns, or reads
-//                                        them in place
-//           consume(block)               multiplies them: the caller decides where the sums go
+//   for NC columns, for some rows, for KC terms:   the threads pack a block of B together, so that none packs it again
+//       for pieces of the rows:                    pack A, if it fits once for all columns, or read it in place
+//           consume(block)                         multiplies them: the caller decides where the sums go
 //
-// The threads form a grid over the rows and columns of C. A thread owns its part of C, and each sum runs over k upwards,
-// so no result depends on the number of threads.
+// The threads form a grid over the rows and columns of C. Each sum runs over k upwards, whoever takes a piece, so no result
+// depends on the number of threads.
 // Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Smith et al. 2014, "Anatomy of
 // high-performance many-threaded matrix multiplication" (shared packed blocks).
 #pragma once
@@ -19,13 +18,14 @@
 
 // MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
-// Up to 16 MB of packed rows of A wait for the next columns: reading them takes less time than splitting f32 again.
-constexpr int64_t PACKED_A_WORDS = 1 << 22;
-// Sums of a GEMM whose epilogue needs all K terms, if K > KC. B is packed again for each SUM_ROWS rows. For AMX more than
-// 512 were not measured.
+// Up to so many terms need no second pass. With splits, two passes of 384 would load and store more sums than they save.
+constexpr int64_t MOST_TERMS_OF_ONE_PASS = SPLITS > 1 ? 768 : KC;
+// Up to 32 MB of packed rows of A wait for the next columns: reading them takes less time than splitting f32 again.
+constexpr int64_t PACKED_A_WORDS = 1 << 23;
+// Sums of a GEMM whose epilogue needs all K terms, if there are several passes. B is packed again for each SUM_ROWS rows.
 constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
 static_assert(SUM_COLUMNS / NR * b_panel_size(KC) <= PACKED_B_WORDS && MC % MR == 0);
-static_assert(packed_a_size(MC, KC) <= PACKED_A_WORDS);
+static_assert(packed_a_size(MC, MOST_TERMS_OF_ONE_PASS) <= PACKED_A_WORDS);
 constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth waking for so many
 // Estimates: as many multiplications take as long as loading an element of B that another thread packed, or as packing one
 // of A. They lie between those of a vector tile and of AMX in bf16, which multiply at rates that differ tenfold.
@@ -35,7 +35,7 @@ constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 struct Workspace {
     alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[2][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
-    std::vector<PackedA> blocks_of_a;  // in the order of the loops
+    std::vector<PackedA> pieces_of_a;  // those in packed_a, in the order of the loops
 };
 static Workspace& workspace_of_this_thread() {
     static thread_local std::unique_ptr<Workspace> workspace;
@@ -48,11 +48,13 @@ struct BlockSizes {
     int64_t terms, columns, rows;
 };
 
-// A (rows, terms) from (row, k) on, and B (terms, columns) from (k, column) on. sum_row: row in the block of SUM_ROWS.
+// A (rows, terms) from (row, k) on, and B (terms, columns) from (k, column) on. sums: room for (rows, SUM_COLUMNS), which
+// stays the same for all k.
 struct PackedBlock {
     PackedA a;
     const PackedWord* b;
-    int64_t row, rows, column, columns, k, terms, sum_row;
+    float* sums;
+    int64_t row, rows, column, columns, k, terms;
 };
 
 // Nothing to do with a block of A besides multiplying it.
@@ -60,30 +62,37 @@ struct NothingElse {
     void operator()(const PackedBlock&) const {}
 };
 
-// A[row:row + rows, k:k + terms] as the tile reads it: in place, or packed into `copy`.
-inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms) {
-    return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride}, rows, terms);
+// A[row:row + rows, k:k + terms] as the tile reads it: see pack_a.
+inline PackedA pack_a_block(const Matrix& a, PackedWord* copy, int64_t row, int64_t rows, int64_t k, int64_t terms,
+                            int64_t columns) {
+    return pack_a(copy, {a.at(row, k), a.row_stride, a.column_stride}, rows, terms, columns);
 }
 
-// A team's threads as a grid over C: threads of one column of the grid share the packed columns of B.
+// A team's threads as a grid over C: those of one column of the grid share the packed columns of B.
 struct Grid {
-    Team rows, columns;
+    int64_t height = 1, width = 1;
 
     // The grid whose busiest thread has least to multiply and to load. Ties go to the higher grid. Each thread loads A for
     // its rows and B for its columns, so for many threads nearly square parts are best.
-    Grid(Team team, int64_t M, int64_t N) {
+    Grid(int64_t threads, int64_t M, int64_t N) {
         int64_t least = INT64_MAX;
-        for (int64_t height = team.size; height > 0; --height) {
-            const Team down{team.rank % height, height}, across{team.rank / height, team.size / height};
-            const int64_t most_rows = down.largest_part(M, MR), most_columns = across.largest_part(N, NR);
+        for (int64_t high = threads; high > 0; --high) {
+            const int64_t wide = threads / high;
+            const int64_t most_rows = Team{0, high}.largest_part(M, MR),
+                          most_columns = Team{0, wide}.largest_part(N, NR);
             const int64_t work = most_rows * most_columns + LOAD_OF_A * most_rows + LOAD_OF_B * most_columns;
             if (work < least) {
                 least = work;
-                rows = down;
-                columns = across;
+                height = high;
+                width = wide;
             }
         }
     }
+
+    int64_t threads() const { return height * width; }
+    // A thread among those with the same columns, and among those with the same rows.
+    Team down(int64_t thread) const { return {thread % height, height}; }
+    Team across(int64_t thread) const { return {thread / height, width}; }
 };
 
 // How many threads a GEMM is worth.
@@ -91,56 +100,135 @@ inline int64_t team_size(int64_t M, int64_t N, int64_t K) {
     return std::clamp<int64_t>(M * N * K / MIN_TEAM_MULTIPLICATIONS, 1, thread_count());
 }
 
+// What the threads of a GEMM share: their workspaces, and what is left of a block and of the next.
+struct SharedBlocks {
+    std::vector<Workspace*> workspaces;
+    Pieces to_pack[2], to_multiply[2];
+
+    explicit SharedBlocks(int64_t threads)
+        : workspaces(threads),
+          to_pack{Pieces(threads), Pieces(threads)},
+          to_multiply{Pieces(threads), Pieces(threads)} {}
+};
+
+// A GEMM as one thread of a team sees it.
 template <class A, class Consume>
-static void for_packed_blocks(Team team, int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
-                              std::vector<Workspace*>& workspaces, const Consume& consume) {
-    Workspace& work = *(workspaces[team.rank] = &workspace_of_this_thread());
-    begin_tiles();
-    team.wait();
-    const Grid grid(team, M, N);
-    const Team::Range rows = grid.rows.part(M, MR), columns = grid.columns.part(N, NR);
-    const int64_t most_rows = grid.rows.largest_part(M, MR), most_columns = grid.columns.largest_part(N, NR);
-    // A thread packs its share of the next block of B while others still read this one, so a team has two.
-    auto& buffers = workspaces[team.rank - grid.rows.rank]->packed_b;
-    int64_t turn = 0;
-    const int64_t own_rows = rows.end - rows.begin;
-    const bool keeps_a = most_columns > sizes.columns && packed_a_size(own_rows, K) <= PACKED_A_WORDS;
-    work.blocks_of_a.clear();
-    const int64_t row_blocks = (most_rows + sizes.rows - 1) / sizes.rows;
-    const int64_t block_rows = padded((most_rows + row_blocks - 1) / row_blocks, MR);
-    for (int64_t left = 0; left < most_columns; left += sizes.columns) {
-        auto kept = work.blocks_of_a.begin();
-        for (int64_t upper = 0; upper < most_rows; upper += block_rows)
-            for (int64_t k = 0; k < K; k += sizes.terms) {
-                const int64_t terms = std::min(K - k, sizes.terms), first = columns.begin + left;
-                const int64_t width = std::clamp<int64_t>(columns.end - first, 0, sizes.columns);
-                const Team::Range share = grid.rows.part(width, NR);
-                PackedWord* const packed_b = buffers[team.size > 1 ? turn++ % 2 : 0];
-                if (share.begin < share.end)
-                    pack_b(packed_b + share.begin / NR * b_panel_size(terms),
-                           {b.at(k, first + share.begin), b.row_stride, b.column_stride}, terms,
-                           share.end - share.begin);
-                team.wait();
-                const int64_t top = rows.begin + upper, last = width ? std::min(rows.end, top + block_rows) : 0;
-                for (int64_t row = top; row < last; row += MC) {
-                    const int64_t height = std::min(MC, last - row);
-                    const auto pack = [&] {
-                        const int64_t offset = packed_a_size(own_rows, k) + packed_a_size(row - rows.begin, terms);
-                        return pack_a_block(a, work.packed_a + (keeps_a ? offset : 0), row, height, k, terms);
-                    };
-                    const PackedA packed_a = keeps_a && left > 0 ? *kept++ : pack();
-                    if (keeps_a && left == 0) work.blocks_of_a.push_back(packed_a);
-                    consume(work, PackedBlock{packed_a, packed_b, row, height, first, width, k, terms, row - top});
-                }
-            }
+class PackedProduct {
+   public:
+    PackedProduct(Team team, int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
+                  SharedBlocks& shared, const Consume& consume)
+        : team(team),
+          grid(team.size, M, N),
+          M(M),
+          N(N),
+          K(K),
+          sizes(sizes),
+          a(a),
+          b(b),
+          shared(shared),
+          consume(consume),
+          own(workspace_of_this_thread()) {
+        const int64_t most_rows = grid.down(0).largest_part(M, MR);
+        row_blocks = quotient_up(most_rows, sizes.rows);
+        block_rows = padded(quotient_up(most_rows, row_blocks), MR);
+        piece_rows = std::clamp<int64_t>(block_rows / PIECES_OF_THREAD / MR, 1, MC / MR) * MR;
+        packed_pieces = PACKED_PIECES;
+        if (team.size == 1) {
+            piece_rows = MC;
+            packed_pieces = 1;
+        }
+        row_pieces = quotient_up(block_rows, piece_rows);
+        passes = quotient_up(K, sizes.terms);
+        most_columns = grid.across(0).largest_part(N, NR);
+        kept_words = packed_a_size(piece_rows, std::min(K, sizes.terms));
+        const int64_t kept = row_blocks * passes * row_pieces;
+        keeps_a = most_columns > sizes.columns && kept * kept_words <= PACKED_A_WORDS;
+        if (keeps_a) own.pieces_of_a.resize(kept);
+        shared.workspaces[team.rank] = &own;
     }
-}
+
+    void run() const {
+        begin_tiles();
+        team.wait();
+        Step step{};
+        for (step.left = 0; step.left < most_columns; step.left += sizes.columns)
+            for (step.row_block = 0; step.row_block < row_blocks; ++step.row_block)
+                for (step.pass = 0; step.pass < passes; ++step.pass) {
+                    shared.to_pack[step.turn].draw(team, grid.threads(), packed_pieces,
+                                                   [&](int64_t owner, int64_t piece) { pack(step, owner, piece); });
+                    team.wait();
+                    shared.to_pack[step.turn].renew(team.rank);
+                    shared.to_multiply[1 - step.turn].renew(team.rank);
+                    shared.to_multiply[step.turn].draw(
+                        team, grid.threads(), row_pieces,
+                        [&](int64_t owner, int64_t piece) { multiply(step, owner, piece); });
+                    step.turn = 1 - step.turn;
+                }
+    }
+
+   private:
+    // One round of the loops. left: columns that each thread has done. turn: which of two buffers B is packed into, because
+    // threads pack the next block while others still read this one.
+    struct Step {
+        int64_t left, row_block, pass, turn;
+    };
+    int64_t first_k(const Step& step) const { return step.pass * sizes.terms; }
+    int64_t terms(const Step& step) const { return std::min(sizes.terms, K - first_k(step)); }
+    Team::Range columns_of(const Step& step, int64_t thread) const {
+        const Team::Range all = grid.across(thread).part(N, NR);
+        return {std::min(all.begin + step.left, all.end), std::min(all.begin + step.left + sizes.columns, all.end)};
+    }
+    PackedWord* packed_b_of(const Step& step, int64_t thread) const {
+        return shared.workspaces[thread - grid.down(thread).rank]->packed_b[team.size == 1 ? 0 : step.turn];
+    }
+
+    // Packs some of the columns that a thread packs for all threads with the same columns.
+    void pack(const Step& step, int64_t owner, int64_t piece) const {
+        const Team::Range columns = columns_of(step, owner);
+        const Team pieces{grid.down(owner).rank * packed_pieces + piece, grid.height * packed_pieces};
+        const Team::Range part = pieces.part(columns.end - columns.begin, NR);
+        if (part.begin == part.end) return;
+        pack_b(packed_b_of(step, owner) + part.begin / NR * b_panel_size(terms(step)),
+               {b.at(first_k(step), columns.begin + part.begin), b.row_stride, b.column_stride}, terms(step),
+               part.end - part.begin);
+    }
+
+    // Multiplies some of a thread's rows. If they are kept, the owner has their memory, whoever packs them.
+    void multiply(const Step& step, int64_t owner, int64_t piece) const {
+        const Team::Range all = grid.down(owner).part(M, MR), columns = columns_of(step, owner);
+        const int64_t top = all.begin + step.row_block * block_rows, row = top + piece * piece_rows;
+        const int64_t rows = std::min({all.end, top + block_rows, row + piece_rows}) - row;
+        if (rows <= 0 || columns.begin == columns.end) return;
+        Workspace& owned = *shared.workspaces[owner];
+        const int64_t index = (step.row_block * passes + step.pass) * row_pieces + piece;
+        PackedWord* const copy = keeps_a ? owned.packed_a + index * kept_words : own.packed_a;
+        PackedA packed;
+        PackedA& kept = keeps_a ? owned.pieces_of_a[index] : packed;
+        if (!keeps_a || step.left == 0)
+            kept = pack_a_block(a, copy, row, rows, first_k(step), terms(step), most_columns);
+        consume(own, PackedBlock{kept, packed_b_of(step, owner), owned.sums + (row - top) * SUM_COLUMNS, row, rows,
+                                 columns.begin, columns.end - columns.begin, first_k(step), terms(step)});
+    }
+
+    const Team team;
+    const Grid grid;
+    const int64_t M, N, K;
+    const BlockSizes sizes;
+    const A& a;
+    const Matrix b;
+    SharedBlocks& shared;
+    const Consume& consume;
+    Workspace& own;
+    int64_t row_blocks, block_rows, piece_rows, row_pieces, packed_pieces, passes, most_columns;
+    int64_t kept_words;  // of a piece of A
+    bool keeps_a;        // packed rows, for all columns
+};
 
 // Calls consume(workspace, block) for all blocks, on as many threads as the GEMM is worth.
 template <class A, class Consume>
 static void for_packed_blocks(int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
                               const Consume& consume) {
-    const int64_t size = team_size(M, N, K);
-    std::vector<Workspace*> workspaces(thread_count());
-    parallel_team(size, [&](Team team) { for_packed_blocks(team, M, N, K, sizes, a, b, workspaces, consume); });
+    SharedBlocks shared(thread_count());
+    parallel_team(team_size(M, N, K),
+                  [&](Team team) { PackedProduct<A, Consume>(team, M, N, K, sizes, a, b, shared, consume).run(); });
 }

@@ -11,7 +11,6 @@ constexpr int UPPER_ROWS = 6;
 // How far A in blocks is prefetched: it comes from L3 or memory, and hardware does not foresee its strides.
 constexpr int64_t PREFETCHED_BYTES = 3072;
 constexpr bool SUMS_IN_REGISTERS = true;
-constexpr int64_t TILE_K = 1 << 20;  // the most terms of a tile: no limit
 // So many terms of A^T at most are read in place. Each is in a line of its own, which comes from L2 for every B micro-panel:
 // a step of 24 multiplications by AVX-512 hides that, a shorter step does not if there are more lines.
 constexpr int64_t TRANSPOSED_TERMS = LANES == 16 && WORD_TERMS == 1 ? 256 : 64;
@@ -29,7 +28,7 @@ __attribute__((noinline)) static PackedA copy_a(PackedWord* copy, Matrix a, int6
 }
 
 // The tile reads A in place, unless its rows share a set of L1: there are 64 sets, many of 8 lines.
-inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K) {
+inline bool reads_in_place(const Matrix& a, int64_t /*rows*/, int64_t K, int64_t /*columns*/) {
     constexpr int64_t SET_BYTES = 64 * 64, SET_LINES = 8;
     const bool share_a_set = MR > SET_LINES && a.row_stride * int64_t{sizeof(act)} % SET_BYTES == 0;
     const bool few_terms = a.row_stride == 1 && K <= TRANSPOSED_TERMS;

@@ -7,9 +7,10 @@
 #include "cpu/select/amx_packing.h"
 
 constexpr int MR = 32;
-// Terms of one instruction, and the most terms of a tile: with 256 in bf16, an A micro-panel stays in L1 while B
-// micro-panels pass.
-constexpr int64_t K_STEP = 32, TILE_K = SPLITS == 1 ? 256 : 1 << 20;
+constexpr int64_t K_STEP = 32;  // terms of one instruction
+// From so many columns on, rows in bf16 are copied. The tile reads whole lines of a copy one after the other, 1.3 to 1.5
+// times as fast as rows in place, which are far apart, though copying them takes a fifth of 160 columns' time.
+constexpr int64_t LEAST_COLUMNS_OF_COPY = 256;
 constexpr bool SUMS_IN_REGISTERS = false;
 constexpr int64_t ACCUMULATED_TERMS = 1 << 20;
 // Which split of A is multiplied by which of B, smallest products first. Neighbours in the list share a split, which is
@@ -25,10 +26,10 @@ constexpr int64_t b_panel_size(int64_t K) { return padded(K, K_STEP) / 2 * NR * 
 const TileConfiguration WHOLE_TILES{64, 64, 64, 64, 64, 64, 64, 64};
 inline void begin_tiles() { configure_tiles(WHOLE_TILES); }
 
-// The tile reads bf16 in place if tiles are whole and terms contiguous, though its rows may then compete for the same
-// sets of L1.
-inline bool reads_in_place(const Matrix& a, int64_t rows, int64_t K) {
-    return SPLITS == 1 && a.column_stride == 1 && K % K_STEP == 0 && rows % MR == 0;
+// The tile can read bf16 in place if tiles are whole and terms contiguous.
+inline bool reads_in_place(const Matrix& a, int64_t rows, int64_t K, int64_t columns) {
+    const bool can = SPLITS == 1 && a.column_stride == 1 && K % K_STEP == 0 && rows % MR == 0;
+    return can && columns < LEAST_COLUMNS_OF_COPY;
 }
 inline PackedA a_in_place(const Matrix& a) {
     return {reinterpret_cast<const char*>(a.data), a.row_stride * 2, K_STEP * 2, MR * a.row_stride * 2};

@@ -5,7 +5,9 @@
 // smaller region leaves out, and the next larger one has to create them again, in about 0.1 ms each.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <vector>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -48,24 +50,6 @@ ONE_COPY void run_range(const Body& body, int64_t begin, int64_t end) {
     body(begin, end);
 }
 
-// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, at most one per thread and each starting at a
-// multiple of `grain`. There are at most ceil(count / least) ranges, so that each thread gets at least `least` items.
-// A single range is called directly, because OpenMP takes 0.2 us even for one thread.
-template <class Body>
-void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& body) {
-    const int64_t grains = (count + grain - 1) / grain, worth = std::min(grains, (count + least - 1) / least);
-    const int64_t ranges = std::max<int64_t>(1, std::min(thread_count(), worth));
-    if (ranges == 1) return run_range(body, 0, count);
-#pragma omp parallel for schedule(static, 1)
-    for (int64_t range = 0; range < ranges; ++range)
-        run_range(body, grains * range / ranges * grain, std::min(count, grains * (range + 1) / ranges * grain));
-}
-
-template <class Body>
-void parallel_ranges(int64_t count, int64_t least, const Body& body) {
-    parallel_ranges(count, least, 1, body);
-}
-
 // The threads that run one body together. rank: this thread's number. The first `size` of them share the work; the parts
 // of the others are empty.
 struct Team {
@@ -103,4 +87,59 @@ void parallel_team(int64_t size, const Body& body) {
     if (size == 1) return run_member(body, Team{0, 1});
 #pragma omp parallel
     run_member(body, Team{thread_rank(), std::min(size, threads_of_region())});
+}
+
+// Pieces of work, some for each thread of a team. A thread draws its own first and then what the others have left, because
+// cores are not equally fast: those of a laptop differ, and other programs slow some of them down. Blumofe & Leiserson 1999,
+// "Scheduling Multithreaded Computations by Work Stealing".
+class Pieces {
+   public:
+    explicit Pieces(int64_t threads) : counters(threads) {}
+
+    // Calls body(owner, piece) once for each 0 <= piece < count of each owner, 0 <= owner < owners. All threads call it.
+    template <class Body>
+    void draw(Team team, int64_t owners, int64_t count, const Body& body) {
+        for (int64_t i = 0; i < owners && team.rank < team.size; ++i) {
+            const int64_t owner = (team.rank + i) % owners;
+            std::atomic<int64_t>& drawn = counters[owner].drawn;
+            while (drawn.load(std::memory_order_relaxed) < count) {
+                const int64_t piece = drawn.fetch_add(1, std::memory_order_relaxed);
+                if (piece < count) body(owner, piece);
+            }
+        }
+    }
+
+    // Makes the pieces of one thread new. All threads must meet after the last draw before it, and before the next draw.
+    void renew(int64_t owner) { counters[owner].drawn.store(0, std::memory_order_relaxed); }
+
+   private:
+    struct alignas(64) Counter {
+        std::atomic<int64_t> drawn{0};
+    };
+    std::vector<Counter> counters;
+};
+
+constexpr int64_t PIECES_OF_THREAD = 8;  // as many as keep the wait for the last one short
+
+// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, each starting at a multiple of `grain`. There
+// are at most ceil(count / least), and at most PIECES_OF_THREAD for each thread. A single range is called directly, because
+// OpenMP takes 0.2 us even for one thread.
+template <class Body>
+void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& body) {
+    const int64_t grains = (count + grain - 1) / grain, worth = std::min(grains, (count + least - 1) / least);
+    const int64_t size = std::max<int64_t>(1, std::min(thread_count(), worth));
+    if (size == 1) return run_range(body, 0, count);
+    const int64_t each = std::min(worth / size, PIECES_OF_THREAD), ranges = size * each;
+    Pieces pieces(size);
+    parallel_team(size, [&](Team team) {
+        pieces.draw(team, size, each, [&](int64_t owner, int64_t piece) {
+            const int64_t range = owner * each + piece;
+            run_range(body, grains * range / ranges * grain, std::min(count, grains * (range + 1) / ranges * grain));
+        });
+    });
+}
+
+template <class Body>
+void parallel_ranges(int64_t count, int64_t least, const Body& body) {
+    parallel_ranges(count, least, 1, body);
 }

@@ -15,7 +15,8 @@ typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(
 
 constexpr int64_t LINE = 16;  // floats of a cache line
 
-constexpr int64_t padded(int64_t size, int64_t step = LANES) { return (size + step - 1) / step * step; }
+constexpr int64_t quotient_up(int64_t dividend, int64_t divisor) { return (dividend + divisor - 1) / divisor; }
+constexpr int64_t padded(int64_t size, int64_t step = LANES) { return quotient_up(size, step) * step; }
 
 // LANES neighbouring values of any type that converts to float.
 template <class T>
