@@ -51,11 +51,17 @@ def test_another_instruction_set_is_another_library(monkeypatch, tmp_path):
 
 @on_x86_64
 @pytest.mark.slow
-@pytest.mark.parametrize("act_bf16", [0, 1], ids=["f32", "bf16"])
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
-def test_every_source_compiles_for_every_instruction_set(name, act_bf16):
-    macros = compiler.include_options({"ACT_BF16": act_bf16, **MACROS.get(name, {})})
-    command = [*compiler.host_compiler(), *compiler.OPTIONS, "-Werror", *INSTRUCTION_SETS[name].options, *macros]
+def test_every_source_compiles_for_every_instruction_set(name):
+    command = [*compiler.host_compiler(), *compiler.OPTIONS, "-Werror", *INSTRUCTION_SETS[name].options]
     for source in SOURCES:
-        done = subprocess.run([*command, "-O0", "-c", str(source), "-o", "/dev/null"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        seen = set()  # many sources are the same for both dtypes
+        for act_bf16 in (0, 1):
+            macros = compiler.include_options({"ACT_BF16": act_bf16, **MACROS.get(name, {})})
+            text = subprocess.run([*command, *macros, "-E", "-P", str(source)], capture_output=True, text=True).stdout
+            if text in seen:
+                continue
+            seen.add(text)
+            compiled = [*command, *macros, "-O0", "-c", str(source), "-o", "/dev/null"]
+            done = subprocess.run(compiled, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr

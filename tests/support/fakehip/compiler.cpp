@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -45,6 +46,21 @@ std::vector<std::string> kernels_of(const std::string& text) {
     return names;
 }
 
+// The file that keeps what a command makes of a text, in the folder $FAKEHIP_KEPT, or nothing without that variable.
+std::filesystem::path kept_file(const std::string& command, const std::string& text) {
+    const char* const folder = std::getenv("FAKEHIP_KEPT");
+    if (!folder) return {};
+    std::filesystem::create_directories(folder);
+    return std::filesystem::path(folder) / std::to_string(std::hash<std::string>()(command + '\0' + text));
+}
+
+// Writes a file at once, because another process may read it.
+void write_at_once(const std::filesystem::path& path, const std::string& content) {
+    const std::string draft = path.string() + "-" + std::to_string(getpid());
+    std::ofstream(draft, std::ios::binary) << content;
+    std::filesystem::rename(draft, path);
+}
+
 int run(Program& program, const std::string& folder, const std::string& command) {
     const int status = system(("cd '" + folder + "' && " FAKEHIP_CXX " -w " + command + " 2> log").c_str());
     program.log = read_all(folder + "/log");
@@ -59,17 +75,22 @@ Result compile(Program& program, const std::string& folder, const std::string& o
     }
     const std::string common = options + " -I. -include '" FAKEHIP_FOLDER "/kernel.h' -x c++ ";
     if (run(program, folder, "-E -P" + common + "'" + program.name + "' -o preprocessed")) return COMPILATION;
+    const std::string preprocessed = read_all(folder + "/preprocessed");
     std::ofstream exports(folder + "/exports.cpp");
     exports << "namespace {\n#include \"" << program.name
             << "\"\n}\n";  // all its own: what is shared may not leave the library
-    for (const std::string& name : kernels_of(read_all(folder + "/preprocessed")))
-        exports << "FAKEHIP_EXPORT(" << name << ")\n";
+    for (const std::string& name : kernels_of(preprocessed)) exports << "FAKEHIP_EXPORT(" << name << ")\n";
     exports.close();
     // Bsymbolic: the kernel `advance` is this library's, not the C library's
     // -O2: -O3 compiles for twice as long, and the checks take the time of a run
     const std::string flags = "-O2 -shared -fPIC -Wl,-Bsymbolic -fno-exceptions -D__global__=" + CHECKS;
-    if (run(program, folder, flags + common + "exports.cpp -o library")) return COMPILATION;
-    const std::string library = read_all(folder + "/library");
+    const std::filesystem::path kept = kept_file(FAKEHIP_CXX + flags, preprocessed);
+    std::string library = kept.empty() ? "" : read_all(kept);
+    if (library.empty()) {
+        if (run(program, folder, flags + common + "exports.cpp -o library")) return COMPILATION;
+        library = read_all(folder + "/library");
+        if (!kept.empty()) write_at_once(kept, library);
+    }
     const uint64_t size = library.size();
     program.code = "FAKEHIP\n" + std::string(reinterpret_cast<const char*>(&size), 8) + library;
     return SUCCESS;
