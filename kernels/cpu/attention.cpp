@@ -45,7 +45,7 @@ extern "C" void attention_forward(act* y, float* logsumexp, const act* qkv, int6
         float* const sums = arena.take(MR * width);
         act* const weights = reinterpret_cast<act*>(ROUNDS ? arena.take(MR * length) : scores);
         for (int64_t head = begin; head < end; ++head) {
-            const int64_t b = head / H, h = head % H, next = std::min(head + 1, end - 1);
+            const int64_t b = head / H, h = head % H, next = std::min(head + 1, B * H - 1);
             const act* queries = qkv + b * S * stride + h * D;
             const act* next_queries = qkv + next / H * S * stride + next % H * D;
             keys.pack({queries + H * D, 1, stride});
@@ -102,7 +102,7 @@ extern "C" void attention_backward(act* dqkv, const act* dy, const float* delta,
         act* const dscores = reinterpret_cast<act*>(ROUNDS ? arena.take(QUERIES * length) : ds);
         for (int64_t head = begin; head < end; ++head) {
             const int64_t b = head / H, h = head % H, offset = b * S * stride + h * D,
-                          next = std::min(head + 1, end - 1);
+                          next = std::min(head + 1, B * H - 1);
             const act* queries = qkv + offset;
             const act* dout = dy + b * S * H * D + h * D;
             const act* next_queries = qkv + next / H * S * stride + next % H * D;

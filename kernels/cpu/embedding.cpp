@@ -13,6 +13,11 @@
 #include "cpu/runtime/parallel.h"
 #include "cpu/select/act.h"
 
+// The fewest channels of a range whose body visits all tokens: more ranges than threads would visit them more often.
+static int64_t least_channels(int64_t C, int64_t tokens) {
+    return std::max(worth_a_thread(tokens), quotient_up(C, thread_count()));
+}
+
 extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* starts, const act* token_table,
                                   const act* position_table, int64_t B, int64_t S, int64_t C, int64_t /*V*/,
                                   int64_t /*T*/) {
@@ -27,7 +32,7 @@ extern "C" void embedding_forward(act* x, const int32_t* tokens, const int32_t* 
 
 extern "C" void embedding_backward(float* dtoken_table, float* dposition_table, const act* dx, const int32_t* tokens,
                                    int64_t /*V*/, int64_t C, int64_t /*T*/, int64_t B, int64_t S) {
-    parallel_ranges(C, worth_a_thread(B * S), 16, [=](int64_t begin, int64_t end) {
+    parallel_ranges(C, least_channels(C, B * S), 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = 0; n < B * S; ++n) {
             float* dtoken = dtoken_table + tokens[n] * C;
             float* dposition = dposition_table + n % S * C;
@@ -49,7 +54,7 @@ extern "C" void token_embedding_forward(act* x, const int32_t* tokens, const act
 
 extern "C" void token_embedding_backward(float* dtoken_table, const act* dx, const int32_t* tokens, int64_t /*V*/,
                                          int64_t C, int64_t N) {
-    parallel_ranges(C, worth_a_thread(N), 16, [=](int64_t begin, int64_t end) {
+    parallel_ranges(C, least_channels(C, N), 16, [=](int64_t begin, int64_t end) {
         for (int64_t n = 0; n < N; ++n)
             for (int64_t c = begin; c < end; ++c) dtoken_table[tokens[n] * C + c] += dx[n * C + c];
     });

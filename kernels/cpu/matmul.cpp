@@ -71,8 +71,9 @@ static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, i
     constexpr int64_t OUTPUTS = padded(48, MR);
     const int64_t size = std::clamp<int64_t>(std::min(N * O * C / 200000, O / OUTPUTS), 1, thread_count());
     const int64_t each = quotient_up(O, OUTPUTS * size);
-    Pieces pieces(size);
+    Tasks tasks(size);
     parallel_team(size, [&](Team team) {
+        if (team.rank >= team.size) return;
         begin_tiles();
         const int64_t width = padded(N, NR);
         ScratchArena arena;
@@ -81,8 +82,8 @@ static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, i
         float* const by_outputs = arena.take(OUTPUTS * width);
         float* const by_rows = arena.take(width * OUTPUTS);
         pack_b(b_panels, {x, 1, C}, C, N);
-        pieces.draw(team, size, each, [&](int64_t owner, int64_t piece) {
-            const int64_t o = (owner * each + piece) * OUTPUTS, count = std::min(OUTPUTS, O - o);
+        tasks.run(team, size, each, [&](int64_t owner, int64_t task) {
+            const int64_t o = (owner * each + task) * OUTPUTS, count = std::min(OUTPUTS, O - o);
             if (count <= 0) return;
             const PackedA a = pack_a(copy, {weight + o * C, C, 1}, count, C, N);
             multiply(a, b_panels, b_panel_size(C), by_outputs, width, count, N, C, false);

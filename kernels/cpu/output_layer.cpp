@@ -6,7 +6,7 @@
 // Scratch: exponentials (W), a DualOperand (V, N) padded as in gemm/dual_operand_size.h; scaled (N, C), act.
 // Operations: 6*N*C*V. Minimum traffic: x, dx and weight once; dweight, exponentials and scaled twice.
 //
-// The op never stores logits. A thread takes a block of tokens and loops over the vocabulary in chunks that fit L2:
+// The op never stores logits. The threads take a block of tokens and loop over the vocabulary in chunks that fit L2:
 //
 //              panels of NR tokens
 //             +-------+-------+---     One slice, SLICE vocabulary rows x NR tokens, is computed in L1 while the vector
@@ -21,14 +21,15 @@
 // to a larger reference. The target's e is left out until the end: p_target - 1 = -(sum of all other probabilities),
 // which is exact in f32, where 1 - p_target would cancel.
 //
-// A thread owns whole tokens, then whole rows of dweight, and chunks depend on C alone, so no result depends on the
-// number of threads.
+// A panel takes one chunk after the other, no matter by which threads, and chunks depend on C alone, so no result depends on
+// the number of threads.
 //
 // Milakov & Gimelshein 2018, arXiv:1805.02867 (sums before the maximum is known); Dao et al. 2022, arXiv:2205.14135
 // (followed by a GEMM); Wijmans et al. 2024, arXiv:2411.09009 (for an output layer).
 #include "formulas.h"
 #include "cpu/gemm/accumulated_product.h"
 #include "cpu/output_layer_slice.h"
+#include "cpu/output_layer_tasks.h"
 #include "cpu/runtime/call.h"
 #include "cpu/runtime/scratch.h"
 #include "cpu/select/convert.h"
@@ -56,33 +57,12 @@ struct OutputLayer {
     act* scaled;  // x * factor, the B operand of dweight
     DualOperand exponentials;
 
-    // The packed chunk of the weight, by rows and by channels, which all threads read, and what is left to do for it.
-    // Threads pack the next chunk while others still read this one, so a team has two.
-    struct SharedChunk {
-        PackedWord *by_rows, *by_channels;
-        Pieces rows_to_pack, channels_to_pack, panels_to_multiply;
-
-        explicit SharedChunk(int64_t threads)
-            : rows_to_pack(threads), channels_to_pack(threads), panels_to_multiply(threads) {}
-    };
-    // The tokens of one thread: x as B micro-panels, and panels, which any thread may take.
-    struct Tokens {
-        PackedWord* inputs;
-        std::vector<TokenPanel> panels;
-    };
-    struct Shared {
-        std::vector<Tokens> tokens;  // by thread
-        SharedChunk chunks[2];
-
-        explicit Shared(int64_t threads) : tokens(threads), chunks{SharedChunk(threads), SharedChunk(threads)} {}
-    };
-
     int64_t chunk_rows() const {
         return std::clamp(CHUNK_ELEMENTS / (C * SPLITS) / SLICE, int64_t{1}, MAX_CHUNK_ROWS / SLICE) * SLICE;
     }
     int64_t block_tokens() const { return std::max<int64_t>(1, BLOCK_ELEMENTS / C / NR) * NR; }
 
-    void train_block(Team team, Shared& shared, int64_t first, int64_t last, int64_t most_panels) const;
+    void train_block(Team team, SharedOutputLayer& shared, int64_t first, int64_t last, int64_t most_panels) const;
     void multiply_panel(TokenPanel& panel, const PackedWord* inputs, PackedA by_rows, PackedA by_channels,
                         int64_t chunk, int64_t rows, float* logits, PackedWord* b_panel) const;
     SliceExponentials begin_slice(TokenPanel& panel, float* logits, int64_t row, int64_t rows, int64_t chunk,
@@ -92,21 +72,26 @@ struct OutputLayer {
     void finish_panel(const TokenPanel& panel) const;
 };
 
-// All of the vocabulary for the tokens first to last, by one thread of a team. All must call it equally often.
+// All of the vocabulary for the tokens of a team, of which a thread owns first to last. All must call it equally often.
 // most_panels: of any thread.
-void OutputLayer::train_block(Team team, Shared& shared, int64_t first, int64_t last, int64_t most_panels) const {
-    const int64_t count = (last - first + NR - 1) / NR, most = chunk_rows(), sums_size = padded(C, MR) * NR;
+void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t first, int64_t last,
+                              int64_t most_panels) const {
+    const int64_t count = quotient_up(last - first, NR), most = chunk_rows(), sums_size = padded(C, MR) * NR;
     ScratchArena arena;
     PackedWord* const b_panel = arena.take(b_panel_size(most));
-    const int64_t copies = team.size > 1 ? 2 : 1;
-    if (team.rank == 0)
-        for (int64_t i = 0; i < copies; ++i) {
+    if (team.rank == 0) {
+        for (int64_t i = 0; i < (team.size == 1 ? 1 : 2); ++i) {
             shared.chunks[i].by_rows = arena.take(packed_a_size(most, C));
             shared.chunks[i].by_channels = arena.take(packed_a_size(C, most));
         }
+        if (team.size == 1) {
+            shared.chunks[1].by_rows = shared.chunks[0].by_rows;
+            shared.chunks[1].by_channels = shared.chunks[0].by_channels;
+        }
+    }
     float* const sums = arena.take(count * sums_size);
     float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
-    Tokens& own = shared.tokens[team.rank];
+    OwnedTokens& own = shared.tokens[team.rank];
     own.inputs = arena.take(count * b_panel_size(C));
     own.panels.resize(count);
     for (int64_t p = 0; p < count; ++p) {
@@ -118,17 +103,17 @@ void OutputLayer::train_block(Team team, Shared& shared, int64_t first, int64_t 
     int64_t turn = 0;
     for (int64_t chunk = 0; chunk < V; chunk += most, turn = 1 - turn) {
         const int64_t rows = std::min(most, V - chunk);
-        SharedChunk &now = shared.chunks[turn], &memory = shared.chunks[turn % copies];
+        SharedChunk& now = shared.chunks[turn];
         const Matrix weight_rows = {weight + chunk * C, C, 1}, weight_channels = {weight + chunk * C, 1, C};
-        const PackedA by_rows = pack_a_together(team, now.rows_to_pack, memory.by_rows, weight_rows, rows, C, N);
+        const PackedA by_rows = pack_a_together(team, now.packing_rows, now.by_rows, weight_rows, rows, C, N);
         const PackedA by_channels =
-            pack_a_together(team, now.channels_to_pack, memory.by_channels, weight_channels, C, rows, N);
+            pack_a_together(team, now.packing_channels, now.by_channels, weight_channels, C, rows, N);
         team.wait();
-        now.rows_to_pack.renew(team.rank);
-        now.channels_to_pack.renew(team.rank);
-        shared.chunks[1 - turn].panels_to_multiply.renew(team.rank);
-        now.panels_to_multiply.draw(team, team.size, most_panels, [&](int64_t owner, int64_t p) {
-            Tokens& tokens = shared.tokens[owner];
+        now.packing_rows.renew(team.rank);
+        now.packing_channels.renew(team.rank);
+        shared.chunks[1 - turn].multiplying.renew(team.rank);
+        now.multiplying.run(team, team.size, most_panels, [&](int64_t owner, int64_t p) {
+            OwnedTokens& tokens = shared.tokens[owner];
             if (p < static_cast<int64_t>(tokens.panels.size()))
                 multiply_panel(tokens.panels[p], tokens.inputs + p * b_panel_size(C), by_rows, by_channels, chunk, rows,
                                logits, b_panel);
@@ -136,7 +121,7 @@ void OutputLayer::train_block(Team team, Shared& shared, int64_t first, int64_t 
         finish_streams();
     }
     team.wait();  // until all have read the last chunk
-    for (SharedChunk& one : shared.chunks) one.panels_to_multiply.renew(team.rank);
+    for (SharedChunk& one : shared.chunks) one.multiplying.renew(team.rank);
     for (const TokenPanel& panel : own.panels) finish_panel(panel);
     finish_streams();
 }
@@ -247,13 +232,12 @@ extern "C" void output_layer_training(float* losses, act* dx, float* dweight, fl
     std::vector<float> factors(padded(N, NR));
     const DualOperand operand(exponentials, V, N);
     const OutputLayer layer{N, C, V, scale, x, weight, bias, targets, losses, factors.data(), dx, scaled, operand};
-    OutputLayer::Shared shared(thread_count());
+    SharedOutputLayer shared(thread_count());
     parallel_team(std::clamp<int64_t>(N / NR, 1, thread_count()), [&](Team team) {
         begin_tiles();
         const Team::Range tokens = team.part(N, NR);
-        const int64_t most = team.largest_part(N, NR),
-                      blocks = (most + layer.block_tokens() - 1) / layer.block_tokens();
-        const int64_t block = padded((most + blocks - 1) / blocks, NR);
+        const int64_t most = team.largest_part(N, NR), blocks = quotient_up(most, layer.block_tokens());
+        const int64_t block = padded(quotient_up(most, blocks), NR);
         for (int64_t i = 0; i < blocks; ++i) {
             const int64_t first = std::min(tokens.end, tokens.begin + i * block);
             layer.train_block(team, shared, first, std::min(tokens.end, first + block), block / NR);

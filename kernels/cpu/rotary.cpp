@@ -19,21 +19,22 @@
 #include <vector>
 
 extern "C" void rotation_table(float* rotations, const int32_t* starts, int64_t B, int64_t S, int64_t D, float base) {
-    parallel_ranges(B * S, worth_a_thread(64 * D), [=](int64_t begin, int64_t end) {
+    parallel_ranges(S, worth_a_thread(64 * D), [=](int64_t begin, int64_t end) {
         std::vector<double> frequencies(D / 2);
         for (int64_t i = 0; i < D / 2; ++i) frequencies[i] = std::pow(static_cast<double>(base), -2.0 * i / D);
-        for (int64_t n = begin; n < end; ++n) {
-            float* const row = rotations + n * D;
-            const int64_t position = starts[n / S] + n % S;
-            if (n >= begin + S && starts[n / S] == starts[n / S - 1]) {  // the sequence before has the same positions
-                std::copy_n(row - S * D, D, row);
-                continue;
+        for (int64_t s = begin; s < end; ++s)
+            for (int64_t b = 0; b < B; ++b) {
+                float* const row = rotations + (b * S + s) * D;
+                if (b > 0 && starts[b] == starts[b - 1]) {  // the sequence before has the same position
+                    std::copy_n(row - S * D, D, row);
+                    continue;
+                }
+                const int64_t position = starts[b] + s;
+                for (int64_t i = 0; i < D / 2; ++i) {
+                    row[i] = static_cast<float>(std::cos(position * frequencies[i]));
+                    row[D / 2 + i] = static_cast<float>(std::sin(position * frequencies[i]));
+                }
             }
-            for (int64_t i = 0; i < D / 2; ++i) {
-                row[i] = static_cast<float>(std::cos(position * frequencies[i]));
-                row[D / 2 + i] = static_cast<float>(std::sin(position * frequencies[i]));
-            }
-        }
     });
 }
 

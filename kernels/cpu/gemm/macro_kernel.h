@@ -3,7 +3,8 @@
 #include "cpu/runtime/parallel.h"
 #include <algorithm>
 
-constexpr int64_t PACKED_PIECES = 4;  // of what a thread of a team packs
+// Into how many tasks a thread's packing is cut.
+inline int64_t packing_tasks(Team team) { return team.size == 1 ? 1 : 4; }
 
 // The most packed words that pack_a writes for A (rows, K).
 constexpr int64_t packed_a_size(int64_t rows, int64_t K) {
@@ -15,17 +16,17 @@ inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K
     return reads_in_place(a, rows, K, columns) ? a_in_place(a) : copy_a(copy, a, rows, K);
 }
 
-// The same by all threads of a team, in pieces. They must wait before they read it.
-inline PackedA pack_a_together(Team team, Pieces& pieces, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K,
+// The same by all threads of a team. A barrier must separate it from those that read the copy.
+inline PackedA pack_a_together(Team team, Tasks& tasks, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K,
                                int64_t columns) {
     if (reads_in_place(a, rows, K, columns)) return a_in_place(a);
-    const int64_t each = team.size == 1 ? 1 : PACKED_PIECES;
-    pieces.draw(team, team.size, each, [&](int64_t owner, int64_t piece) {
-        const Team::Range part = Team{owner * each + piece, team.size * each}.part(rows, MR);
-        const Matrix own = {a.at(part.begin, 0), a.row_stride, a.column_stride};
-        copy_a(copy + part.begin / MR * a_panel_size(K), own, part.end - part.begin, K);
+    const int64_t each = packing_tasks(team);
+    tasks.run(team, team.size, each, [&](int64_t owner, int64_t task) {
+        const Team::Range part = Team{owner * each + task, team.size * each}.part(rows, MR);
+        const Matrix part_of_a = {a.at(part.begin, 0), a.row_stride, a.column_stride};
+        copy_a(copy + part.begin / MR * a_panel_size(K), part_of_a, part.end - part.begin, K);
     });
-    return copy_a(copy, a, 0, K);
+    return copy_a(copy, a, 0, K);  // copies no row: the strides of the whole copy
 }
 
 // Packs B[0:K, 0:columns] into B micro-panels, filled with zeros.

@@ -1,11 +1,11 @@
 // The loops of a GEMM around its macro-kernel: A (M, K) and B (K, N) in packed blocks, on all threads.
 //
 //   for NC columns, for some rows, for KC terms:   the threads pack a block of B together, so that none packs it again
-//       for pieces of the rows:                    pack A, if it fits once for all columns, or read it in place
+//       for tasks of a few rows:                   pack A, if it fits once for all columns, or read it in place
 //           consume(block)                         multiplies them: the caller decides where the sums go
 //
-// The threads form a grid over the rows and columns of C. Each sum runs over k upwards, whoever takes a piece, so no result
-// depends on the number of threads.
+// The threads form a grid over the rows and columns of C. Each sum runs over k upwards, also where several threads add to it
+// in turn, so no result depends on the number of threads.
 // Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication"; Smith et al. 2014, "Anatomy of
 // high-performance many-threaded matrix multiplication" (shared packed blocks).
 #pragma once
@@ -18,9 +18,10 @@
 
 // MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
 constexpr int64_t KC = SPLITS > 1 ? 512 : 1024, MC = 96, PACKED_B_WORDS = 1 << 18;
-// Up to so many terms need no second pass. With splits, two passes of 384 would load and store more sums than they save.
+// So many terms take one pass. With splits, passes of 512 and 256 would store and load the sums, and pack B twice.
 constexpr int64_t MOST_TERMS_OF_ONE_PASS = SPLITS > 1 ? 768 : KC;
-// Up to 32 MB of packed rows of A wait for the next columns: reading them takes less time than splitting f32 again.
+// Up to 32 MB of packed rows of A wait for the next columns: reading them takes less time than splitting f32 again. A thread
+// keeps this memory until the process ends.
 constexpr int64_t PACKED_A_WORDS = 1 << 23;
 // Sums of a GEMM whose epilogue needs all K terms, if there are several passes. B is packed again for each SUM_ROWS rows.
 constexpr int64_t SUM_ROWS = (SUMS_IN_REGISTERS ? 1032 : 512) / MR * MR, SUM_COLUMNS = 256;
@@ -35,7 +36,7 @@ constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 struct Workspace {
     alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[2][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
-    std::vector<PackedA> pieces_of_a;  // those in packed_a, in the order of the loops
+    std::vector<PackedA> stored_a;  // by task
 };
 static Workspace& workspace_of_this_thread() {
     static thread_local std::unique_ptr<Workspace> workspace;
@@ -48,8 +49,8 @@ struct BlockSizes {
     int64_t terms, columns, rows;
 };
 
-// A (rows, terms) from (row, k) on, and B (terms, columns) from (k, column) on. sums: room for (rows, SUM_COLUMNS), which
-// stays the same for all k.
+// A (rows, terms) from (row, k) on, and B (terms, columns) from (k, column) on. sums: room for (rows, SUM_COLUMNS), the same
+// for all k; null if a GEMM takes more than SUM_ROWS rows at once.
 struct PackedBlock {
     PackedA a;
     const PackedWord* b;
@@ -100,50 +101,52 @@ inline int64_t team_size(int64_t M, int64_t N, int64_t K) {
     return std::clamp<int64_t>(M * N * K / MIN_TEAM_MULTIPLICATIONS, 1, thread_count());
 }
 
-// What the threads of a GEMM share: their workspaces, and what is left of a block and of the next.
-struct SharedBlocks {
-    std::vector<Workspace*> workspaces;
-    Pieces to_pack[2], to_multiply[2];
+// How the rows of each thread are cut: into blocks, for which B is packed, and these into tasks.
+struct RowTasks {
+    int64_t blocks, block_rows, task_rows, tasks_of_block;
 
-    explicit SharedBlocks(int64_t threads)
-        : workspaces(threads),
-          to_pack{Pieces(threads), Pieces(threads)},
-          to_multiply{Pieces(threads), Pieces(threads)} {}
+    RowTasks(Team team, int64_t most_rows, int64_t rows_at_once) {
+        blocks = quotient_up(most_rows, rows_at_once);
+        block_rows = padded(quotient_up(most_rows, blocks), MR);
+        const int64_t wanted = team.size == 1 ? MC : block_rows / TASKS_OF_THREAD;
+        task_rows = std::clamp<int64_t>(wanted / MR, 1, MC / MR) * MR;
+        tasks_of_block = quotient_up(block_rows, task_rows);
+    }
+};
+
+// The workspaces of a GEMM's threads, and their tasks for a block of B and for the next.
+struct SharedWork {
+    std::vector<Workspace*> workspaces;
+    Tasks packing[2], multiplying[2];
+
+    explicit SharedWork(int64_t threads)
+        : workspaces(threads), packing{Tasks(threads), Tasks(threads)}, multiplying{Tasks(threads), Tasks(threads)} {}
 };
 
 // A GEMM as one thread of a team sees it.
 template <class A, class Consume>
-class PackedProduct {
+class PackedGemm {
    public:
-    PackedProduct(Team team, int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
-                  SharedBlocks& shared, const Consume& consume)
+    PackedGemm(Team team, int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b, SharedWork& shared,
+               const Consume& consume)
         : team(team),
           grid(team.size, M, N),
+          row_tasks(team, grid.down(0).largest_part(M, MR), sizes.rows),
           M(M),
           N(N),
           K(K),
+          passes(quotient_up(K, sizes.terms)),
+          most_columns(grid.across(0).largest_part(N, NR)),
+          stored_words(packed_a_size(row_tasks.task_rows, std::min(K, sizes.terms))),
+          stored_tasks(row_tasks.blocks * passes * row_tasks.tasks_of_block),
+          stores_a(most_columns > sizes.columns && stored_tasks * stored_words <= PACKED_A_WORDS),
           sizes(sizes),
           a(a),
           b(b),
           shared(shared),
           consume(consume),
           own(workspace_of_this_thread()) {
-        const int64_t most_rows = grid.down(0).largest_part(M, MR);
-        row_blocks = quotient_up(most_rows, sizes.rows);
-        block_rows = padded(quotient_up(most_rows, row_blocks), MR);
-        piece_rows = std::clamp<int64_t>(block_rows / PIECES_OF_THREAD / MR, 1, MC / MR) * MR;
-        packed_pieces = PACKED_PIECES;
-        if (team.size == 1) {
-            piece_rows = MC;
-            packed_pieces = 1;
-        }
-        row_pieces = quotient_up(block_rows, piece_rows);
-        passes = quotient_up(K, sizes.terms);
-        most_columns = grid.across(0).largest_part(N, NR);
-        kept_words = packed_a_size(piece_rows, std::min(K, sizes.terms));
-        const int64_t kept = row_blocks * passes * row_pieces;
-        keeps_a = most_columns > sizes.columns && kept * kept_words <= PACKED_A_WORDS;
-        if (keeps_a) own.pieces_of_a.resize(kept);
+        if (stores_a) own.stored_a.resize(stored_tasks);
         shared.workspaces[team.rank] = &own;
     }
 
@@ -152,17 +155,16 @@ class PackedProduct {
         team.wait();
         Step step{};
         for (step.left = 0; step.left < most_columns; step.left += sizes.columns)
-            for (step.row_block = 0; step.row_block < row_blocks; ++step.row_block)
-                for (step.pass = 0; step.pass < passes; ++step.pass) {
-                    shared.to_pack[step.turn].draw(team, grid.threads(), packed_pieces,
-                                                   [&](int64_t owner, int64_t piece) { pack(step, owner, piece); });
+            for (step.row_block = 0; step.row_block < row_tasks.blocks; ++step.row_block)
+                for (step.pass = 0; step.pass < passes; ++step.pass, step.turn = 1 - step.turn) {
+                    Tasks &packing = shared.packing[step.turn], &multiplying = shared.multiplying[step.turn];
+                    packing.run(team, grid.threads(), packing_tasks(team),
+                                [&](int64_t owner, int64_t task) { pack(step, owner, task); });
                     team.wait();
-                    shared.to_pack[step.turn].renew(team.rank);
-                    shared.to_multiply[1 - step.turn].renew(team.rank);
-                    shared.to_multiply[step.turn].draw(
-                        team, grid.threads(), row_pieces,
-                        [&](int64_t owner, int64_t piece) { multiply(step, owner, piece); });
-                    step.turn = 1 - step.turn;
+                    packing.renew(team.rank);
+                    shared.multiplying[1 - step.turn].renew(team.rank);
+                    multiplying.run(team, grid.threads(), row_tasks.tasks_of_block,
+                                    [&](int64_t owner, int64_t task) { multiply(step, owner, task); });
                 }
     }
 
@@ -183,52 +185,54 @@ class PackedProduct {
     }
 
     // Packs some of the columns that a thread packs for all threads with the same columns.
-    void pack(const Step& step, int64_t owner, int64_t piece) const {
+    void pack(const Step& step, int64_t owner, int64_t task) const {
         const Team::Range columns = columns_of(step, owner);
-        const Team pieces{grid.down(owner).rank * packed_pieces + piece, grid.height * packed_pieces};
-        const Team::Range part = pieces.part(columns.end - columns.begin, NR);
+        const int64_t each = packing_tasks(team);
+        const Team tasks{grid.down(owner).rank * each + task, grid.height * each};
+        const Team::Range part = tasks.part(columns.end - columns.begin, NR);
         if (part.begin == part.end) return;
         pack_b(packed_b_of(step, owner) + part.begin / NR * b_panel_size(terms(step)),
                {b.at(first_k(step), columns.begin + part.begin), b.row_stride, b.column_stride}, terms(step),
                part.end - part.begin);
     }
 
-    // Multiplies some of a thread's rows. If they are kept, the owner has their memory, whoever packs them.
-    void multiply(const Step& step, int64_t owner, int64_t piece) const {
+    // Multiplies some of a thread's rows. The owner's workspace stores them, no matter which thread packs them.
+    void multiply(const Step& step, int64_t owner, int64_t task) const {
         const Team::Range all = grid.down(owner).part(M, MR), columns = columns_of(step, owner);
-        const int64_t top = all.begin + step.row_block * block_rows, row = top + piece * piece_rows;
-        const int64_t rows = std::min({all.end, top + block_rows, row + piece_rows}) - row;
+        const int64_t top = all.begin + step.row_block * row_tasks.block_rows, row = top + task * row_tasks.task_rows;
+        const int64_t rows = std::min({all.end, top + row_tasks.block_rows, row + row_tasks.task_rows}) - row;
         if (rows <= 0 || columns.begin == columns.end) return;
         Workspace& owned = *shared.workspaces[owner];
-        const int64_t index = (step.row_block * passes + step.pass) * row_pieces + piece;
-        PackedWord* const copy = keeps_a ? owned.packed_a + index * kept_words : own.packed_a;
+        const int64_t index = (step.row_block * passes + step.pass) * row_tasks.tasks_of_block + task;
+        PackedWord* const copy = stores_a ? owned.packed_a + index * stored_words : own.packed_a;
         PackedA packed;
-        PackedA& kept = keeps_a ? owned.pieces_of_a[index] : packed;
-        if (!keeps_a || step.left == 0)
-            kept = pack_a_block(a, copy, row, rows, first_k(step), terms(step), most_columns);
-        consume(own, PackedBlock{kept, packed_b_of(step, owner), owned.sums + (row - top) * SUM_COLUMNS, row, rows,
-                                 columns.begin, columns.end - columns.begin, first_k(step), terms(step)});
+        PackedA& packed_rows = stores_a ? owned.stored_a[index] : packed;
+        if (!stores_a || step.left == 0)
+            packed_rows = pack_a_block(a, copy, row, rows, first_k(step), terms(step), most_columns);
+        float* const sums = row_tasks.block_rows <= SUM_ROWS ? owned.sums + (row - top) * SUM_COLUMNS : nullptr;
+        consume(own, PackedBlock{packed_rows, packed_b_of(step, owner), sums, row, rows, columns.begin,
+                                 columns.end - columns.begin, first_k(step), terms(step)});
     }
 
     const Team team;
     const Grid grid;
-    const int64_t M, N, K;
+    const RowTasks row_tasks;
+    const int64_t M, N, K, passes, most_columns;
+    const int64_t stored_words, stored_tasks;  // of packed A: of a task, and of a thread
+    const bool stores_a;                       // for all columns
     const BlockSizes sizes;
     const A& a;
     const Matrix b;
-    SharedBlocks& shared;
+    SharedWork& shared;
     const Consume& consume;
     Workspace& own;
-    int64_t row_blocks, block_rows, piece_rows, row_pieces, packed_pieces, passes, most_columns;
-    int64_t kept_words;  // of a piece of A
-    bool keeps_a;        // packed rows, for all columns
 };
 
 // Calls consume(workspace, block) for all blocks, on as many threads as the GEMM is worth.
 template <class A, class Consume>
 static void for_packed_blocks(int64_t M, int64_t N, int64_t K, BlockSizes sizes, const A& a, Matrix b,
                               const Consume& consume) {
-    SharedBlocks shared(thread_count());
-    parallel_team(team_size(M, N, K),
-                  [&](Team team) { PackedProduct<A, Consume>(team, M, N, K, sizes, a, b, shared, consume).run(); });
+    const int64_t size = team_size(M, N, K);
+    SharedWork shared(size == 1 ? 1 : thread_count());
+    parallel_team(size, [&](Team team) { PackedGemm<A, Consume>(team, M, N, K, sizes, a, b, shared, consume).run(); });
 }

@@ -1,9 +1,10 @@
-// How CPU kernels use threads. Every split hands whole outputs to one thread and keeps the order of each sum, so
+// How CPU kernels use threads. Only one thread at a time works on an output, and the terms of its sum have one order, so
 // results do not depend on the number of threads. Without OpenMP everything runs on the calling thread.
 //
 // Every parallel region has all threads, although some may have nothing to do: GCC's OpenMP ends the threads that a
 // smaller region leaves out, and the next larger one has to create them again, in about 0.1 ms each.
 #pragma once
+#include "cpu/runtime/integers.h"
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -66,13 +67,12 @@ struct Team {
     };
     // This thread's part of 0 <= i < count, which starts at a multiple of `grain`.
     Range part(int64_t count, int64_t grain) const {
-        const int64_t grains = (count + grain - 1) / grain;
+        const int64_t grains = quotient_up(count, grain);
         return {std::min(count, grains * rank / size * grain), std::min(count, grains * (rank + 1) / size * grain)};
     }
     // At least the length of any thread's part.
     int64_t largest_part(int64_t count, int64_t grain) const {
-        const int64_t grains = (count + grain - 1) / grain;
-        return (grains + size - 1) / size * grain;
+        return quotient_up(quotient_up(count, grain), size) * grain;
     }
 };
 
@@ -89,52 +89,54 @@ void parallel_team(int64_t size, const Body& body) {
     run_member(body, Team{thread_rank(), std::min(size, threads_of_region())});
 }
 
-// Pieces of work, some for each thread of a team. A thread draws its own first and then what the others have left, because
-// cores are not equally fast: those of a laptop differ, and other programs slow some of them down. Blumofe & Leiserson 1999,
-// "Scheduling Multithreaded Computations by Work Stealing".
-class Pieces {
+// Tasks, some of each thread of a team. A thread takes its own first and then those of others, because cores are not equally
+// fast: those of a laptop differ, and other programs slow some of them down. Blumofe & Leiserson 1999, "Scheduling
+// Multithreaded Computations by Work Stealing".
+class Tasks {
    public:
-    explicit Pieces(int64_t threads) : counters(threads) {}
+    explicit Tasks(int64_t owners) : counters(owners) {}
 
-    // Calls body(owner, piece) once for each 0 <= piece < count of each owner, 0 <= owner < owners. All threads call it.
+    // Calls body(owner, task) once for each 0 <= task < count of each owner, 0 <= owner < owners. Each thread of the team
+    // calls it, and returns when no task is left to take, although others may still be at theirs.
     template <class Body>
-    void draw(Team team, int64_t owners, int64_t count, const Body& body) {
-        for (int64_t i = 0; i < owners && team.rank < team.size; ++i) {
+    void run(Team team, int64_t owners, int64_t count, const Body& body) {
+        if (team.rank >= team.size) return;
+        for (int64_t i = 0; i < owners; ++i) {
             const int64_t owner = (team.rank + i) % owners;
-            std::atomic<int64_t>& drawn = counters[owner].drawn;
-            while (drawn.load(std::memory_order_relaxed) < count) {
-                const int64_t piece = drawn.fetch_add(1, std::memory_order_relaxed);
-                if (piece < count) body(owner, piece);
+            std::atomic<int64_t>& taken = counters[owner].taken;
+            while (taken.load(std::memory_order_relaxed) < count) {
+                const int64_t task = taken.fetch_add(1, std::memory_order_relaxed);
+                if (task < count) body(owner, task);
             }
         }
     }
 
-    // Makes the pieces of one thread new. All threads must meet after the last draw before it, and before the next draw.
-    void renew(int64_t owner) { counters[owner].drawn.store(0, std::memory_order_relaxed); }
+    // Makes all tasks of an owner new. A barrier must separate it from the run before, and another from the next run.
+    void renew(int64_t owner) { counters[owner].taken.store(0, std::memory_order_relaxed); }
 
    private:
     struct alignas(64) Counter {
-        std::atomic<int64_t> drawn{0};
+        std::atomic<int64_t> taken{0};
     };
     std::vector<Counter> counters;
 };
 
-constexpr int64_t PIECES_OF_THREAD = 8;  // as many as keep the wait for the last one short
+constexpr int64_t TASKS_OF_THREAD = 8;  // more would shorten the wait for the last one by little
 
-// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, each starting at a multiple of `grain`. There
-// are at most ceil(count / least), and at most PIECES_OF_THREAD for each thread. A single range is called directly, because
+// Calls body(begin, end) on contiguous ranges that cover 0 <= i < count, each starting at a multiple of `grain`. There are
+// at most ceil(count / least), and at most TASKS_OF_THREAD for each thread. A single range is called directly, because
 // OpenMP takes 0.2 us even for one thread.
 template <class Body>
 void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& body) {
-    const int64_t grains = (count + grain - 1) / grain, worth = std::min(grains, (count + least - 1) / least);
+    const int64_t worth = std::min(quotient_up(count, grain), quotient_up(count, least));
     const int64_t size = std::max<int64_t>(1, std::min(thread_count(), worth));
     if (size == 1) return run_range(body, 0, count);
-    const int64_t each = std::min(worth / size, PIECES_OF_THREAD), ranges = size * each;
-    Pieces pieces(size);
+    const int64_t each = std::min(worth / size, TASKS_OF_THREAD);
+    Tasks tasks(size);
     parallel_team(size, [&](Team team) {
-        pieces.draw(team, size, each, [&](int64_t owner, int64_t piece) {
-            const int64_t range = owner * each + piece;
-            run_range(body, grains * range / ranges * grain, std::min(count, grains * (range + 1) / ranges * grain));
+        tasks.run(team, size, each, [&](int64_t owner, int64_t task) {
+            const Team::Range range = Team{owner * each + task, size * each}.part(count, grain);
+            run_range(body, range.begin, range.end);
         });
     });
 }

@@ -1,5 +1,6 @@
 // The widest vectors of the target processor: LANES floats, of any alignment.
 #pragma once
+#include "cpu/runtime/integers.h"
 #include <cstdint>
 #include <utility>
 
@@ -15,7 +16,6 @@ typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(
 
 constexpr int64_t LINE = 16;  // floats of a cache line
 
-constexpr int64_t quotient_up(int64_t dividend, int64_t divisor) { return (dividend + divisor - 1) / divisor; }
 constexpr int64_t padded(int64_t size, int64_t step = LANES) { return quotient_up(size, step) * step; }
 
 // LANES neighbouring values of any type that converts to float.

@@ -22,6 +22,6 @@ def build(rocm: Path) -> None:
 
 def environment(rocm: Path, chips: str) -> dict[str, str]:
     """Return the environment of a process whose HIP is the stand-in, with the chips listed, such as gfx90a,gfx1100."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fakehip"  # several test files share it
-    own = {"ROCM_PATH": str(rocm), "XDG_CACHE_HOME": str(rocm / "cache"), "FAKEHIP_KEPT": str(kept)}
+    store = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fakehip"  # several test files share it
+    own = {"ROCM_PATH": str(rocm), "XDG_CACHE_HOME": str(rocm / "cache"), "FAKEHIP_STORE": str(store)}
     return os.environ | own | {"FAKEHIP_CHIPS": chips}

@@ -46,19 +46,24 @@ std::vector<std::string> kernels_of(const std::string& text) {
     return names;
 }
 
-// The file that keeps what a command makes of a text, in the folder $FAKEHIP_KEPT, or nothing without that variable.
-std::filesystem::path kept_file(const std::string& command, const std::string& text) {
-    const char* const folder = std::getenv("FAKEHIP_KEPT");
+// Where a library is stored, in the folder $FAKEHIP_STORE; empty without that variable. key: all that the library is made of.
+std::filesystem::path stored_library(const std::string& key) {
+    const char* const folder = std::getenv("FAKEHIP_STORE");
     if (!folder) return {};
     std::filesystem::create_directories(folder);
-    return std::filesystem::path(folder) / std::to_string(std::hash<std::string>()(command + '\0' + text));
+    return std::filesystem::path(folder) / std::to_string(std::hash<std::string>()(key));
 }
 
 // Writes a file at once, because another process may read it.
 void write_at_once(const std::filesystem::path& path, const std::string& content) {
     const std::string draft = path.string() + "-" + std::to_string(getpid());
-    std::ofstream(draft, std::ios::binary) << content;
-    std::filesystem::rename(draft, path);
+    std::ofstream file(draft, std::ios::binary);
+    file << content;
+    file.close();
+    if (file)
+        std::filesystem::rename(draft, path);
+    else
+        std::filesystem::remove(draft);
 }
 
 int run(Program& program, const std::string& folder, const std::string& command) {
@@ -84,12 +89,13 @@ Result compile(Program& program, const std::string& folder, const std::string& o
     // Bsymbolic: the kernel `advance` is this library's, not the C library's
     // -O2: -O3 compiles for twice as long, and the checks take the time of a run
     const std::string flags = "-O2 -shared -fPIC -Wl,-Bsymbolic -fno-exceptions -D__global__=" + CHECKS;
-    const std::filesystem::path kept = kept_file(FAKEHIP_CXX + flags, preprocessed);
-    std::string library = kept.empty() ? "" : read_all(kept);
+    const std::string made_of = FAKEHIP_CXX + flags + common + preprocessed + read_all(folder + "/exports.cpp");
+    const std::filesystem::path stored = stored_library(made_of + read_all(FAKEHIP_FOLDER "/kernel.h"));
+    std::string library = stored.empty() ? "" : read_all(stored);
     if (library.empty()) {
         if (run(program, folder, flags + common + "exports.cpp -o library")) return COMPILATION;
         library = read_all(folder + "/library");
-        if (!kept.empty()) write_at_once(kept, library);
+        if (!stored.empty()) write_at_once(stored, library);
     }
     const uint64_t size = library.size();
     program.code = "FAKEHIP\n" + std::string(reinterpret_cast<const char*>(&size), 8) + library;

@@ -12,22 +12,24 @@ from hipgpt.base.paths import KERNELS, ROOT
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
-    """Return the probe, which runs three threads on any machine."""
-    library = tmp_path_factory.mktemp("pieces") / "probe.so"
-    source = ROOT / "tests" / "support" / "pieces_probe.cpp"
+    """Return the probe, whose regions have three threads on any machine."""
+    library = tmp_path_factory.mktemp("tasks") / "probe.so"
+    source = ROOT / "tests" / "support" / "tasks_probe.cpp"
     options = ["-std=c++17", "-O2", "-fopenmp", "-shared", "-fPIC", f"-I{KERNELS}"]
     subprocess.run([*host_compiler(), *options, str(source), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
-    ctypes.CDLL("libgomp.so.1").omp_set_num_threads(3)
-    loaded.draw_past_a_slow_thread.restype = loaded.ranges.restype = ctypes.c_int64
-    return loaded
+    for function in (loaded.set_threads, loaded.pass_a_slow_thread, loaded.ranges):
+        function.restype = ctypes.c_int64
+    before = loaded.set_threads(ctypes.c_int64(3))
+    yield loaded
+    loaded.set_threads(ctypes.c_int64(before))
 
 
-def test_a_thread_that_stands_still_delays_only_the_piece_that_it_has(probe):
+def test_a_thread_that_stands_still_delays_only_the_task_that_it_has(probe):
     threads, each, rounds = 3, 7, 20
     taken = np.zeros((rounds, threads, each), np.int32)
     sizes = [ctypes.c_int64(size) for size in (threads, each, rounds)]
-    assert probe.draw_past_a_slow_thread(*sizes, ctypes.c_void_p(taken.ctypes.data)) == 0
+    assert probe.pass_a_slow_thread(*sizes, ctypes.c_void_p(taken.ctypes.data)) == 0
     assert (taken == 1).all()
 
 

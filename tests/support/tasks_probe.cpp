@@ -1,20 +1,29 @@
-// Runs kernels/cpu/runtime/parallel.h with a thread that stands still: see test_pieces.py.
+// Runs kernels/cpu/runtime/parallel.h with a thread that stands still: see test_tasks.py.
 #include "cpu/runtime/parallel.h"
 #include <chrono>
 
 using Clock = std::chrono::steady_clock;
 
-// Draws `each` pieces of `threads` threads in `rounds` rounds. In each round, one thread stays in its first piece until
-// the others have done all the rest, for 20 seconds at most. taken[round, owner, piece] counts how often a piece was
-// drawn. Returns how many rounds had to wait for so long.
-extern "C" int64_t draw_past_a_slow_thread(int64_t threads, int64_t each, int64_t rounds, int32_t* taken) {
-    Pieces pieces[2]{Pieces(threads), Pieces(threads)};
+// Sets how many threads a region has, and returns how many it had before.
+extern "C" int64_t set_threads(int64_t threads) {
+    const int64_t before = thread_count();
+#ifdef _OPENMP
+    omp_set_num_threads(static_cast<int>(threads));
+#endif
+    return before;
+}
+
+// Runs `each` tasks of `threads` threads in `rounds` rounds. In each round, one thread stays in its first task until the
+// others have done all the rest, for 20 seconds at most. taken[round, owner, task] counts how often a task was taken.
+// Returns how many rounds waited in vain.
+extern "C" int64_t pass_a_slow_thread(int64_t threads, int64_t each, int64_t rounds, int32_t* taken) {
+    Tasks tasks[2]{Tasks(thread_count()), Tasks(thread_count())};
     std::vector<std::atomic<int64_t>> done(rounds), standing(rounds);
     std::atomic<int64_t> in_vain{0};
     parallel_team(threads, [&](Team team) {
         for (int64_t round = 0; round < rounds; ++round) {
-            pieces[round % 2].draw(team, threads, each, [&](int64_t owner, int64_t piece) {
-                __atomic_fetch_add(&taken[(round * threads + owner) * each + piece], 1, __ATOMIC_RELAXED);
+            tasks[round % 2].run(team, threads, each, [&](int64_t owner, int64_t task) {
+                __atomic_fetch_add(&taken[(round * threads + owner) * each + task], 1, __ATOMIC_RELAXED);
                 if (standing[round].fetch_add(1) == 0) {
                     const auto end = Clock::now() + std::chrono::seconds(20);
                     while (done[round].load() < threads * each - 1 && Clock::now() < end) continue;
@@ -23,7 +32,7 @@ extern "C" int64_t draw_past_a_slow_thread(int64_t threads, int64_t each, int64_
                 ++done[round];
             });
             team.wait();
-            pieces[round % 2].renew(team.rank);
+            tasks[round % 2].renew(team.rank);
         }
     });
     return in_vain;
