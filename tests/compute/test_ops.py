@@ -10,7 +10,7 @@ from support.devices import DEVICES, splits_f32
 from support.rounding import Rounded
 from support.special_values import SPECIAL
 
-from hipgpt.compute.backends.cpu import CpuDevice
+from hipgpt.compute.backends.cpu import CpuDevice, output_layer_workspace
 from hipgpt.compute.catalogue import CATALOGUE, ON_GPUS
 from hipgpt.compute.contract import op
 from hipgpt.compute.open_device import open_device
@@ -99,6 +99,15 @@ def test_results_do_not_depend_on_the_number_of_threads(case):
     others = [Memory(CpuDevice(threads), case, drawn(case)).run() for threads in (1, 3, 5)]
     for name, target in after("cpu", case).items():
         assert all(other[name].tobytes() == target.tobytes() for other in others), name
+
+
+@pytest.mark.parametrize("act", [DType.F32, DType.BF16])
+def test_the_output_layer_may_take_several_blocks_of_tokens_in_several_threads(act):
+    sizes = {"N": 1100, "C": 2080, "V": 70}  # 224 tokens are a block, 550 or 367 a thread's
+    case = Case(CATALOGUE["output_layer_training"], sizes | {"W": output_layer_workspace(sizes, act)}, (), act)
+    alone, *others = (Memory(CpuDevice(threads), case, drawn(case)).run() for threads in (1, 2, 3))
+    for argument in (one.name for one in case.op.arguments if one.leaves_values):
+        assert all(other[argument].tobytes() == alone[argument].tobytes() for other in others), argument
 
 
 def test_every_op_of_the_catalogue_has_cases():
