@@ -71,7 +71,7 @@ static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, i
     constexpr int64_t OUTPUTS = padded(48, MR);
     const int64_t size = std::clamp<int64_t>(std::min(N * O * C / 200000, O / OUTPUTS), 1, thread_count());
     const int64_t each = quotient_up(O, OUTPUTS * size);
-    Tasks tasks(size);
+    Tasks tasks(size, each);
     parallel_team(size, [&](Team team) {
         if (team.rank >= team.size) return;
         begin_tiles();
@@ -82,7 +82,7 @@ static void forward_by_weight_rows(const act* x, const act* weight, int64_t N, i
         float* const by_outputs = arena.take(OUTPUTS * width);
         float* const by_rows = arena.take(width * OUTPUTS);
         pack_b(b_panels, {x, 1, C}, C, N);
-        tasks.run(team, size, each, [&](int64_t owner, int64_t task) {
+        tasks.run(team, 0, [&](int64_t owner, int64_t task) {
             const int64_t o = (owner * each + task) * OUTPUTS, count = std::min(OUTPUTS, O - o);
             if (count <= 0) return;
             const PackedA a = pack_a(copy, {weight + o * C, C, 1}, count, C, N);

@@ -80,14 +80,12 @@ void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t firs
     ScratchArena arena;
     PackedWord* const b_panel = arena.take(b_panel_size(most));
     if (team.rank == 0) {
-        for (int64_t i = 0; i < (team.size == 1 ? 1 : 2); ++i) {
-            shared.chunks[i].by_rows = arena.take(packed_a_size(most, C));
-            shared.chunks[i].by_channels = arena.take(packed_a_size(C, most));
-        }
-        if (team.size == 1) {
-            shared.chunks[1].by_rows = shared.chunks[0].by_rows;
-            shared.chunks[1].by_channels = shared.chunks[0].by_channels;
-        }
+        for (PackedChunk& chunk : shared.chunks)
+            if (&chunk == shared.chunks || team.size > 1)
+                chunk = {arena.take(packed_a_size(most, C)), arena.take(packed_a_size(C, most))};
+            else
+                chunk = shared.chunks[0];
+        shared.rounds.reset(new Rounds(team.size, CHUNK_BUFFERS, 2 * packing_tasks(team), most_panels));
     }
     float* const sums = arena.take(count * sums_size);
     float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
@@ -100,28 +98,29 @@ void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t firs
     }
     if (count) pack_b(own.inputs, {x + first * C, 1, C}, C, last - first);
     team.wait();
-    int64_t turn = 0;
-    for (int64_t chunk = 0; chunk < V; chunk += most, turn = 1 - turn) {
-        const int64_t rows = std::min(most, V - chunk);
-        SharedChunk& now = shared.chunks[turn];
+    for (int64_t round = 0; round * most < V; ++round) {
+        const int64_t chunk = round * most, rows = std::min(most, V - chunk), parts = team.size * packing_tasks(team);
+        const PackedChunk memory = shared.chunks[round % CHUNK_BUFFERS];
         const Matrix weight_rows = {weight + chunk * C, C, 1}, weight_channels = {weight + chunk * C, 1, C};
-        const PackedA by_rows = pack_a_together(team, now.packing_rows, now.by_rows, weight_rows, rows, C, N);
-        const PackedA by_channels =
-            pack_a_together(team, now.packing_channels, now.by_channels, weight_channels, C, rows, N);
-        team.wait();
-        now.packing_rows.renew(team.rank);
-        now.packing_channels.renew(team.rank);
-        shared.chunks[1 - turn].multiplying.renew(team.rank);
-        now.multiplying.run(team, team.size, most_panels, [&](int64_t owner, int64_t p) {
+        const PackedA by_rows = whole_a(memory.by_rows, weight_rows, rows, C, N);
+        const PackedA by_channels = whole_a(memory.by_channels, weight_channels, C, rows, N);
+        const auto pack = [&](int64_t owner, int64_t task) {
+            const int64_t part = owner * packing_tasks(team) + task / 2;
+            if (task % 2 == 0)
+                pack_part_of_a(part, parts, memory.by_rows, weight_rows, rows, C, N);
+            else
+                pack_part_of_a(part, parts, memory.by_channels, weight_channels, C, rows, N);
+        };
+        const auto work = [&](int64_t owner, int64_t p) {
             OwnedTokens& tokens = shared.tokens[owner];
-            if (p < static_cast<int64_t>(tokens.panels.size()))
-                multiply_panel(tokens.panels[p], tokens.inputs + p * b_panel_size(C), by_rows, by_channels, chunk, rows,
-                               logits, b_panel);
-        });
-        finish_streams();
+            if (p >= static_cast<int64_t>(tokens.panels.size())) return;
+            multiply_panel(tokens.panels[p], tokens.inputs + p * b_panel_size(C), by_rows, by_channels, chunk, rows,
+                           logits, b_panel);
+            finish_streams();
+        };
+        shared.rounds->run(team, round, pack, work);
     }
-    team.wait();  // until all have read the last chunk
-    for (SharedChunk& one : shared.chunks) one.multiplying.renew(team.rank);
+    team.wait();  // until the last chunk is done
     for (const TokenPanel& panel : own.panels) finish_panel(panel);
     finish_streams();
 }

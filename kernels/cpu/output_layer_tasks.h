@@ -1,25 +1,27 @@
 // Memory and tasks that the threads of output_layer.cpp share.
 #pragma once
 #include "cpu/output_layer_slice.h"
-#include "cpu/runtime/parallel.h"
+#include "cpu/runtime/rounds.h"
+#include <memory>
 #include <vector>
 
-// The packed chunk of the weight, by rows and by channels, which all threads read, and the threads' tasks for it.
-// Threads pack the next chunk while others still read this one, so a team has two.
-struct SharedChunk {
-    PackedWord *by_rows, *by_channels;
-    Tasks packing_rows, packing_channels, multiplying;
+constexpr int64_t CHUNK_BUFFERS = 2;  // so that threads pack a chunk while others still read the one before
 
-    explicit SharedChunk(int64_t threads) : packing_rows(threads), packing_channels(threads), multiplying(threads) {}
+// The packed chunk of the weight, by rows and by channels, which all threads read.
+struct PackedChunk {
+    PackedWord *by_rows, *by_channels;
 };
+
 // The tokens of one thread: x as B micro-panels, and the panels. Any thread may take a panel's next chunk.
 struct OwnedTokens {
     PackedWord* inputs;
     std::vector<TokenPanel> panels;
 };
+
 struct SharedOutputLayer {
     std::vector<OwnedTokens> tokens;  // by thread
-    SharedChunk chunks[2];
+    PackedChunk chunks[CHUNK_BUFFERS];
+    std::unique_ptr<Rounds> rounds;  // one for each chunk
 
-    explicit SharedOutputLayer(int64_t threads) : tokens(threads), chunks{SharedChunk(threads), SharedChunk(threads)} {}
+    explicit SharedOutputLayer(int64_t threads) : tokens(threads) {}
 };

@@ -1,4 +1,4 @@
-"""How the threads of CPU kernels share work, by the kernels' own header: kernels/cpu/runtime/parallel.h."""
+"""How the threads of CPU kernels share work, by their own headers, parallel.h and rounds.h."""
 
 import ctypes
 import subprocess
@@ -18,7 +18,7 @@ def probe(tmp_path_factory):
     options = ["-std=c++17", "-O2", "-fopenmp", "-shared", "-fPIC", f"-I{KERNELS}"]
     subprocess.run([*host_compiler(), *options, str(source), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
-    for function in (loaded.set_threads, loaded.pass_a_slow_thread, loaded.ranges):
+    for function in (loaded.set_threads, loaded.pass_a_slow_thread, loaded.errors_in_rounds, loaded.ranges):
         function.restype = ctypes.c_int64
     before = loaded.set_threads(ctypes.c_int64(3))
     yield loaded
@@ -31,6 +31,14 @@ def test_a_thread_that_stands_still_delays_only_the_task_that_it_has(probe):
     sizes = [ctypes.c_int64(size) for size in (threads, each, rounds)]
     assert probe.pass_a_slow_thread(*sizes, ctypes.c_void_p(taken.ctypes.data)) == 0
     assert (taken == 1).all()
+
+
+def test_rounds_prepare_a_buffer_before_and_after_its_use_however_slow_a_thread_is(probe):
+    threads, preparations, works, rounds = 3, 4, 5, 40
+    counted = np.zeros(rounds, np.int32)
+    sizes = [ctypes.c_int64(size) for size in (threads, preparations, works, rounds)]
+    assert probe.errors_in_rounds(*sizes, ctypes.c_void_p(counted.ctypes.data)) == 0
+    assert (counted == threads * works).all()
 
 
 @pytest.mark.parametrize("count, least, grain", [(1, 1, 1), (2, 1, 1), (1000, 1, 1), (1000, 400, 16), (77, 10, 32)])

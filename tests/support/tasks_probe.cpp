@@ -1,6 +1,8 @@
-// Runs kernels/cpu/runtime/parallel.h with a thread that stands still: see test_tasks.py.
+// Runs kernels/cpu/runtime/parallel.h and rounds.h with a thread that stands still or is slow: see test_tasks.py.
 #include "cpu/runtime/parallel.h"
+#include "cpu/runtime/rounds.h"
 #include <chrono>
+#include <thread>
 
 using Clock = std::chrono::steady_clock;
 
@@ -17,25 +19,52 @@ extern "C" int64_t set_threads(int64_t threads) {
 // others have done all the rest, for 20 seconds at most. taken[round, owner, task] counts how often a task was taken.
 // Returns how many rounds waited in vain.
 extern "C" int64_t pass_a_slow_thread(int64_t threads, int64_t each, int64_t rounds, int32_t* taken) {
-    Tasks tasks[2]{Tasks(thread_count()), Tasks(thread_count())};
+    Tasks tasks(threads, each);
     std::vector<std::atomic<int64_t>> done(rounds), standing(rounds);
     std::atomic<int64_t> in_vain{0};
     parallel_team(threads, [&](Team team) {
-        for (int64_t round = 0; round < rounds; ++round) {
-            tasks[round % 2].run(team, threads, each, [&](int64_t owner, int64_t task) {
+        for (int64_t round = 0; round < rounds; ++round)
+            tasks.run(team, round, [&](int64_t owner, int64_t task) {
                 __atomic_fetch_add(&taken[(round * threads + owner) * each + task], 1, __ATOMIC_RELAXED);
                 if (standing[round].fetch_add(1) == 0) {
                     const auto end = Clock::now() + std::chrono::seconds(20);
-                    while (done[round].load() < threads * each - 1 && Clock::now() < end) continue;
+                    while (done[round].load() < threads * each - 1 && Clock::now() < end) std::this_thread::yield();
                     if (done[round].load() < threads * each - 1) ++in_vain;
                 }
                 ++done[round];
             });
-            team.wait();
-            tasks[round % 2].renew(team.rank);
-        }
     });
     return in_vain;
+}
+
+// Rounds with two buffers, of which each preparation writes an element. One thread is slow. Returns how often a task found
+// an element of its buffer that is not of its round, at its begin or its end, or found its task of the round before undone.
+// work_of_round[round] counts the tasks.
+extern "C" int64_t errors_in_rounds(int64_t threads, int64_t preparations, int64_t works, int64_t rounds,
+                                    int32_t* work_of_round) {
+    constexpr int64_t BUFFERS = 2;
+    Rounds shared(threads, BUFFERS, preparations, works);
+    std::vector<int64_t> buffers[BUFFERS], next(threads * works);
+    for (std::vector<int64_t>& buffer : buffers) buffer.assign(threads * preparations, -1);
+    std::atomic<int64_t> errors{0};
+    parallel_team(threads, [&](Team team) {
+        for (int64_t round = 0; round < rounds; ++round) {
+            std::vector<int64_t>& buffer = buffers[round % BUFFERS];
+            const auto count_errors = [&] {
+                for (const int64_t element : buffer) errors += element != round;
+            };
+            shared.run(
+                team, round, [&](int64_t owner, int64_t task) { buffer[owner * preparations + task] = round; },
+                [&](int64_t owner, int64_t task) {
+                    count_errors();
+                    errors += next[owner * works + task]++ != round;
+                    if (team.rank == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
+                    count_errors();
+                    __atomic_fetch_add(&work_of_round[round], 1, __ATOMIC_RELAXED);
+                });
+        }
+    });
+    return errors;
 }
 
 // The ranges that cover 0 <= i < count, in any order; returns how many there are, `room` at most.

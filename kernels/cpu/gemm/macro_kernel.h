@@ -16,17 +16,16 @@ inline PackedA pack_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K
     return reads_in_place(a, rows, K, columns) ? a_in_place(a) : copy_a(copy, a, rows, K);
 }
 
-// The same by all threads of a team. A barrier must separate it from those that read the copy.
-inline PackedA pack_a_together(Team team, Tasks& tasks, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K,
-                               int64_t columns) {
-    if (reads_in_place(a, rows, K, columns)) return a_in_place(a);
-    const int64_t each = packing_tasks(team);
-    tasks.run(team, team.size, each, [&](int64_t owner, int64_t task) {
-        const Team::Range part = Team{owner * each + task, team.size * each}.part(rows, MR);
-        const Matrix part_of_a = {a.at(part.begin, 0), a.row_stride, a.column_stride};
-        copy_a(copy + part.begin / MR * a_panel_size(K), part_of_a, part.end - part.begin, K);
-    });
-    return copy_a(copy, a, 0, K);  // copies no row: the strides of the whole copy
+// The same by several threads: pack_part_of_a writes one of `parts` parts of the copy, and whole_a is all of them.
+inline void pack_part_of_a(int64_t part, int64_t parts, PackedWord* copy, const Matrix& a, int64_t rows, int64_t K,
+                           int64_t columns) {
+    if (reads_in_place(a, rows, K, columns)) return;
+    const Team::Range own = Team{part, parts}.part(rows, MR);
+    copy_a(copy + own.begin / MR * a_panel_size(K), {a.at(own.begin, 0), a.row_stride, a.column_stride},
+           own.end - own.begin, K);
+}
+inline PackedA whole_a(PackedWord* copy, const Matrix& a, int64_t rows, int64_t K, int64_t columns) {
+    return reads_in_place(a, rows, K, columns) ? a_in_place(a) : copy_a(copy, a, 0, K);  // copies no row
 }
 
 // Packs B[0:K, 0:columns] into B micro-panels, filled with zeros.

@@ -11,6 +11,7 @@
 #pragma once
 #include "cpu/gemm/matrix.h"
 #include "cpu/runtime/parallel.h"
+#include "cpu/runtime/rounds.h"
 #include "cpu/select/gemm_tile.h"
 #include "cpu/simd/vector.h"
 #include <memory>
@@ -32,9 +33,11 @@ constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth wakin
 // of A. They lie between those of a vector tile and of AMX in bf16, which multiply at rates that differ tenfold.
 constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 
+constexpr int64_t B_BUFFERS = 2;  // so that threads pack a block of B while others still read the one before
+
 // A thread's memory, reused by all its GEMMs.
 struct Workspace {
-    alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[2][PACKED_B_WORDS];
+    alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[B_BUFFERS][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
     std::vector<PackedA> stored_a;  // by task
 };
@@ -114,13 +117,12 @@ struct RowTasks {
     }
 };
 
-// The workspaces of a GEMM's threads, and their tasks for a block of B and for the next.
+// The workspaces of a GEMM's threads, and their rounds, one for each block of B.
 struct SharedWork {
     std::vector<Workspace*> workspaces;
-    Tasks packing[2], multiplying[2];
+    std::unique_ptr<Rounds> rounds;
 
-    explicit SharedWork(int64_t threads)
-        : workspaces(threads), packing{Tasks(threads), Tasks(threads)}, multiplying{Tasks(threads), Tasks(threads)} {}
+    explicit SharedWork(int64_t threads) : workspaces(threads) {}
 };
 
 // A GEMM as one thread of a team sees it.
@@ -148,6 +150,8 @@ class PackedGemm {
           own(workspace_of_this_thread()) {
         if (stores_a) own.stored_a.resize(stored_tasks);
         shared.workspaces[team.rank] = &own;
+        if (team.rank == 0)
+            shared.rounds.reset(new Rounds(grid.threads(), B_BUFFERS, packing_tasks(team), row_tasks.tasks_of_block));
     }
 
     void run() const {
@@ -156,23 +160,16 @@ class PackedGemm {
         Step step{};
         for (step.left = 0; step.left < most_columns; step.left += sizes.columns)
             for (step.row_block = 0; step.row_block < row_tasks.blocks; ++step.row_block)
-                for (step.pass = 0; step.pass < passes; ++step.pass, step.turn = 1 - step.turn) {
-                    Tasks &packing = shared.packing[step.turn], &multiplying = shared.multiplying[step.turn];
-                    packing.run(team, grid.threads(), packing_tasks(team),
-                                [&](int64_t owner, int64_t task) { pack(step, owner, task); });
-                    team.wait();
-                    packing.renew(team.rank);
-                    shared.multiplying[1 - step.turn].renew(team.rank);
-                    multiplying.run(team, grid.threads(), row_tasks.tasks_of_block,
-                                    [&](int64_t owner, int64_t task) { multiply(step, owner, task); });
-                }
+                for (step.pass = 0; step.pass < passes; ++step.pass, ++step.round)
+                    shared.rounds->run(
+                        team, step.round, [&](int64_t owner, int64_t task) { pack(step, owner, task); },
+                        [&](int64_t owner, int64_t task) { multiply(step, owner, task); });
     }
 
    private:
-    // One round of the loops. left: columns that each thread has done. turn: which of two buffers B is packed into, because
-    // threads pack the next block while others still read this one.
+    // One round of the loops. left: columns that each thread has done.
     struct Step {
-        int64_t left, row_block, pass, turn;
+        int64_t left, row_block, pass, round;
     };
     int64_t first_k(const Step& step) const { return step.pass * sizes.terms; }
     int64_t terms(const Step& step) const { return std::min(sizes.terms, K - first_k(step)); }
@@ -181,7 +178,8 @@ class PackedGemm {
         return {std::min(all.begin + step.left, all.end), std::min(all.begin + step.left + sizes.columns, all.end)};
     }
     PackedWord* packed_b_of(const Step& step, int64_t thread) const {
-        return shared.workspaces[thread - grid.down(thread).rank]->packed_b[team.size == 1 ? 0 : step.turn];
+        return shared.workspaces[thread - grid.down(thread).rank]
+            ->packed_b[team.size == 1 ? 0 : step.round % B_BUFFERS];
     }
 
     // Packs some of the columns that a thread packs for all threads with the same columns.

@@ -89,35 +89,36 @@ void parallel_team(int64_t size, const Body& body) {
     run_member(body, Team{thread_rank(), std::min(size, threads_of_region())});
 }
 
-// Tasks, some of each thread of a team. A thread takes its own first and then those of others, because cores are not equally
-// fast: those of a laptop differ, and other programs slow some of them down. Blumofe & Leiserson 1999, "Scheduling
-// Multithreaded Computations by Work Stealing".
+// Tasks in rounds, each some of each owner, a thread of a team. A thread takes its own first and then those of others,
+// because cores are not equally fast: those of a laptop differ, and other programs slow some of them down. Blumofe &
+// Leiserson 1999, "Scheduling Multithreaded Computations by Work Stealing".
 class Tasks {
    public:
-    explicit Tasks(int64_t owners) : counters(owners) {}
+    Tasks(int64_t owners, int64_t count) : count(count), counters(owners) {}
 
-    // Calls body(owner, task) once for each 0 <= task < count of each owner, 0 <= owner < owners. Each thread of the team
-    // calls it, and returns when no task is left to take, although others may still be at theirs.
+    int64_t of_round() const { return counters.size() * count; }
+
+    // Calls body(owner, task) once for each 0 <= task < count of each owner. Each thread of the team calls it for round 0, 1
+    // and so on. It returns when no task of the round is left to take, although others may still be at theirs.
     template <class Body>
-    void run(Team team, int64_t owners, int64_t count, const Body& body) {
+    void run(Team team, int64_t round, const Body& body) {
         if (team.rank >= team.size) return;
+        const int64_t owners = counters.size(), end = (round + 1) * count;
         for (int64_t i = 0; i < owners; ++i) {
             const int64_t owner = (team.rank + i) % owners;
-            std::atomic<int64_t>& taken = counters[owner].taken;
-            while (taken.load(std::memory_order_relaxed) < count) {
-                const int64_t task = taken.fetch_add(1, std::memory_order_relaxed);
-                if (task < count) body(owner, task);
-            }
+            std::atomic<int64_t>& taken = counters[owner].taken;  // of all rounds
+            int64_t next = taken.load(std::memory_order_relaxed);
+            while (next < end)
+                if (taken.compare_exchange_weak(next, next + 1, std::memory_order_relaxed))
+                    body(owner, next++ - round * count);
         }
     }
-
-    // Makes all tasks of an owner new. A barrier must separate it from the run before, and another from the next run.
-    void renew(int64_t owner) { counters[owner].taken.store(0, std::memory_order_relaxed); }
 
    private:
     struct alignas(64) Counter {
         std::atomic<int64_t> taken{0};
     };
+    int64_t count;
     std::vector<Counter> counters;
 };
 
@@ -132,9 +133,9 @@ void parallel_ranges(int64_t count, int64_t least, int64_t grain, const Body& bo
     const int64_t size = std::max<int64_t>(1, std::min(thread_count(), worth));
     if (size == 1) return run_range(body, 0, count);
     const int64_t each = std::min(worth / size, TASKS_OF_THREAD);
-    Tasks tasks(size);
+    Tasks tasks(size, each);
     parallel_team(size, [&](Team team) {
-        tasks.run(team, size, each, [&](int64_t owner, int64_t task) {
+        tasks.run(team, 0, [&](int64_t owner, int64_t task) {
             const Team::Range range = Team{owner * each + task, size * each}.part(count, grain);
             run_range(body, range.begin, range.end);
         });
