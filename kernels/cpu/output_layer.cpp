@@ -80,12 +80,9 @@ void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t firs
     ScratchArena arena;
     PackedWord* const b_panel = arena.take(b_panel_size(most));
     if (team.rank == 0) {
-        for (PackedChunk& chunk : shared.chunks)
-            if (&chunk == shared.chunks || team.size > 1)
-                chunk = {arena.take(packed_a_size(most, C)), arena.take(packed_a_size(C, most))};
-            else
-                chunk = shared.chunks[0];
-        shared.rounds.reset(new Rounds(team.size, CHUNK_BUFFERS, 2 * packing_tasks(team), most_panels));
+        shared.rounds.emplace(team, team.size, 2 * packing_tasks(team), most_panels);
+        for (int64_t i = 0; i < std::min(team.size, MOST_BUFFERS); ++i)
+            shared.chunks[i] = {arena.take(packed_a_size(most, C)), arena.take(packed_a_size(C, most))};
     }
     float* const sums = arena.take(count * sums_size);
     float* const logits = arena.take(2 * SLICE * NR);  // of two slices: one being computed, one being exponentiated
@@ -100,7 +97,7 @@ void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t firs
     team.wait();
     for (int64_t round = 0; round * most < V; ++round) {
         const int64_t chunk = round * most, rows = std::min(most, V - chunk), parts = team.size * packing_tasks(team);
-        const PackedChunk memory = shared.chunks[round % CHUNK_BUFFERS];
+        const PackedChunk memory = shared.chunks[shared.rounds->buffer_of(round)];
         const Matrix weight_rows = {weight + chunk * C, C, 1}, weight_channels = {weight + chunk * C, 1, C};
         const PackedA by_rows = whole_a(memory.by_rows, weight_rows, rows, C, N);
         const PackedA by_channels = whole_a(memory.by_channels, weight_channels, C, rows, N);
@@ -116,7 +113,7 @@ void OutputLayer::train_block(Team team, SharedOutputLayer& shared, int64_t firs
             if (p >= static_cast<int64_t>(tokens.panels.size())) return;
             multiply_panel(tokens.panels[p], tokens.inputs + p * b_panel_size(C), by_rows, by_channels, chunk, rows,
                            logits, b_panel);
-            finish_streams();
+            finish_streams();  // before another thread takes the panel, which may rescale what this one has stored
         };
         shared.rounds->run(team, round, pack, work);
     }

@@ -2,10 +2,8 @@
 #pragma once
 #include "cpu/output_layer_slice.h"
 #include "cpu/runtime/rounds.h"
-#include <memory>
+#include <optional>
 #include <vector>
-
-constexpr int64_t CHUNK_BUFFERS = 2;  // so that threads pack a chunk while others still read the one before
 
 // The packed chunk of the weight, by rows and by channels, which all threads read.
 struct PackedChunk {
@@ -20,8 +18,8 @@ struct OwnedTokens {
 
 struct SharedOutputLayer {
     std::vector<OwnedTokens> tokens;  // by thread
-    PackedChunk chunks[CHUNK_BUFFERS];
-    std::unique_ptr<Rounds> rounds;  // one for each chunk
+    PackedChunk chunks[MOST_BUFFERS];
+    std::optional<Rounds> rounds;  // a round for each chunk
 
     explicit SharedOutputLayer(int64_t threads) : tokens(threads) {}
 };

@@ -102,12 +102,19 @@ def test_results_do_not_depend_on_the_number_of_threads(case):
 
 
 @pytest.mark.parametrize("act", [DType.F32, DType.BF16])
-def test_the_output_layer_may_take_several_blocks_of_tokens_in_several_threads(act):
-    sizes = {"N": 1100, "C": 2080, "V": 70}  # 224 tokens are a block, 550 or 367 a thread's
-    case = Case(CATALOGUE["output_layer_training"], sizes | {"W": output_layer_workspace(sizes, act)}, (), act)
+@pytest.mark.parametrize(("name", "sizes"), [
+    ("matmul_forward", {"N": 2100, "O": 530, "C": 1100}),  # blocks of 512 or 1,032 rows, 256 columns
+    ("matmul_backward_weight", {"O": 1100, "C": 530, "N": 2100}),
+    ("output_layer_training", {"N": 1100, "C": 2080, "V": 70}),  # blocks of 224 tokens
+])  # fmt: skip
+def test_several_blocks_of_each_thread(name, sizes, act):
+    if name == "output_layer_training":
+        sizes = sizes | {"W": output_layer_workspace(sizes, act)}
+    case = Case(CATALOGUE[name], sizes, (), act)
     alone, *others = (Memory(CpuDevice(threads), case, drawn(case)).run() for threads in (1, 2, 3))
-    for argument in (one.name for one in case.op.arguments if one.leaves_values):
-        assert all(other[argument].tobytes() == alone[argument].tobytes() for other in others), argument
+    for output, target in expected(case, splits_f32(CpuDevice(1), case)).items():
+        assert (np.abs(alone[output].astype(np.float64) - target.value) <= target.error).all(), output
+        assert all(other[output].tobytes() == alone[output].tobytes() for other in others), output
 
 
 def test_every_op_of_the_catalogue_has_cases():

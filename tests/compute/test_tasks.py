@@ -33,7 +33,7 @@ def test_a_thread_that_stands_still_delays_only_the_task_that_it_has(probe):
     assert (taken == 1).all()
 
 
-def test_rounds_prepare_a_buffer_before_and_after_its_use_however_slow_a_thread_is(probe):
+def test_rounds_prepare_a_buffer_before_its_use_and_rewrite_it_only_after(probe):
     threads, preparations, works, rounds = 3, 4, 5, 40
     counted = np.zeros(rounds, np.int32)
     sizes = [ctypes.c_int64(size) for size in (threads, preparations, works, rounds)]

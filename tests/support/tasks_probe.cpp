@@ -37,28 +37,33 @@ extern "C" int64_t pass_a_slow_thread(int64_t threads, int64_t each, int64_t rou
     return in_vain;
 }
 
-// Rounds with two buffers, of which each preparation writes an element. One thread is slow. Returns how often a task found
-// an element of its buffer that is not of its round, at its begin or its end, or found its task of the round before undone.
-// work_of_round[round] counts the tasks.
+// Rounds with two buffers, of which each preparation writes an element. Some preparations and some tasks are slow. Returns
+// how often a task found an element of its buffer that is not of its round, at its begin or its end, or found its task of
+// the round before undone. work_of_round[round] counts the tasks.
 extern "C" int64_t errors_in_rounds(int64_t threads, int64_t preparations, int64_t works, int64_t rounds,
                                     int32_t* work_of_round) {
-    constexpr int64_t BUFFERS = 2;
-    Rounds shared(threads, BUFFERS, preparations, works);
-    std::vector<int64_t> buffers[BUFFERS], next(threads * works);
+    Rounds shared(Team{0, threads}, threads, preparations, works);
+    std::vector<int64_t> buffers[MOST_BUFFERS], next(threads * works);
     for (std::vector<int64_t>& buffer : buffers) buffer.assign(threads * preparations, -1);
     std::atomic<int64_t> errors{0};
     parallel_team(threads, [&](Team team) {
         for (int64_t round = 0; round < rounds; ++round) {
-            std::vector<int64_t>& buffer = buffers[round % BUFFERS];
+            std::vector<int64_t>& buffer = buffers[shared.buffer_of(round)];
             const auto count_errors = [&] {
                 for (const int64_t element : buffer) errors += element != round;
             };
             shared.run(
-                team, round, [&](int64_t owner, int64_t task) { buffer[owner * preparations + task] = round; },
+                team, round,
+                [&](int64_t owner, int64_t task) {
+                    if (round % 4 == 2 && task == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                    buffer[owner * preparations + task] = round;
+                },
                 [&](int64_t owner, int64_t task) {
                     count_errors();
-                    errors += next[owner * works + task]++ != round;
-                    if (team.rank == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
+                    errors += next[owner * works + task] != round;
+                    if (round % 4 == 0 && owner == 0 && task == 0)
+                        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+                    next[owner * works + task] = round + 1;
                     count_errors();
                     __atomic_fetch_add(&work_of_round[round], 1, __ATOMIC_RELAXED);
                 });

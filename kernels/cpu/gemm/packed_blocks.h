@@ -15,6 +15,7 @@
 #include "cpu/select/gemm_tile.h"
 #include "cpu/simd/vector.h"
 #include <memory>
+#include <optional>
 #include <vector>
 
 // MC x KC of A and a buffer of KC x NC of B stay in L2, where NC is as many columns as PACKED_B_WORDS hold.
@@ -33,11 +34,9 @@ constexpr int64_t MIN_TEAM_MULTIPLICATIONS = 200000;  // a thread is worth wakin
 // of A. They lie between those of a vector tile and of AMX in bf16, which multiply at rates that differ tenfold.
 constexpr int64_t LOAD_OF_B = 64, LOAD_OF_A = 192;
 
-constexpr int64_t B_BUFFERS = 2;  // so that threads pack a block of B while others still read the one before
-
 // A thread's memory, reused by all its GEMMs.
 struct Workspace {
-    alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[B_BUFFERS][PACKED_B_WORDS];
+    alignas(64) PackedWord packed_a[PACKED_A_WORDS], packed_b[MOST_BUFFERS][PACKED_B_WORDS];
     alignas(64) float sums[SUM_ROWS * SUM_COLUMNS];
     std::vector<PackedA> stored_a;  // by task
 };
@@ -117,10 +116,10 @@ struct RowTasks {
     }
 };
 
-// The workspaces of a GEMM's threads, and their rounds, one for each block of B.
+// The workspaces of a GEMM's threads, and their rounds: one round for each block of B.
 struct SharedWork {
     std::vector<Workspace*> workspaces;
-    std::unique_ptr<Rounds> rounds;
+    std::optional<Rounds> rounds;
 
     explicit SharedWork(int64_t threads) : workspaces(threads) {}
 };
@@ -150,8 +149,7 @@ class PackedGemm {
           own(workspace_of_this_thread()) {
         if (stores_a) own.stored_a.resize(stored_tasks);
         shared.workspaces[team.rank] = &own;
-        if (team.rank == 0)
-            shared.rounds.reset(new Rounds(grid.threads(), B_BUFFERS, packing_tasks(team), row_tasks.tasks_of_block));
+        if (team.rank == 0) shared.rounds.emplace(team, grid.threads(), packing_tasks(team), row_tasks.tasks_of_block);
     }
 
     void run() const {
@@ -178,8 +176,7 @@ class PackedGemm {
         return {std::min(all.begin + step.left, all.end), std::min(all.begin + step.left + sizes.columns, all.end)};
     }
     PackedWord* packed_b_of(const Step& step, int64_t thread) const {
-        return shared.workspaces[thread - grid.down(thread).rank]
-            ->packed_b[team.size == 1 ? 0 : step.round % B_BUFFERS];
+        return shared.workspaces[thread - grid.down(thread).rank]->packed_b[shared.rounds->buffer_of(step.round)];
     }
 
     // Packs some of the columns that a thread packs for all threads with the same columns.

@@ -89,14 +89,14 @@ void parallel_team(int64_t size, const Body& body) {
     run_member(body, Team{thread_rank(), std::min(size, threads_of_region())});
 }
 
-// Tasks in rounds, each some of each owner, a thread of a team. A thread takes its own first and then those of others,
-// because cores are not equally fast: those of a laptop differ, and other programs slow some of them down. Blumofe &
-// Leiserson 1999, "Scheduling Multithreaded Computations by Work Stealing".
+// Tasks in rounds. In each round every owner, the number of a thread, has `count` tasks. A thread takes its own first and
+// then those of others, because cores are not equally fast: those of a laptop differ, and other programs slow some of them
+// down. Blumofe & Leiserson 1999, "Scheduling Multithreaded Computations by Work Stealing".
 class Tasks {
    public:
     Tasks(int64_t owners, int64_t count) : count(count), counters(owners) {}
 
-    int64_t of_round() const { return counters.size() * count; }
+    int64_t tasks_per_round() const { return counters.size() * count; }
 
     // Calls body(owner, task) once for each 0 <= task < count of each owner. Each thread of the team calls it for round 0, 1
     // and so on. It returns when no task of the round is left to take, although others may still be at theirs.

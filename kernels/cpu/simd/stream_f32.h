@@ -1,5 +1,5 @@
 // Rows of 2 LANES activations in f32 that are stored past the caches, each to whole lines of them. Other threads may read
-// the values after finish_streams and a barrier.
+// the values after finish_streams and a release that they acquire, such as a barrier.
 #pragma once
 #include "cpu/simd/vector.h"
 #include <immintrin.h>
