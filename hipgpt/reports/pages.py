@@ -29,6 +29,7 @@ TASKS = {
 }
 PICTURES = ("loss", "learning_rate", "throughput")
 HIGHEST_NATS = 10.0  # of the scale of colours: a token with a probability of 1 in 22,000
+LOSSES = ("validation_bits_per_byte", "validation_loss_nats_per_token")
 FIGURES = {  # of the run's row, with their unit
     "validation_bits_per_byte": ("Bits per byte", "whole validation split, best checkpoint"),
     "validation_loss_nats_per_token": ("Loss, nats per token", "whole validation split, best checkpoint"),
@@ -147,8 +148,13 @@ def _charts(folder: Path) -> list[dict[str, Any]]:
 
 
 def _figure(key: str, row: Row) -> Any:
+    """Return a figure of the page: a share in percent, a loss with three decimals, by which runs compare."""
     value = row[key]
-    return f"{100 * value:.1f} %" if key == "next_token_accuracy" and isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    if key == "next_token_accuracy":
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if key in LOSSES else value
 
 
 def _coloured(text: str, nats: float | None) -> tuple[str, str, str]:
