@@ -61,7 +61,8 @@ def _about_run(results: Path, run: str, scores: Mapping[str, float], overlays: S
 
 
 def _figures(title: str, heading: str, scores: Mapping[str, float]) -> str:
-    rows = [{heading: name, "bits per byte": score} for name, score in sorted(scores.items(), key=lambda pair: pair[1])]
+    best_first = sorted(scores.items(), key=lambda pair: pair[1])
+    rows = [{heading: name, "bits per byte": f"{score:.4f}"} for name, score in best_first]
     return f"{title}, on the whole validation split (fewer bits are better):\n\n{table(rows, 'text')}"
 
 
