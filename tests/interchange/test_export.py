@@ -219,7 +219,7 @@ def test_the_model_card_is_filled_from_the_run(tmp_path):
     assert found["tokenizer_sha256"] == tiny.tokenizer().sha256
     assert found["embed_dim"] == "12" and found["steps"] == "7"
     assert "lowest validation loss of the run, at step 7. Training saw 56 tokens in all." in text
-    assert found["model"] == "5.25" and "| 12.5 % | 50.0 % |" in text and found["lzma"] == ""
+    assert found["model"] == "5.250" and "| 12.5 % | 50.0 % |" in text and found["lzma"] == ""
     assert "$" not in card
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     compile(example, "model card", "exec")
