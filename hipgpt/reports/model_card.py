@@ -128,5 +128,5 @@ def _counted(value: Any) -> str:
 def _rounded(value: Any, is_share: bool) -> str:
     """Return the cell of a table: numbers with four digits, shares in percent, an empty cell for None."""
     if isinstance(value, float):
-        return f"{100 * value:.1f} %" if is_share else f"{value:#.4g}"
+        return f"{100 * value:.1f} %" if is_share else f"{value:#.4g}".rstrip(".")
     return "" if value is None else str(value)

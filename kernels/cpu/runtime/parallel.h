@@ -1,4 +1,4 @@
-// How CPU kernels use threads. Only one thread at a time works on an output, and the terms of its sum have one order, so
+// Threads of CPU kernels. Only one thread at a time works on an output, and the terms of its sum have one order, so
 // results do not depend on the number of threads. Without OpenMP everything runs on the calling thread.
 //
 // Every parallel region has all threads, although some may have nothing to do: GCC's OpenMP ends the threads that a
